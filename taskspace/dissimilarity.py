@@ -20,9 +20,9 @@ from .models import LM
 from .tasks import TaskspaceError
 
 # %% auto #0
-__all__ = ['POSITIONS', 'EXACT_LIMIT', 'ExactCKA', 'MinibatchCKA', 'cka', 'procrustes', 'mean_matching', 'find_blocks', 'capture',
-           'replacing', 'Encoded', 'encode_text', 'pad', 'text_batches', 'stream_states', 'hidden_states', 'cka_matrix',
-           'paired_states', 'model_distance', 'cka_models']
+__all__ = ['POSITIONS', 'EXACT_LIMIT', 'ExactCKA', 'MinibatchCKA', 'cka', 'procrustes', 'mean_matching', 'find_blocks',
+           'layer_numbers', 'capture', 'replacing', 'Encoded', 'encode_text', 'pad', 'text_batches', 'stream_states',
+           'hidden_states', 'cka_matrix', 'paired_states', 'model_distance', 'cka_models']
 
 # %% ../nbs/api/70_dissimilarity.ipynb #677865bf
 def _matrix(X: Any, name: str = "X") -> torch.Tensor:
@@ -229,7 +229,7 @@ def find_blocks(lm: LM,  # any model that keeps its layers in a `ModuleList`
     return list(max(found, key=lambda m: sum(p.numel() for p in m.parameters())))
 
 
-def _layers(lm: LM, layers: Iterable[int] | None, blocks: Sequence[nn.Module]) -> list[int]:
+def layer_numbers(lm: LM, layers: Iterable[int] | None, blocks: Sequence[nn.Module]) -> list[int]:
     "Layer numbers made plain: all by default, negative ones counted from the last."
     n = len(blocks)
     if layers is None: return list(range(n + 1))
@@ -357,7 +357,7 @@ def stream_states(lm: LM,
     "Hidden states of the texts, a batch at a time; memory is that of one batch. Raises `TaskspaceError` for a bad layer, position or text."
     if positions not in POSITIONS: raise TaskspaceError(f"positions must be one of {', '.join(POSITIONS)}, not {positions!r}")
     blocks = list(blocks) if blocks is not None else find_blocks(lm)
-    wanted = _layers(lm, layers, blocks)
+    wanted = layer_numbers(lm, layers, blocks)
     texts = list(texts)
     encoded = [encode_text(lm, t) for t in texts]
     for batch in text_batches(texts, encoded, token_budget):
@@ -472,7 +472,7 @@ def cka_models(lms: Sequence[LM],  # models that cut text into the same rows and
                token_budget: int = 4096,
                ) -> dict[int, pd.DataFrame]:  # layer -> symmetric (models, models) similarities
     "Exact CKA of every model with every other at the same layer, in one pass over the text. Raises what `cka_matrix` raises."
-    if layers is None: layers = _layers(lms[0], None, find_blocks(lms[0]))
+    if layers is None: layers = layer_numbers(lms[0], None, find_blocks(lms[0]))
     names = [lm.name for lm in lms]
     sums = {l: ExactCKA(unbiased) for l in layers}
     for states in paired_states(lms, list(texts), [layers] * len(lms), positions, None, token_budget):
