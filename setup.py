@@ -30,7 +30,8 @@ setup(
     python_requires=">=" + meta["min_python"],
     install_requires=meta["requirements"].split(),
     extras_require=extras,
-    entry_points={"console_scripts": meta["console_scripts"].split("\n")},
+    # The second group lets the documentation of other nbdev projects link to our names.
+    entry_points={"console_scripts": meta["console_scripts"].split("\n"), "nbdev": ["taskspace=taskspace._modidx:d"]},
     zip_safe=False,
     classifiers=[
         "Development Status :: 3 - Alpha",
