@@ -208,7 +208,7 @@ def stitch(bottom: LM,  # runs up to `layer_bottom`
         raise TaskspaceError(f"stitching needs at least 10 train texts and 1 test text, not {len(train)} and {len(test)}")
     encoded = _same_tokens(bottom, top, train if kind != "identity" else [])
     _same_tokens(bottom, top, test)
-    held = encoded[:max(1, len(encoded) // 10)]  # chooses the best point of the training
+    held = encoded[:max(1, len(encoded) // 5)]  # chooses the best point of the training
     encoded = encoded[len(held):]
     probe = Stitched(bottom, top, layer_bottom, layer_top, StitchMap(1, 1, "identity"), blocks)
     one = [encode_text(top, test[0])]
@@ -248,12 +248,14 @@ def _train(lm: LM, chimera: Stitched, encoded: list[Encoded], held: list[Encoded
         if n >= fit_tokens: break
     phi = fit_map(chimera.phi, torch.cat(X), torch.cat(Y))
 
-    def score() -> float:
+    def score() -> tuple[torch.Tensor, float]:  # loss of each held-out text, loss a token
         with torch.no_grad():
             parts = [_losses(lm, [held[i] for i in b]) for b in text_batches(held, held, token_budget)]
-        return float(sum(p[0].sum() for p in parts) / sum(p[1].sum() for p in parts))
+        nll = torch.cat([p[0] for p in parts])
+        return nll, float(nll.sum() / sum(p[1].sum() for p in parts))
 
-    best, log = copy.deepcopy(phi.state_dict()), [(0, score())]
+    best, (kept, loss) = copy.deepcopy(phi.state_dict()), score()
+    log = [(0, loss)]
     if not steps: return log
     order = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(phi.parameters(), lr=lr)
@@ -268,8 +270,11 @@ def _train(lm: LM, chimera: Stitched, encoded: list[Encoded], held: list[Encoded
             optimiser.step()
             schedule.step()
             if step % max(1, steps // 5) == 0 or step == steps:
-                log.append((step, score()))
-                if log[-1][1] <= min(l for _, l in log[:-1]): best = copy.deepcopy(phi.state_dict())
+                nll, loss = score()
+                log.append((step, loss))
+                gain = kept - nll
+                if gain.sum() > gain.std(correction=0) * len(gain) ** 0.5:  # more than its standard error
+                    best, kept = copy.deepcopy(phi.state_dict()), nll
     phi.load_state_dict(best)
     return log
 
