@@ -90,11 +90,14 @@ def asset(name: str,  # file name in the package's folder of assets
 
 def write_bundle(folder: Path | str,  # the site's `assets` folder; made if need be
                  ) -> list[Path]:  # the files written
-    "Write what the charts of a site need: `vega.js`, 0.9 MB, once a site, and `charts.js`."
+    "Write what the pages of a site load: `vega.js`, 0.9 MB, `charts.js`, and `search.js` if there is a search index above."
     import vl_convert
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"vega.js": vl_convert.javascript_bundle(), "charts.js": asset("charts.js")}
+    index = folder.parent / "search.json"
+    if index.exists():
+        texts["search.js"] = f"window.taskspaceSearch = {index.read_text(encoding='utf-8')};\n"
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return [folder / name for name in texts]

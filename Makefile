@@ -1,0 +1,80 @@
+# make report   install, pre-train three small models, probe them, render the report, print where it is
+# make test     everything that CI runs
+# make docs     the documentation site in _docs/        make lab     JupyterLab on the notebooks
+# make readme   README.md and its picture               make clean   remove what these made, but the models' cache
+SHELL := /bin/bash
+PYTHON ?= python3
+PORT ?= 8888
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export HF_HUB_DISABLE_TELEMETRY := 1
+export DO_NOT_TRACK := 1
+
+.PHONY: report test docs lab readme clean help install hooks step notebooks types pytest package
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+# ---------------------------------------------------------------- environments
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and f"taskspace needs Python 3.11 to 3.13, this is {sys.version.split()[0]}: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+
+.venv/user: .venv/bin/python settings.ini setup.py constraints.txt
+	python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/dev: .venv/user
+	python -m pip install --quiet --constraint constraints.txt --editable '.[dev,dask,gguf]'
+	@if [ -d .git ] && [ -z "$$CI" ]; then $(MAKE) --no-print-directory hooks; fi
+	@touch $@
+
+install: .venv/dev
+
+# Notebooks are cleaned when they are committed, and Jupyter's conflicts in them merge as notebooks
+hooks:
+	@git config core.hooksPath tools/hooks
+
+# ---------------------------------------------------------------- what people want
+
+report: .venv/user
+	taskspace demo --out report
+
+lab: .venv/dev
+	jupyter lab --notebook-dir=nbs --port=$(PORT)
+
+docs: .venv/dev
+	@if command -v quarto >/dev/null; then quarto render; else smalldocs render --strict .; fi
+	python tools/docs.py links _docs
+	@echo "_docs/index.html"
+
+readme: .venv/dev
+	python tools/docs.py readme
+
+# ---------------------------------------------------------------- everything that CI runs
+
+test: .venv/dev step types notebooks pytest package docs
+	coverage combine --quiet
+	coverage report
+	@echo; tail -n 1 .pytest.out
+
+step:
+	python tools/in_step.py
+	python tools/docs.py readme --check
+
+types:
+	mypy
+
+notebooks: .venv/dev
+	OMP_NUM_THREADS=1 coverage run --parallel-mode -m nbdev.test --n_workers 2
+
+pytest: .venv/dev
+	set -o pipefail; coverage run --parallel-mode -m pytest --durations=12 2>&1 | tee .pytest.out
+
+package: .venv/dev
+	python tools/package.py
+
+clean:
+	rm -rf _docs _proc pages build dist report .coverage .coverage.* .pytest.out .pytest_cache .mypy_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,345 @@
+"""Turn the notebooks into the pages of the website, and the first of them into README.md.
+
+    python tools/docs.py pages     before rendering: nbs/ -> pages/, with signatures, docments and links between names
+    python tools/docs.py finish    after rendering: the search index also as a script, for sites opened from a disk
+    python tools/docs.py readme    nbs/index.ipynb -> README.md; with --check, only say whether it is in step
+    python tools/docs.py links DIR check all local links, anchors and images of a built site
+
+nbdev's own commands for this call Quarto, whichever is installed; these steps feed Quarto and smalldocs alike.
+"""
+from __future__ import annotations
+
+import ast
+import html
+import importlib
+import io
+import json
+import os
+import re
+import shutil
+import sys
+import tokenize
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import yaml
+
+TOP = Path(__file__).resolve().parent.parent
+NBS, PAGES = TOP / "nbs", TOP / "pages"
+KEPT = ("echo", "output", "fig-", "tbl-", "code-", "column", "layout-", "label", "warning")  # options that renderers read
+HOME = "https://taskspace.github.io/taskspace/"  # where README's links to pages lead
+
+
+# ---------------------------------------------------------------- cells
+
+def text(value: str | list[str]) -> str:
+    return "".join(value) if isinstance(value, list) else value
+
+
+def directives(source: str) -> tuple[dict[str, str], str]:
+    "The `#|` lines of a cell, as {name: rest}, and the source without them."
+    found, rest = {}, []
+    for line in source.split("\n"):
+        match = re.match(r"#\|\s*([\w-]+):?\s*(.*)$", line)
+        if match: found[match[1]] = match[2].strip()
+        else: rest.append(line)
+    return found, "\n".join(rest).strip("\n")
+
+
+def markdown(source: str) -> dict:
+    return {"cell_type": "markdown", "metadata": {}, "source": source}
+
+
+def outputs(cell: dict) -> list[dict]:
+    "A cell's outputs without what no page shows: Vega's own type beside the HTML that draws it."
+    kept = []
+    for out in cell.get("outputs", []):
+        if "data" in out and "text/html" in out["data"]:
+            out = {**out, "data": {mime: data for mime, data in out["data"].items() if not mime.startswith("application/")}}
+        kept.append(out)
+    return kept
+
+
+# ---------------------------------------------------------------- names
+
+def symbols() -> dict[str, str]:
+    "Public name, with and without its module or class -> page and anchor, from nbdev's index of what notebooks export."
+    found: dict[str, str] = {}
+    index = importlib.import_module("taskspace._modidx").d["syms"]
+    for module in sorted(index, key=lambda m: m.count(".")):
+        for full in index[module]:
+            name = full.removeprefix(module + ".")
+            if any(part.startswith("_") for part in name.split(".")): continue
+            href = f"pages/api/{module.removeprefix('taskspace.')}.ipynb#{name.lower()}"
+            found.setdefault(name, href)
+            found[full] = href
+        found.setdefault(module, f"pages/api/{module.removeprefix('taskspace.')}.ipynb")
+    return found
+
+
+def linked(source: str, names: dict[str, str], page: Path, here: str = "") -> str:
+    "Markdown in which `name` in backticks links to the page that documents it, outside code blocks, headings and links."
+    def link(match: re.Match) -> str:
+        href = names.get(match[1].removesuffix("()"))
+        if href is None: return match[0]
+        target, _, anchor = href.partition("#")
+        if target == here: return f"[{match[0]}](#{anchor})"
+        return f"[{match[0]}]({os.path.relpath(TOP / target, page.parent)}{'#' + anchor if anchor else ''})"
+    source = re.sub(r"(\]\([^)\s]*?)\b\d\d_(\w+\.ipynb)", r"\1\2", source)  # API pages go by the name of their module
+    parts = re.split(r"(```.*?```|^#+ [^\n]*$|\[[^\]]*\]\([^)]*\))", source, flags=re.S | re.M)
+    return "".join(part if i % 2 else re.sub(r"(?<!`)`([A-Za-z_][\w.]*(?:\(\))?)`(?!`)", link, part) for i, part in enumerate(parts))
+
+
+def comments(source: str) -> dict[int, str]:
+    "Line number -> trailing comment, which is how docments describe parameters and results."
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+
+
+def signature(node: ast.FunctionDef | ast.ClassDef, notes: dict[int, str]) -> tuple[str, list[tuple[str, str, str]]]:
+    "How to call it, and one row (name, type, meaning) for each parameter or field that is explained, the result last."
+    rows, call, returns = [], [], ""
+    init = next((part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"), None)
+    function = node if isinstance(node, ast.FunctionDef) else init
+    if function is not None:
+        args = function.args
+        given = [*args.posonlyargs, *args.args]
+        defaults = [None] * (len(given) - len(args.defaults)) + args.defaults
+        items = [("", a, d) for a, d in zip(given, defaults)]
+        if args.vararg: items.append(("*", args.vararg, None))
+        elif args.kwonlyargs: items.append(("*", None, None))
+        items += [("", a, d) for a, d in zip(args.kwonlyargs, args.kw_defaults)] + ([("**", args.kwarg, None)] if args.kwarg else [])
+        for star, arg, default in items:
+            if arg is None: call.append("*"); continue
+            if arg.arg in ("self", "cls"): continue
+            call.append(star + arg.arg + (f"={ast.unparse(default)}" if default is not None else ""))
+            last = (default or arg).end_lineno
+            shared = any(other is not arg and other is not None and other.lineno == last for _, other, _ in items if other is not None and other.arg not in ("self", "cls"))
+            note = notes.get(last, "") if not shared and last < function.body[0].lineno else ""
+            if arg.lineno == function.lineno and function.body[0].lineno <= function.lineno + 1: note = ""  # on one line the comment tells the result
+            rows.append((star + arg.arg, ast.unparse(arg.annotation) if arg.annotation else "", note))
+        if isinstance(node, ast.FunctionDef):
+            close = (function.returns.end_lineno if function.returns else function.lineno) or function.lineno
+            told = notes.get(close, "") if function.returns or function.body[0].lineno > function.lineno else ""
+            returns = ast.unparse(function.returns) if function.returns else ""
+            if told in [note for _, _, note in rows]: told = ""
+            if returns not in ("", "None") or told: rows.append(("→", returns, told))
+    else:
+        for part in node.body:
+            if not isinstance(part, ast.AnnAssign) or not isinstance(part.target, ast.Name) or part.target.id.startswith("_"): continue
+            call.append(part.target.id + (f"={ast.unparse(part.value)}" if part.value is not None else ""))
+            rows.append((part.target.id, ast.unparse(part.annotation), notes.get(part.end_lineno or 0, "")))
+    start = f"{node.name}("
+    line = start + ", ".join(call) + ")"
+    if len(line) > 88: line = start + (",\n" + " " * len(start)).join(call) + ")"
+    if isinstance(node, ast.ClassDef) and not call: line = f"class {node.name}" + (f"({', '.join(map(ast.unparse, node.bases))})" if node.bases else "")
+    elif returns not in ("", "None"): line += f" -> {returns}"
+    return line, rows if any(note for *_, note in rows) or len(rows) > 1 else []
+
+
+def table(rows: list[tuple[str, str, str]]) -> str:
+    "Parameters as a Markdown table."
+    def cell(value: str, code: bool) -> str:
+        # a bar would end the cell, and the renderers disagree on how to escape one inside code
+        value = value.replace(" | ", " or ").replace("|", "∣")
+        value = value if code else re.sub(r"<(?=[/\w])", "&lt;", value)
+        return f"`{value}`" if value and code and value != "→" else value
+    if not rows: return ""
+    if len(rows) == 1 and rows[0][0] == "→": return f"Returns {cell(rows[0][2], False)}." if rows[0][2] else ""
+    lines = [f"| {'returns' if name == '→' else cell(name, True)} | {cell(kind, True)} | {cell(note, False)} |" for name, kind, note in rows]
+    return "\n".join(["| parameter | type | meaning |", "|---|---|---|", *lines])
+
+
+def documented(source: str) -> list[dict]:
+    "One Markdown cell for each public function and class of an exported cell, and for the methods that explain themselves."
+    cells, notes = [], comments(source)
+
+    def add(node: ast.FunctionDef | ast.ClassDef, name: str, level: int) -> None:
+        line, rows = signature(node, notes)
+        kind = next((d.id for d in node.decorator_list if isinstance(d, ast.Name) and d.id in ("property", "classmethod", "staticmethod")), "")
+        if kind == "property": line = f"{name}{line.partition(')')[2]}"
+        elif "." in name: line = line.replace("\n", "\n" + " " * (len(name) - len(node.name))).replace(node.name, name, 1)
+        parts = [f"{'#' * level} `{name}` {{#{name.lower()}}}", f"```python\n{line}\n```", ast.get_docstring(node) or "", table(rows)]
+        cells.append(markdown("\n\n".join(part for part in parts if part)))
+
+    for node in ast.parse(source).body:
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"): continue
+        add(node, node.name, 3)
+        for part in node.body if isinstance(node, ast.ClassDef) else []:
+            if isinstance(part, ast.FunctionDef) and not part.name.startswith("_") and ast.get_docstring(part):
+                add(part, f"{node.name}.{part.name}", 4)
+    return cells
+
+
+# ---------------------------------------------------------------- pages
+
+def front_matter(cells: list[dict]) -> tuple[dict, list[dict]]:
+    "Title and description from the first cells: a raw YAML cell, or `# title` with a `>` line below it."
+    meta: dict = {}
+    if cells and cells[0]["cell_type"] == "raw":
+        meta = yaml.safe_load(text(cells[0]["source"]).strip().strip("-")) or {}
+        cells = cells[1:]
+    if cells and cells[0]["cell_type"] == "markdown":
+        match = re.match(r"# (?P<title>.+?)\n+(?:>\s*(?P<description>(?:.+\n?)(?:> ?.*\n?)*))?(?P<rest>.*)$", text(cells[0]["source"]) + "\n", re.S)
+        if match:
+            meta.setdefault("title", match["title"].strip())
+            if match["description"]:
+                meta.setdefault("description", " ".join(re.sub(r"^>\s?", "", match["description"], flags=re.M).split()))
+            cells = ([markdown(match["rest"].strip())] if match["rest"].strip() else []) + cells[1:]
+    return meta, cells
+
+
+def page_of(notebook: Path) -> Path:
+    "Where a notebook's page goes: the same folder under pages/, API pages by the name of their module."
+    where = PAGES / notebook.relative_to(NBS)
+    return where.with_name(re.sub(r"^\d+_", "", where.name)) if where.parent.name == "api" else where
+
+
+def process(notebook: dict, page: Path, names: dict[str, str]) -> dict:
+    "A notebook as its page shows it."
+    meta, cells = front_matter(notebook["cells"])
+    module = next((d["default_exp"] for c in cells if c["cell_type"] == "code" for d in [directives(text(c["source"]))[0]] if "default_exp" in d), None)
+    full = f"taskspace.{re.split(r'[ .]', module)[0]}" if module else None
+    here = str(page.relative_to(TOP)) if page.is_relative_to(TOP) else ""
+    shown = [{"cell_type": "raw", "metadata": {}, "source": "---\n" + yaml.safe_dump(meta, sort_keys=False, allow_unicode=True, width=1000) + "---"}]
+    if full:
+        shown.append(markdown(f"`from {full} import …`"))
+    for cell in cells:
+        source = text(cell["source"])
+        if cell["cell_type"] == "markdown":
+            shown.append(markdown(linked(source, names, page, here)))
+        elif cell["cell_type"] == "code" and source.strip():
+            found, code = directives(source)
+            if "hide" in found or "default_exp" in found: continue
+            options = [f"#| {name}: {value}" for name, value in found.items() if name.startswith(KEPT)]
+            if full and {"export", "exports", "exporti"} & set(found):
+                if not re.search(r"^(def|class|[A-Z_]+\b.*=|@)", code, re.M): continue  # imports
+                for documentation in documented(code):
+                    shown.append(markdown(linked(documentation["source"], names, page, here)))
+                options = ["#| code-fold: true", '#| code-summary: "Source"']
+            shown.append({"cell_type": "code", "metadata": {"tags": cell["metadata"].get("tags", [])}, "execution_count": None,
+                          "source": "\n".join([*options, code]), "outputs": outputs(cell)})
+    for i, cell in enumerate(shown): cell["id"] = f"c{i}"
+    return {"cells": shown, "metadata": {"kernelspec": notebook["metadata"].get("kernelspec", {"display_name": "python3", "language": "python", "name": "python3"})},
+            "nbformat": 4, "nbformat_minor": 5}
+
+
+def write_pages() -> None:
+    "Write pages/ afresh."
+    names = symbols()
+    shutil.rmtree(PAGES, ignore_errors=True)
+    PAGES.mkdir()
+    # Git ignores the folder from inside: Quarto leaves out what the .gitignore at the top names.
+    (PAGES / ".gitignore").write_text("*\n")
+    for notebook in sorted(NBS.rglob("*.ipynb")):
+        if ".ipynb_checkpoints" in notebook.parts or notebook == NBS / "index.ipynb": continue
+        page = page_of(notebook)
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(json.dumps(process(json.loads(notebook.read_text()), page, names), ensure_ascii=False, indent=1), encoding="utf-8")
+    for source in [*NBS.rglob("*.md"), *NBS.rglob("*.svg"), *NBS.rglob("*.png")]:
+        page = PAGES / source.relative_to(NBS)
+        page.parent.mkdir(parents=True, exist_ok=True)
+        if source.suffix == ".md": page.write_text(linked(source.read_text(), names, page), encoding="utf-8")
+        else: shutil.copy(source, page)
+    changes = re.sub(r"\A# .*\n", "", (TOP / "CHANGELOG.md").read_text())
+    (PAGES / "reference" / "changelog.md").write_text('---\ntitle: Changelog\ndescription: What changed from one version to the next.\n---\n' + changes)
+    # The site's first page is the README: index.qmd at the top includes its body
+    (PAGES / "_home.md").write_text(home_markdown(json.loads((NBS / "index.ipynb").read_text()), names))
+
+
+def home_markdown(notebook: dict, names: dict[str, str]) -> str:
+    "The first notebook as Markdown for the site: links lead to the site's own pages."
+    body = readme(notebook, title=False)
+    body = re.sub(re.escape(HOME) + r"([\w/]*)\.html", lambda m: f"{m[1]}.ipynb" if (TOP / f"{m[1]}.ipynb").exists() else f"{m[1]}.md", body)
+    return linked(body.replace("](nbs/", "](pages/"), names, TOP / "index.qmd")
+
+
+# ---------------------------------------------------------------- README
+
+def readme(notebook: dict, title: bool = True) -> str:
+    "The first notebook as Markdown for GitHub: code with what it printed; pictures are files of the repository."
+    parts = []
+    for i, cell in enumerate(notebook["cells"]):
+        source = text(cell["source"]).strip()
+        if cell["cell_type"] == "markdown":
+            if i == 0 and not title: source = re.sub(r"\A# .*\n+(>.*\n*)*", "", source).strip()
+            parts.append(source.replace("](images/", "](nbs/images/").replace('src="images/', 'src="nbs/images/'))
+        elif cell["cell_type"] == "code":
+            found, code = directives(source)
+            if "hide" in found: continue
+            if code.strip() and found.get("echo") != "false": parts.append(f"```python\n{code}\n```")
+            for out in cell.get("outputs", []):
+                data = out.get("data", {})
+                if "text/markdown" in data: parts.append(text(data["text/markdown"]).strip())
+                elif out.get("name") == "stdout" or "text/plain" in data and "text/html" not in data:
+                    shown = text(out.get("text") or data["text/plain"]).rstrip()
+                    parts.append("\n".join(f"    {line}" for line in shown.split("\n")))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def write_readme(check: bool = False) -> None:
+    new = "<!-- Made from nbs/index.ipynb by `make readme`; edit that. -->\n\n" + readme(json.loads((NBS / "index.ipynb").read_text()))
+    path = TOP / "README.md"
+    if check and path.read_text() != new: sys.exit("README.md is out of step with nbs/index.ipynb: run `make readme`")
+    if not check: path.write_text(new)
+
+
+# ---------------------------------------------------------------- after rendering
+
+def finish(site: Path) -> None:
+    "Add what the pages load: Vega, the script that draws with it, and the search index."
+    from taskspace.display import write_bundle
+    write_bundle(site / "assets")
+
+
+class Links(HTMLParser):
+    "The ids and the local references of one page."
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.found: list[str] = []
+        self.described = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        for key in ("id", "name"):
+            if values.get(key): self.ids.add(values[key] or "")
+        if tag == "meta" and values.get("name") == "description" and values.get("content"): self.described = True
+        for key in ("href", "src"):
+            if values.get(key) is not None and not (tag == "a" and "onclick" in values): self.found.append(values[key] or "")
+
+
+def broken(site: Path) -> list[str]:
+    "One line for each local link, image or anchor of a site that leads nowhere, and for each page without a description."
+    pages: dict[Path, Links] = {}
+    for path in sorted(site.rglob("*.html")):
+        pages[path] = Links()
+        pages[path].feed(path.read_text(encoding="utf-8"))
+    lines = []
+    for path, page in pages.items():
+        name = path.relative_to(site)
+        if not page.described: lines.append(f"{name}: no description")
+        for link in page.found:
+            url = urlsplit(html.unescape(link))
+            if url.scheme or url.netloc or link.startswith(("javascript:", "data:")): continue
+            target = (path.parent / unquote(url.path)).resolve() if url.path else path.resolve()
+            if target.is_dir(): target = target / "index.html"
+            if not target.exists(): lines.append(f"{name}: {link} leads nowhere")
+            elif url.fragment and target.suffix == ".html" and unquote(url.fragment) not in pages.get(target, Links()).ids | {"top"}:
+                lines.append(f"{name}: {link} names an anchor that its page lacks")
+    return lines
+
+
+def main() -> None:
+    match sys.argv[1:]:
+        case ["pages"]: write_pages()
+        case ["finish"]: finish(TOP / os.environ.get("QUARTO_PROJECT_OUTPUT_DIR", "_docs"))
+        case ["readme", *rest]: write_readme(check="--check" in rest)
+        case ["links", folder]:
+            if lines := broken(Path(folder).resolve()): sys.exit("\n".join(lines))
+        case _: sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main()
