@@ -83,12 +83,18 @@ class Store:
         "Whether the folder is a run's."
         return self.results.is_dir()
 
-    def create(self) -> Store:  # itself
-        "Make the folder, or check that it is one of ours."
+    def check(self) -> Store:  # itself
+        "Refuse a folder that is something else or in use, before any work is done for it."
         if self.path.exists() and not self.path.is_dir():
             raise TaskspaceError(f"{self.path}: a file; a run needs a directory of its own")
         if self.path.is_dir() and not self.exists and any(p.name not in ("lock", ".tmp") for p in self.path.iterdir()):
             raise TaskspaceError(f"{self.path}: this directory holds something other than a run; name a new or empty one")
+        if self.busy: raise TaskspaceError(self._in_use())
+        return self
+
+    def create(self) -> Store:  # itself
+        "Make the folder, or check that it is one of ours."
+        self.check()
         try:
             for p in (self.temporary, self.results): p.mkdir(parents=True, exist_ok=True)
         except OSError as e:
@@ -159,9 +165,8 @@ class Store:
         "Be the only writer. Raises `TaskspaceError` naming the process that is."
         fd = os.open(self.lock_path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if not _lock(fd):
-                holder = os.pread(fd, 200, 0).decode(errors="replace").strip() if hasattr(os, "pread") else ""
-                raise TaskspaceError(f"{self.path}: another run is writing here ({holder or 'unknown process'}); wait until it ends, or choose another directory")
+            if not any(_lock(fd) or time.sleep(0.02) for _ in range(5)):  # `busy` in another process may hold it for an instant
+                raise TaskspaceError(self._in_use())
             os.ftruncate(fd, 0)
             os.lseek(fd, 0, os.SEEK_SET)
             with contextlib.suppress(OSError):  # the name of the holder is a courtesy: a full disk must not stop the run here
@@ -169,6 +174,12 @@ class Store:
             yield self
         finally:
             os.close(fd)  # which also gives the lock back
+
+    def _in_use(self) -> str:
+        holder = ""
+        with contextlib.suppress(OSError):
+            holder = self.lock_path.read_text(errors="replace").strip()
+        return f"{self.path}: another run is writing here ({holder or 'unknown process'}); wait until it ends, or choose another directory"
 
     @property
     def busy(self) -> bool:  # True while some process holds the lock
