@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from . import statistics
+from . import maps, statistics, uncertainty
 from .likeness import edit_likeness, length_likeness, same_label, set_likeness, word_likeness
 from .statistics import Test
 from .tasks import Suite, TaskspaceError
@@ -109,7 +109,7 @@ class TaskSpace:
         matrix, replicates = change(self.matrix.to_numpy()), draws(self.replicates)
         low = high = None
         if replicates is not None:
-            low, high = map(frame, statistics.interval(replicates, matrix))
+            low, high = map(frame, uncertainty.interval(replicates, matrix))
         return replace(self, matrix=frame(matrix), kind=kind, low=low, high=high, replicates=replicates, halves=draws(self.halves))
 
     def symmetric(self) -> TaskSpace:
@@ -130,7 +130,7 @@ class TaskSpace:
         matrix = operate(self.matrix, other.matrix)
         low = high = None
         if draws is not None:
-            low, high = (pd.DataFrame(b, matrix.index, matrix.columns) for b in statistics.interval(draws, matrix.to_numpy()))
+            low, high = (pd.DataFrame(b, matrix.index, matrix.columns) for b in uncertainty.interval(draws, matrix.to_numpy()))
         return replace(self, matrix=matrix, kind=kind, low=low, high=high, replicates=draws, halves=None, meta={"left": self.meta, "right": other.meta})
 
     def __add__(self, other): return self._with(other, lambda a, b: a + b, "+")
@@ -191,13 +191,13 @@ class TaskSpace:
         "Several hypotheses at once, each with the others accounted for; see `taskspace.statistics.mrqap`."
         return statistics.mrqap(self.matrix, {k: self._aligned(v, k).matrix for k, v in hypotheses.items()}, method, permutations, seed)
 
-    def cluster(self, method: str = "average", metric: str = "cells") -> statistics.Clustering:
-        "Hierarchical clustering with optimal leaf order; see `taskspace.statistics.cluster`."
-        return statistics.cluster(self.matrix, method, metric)
+    def cluster(self, method: str = "average", metric: str = "cells") -> maps.Clustering:
+        "Hierarchical clustering with optimal leaf order; see `taskspace.maps.cluster`."
+        return maps.cluster(self.matrix, method, metric)
 
     def embed(self, method: str = "mds", metric: str = "cells", seed: int = 0) -> pd.DataFrame:  # columns x, y; index: tasks
         "A map of the tasks in the plane: `mds`, `classical` or `umap`."
-        points = statistics.embed(statistics.dissimilarity(self.matrix, metric), method, seed=seed)
+        points = maps.embed(maps.dissimilarity(self.matrix, metric), method, seed=seed)
         return pd.DataFrame(points, index=pd.Index(self.tasks, name="task"), columns=["x", "y"])
 
     def chart(self, **options: Any) -> alt.TopLevelMixin:

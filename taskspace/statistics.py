@@ -15,8 +15,7 @@ from .tasks import TaskspaceError
 
 # %% auto #0
 __all__ = ['ALTERNATIVES', 'METHODS', 'square', 'cells', 'from_cells', 'task_permutations', 'permuted_cells', 'permutation_p',
-           'Test', 'within_across', 'mantel', 'partial_mantel', 'mrqap', 'benjamini_hochberg', 'interval', 'Clustering',
-           'dissimilarity', 'cluster', 'embed']
+           'Test', 'within_across', 'mantel', 'partial_mantel', 'mrqap', 'benjamini_hochberg']
 
 # %% ../nbs/api/50_statistics.ipynb #df45cc79
 def square(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
@@ -277,57 +276,3 @@ def benjamini_hochberg(p: np.ndarray | pd.DataFrame,  # p-values of any shape; m
     known = np.isfinite(p)
     if known.any(): q[known] = false_discovery_control(p[known], method="bh")
     return q
-
-# %% ../nbs/api/50_statistics.ipynb #a524cb45
-def interval(draws: np.ndarray,  # shape (draws, ...), resampled statistics
-             estimate: np.ndarray | float | None = None,  # the statistic itself, shape (...); needed by "basic"
-             level: float = 0.95,  # share of intervals that should hold the truth
-             method: str = "percentile",  # or "basic"
-             ) -> tuple[np.ndarray, np.ndarray]:  # lower and upper bounds, shape (...)
-    "Bootstrap interval."
-    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return (low, high) if method == "percentile" else (2 * estimate - high, 2 * estimate - low)
-
-# %% ../nbs/api/50_statistics.ipynb #fec670aa
-@dataclass(frozen=True, eq=False)
-class Clustering:
-    "A hierarchical clustering of tasks."
-    linkage: np.ndarray  # shape (tasks - 1, 4), scipy's linkage with optimal leaf order
-    order: list[str]  # tasks in the order of the leaves
-    cophenetic: float  # correlation of the tree's distances with the data's
-
-    def labels(self, k: int) -> np.ndarray:
-        "Cluster number of each task (in the order of the space), for k clusters."
-        from scipy.cluster.hierarchy import fcluster
-        return fcluster(self.linkage, k, "maxclust")
-
-
-def dissimilarity(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
-                  metric: str = "cells",  # "cells" or "profile"
-                  ) -> np.ndarray:  # shape (tasks, tasks), symmetric, >= 0, diagonal 0
-    "Distances between tasks."
-    a = square(matrix)
-    if metric == "profile":
-        raise TaskspaceError("profile: later")
-    both = (a + a.T) / 2
-    d = cells(both).max() - both
-    np.fill_diagonal(d, 0)
-    return d
-
-
-def cluster(matrix: np.ndarray | pd.DataFrame, method: str = "average", metric: str = "cells") -> Clustering:
-    "Hierarchical clustering with optimal leaf order."
-    from scipy.cluster.hierarchy import cophenet, leaves_list, linkage
-    from scipy.spatial.distance import squareform
-    d = squareform(dissimilarity(matrix, metric), checks=False)
-    tree = linkage(d, method, optimal_ordering=True)
-    names = list(matrix.index) if isinstance(matrix, pd.DataFrame) else list(range(len(matrix)))
-    return Clustering(tree, [names[i] for i in leaves_list(tree)], float(cophenet(tree, d)[0]))
-
-
-def embed(distances: np.ndarray, method: str = "mds", dimensions: int = 2, seed: int = 0) -> np.ndarray:
-    "Points in the plane."
-    n = len(distances)
-    centring = np.eye(n) - 1 / n
-    values, vectors = np.linalg.eigh(-centring @ distances ** 2 @ centring / 2)
-    return (vectors * np.sqrt(np.maximum(values, 0)))[:, ::-1][:, :dimensions]
