@@ -139,8 +139,10 @@ class Tuned:
         "Write a safetensors file: indices, values, and settings and log as metadata."
         from safetensors.torch import save_file
         tensors = {f"{n}:{part}": t.contiguous() for n, (i, v) in self.delta.items() for part, t in (("index", i), ("value", v))}
-        save_file(tensors, str(path), {"format": "taskspace.tuned/1", "config": json.dumps(asdict(self.config)),
-                                       "meta": json.dumps(self.meta | {"order": list(self.delta)}), "log": self.log.to_json(orient="split", double_precision=15)})
+        # One key alone: safetensors writes several in an order that changes from run to run.
+        about = {"format": "tuned/1", "order": list(self.delta), "config": asdict(self.config), "meta": self.meta,
+                 "log": self.log.to_json(orient="split", double_precision=15)}
+        save_file(tensors, str(path), {"taskspace": json.dumps(about)})
 
     @classmethod
     def load(cls, path: str | Path) -> Tuned:
@@ -148,13 +150,12 @@ class Tuned:
         from safetensors import SafetensorError, safe_open
         try:
             with safe_open(str(path), "pt") as f:
-                meta = f.metadata() or {}
-                tensors = {k: f.get_tensor(k) for k in f.keys()}
-            config, own, log = FTGD(**json.loads(meta["config"])), json.loads(meta["meta"]), pd.read_json(io.StringIO(meta["log"]), orient="split", precise_float=True)
+                about = json.loads((f.metadata() or {})["taskspace"])
+                delta = {n: (f.get_tensor(f"{n}:index"), f.get_tensor(f"{n}:value")) for n in about["order"]}
+            log = pd.read_json(io.StringIO(about["log"]), orient="split", precise_float=True)
+            return cls(delta, log.astype({c: float for c in log if c != "step"}), FTGD(**about["config"]), about["meta"])
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as e:
             raise TaskspaceError(f"{path}: not a saved delta ({type(e).__name__}: {e}); give a file written by Tuned.save") from None
-        names = own.pop("order")
-        return cls({n: (tensors[f"{n}:index"], tensors[f"{n}:value"]) for n in names}, log, config, own)
 
 
 def _install(named: dict[str, nn.Parameter], indices: dict, base: dict, delta: dict) -> None:

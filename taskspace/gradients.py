@@ -44,8 +44,8 @@ def _component(name: str, owner: nn.Module, output: bool) -> str:
     kind, path = type(owner).__name__.lower(), name.lower()
     if output or "embed" in kind or re.search(r"embed|\bw[tp]e\b", path): return "embedding"
     if "norm" in kind or re.search(r"norm|\bln_", path): return "norm"
-    if "attn" in path or "attention" in path: return "attention"
-    if re.search(r"mlp|ffn|feed_?forward|\bfc\d?\b", path): return "mlp"
+    if re.search(r"attn|attention|\b(qkv|out|[qkvo]_proj)\b", path): return "attention"
+    if re.search(r"mlp|ffn|feed_?forward|\b(fc\d?|up|down|gate|(up|down|gate)_proj)\b", path): return "mlp"
     return "other"
 
 # %% ../nbs/api/43_gradients.ipynb #17d2438e
