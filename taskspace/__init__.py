@@ -14,7 +14,7 @@ _HOME = {
     "TaskSpace": "spaces", "hypothesis_space": "spaces",
     "transfer_probe": "probing", "gradient_probe": "probing", "predicted_transfer": "probing",
     "cka": "dissimilarity", "cka_matrix": "dissimilarity", "procrustes": "dissimilarity",
-    "hidden_states": "dissimilarity", "stitch": "dissimilarity",
+    "hidden_states": "dissimilarity", "stitch": "stitching",
     "Study": "runs", "run_study": "runs", "open_run": "runs",
 }
 __all__ = sorted(_HOME)
