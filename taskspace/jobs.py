@@ -314,7 +314,7 @@ class Plan:
         self.checkpoints = [c for m in study.models for c in expand(m, study.checkpoints)]
         self.digests = [digests(c, memory) for c in self.checkpoints]
         self.reference = reference_text(study.reference, study.reference_texts) if study.reference else None
-        self._packed: dict[tuple, bytes] = {}
+        self._packed: dict[tuple, tuple[bytes, str]] = {}
 
     def settings(self, kind: str, control: str | None = None) -> dict[str, Any]:
         "What a job of this kind is computed with."
@@ -353,17 +353,23 @@ class Plan:
     def payload(self, job: Job) -> dict[str, Any]:  # plain data and bytes, what a worker needs and no more
         "A job made ready to travel."
         weights, tokenizer = self.digests[job.at]
-        parts = {"score": ("scored",), "gradient": ("train", job.seed), "transfer": ("eval", job.seed)}[job.kind]
-        source = pack(Suite("train", (self.splits[job.seed].train[job.source],))) if job.kind == "transfer" and job.seed is not None and job.source else None
+        part = ("scored" if job.kind == "score" else "train" if job.kind == "gradient" else "eval", job.seed)
+        suite, data = self._pack(*part)
+        source = None
+        if job.source is not None:
+            source, digest = self._pack("train", job.seed, job.source)
+            data = f"{digest}+{data}"
         return {"job": tuple(job), "checkpoint": self.checkpoints[job.at], "weights": weights, "tokenizer": tokenizer, "code": code_version(),
-                "device": self.study.device, "settings": self.settings(job.kind, job.control), "suite": self._pack(parts), "source": source,
+                "device": self.study.device, "settings": self.settings(job.kind, job.control), "data": data, "suite": suite, "source": source,
                 "reference": self.reference if job.kind == "transfer" else None}
 
-    def _pack(self, parts: tuple) -> bytes:
-        if parts not in self._packed:
-            if parts[0] == "scored": self._packed[parts] = pack(self.scored)
-            else: self._packed[parts] = pack(getattr(self.splits[parts[1]], parts[0]))
-        return self._packed[parts]
+    def _pack(self, part: str, seed: int | None, task: str | None = None) -> tuple[bytes, str]:
+        "A part of the suite, packed, and its digest; made once."
+        if (part, seed, task) not in self._packed:
+            suite = self.scored if part == "scored" or seed is None else getattr(self.splits[seed], part)
+            if task is not None: suite = Suite("train", (suite[task],))
+            self._packed[part, seed, task] = pack(suite), suite.digest[:32]
+        return self._packed[part, seed, task]
 
 # %% ../nbs/api/77_jobs.ipynb #d3b8e7fc
 def _encode(value: Any) -> Any:
@@ -388,7 +394,9 @@ def to_bytes(frame: pd.DataFrame,  # the numbers; its `attrs` go into the metada
     import pyarrow.parquet as pq
     header = json.dumps({**about, "attrs": frame.attrs}, default=_encode, sort_keys=True, ensure_ascii=False)
     sink = pa.BufferOutputStream()
-    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata({"taskspace": header})
+    plain = frame.copy(deep=False)
+    plain.attrs = {}  # pandas would write them too, in its own way
+    table = pa.Table.from_pandas(plain, preserve_index=False).replace_schema_metadata({"taskspace": header})
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue().to_pybytes()
 
@@ -487,16 +495,16 @@ def compute(payload: Mapping[str, Any]) -> pd.DataFrame:
                                                       prefix=told.prefix, leading_space=told.leading_space))
     source = unpack(payload["source"]).tasks[0]
     if job.control == "shuffled": source = source.shuffled(seed)
-    encoded, before = _measured(lm, suite, told)
+    encoded, before = _measured(lm, suite, payload["data"].split("+")[-1], told)
     return probing.transfer_row(lm, source, suite, FTGD(**settings["ftgd"], seed=seed), before=before, encoded=encoded,
                                 prefix=told.prefix, leading_space=told.leading_space, reference=payload["reference"])
 
 
-def _measured(lm: LM, suite: Suite, told: Convention) -> tuple[Any, Any]:
+def _measured(lm: LM, suite: Suite, digest: str, told: Convention) -> tuple[Any, Any]:
     "The evaluation pairs encoded and their margins before tuning: the same for every source, so measured once a worker."
     from taskspace.gradients import margins, undisturbed
     from taskspace.scoring import encode_pairs
-    place = (suite.digest, told)
+    place = (digest, told)
     if place not in _before:
         _before.clear()
         encoded = encode_pairs(lm, [p for t in suite for p in t], prefix=told.prefix, leading_space=told.leading_space)
@@ -528,7 +536,7 @@ def work(payload: dict[str, Any],  # from `Plan.payload`
             frame = compute(payload)
             job, checkpoint = Job(*payload["job"]), payload["checkpoint"]
             about = {"key": key, "kind": job.kind, "model": checkpoint.model, "scale": checkpoint.scale, "step": checkpoint.step, "revision": checkpoint.revision,
-                     "weights": payload["weights"], "tokenizer": payload["tokenizer"], "data": hashlib.sha256(payload["suite"] + (payload["source"] or b"")).hexdigest()[:32],
+                     "weights": payload["weights"], "tokenizer": payload["tokenizer"], "data": payload["data"],
                      "seed": job.seed, "control": job.control, "source": job.source, "settings": payload["settings"], "code": payload["code"], "libraries": _libraries()}
             done["data"] = to_bytes(frame, about)
         except Exception as e:  # any failure of one job, from a bad model to a bug, must not end the others

@@ -74,7 +74,7 @@ class Status:
         size = next(f"{self.bytes / 1000**i:.1f} {u}" for i, u in enumerate(("B", "kB", "MB", "GB", "TB")) if self.bytes < 1000 ** (i + 1) or u == "TB")
         lines = [f"{self.done} of {self.total} jobs done, {self.failed} failed, {self.missing} missing; {size}; {duration(self.seconds)} of computing"
                  + ("; running now" if self.running else "") + (f"; {self.set_aside} damaged files set aside" if self.set_aside else "")]
-        lines += [f"  {kind:<9} {row.done:>7} of {row.total}" + (f", {row.failed} failed" if row.failed else "") for kind, row in self.kinds.iterrows()]
+        lines += [f"  {row.Index:<9} {row.done:>7} of {row.total}" + (f", {row.failed} failed" if row.failed else "") for row in self.kinds.itertuples()]
         lines += failure_lines(self.failures)
         return "\n".join(lines)
 
