@@ -102,15 +102,42 @@ class TaskSpace:
             del keep[int((inside.sum(0) + inside.sum(1)).argmax())]
         return self._take(keep)
 
-    def _map(self, change: Callable[[np.ndarray], np.ndarray], kind: str) -> TaskSpace:
-        "A space computed from this one; its bounds, which do not follow, are recomputed from the replicates where there are any."
-        frame = lambda a: pd.DataFrame(a, self.matrix.index, self.matrix.columns)
-        draws = lambda a: None if a is None else change(a)
-        matrix, replicates = change(self.matrix.to_numpy()), draws(self.replicates)
+    def _map(self, change: Callable[[np.ndarray], np.ndarray], kind: str, names: list[str] | None = None) -> TaskSpace:
+        "A space computed from this one; bounds come anew from the replicates, and are dropped where there are none."
+        names_ = self.tasks if names is None else names
+        frame = lambda a: pd.DataFrame(a, names_, names_)
+        matrix = change(self.matrix.to_numpy())
+        draws = {name: None if (a := getattr(self, name)) is None else change(a) for name in ("replicates", "halves")}
         low = high = None
-        if replicates is not None:
-            low, high = map(frame, uncertainty.interval(replicates, matrix))
-        return replace(self, matrix=frame(matrix), kind=kind, low=low, high=high, replicates=replicates, halves=draws(self.halves))
+        if draws["replicates"] is not None:
+            low, high = map(frame, uncertainty.interval(draws["replicates"], matrix, pairs=self._pairs()))
+        groups = self.groups if names is None else None
+        return replace(self, matrix=frame(matrix), kind=kind, groups=groups, low=low, high=high, **draws)
+
+    def average(self,
+                by: Mapping[str, str | None] | None = None,  # task -> group; the space's own groups by default
+                ) -> TaskSpace:  # tasks are now the groups; a group of one task has no diagonal cell
+        "The mean over the tasks of each group: a space over phenomena. The cells from a task to itself are left out."
+        labels = self._labels(by)
+        names = list(dict.fromkeys(g for g in labels if g is not None))
+        member = np.array([[float(g == name) for g in labels] for name in names])
+        hole = ~np.eye(len(self), dtype=bool)
+        weight = member @ hole @ member.T
+        def change(a: np.ndarray) -> np.ndarray:
+            total = member @ np.where(hole, a, 0) @ member.T
+            return np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight > 0)
+        return self._map(change, f"{self.kind}, mean by group", names)
+
+    def centred(self) -> TaskSpace:
+        "The space without the mean of each source and target: what a pair of tasks adds to how much one gives and the other takes."
+        hole = ~np.eye(len(self), dtype=bool)
+        def change(a: np.ndarray) -> np.ndarray:
+            # Two-way analysis of variance with an empty diagonal has this closed form.
+            n, rows, columns = a.shape[-1], np.where(hole, a, 0).sum(-1), np.where(hole, a, 0).sum(-2)
+            total = rows.sum(-1)[..., None]
+            row, column = (((n - 1) * x + y - total) / (n * (n - 2)) for x, y in ((rows, columns), (columns, rows)))
+            return np.where(hole, a - row[..., :, None] - column[..., None, :] - total[..., None] / (n * (n - 1)), np.nan)
+        return self._map(change, f"{self.kind}, centred")
 
     def symmetric(self) -> TaskSpace:
         "The mean of the space and its transpose: relatedness without direction."
@@ -149,15 +176,45 @@ class TaskSpace:
             raise TaskspaceError(f"the space {self.kind!r} has no groups; pass groups={{task: group}}")
         return [groups.get(n) for n in self.tasks]
 
+    def _pairs(self) -> int | None:
+        "How many evaluation pairs lie behind a cell, where the probe wrote it down."
+        pairs = (self.meta or {}).get("pairs", (self.meta or {}).get("eval_pairs"))
+        return int(pairs) if isinstance(pairs, (int, float)) else None
+
+    def _interval(self, over: str | None, statistic: Callable, hypotheses: list[np.ndarray], bounds: tuple[float, float], test: Test) -> Test:
+        "Put an interval on a test. `statistic(values, *hypotheses)` takes cells (..., cells) and hypotheses' cells."
+        if over == "auto": over = "pairs" if self.replicates is not None else "tasks"
+        if over is None: return test
+        if over not in ("pairs", "tasks"):
+            raise TaskspaceError(f"interval={over!r} is unknown; choose 'pairs', 'tasks', 'auto' or None")
+        cells, a = statistics.cells, self.matrix.to_numpy()
+        if over == "tasks":
+            cut = lambda m, keep: cells(m[np.ix_(keep, keep)])
+            low, high = uncertainty.jackknife_interval(lambda keep: float(statistic(cut(a, keep), *(cut(h, keep) for h in hypotheses))), len(a), bounds=bounds)
+            return test.with_interval(low, high, "over tasks")
+        if self.replicates is None:
+            raise TaskspaceError(f"the space {self.kind!r} has no replicates for an interval over pairs; measure it with bootstrap=200, or use interval='tasks'")
+        flat = [cells(h) for h in hypotheses]
+        corrected, low, high = uncertainty.statistic_interval(a, self.replicates, lambda v: statistic(v, *flat), hypotheses, pairs=self._pairs())
+        return replace(test, details={**test.details, "corrected": corrected}).with_interval(low, high, "over pairs and seeds")
+
     def within_across(self,
                       groups: Mapping[str, str | None] | None = None,  # task -> group; the space's own by default
                       permutations: int = 999,  # of the tasks
                       seed: int = 0,  # of the permutations
                       alternative: str = "greater",  # cells within groups are larger
-                      ) -> Test:  # statistic = AUC
-        "Are cells within groups larger than across? See `taskspace.statistics.within_across`."
+                      interval: str | None = "auto",  # "pairs" (from the replicates), "tasks" (jackknife), None
+                      ) -> Test:  # statistic = AUC; details: corrected (without measurement noise), mean_within, mean_across
+        "Are cells within groups larger than across? Raises `TaskspaceError` without groups. See `taskspace.statistics.within_across`."
         labels = self._labels(groups)
-        return statistics.within_across(self.matrix, labels, permutations, seed, alternative)
+        known = [i for i, g in enumerate(labels) if g is not None]
+        space, labels = self._take(known), [labels[i] for i in known]
+        test = statistics.within_across(space.matrix, labels, permutations, seed, alternative)
+        same = np.array([[float(a == b) for b in labels] for a in labels])
+        def auc(values, inside):
+            inside = inside > 0
+            return uncertainty.auc_of(values, inside) if 0 < inside.sum() < inside.size else np.full(np.shape(values)[:-1], test.statistic)
+        return space._interval(interval, auc, [same], (0.0, 1.0), test)
 
     def _aligned(self, other: TaskSpace | pd.DataFrame | np.ndarray, role: str) -> TaskSpace:
         if isinstance(other, np.ndarray): other = pd.DataFrame(other, self.tasks, self.tasks) if other.shape == (len(self),) * 2 else pd.DataFrame(other)
@@ -173,14 +230,16 @@ class TaskSpace:
                 permutations: int = 999,  # of the tasks
                 seed: int = 0,  # of the permutations
                 alternative: str = "greater",  # "greater", "less" or "two-sided"
-                ) -> Test:  # statistic = (partial) correlation over off-diagonal cells
-        "Does the space go with another one? A Mantel test, partial where `control` is given."
-        y = self._aligned(other, "the other space")
-        if control is None:
-            return statistics.mantel(self.matrix, y.matrix, method, permutations, seed, alternative)
-        controls = list(control) if isinstance(control, (list, tuple)) else [control]
-        zs = [self._aligned(c, "the control") for c in controls]
-        return statistics.partial_mantel(self.matrix, y.matrix, [z.matrix for z in zs], method, permutations, seed, alternative)
+                interval: str | None = "auto",  # "pairs" (from the replicates), "tasks" (jackknife), None
+                ) -> Test:  # statistic = (partial) correlation over off-diagonal cells; details: corrected (without measurement noise)
+        "Does the space go with another one? A Mantel test, partial where `control` is given. Raises `TaskspaceError` for missing tasks or cells."
+        y = self._aligned(other, "the other space").matrix
+        controls = [] if control is None else list(control) if isinstance(control, (list, tuple)) else [control]
+        zs = [self._aligned(c, "the control").matrix for c in controls]
+        test = (statistics.partial_mantel(self.matrix, y, zs, method, permutations, seed, alternative) if zs
+                else statistics.mantel(self.matrix, y, method, permutations, seed, alternative))
+        statistic = lambda values, hypothesis, *rest: uncertainty.correlation_of(values, hypothesis, method, rest)
+        return self._interval(interval, statistic, [y.to_numpy(), *(z.to_numpy() for z in zs)], (-1.0, 1.0), test)
 
     def regress(self,
                 hypotheses: Mapping[str, TaskSpace],  # name -> hypothesis space
@@ -191,20 +250,85 @@ class TaskSpace:
         "Several hypotheses at once, each with the others accounted for; see `taskspace.statistics.mrqap`."
         return statistics.mrqap(self.matrix, {k: self._aligned(v, k).matrix for k, v in hypotheses.items()}, method, permutations, seed)
 
-    def cluster(self, method: str = "average", metric: str = "cells") -> maps.Clustering:
+    def noise_ceiling(self, method: str = "spearman") -> dict[str, float]:  # agreement, reliability, ceiling
+        "How well a perfect hypothesis could agree with the space, from its split halves. Raises `TaskspaceError` where it has none."
+        if self.halves is None:
+            raise TaskspaceError(f"the space {self.kind!r} has no split halves, so its noise ceiling is unknown; measure it with two evaluation pairs a task or more")
+        return uncertainty.noise_ceiling(self.halves, method)
+
+    def significant(self) -> pd.DataFrame:  # shape (tasks, tasks): q-values, missing on the diagonal
+        "Q-value of every cell against 0, corrected over all cells. Raises `TaskspaceError` for a space without replicates."
+        if self.replicates is None:
+            raise TaskspaceError(f"the space {self.kind!r} has no replicates to test its cells with; measure it with bootstrap=200")
+        _, q = uncertainty.cell_tests(self.matrix.to_numpy(), self.replicates, self._pairs())
+        return pd.DataFrame(q, self.matrix.index, self.matrix.columns)
+
+    def asymmetry(self) -> pd.DataFrame:  # one row a task: gives, receives, balance[, low, high, p, q]
+        "Which tasks give and which receive, see `taskspace.uncertainty.asymmetry`."
+        return uncertainty.asymmetry(self.matrix, self.replicates, self._pairs())
+
+    def cluster(self,
+                method: str = "average",  # scipy's linkage method
+                metric: str = "cells",  # "cells": near when they help each other; "profile": when they help the same tasks
+                ) -> maps.Clustering:  # linkage, order, cophenetic correlation
         "Hierarchical clustering with optimal leaf order; see `taskspace.maps.cluster`."
         return maps.cluster(self.matrix, method, metric)
 
-    def embed(self, method: str = "mds", metric: str = "cells", seed: int = 0) -> pd.DataFrame:  # columns x, y; index: tasks
-        "A map of the tasks in the plane: `mds`, `classical` or `umap`."
-        points = maps.embed(maps.dissimilarity(self.matrix, metric), method, seed=seed)
-        return pd.DataFrame(points, index=pd.Index(self.tasks, name="task"), columns=["x", "y"])
+    def cluster_stability(self, method: str = "average", metric: str = "cells") -> pd.DataFrame:  # one row a clade: tasks, size, height, stability
+        "How often the replicates find each cluster again. Raises `TaskspaceError` for a space without replicates."
+        if self.replicates is None:
+            raise TaskspaceError(f"the space {self.kind!r} has no replicates to cluster anew; measure it with bootstrap=200")
+        return maps.cluster_stability(self.matrix, self.replicates, method, metric)
 
-    def chart(self, **options: Any) -> alt.TopLevelMixin:
-        "The space as a heat map, see `taskspace.charts.heatmap`."
+    def embed(self,
+              method: str = "mds",  # "mds", "classical" or "umap"
+              metric: str = "cells",  # as for `cluster`
+              onto: pd.DataFrame | None = None,  # a map of another space: turn this one onto it
+              seed: int = 0,  # for umap alone
+              ) -> pd.DataFrame:  # columns x, y; index: tasks; attrs: stress
+        "A map of the tasks in the plane; see `taskspace.maps.embed`."
+        distances = maps.dissimilarity(self.matrix, metric)
+        points = maps.embed(distances, method, seed=seed)
+        fit = maps.stress(points, distances)
+        if onto is not None: points = maps.align(points, onto.loc[self.tasks, ["x", "y"]].to_numpy())
+        table = pd.DataFrame(points, index=pd.Index(self.tasks, name="task"), columns=["x", "y"])
+        table.attrs["stress"] = fit
+        return table
+
+    def to_long(self) -> pd.DataFrame:  # columns source, target, value, source_group, target_group, within[, low, high]
+        "One row a cell, the diagonal included."
+        n = len(self)
+        out = pd.DataFrame({"source": np.repeat(self.tasks, n), "target": np.tile(self.tasks, n), "value": self.matrix.to_numpy().ravel()})
+        if self.groups is not None:
+            for side in ("source", "target"): out[f"{side}_group"] = [self.groups[t] for t in out[side]]
+            out["within"] = out["source_group"].notna() & (out["source_group"] == out["target_group"])
+        for name in ("low", "high"):
+            bound = getattr(self, name)
+            if bound is not None: out[name] = bound.to_numpy().ravel()
+        return out
+
+    def chart(self,
+              **options: Any,  # of `taskspace.charts.heatmap`
+              ) -> alt.TopLevelMixin:
+        "The space as a heat map with its tree; see `taskspace.charts`."
         # The one import of a later module: a space should show itself, yet the science must not depend on charts.
         from taskspace.charts import heatmap
         return heatmap(self, **options)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
+        import taskspace.display  # draws Altair charts in notebooks and on websites
+        try:
+            bundle = self.chart()._repr_mimebundle_()
+        except TaskspaceError:  # such as missing cells
+            return {"text/plain": repr(self), "text/html": self._repr_html_()}
+        data, *rest = bundle if isinstance(bundle, tuple) else (bundle,)
+        return ({**data, "text/plain": repr(self)}, *rest) if rest else {**data, "text/plain": repr(self)}
+
+    def _repr_html_(self) -> str:
+        import html
+        top = self.matrix.iloc[:12, :12]
+        more = f"<p>{len(self) - 12} more tasks</p>" if len(self) > 12 else ""
+        return f"<p>{html.escape(repr(self))}</p>{top.to_html(float_format=lambda v: f'{v:.3g}', border=0)}{more}"
 
     # -- on disk
 

@@ -83,7 +83,10 @@ def interval(draws: np.ndarray,  # shape (draws, ...)
              pairs: int | None = None,  # evaluation pairs behind each cell
              ) -> tuple[np.ndarray, np.ndarray]:  # lower and upper bounds, shape (...)
     "Percentile interval of every cell, widened for few pairs. For means, not for statistics of a whole matrix (see below)."
-    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    bounds = [(1 - level) / 2, (1 + level) / 2]
+    whole = np.isfinite(draws).any(0)
+    low, high = np.nanquantile(np.where(whole, draws, 0.0), bounds, axis=0)
+    low, high = (np.where(whole, b, np.nan) for b in (low, high))
     wide = widening(pairs, level)
     return estimate + wide * (low - estimate), estimate + wide * (high - estimate)
 
