@@ -20,13 +20,10 @@ from .tasks import TaskspaceError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from taskspace.models import LM
     from taskspace.results import Run
-    from taskspace.study import Study
-    from taskspace.tasks import Suite
 
 # %% auto #0
-__all__ = ['app', 'main', 'accuracy_table', 'score', 'run', 'status', 'report', 'pretrain', 'demo_study', 'demo']
+__all__ = ['app', 'main', 'accuracy_table', 'score', 'run', 'status', 'report', 'pretrain', 'demo']
 
 # %% ../nbs/api/95_cli.ipynb #a150374a
 app = typer.Typer(name="taskspace", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -269,16 +266,6 @@ def pretrain(config: Annotated[Path, typer.Argument(help="YAML file.")],
     raise TaskspaceError("pretrain: not available in this version")
 
 # %% ../nbs/api/95_cli.ipynb #a43589d4
-def demo_study(quick: bool = False,  # one scale and fewer pairs, to see the way everything goes
-               ) -> Study:
-    "The study of the demo."
-    from taskspace.study import Study
-    if quick:
-        return Study(name="taskspace demo, quick", models=["builtin:nano", "builtin:micro"], train_pairs=20, eval_pairs=10, score_pairs=20, ftgd={"steps": 3})
-    return Study(name="taskspace demo", models=[f"builtin:{s}" for s in ("nano", "micro", "mini")], train_pairs=50, eval_pairs=30, score_pairs=50,
-                 ftgd={"steps": 5})
-
-
 @app.command()
 def demo(out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run and its report.")] = Path("taskspace-demo"),
          quick: Annotated[bool, typer.Option("--quick", help="Two scales and few pairs: a minute or two.")] = False,
@@ -289,7 +276,7 @@ def demo(out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the ru
     taskspace demo
     taskspace demo --quick --out /tmp/demo
     """
-    from taskspace.runs import run_study
+    from taskspace.runs import demo_study, run_study
     result = run_study(demo_study(quick), out, workers=workers)
     if _finish(result): return 1
     typer.echo(_report(out, None, False))

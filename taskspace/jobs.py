@@ -330,7 +330,9 @@ class Plan:
         train = {s: {t.name: Suite("train", (t,)).digest for t in parts.train} for s, parts in self.splits.items()}
         held_out = {s: parts.eval.digest for s, parts in self.splits.items()}
         scored = self.scored.digest
+        last = {c.model: at for at, c in self._in_order()}
         for at, (weights, tokenizer) in enumerate(self.digests):
+            controls = study.controls if study.control_checkpoints == "all" or at == last[self.checkpoints[at].model] else ()
             who = {"weights": weights, "tokenizer": tokenizer, "code": code}
             if "score" in study.probes:
                 yield Job(_key(["score", who, self.settings("score"), scored]), "score", at)
@@ -339,16 +341,14 @@ class Plan:
                     yield Job(_key(["gradient", who, self.settings("gradient"), list(train[s].items()), s]), "gradient", at, s)
             if "transfer" in study.probes:
                 for s in self.splits:
-                    for control in ("none", *study.controls):
+                    for control in ("none", *controls):
                         shared = _key(["transfer", who, self.settings("transfer", control), held_out[s], s])
                         for name, digest in train[s].items():
                             yield Job(_key([shared, name, digest]), "transfer", at, s, control, name)
 
-    @property
-    def n_jobs(self) -> int:  # without making them
-        "How many jobs the study has."
-        per_seed = ("gradient" in self.study.probes) + ("transfer" in self.study.probes) * (1 + len(self.study.controls)) * len(self.suite)
-        return len(self.checkpoints) * (("score" in self.study.probes) + len(self.splits) * per_seed)
+    def _in_order(self) -> list[tuple[int, Checkpoint]]:
+        "Checkpoints by step, with their positions."
+        return sorted(enumerate(self.checkpoints), key=lambda item: (item[1].step is None, item[1].step or 0, item[0]))
 
     def payload(self, job: Job) -> dict[str, Any]:  # plain data and bytes, what a worker needs and no more
         "A job made ready to travel."

@@ -12,17 +12,19 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from .geometry import GradientSpaces
 from .jobs import Job, Plan, frame_to_spaces, from_bytes, suite_from_json, suite_to_json
 from .spaces import TaskSpace
 from .store import Store, _get_named, _put_named
 from .study import Study, parse_study
 from .tasks import Suite, TaskspaceError
+
+if TYPE_CHECKING:
+    from taskspace.geometry import GradientSpaces
 
 # %% auto #0
 __all__ = ['save_plan', 'load_plan', 'Status', 'duration', 'failure_lines', 'Run', 'open_run']
@@ -117,7 +119,7 @@ class Run:
     @functools.cached_property
     def study(self) -> Study:
         "What was asked."
-        return parse_study(self._about["study"], f"{self.path}, stored study")
+        return parse_study(self._about["study"], f"{self.path}, stored study", stored=True)
 
     @functools.cached_property
     def suite(self) -> Suite:

@@ -24,10 +24,10 @@ from .store import Store, write_atomically
 from .study import Study, read_study
 from .tasks import TaskspaceError
 
-__all__ = ["Run", "Status", "Study", "dask_executor", "open_run", "run_study"]
+__all__ = ["Run", "Status", "Study", "dask_executor", "demo_study", "open_run", "run_study"]
 
 # %% auto #0
-__all__ = ['dask_executor', 'run_study']
+__all__ = ['dask_executor', 'run_study', 'demo_study']
 
 # %% ../nbs/api/80_runs.ipynb #daf95270
 def _start_worker(leash: Any, devices: Any) -> None:
@@ -239,3 +239,14 @@ def _execute(plan: Plan, store: Store, missing: deque[Job], executor: Executor |
     finally:
         for future in driver.running: future.cancel()
         if pool: pool.stop()
+
+# %% ../nbs/api/80_runs.ipynb #12577e2c
+def demo_study(quick: bool = False,  # two scales, no checkpoints, few pairs: to see the way everything goes
+               ) -> Study:
+    "The study of `taskspace demo`."
+    if quick:
+        return Study(name="taskspace demo, quick", models=["builtin:nano", "builtin:micro"], controls=["shuffled"], train_pairs=16, eval_pairs=12,
+                     score_pairs=20, ftgd={"steps": 3}, reference="builtin", reference_texts=20)
+    return Study(name="taskspace demo", models=[f"builtin:{s}" for s in ("nano", "micro", "mini")], checkpoints="log-spaced 4",
+                 controls=["full", "random", "shuffled"], control_checkpoints="last", train_pairs=32, eval_pairs=24, score_pairs=50,
+                 ftgd={"steps": 5, "every": 5}, reference="builtin", reference_texts=50)

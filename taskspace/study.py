@@ -10,9 +10,8 @@ import difflib
 import functools
 import os
 import re
-import types
-import typing
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,6 +118,7 @@ def _ftgd_adapter() -> tuple[Any, Any, dict[str, Any]]:
 
 def _check_ftgd(value: Any) -> dict[str, Any]:
     "Settings for `FTGD` by name, as a full mapping in declared types; raises ValueError naming the setting."
+    if _stored.get() and isinstance(value, dict): return value
     cls, adapter, defaults = _ftgd_adapter()
     full = lambda ftgd: {k: v for k, v in dataclasses.asdict(ftgd).items() if k != "seed"}
     if isinstance(value, cls): return full(value)
@@ -138,6 +138,9 @@ def _check_ftgd(value: Any) -> dict[str, Any]:
         raise ValueError(f"{where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}") from None
 
 
+# Set while a study is read that was checked when its run began: a page of a report need not load torch to check it again.
+_stored: ContextVar[bool] = ContextVar("stored", default=False)
+
 PROBES = ("score", "gradient", "transfer")
 CONTROLS = ("full", "random", "masked", "shuffled")
 
@@ -152,6 +155,7 @@ class Study(BaseModel):
     checkpoints: Any = "last"  # for models that do not choose their own
     probes: tuple[Literal["score", "gradient", "transfer"], ...] = PROBES
     controls: tuple[Literal["full", "random", "masked", "shuffled"], ...] = ()  # transfer runs beside the plain one
+    control_checkpoints: Literal["all", "last"] = "all"  # whether controls run at every checkpoint or the last of each model
     ftgd: dict[str, Any] = Field(default_factory=dict, validate_default=True)  # settings of the probe, see `FTGD`
     train_pairs: int = Field(100, ge=1, le=10**6)  # pairs a task to tune on
     eval_pairs: int = Field(50, ge=1, le=10**6)  # pairs a task to measure on
@@ -207,6 +211,7 @@ class Study(BaseModel):
     @field_validator("convention")
     @classmethod
     def _known_convention(cls, value: str) -> str:
+        if _stored.get(): return value
         from taskspace.scoring import CONVENTIONS
         if value not in CONVENTIONS: raise ValueError(f"unknown convention {value!r}; there are: {', '.join(CONVENTIONS)}")
         return value
@@ -242,8 +247,17 @@ class _Loader(yaml.SafeLoader):
 
 def parse_study(text: str,  # YAML
                 where: str = "study",  # what messages call the text, e.g. the file name
+                stored: bool = False,  # it comes from a run's folder, where its probe settings were checked
                 ) -> Study:
     "A study from YAML text. Raises `TaskspaceError` that names line or field."
+    token = _stored.set(stored)
+    try:
+        return _parse(text, where)
+    finally:
+        _stored.reset(token)
+
+
+def _parse(text: str, where: str) -> Study:
     try:
         data = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as e:
