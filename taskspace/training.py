@@ -28,7 +28,7 @@ from .tasks import TaskspaceError
 
 # %% auto #0
 __all__ = ['checked', 'TrainingConfig', 'checkpoint_steps', 'learning_rate', 'batch_rows', 'rows_loss', 'mean_loss', 'locked',
-           'written', 'pick_device', 'progress_bar', 'save_checkpoint', 'load_weights', 'pretrain']
+           'written', 'pick_device', 'progress_bar', 'quiet', 'save_checkpoint', 'load_weights', 'pretrain']
 
 # %% ../nbs/api/24_training.ipynb #70354d63
 def checked(kind: type[BaseModel],  # a pydantic model
@@ -194,13 +194,28 @@ def progress_bar(total: int, label: str, show: bool | None = None,  # None: in a
     return tqdm(total=total, desc=label, disable=not show, dynamic_ncols=True, mininterval=0.5, delay=2, leave=False, ascii=None, **kwargs)
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    "Keep transformers from showing bars and warnings; what matters is raised."
+    from transformers.utils import logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars: logging.enable_progress_bar()
+
+
 def save_checkpoint(model: nn.Module,  # Hugging Face model or one of `taskspace.architectures`
                     tokenizer: Any,  # saved beside it; None to leave it out
                     directory: Path) -> None:
     "Save a model, and its tokenizer, as a directory that `load_lm` reads."
     from taskspace.architectures import CausalModel, save_model
     if isinstance(model, CausalModel): save_model(model, directory)
-    elif hasattr(model, "save_pretrained"): model.save_pretrained(directory)
+    elif hasattr(model, "save_pretrained"):
+        with quiet(): model.save_pretrained(directory)
     else: raise TaskspaceError(f"{type(model).__name__} cannot be saved: it has no save_pretrained and is none of taskspace's architectures")
     if tokenizer is not None: tokenizer.save_pretrained(directory)
 
