@@ -461,6 +461,8 @@ _before: dict[tuple, Any] = {}
 
 def _load(payload: Mapping[str, Any]) -> LM:
     "The model of a job, loaded unless the last job had the same."
+    if payload["code"] != code_version():
+        raise TaskspaceError(f"the worker has taskspace {code_version()}, the run was planned with {payload['code']}; install the same version on both and start the run again")
     checkpoint, device, dtype = payload["checkpoint"], payload["device"], payload["settings"]["dtype"]
     identity = (checkpoint, payload["weights"], payload["tokenizer"], device, dtype)
     if identity not in _model:

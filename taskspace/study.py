@@ -267,8 +267,8 @@ def _parse(text: str, where: str) -> Study:
         raise TaskspaceError(f"{where}: not valid YAML ({' '.join(str(e).split())[:100] or type(e).__name__})") from None
     if not isinstance(data, Mapping):
         raise TaskspaceError(f"{where}: holds {'nothing' if data is None else f'a {type(data).__name__}'} where fields such as models and suite are needed")
-    odd = next((k for k in data if not isinstance(k, str)), None)
-    if odd is not None: raise TaskspaceError(f"{where}: {odd!r} is not a field name")
+    odd = [k for k in data if not isinstance(k, str)]
+    if odd: raise TaskspaceError(f"{where}: {odd[0]!r} is not a field name")
     try:
         return Study(**data)
     except TaskspaceError as e:

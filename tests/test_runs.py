@@ -1,0 +1,345 @@
+"""Studies, plans, keys, executors and what a run gives back, on a bigram model that takes milliseconds a job."""
+import itertools
+import json
+import os
+import random
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import toylm
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from taskspace import runs
+from taskspace.ftgd import FTGD
+from taskspace.jobs import Checkpoint, Plan, directory_digests, expand, from_bytes, seed_of, suite_from_json, suite_to_json, to_bytes, work
+from taskspace.probing import transfer_row
+from taskspace.results import open_run
+from taskspace.runs import Study, run_study
+from taskspace.scoring import score_pairs
+from taskspace.store import Store
+from taskspace.study import ModelSpec, log_spaced, parse_study
+from taskspace.tasks import TaskspaceError, load_suite
+
+
+@pytest.fixture
+def toy(tmp_path):
+    "A study of 6 tasks: 1 score, 2 gradient and 36 transfer jobs."
+    toylm.suite().to_frame().to_parquet(tmp_path / "toy.parquet")
+    model = toylm.write(tmp_path / "model.json")
+    def make(**changes):
+        fields = dict(suite=str(tmp_path / "toy.parquet"), models=[{"name": model, "loader": "toylm:load", "label": "toy"}], train_pairs=4, eval_pairs=3,
+                      seeds=2, controls=["full", "shuffled"], ftgd={"steps": 2})
+        return Study(**{**fields, **changes})
+    return make
+
+
+def stored(out):
+    "The results of a run as bytes, by file name."
+    return {p.name: p.read_bytes() for p in Store(out).files().values()}
+
+
+def keys(study):
+    return [j.key for j in Plan(study).jobs()]
+
+
+# -- study -------------------------------------------------------------------------------------------------------------
+def test_yaml_and_python_give_the_same_keys(toy, tmp_path):
+    study = toy()
+    text = f"""
+suite: {study.suite}
+models: [{{name: {study.models[0].name}, loader: "toylm:load", label: toy}}]
+train_pairs: 4
+eval_pairs: 3
+seeds: [0, 1]
+controls: [full, shuffled]
+ftgd: {{steps: 2, lr: 1e-3}}
+"""
+    assert parse_study(text) == study == parse_study(study.to_yaml())
+    assert keys(parse_study(text)) == keys(study)
+
+
+def test_one_number_in_two_spellings_is_one_setting(toy):
+    assert keys(toy(ftgd={"lr": "1e-3", "steps": 2.0})) == keys(toy(ftgd={"lr": 0.001, "steps": 2})) == keys(toy(ftgd=FTGD(steps=2, seed=7)))
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=60, unique=True), st.integers(1, 60))
+def test_log_spaced_takes_distinct_existing_steps_with_both_ends(steps, n):
+    chosen = log_spaced(steps, n)
+    assert len(chosen) == min(n, len(steps)) == len(set(chosen)) and set(chosen) <= set(steps) and chosen == sorted(chosen)
+    assert chosen[-1] == max(steps) and (n == 1 or chosen[0] == min(steps))
+
+
+yaml_values = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.sampled_from(["all", "last", "builtin:nano", "log-spaced 3"]),
+                           lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=8)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(st.sampled_from([*Study.model_fields, "sead", "x"]) | st.text(max_size=6), yaml_values, max_size=6))
+def test_fuzzed_fields_never_raise_anything_but_our_error(data):
+    text = yaml.safe_dump(data, allow_unicode=True)
+    try:
+        study = parse_study(text)
+    except TaskspaceError as e:
+        assert "\n" not in str(e) and str(e).startswith("study")
+    else:
+        assert parse_study(study.to_yaml()) == study
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.text(max_size=80) | st.text(alphabet="models: [{}]-&*!|>\n\t'\"#%@`,?0x.1e_~", max_size=60))
+def test_fuzzed_text_never_raises_anything_but_our_error(text):
+    with pytest.raises(TaskspaceError) as e: parse_study(text)
+    assert "\n" not in str(e.value)
+
+
+# -- checkpoints and digests ----------------------------------------------------------------------------------------------
+def saved(folder, steps):
+    for s in steps:
+        (folder / f"checkpoint-{s}").mkdir(parents=True)
+        (folder / f"checkpoint-{s}" / "config.json").write_text("{}")
+        (folder / f"checkpoint-{s}" / "model.safetensors").write_text(f"weights {s}")
+    return folder
+
+
+@pytest.mark.parametrize("choice, steps", [("all", [0, 8, 64, 512]), ("last", [512]), ([64, 8], [64, 8]), (["checkpoint-8"], [8]), ("log-spaced 2", [0, 512]), ("log-spaced 9", [0, 8, 64, 512])])
+def test_checkpoints_of_a_directory(tmp_path, choice, steps):
+    found = expand(ModelSpec(name=str(saved(tmp_path / "m", [512, 0, 64, 8])), checkpoints=choice))
+    assert [c.step for c in found] == steps and all(c.name.endswith(f"checkpoint-{c.step}") for c in found)
+
+
+def test_checkpoints_of_a_hub_model_are_revisions():
+    found = expand(ModelSpec(name="EleutherAI/pythia-70m", checkpoints=["step1000", 2000, "main"]))
+    assert [(c.revision, c.step) for c in found] == [("step1000", 1000), ("step2000", 2000), ("main", None)]
+
+
+@pytest.mark.parametrize("change, moves", [("model.safetensors", (True, False)), ("config.json", (True, False)), ("tokenizer.json", (False, True)),
+                                           ("vocab.txt", (False, True)), ("README.md", (False, False)), ("optimizer.pt", (False, False))])
+def test_digests_follow_the_files_that_matter(tmp_path, change, moves):
+    for name in ("model.safetensors", "config.json", "tokenizer.json", "vocab.txt", "README.md", "optimizer.pt"): (tmp_path / name).write_text("a")
+    memory = {}
+    before = directory_digests(tmp_path, memory=memory)
+    assert directory_digests(tmp_path, memory=json.loads(json.dumps(memory))) == before
+    state = (tmp_path / change).stat()
+    (tmp_path / change).write_text("b")  # same size
+    os.utime(tmp_path / change, ns=(state.st_atime_ns, state.st_mtime_ns))  # and same time of change, as copying tools leave it
+    assert tuple(a != b for a, b in zip(before, directory_digests(tmp_path, memory=memory))) == moves
+
+
+# -- keys ---------------------------------------------------------------------------------------------------------------
+def test_every_job_has_its_own_key(toy):
+    found = keys(toy())
+    assert len(found) == len(set(found)) == 1 + 2 + 2 * 3 * 6
+
+
+@pytest.mark.parametrize("changes", [{"ftgd": {"steps": 3}}, {"convention": "lm-eval"}, {"prefix": None}, {"dtype": "float64"}])
+def test_settings_change_keys(toy, changes):
+    assert not set(keys(toy(probes=["gradient", "transfer"], **changes))) & set(keys(toy(probes=["gradient", "transfer"])))
+
+
+def test_probe_settings_leave_scores_alone(toy):
+    score = lambda s: [j.key for j in Plan(s).jobs() if j.kind == "score"]
+    assert score(toy()) == score(toy(ftgd={"steps": 3}, seeds=1, name="another title", train_pairs=3))
+
+
+def test_changed_weights_tokenizer_suite_and_code_get_new_keys(toy, tmp_path, monkeypatch):
+    before = set(keys(toy()))
+    toylm.write(tmp_path / "model.json", seed=1)
+    weights = set(keys(toy()))
+    toylm.write(tmp_path / "model.json", words=[*toylm.WORDS[:-1], "seldom"])
+    tokenizer = set(keys(toy()))
+    toylm.write(tmp_path / "model.json")
+    assert set(keys(toy())) == before
+    frame = toylm.suite().to_frame()
+    frame.assign(good="often " + frame.good).to_parquet(tmp_path / "toy.parquet")
+    suite = set(keys(toy()))
+    monkeypatch.setattr("taskspace.jobs.code_version", lambda: "0.1.0+other")
+    code = set(keys(toy()))
+    sets = [before, weights, tokenizer, suite, code]
+    assert all(not a & b for a, b in itertools.combinations(sets, 2))
+
+
+def test_one_corrected_sentence_costs_the_jobs_that_saw_it(toy, tmp_path):
+    before = [j for j in Plan(toy(seeds=1, controls=[])).jobs()]
+    frame = toylm.suite().to_frame()
+    seen = Plan(toy(seeds=1)).splits[0].train["dog"].pairs[0].good
+    frame.loc[frame.good == seen, "bad"] += " ."
+    frame.to_parquet(tmp_path / "toy.parquet")
+    after = {j.key for j in Plan(toy(seeds=1, controls=[])).jobs()}
+    gone = {(j.kind, j.source) for j in before if j.key not in after}
+    assert {("score", None), ("transfer", "dog")} <= gone
+
+
+def test_more_checkpoints_compute_only_those(toy, tmp_path):
+    for step in (1, 2, 3): toylm.write(tmp_path / f"model.json.step{step}", seed=step)
+    model = toy().models[0].model_dump()
+    first = run_study(toy(models=[{**model, "checkpoints": ["step1", "step3"]}], seeds=1, controls=[]), tmp_path / "out", workers=0, progress=False)
+    before = stored(tmp_path / "out")
+    entries = len(list(first.store.entries()))
+    more = run_study(toy(models=[{**model, "checkpoints": ["step1", "step2", "step3"]}], seeds=1, controls=[]), tmp_path / "out", workers=0, progress=False)
+    assert before.items() <= stored(tmp_path / "out").items()
+    assert len(list(more.store.entries())) - entries == len(before) / 2 == 8
+    assert more.space("toy", 2).matrix.notna().all(axis=None)
+
+
+def test_seeds_come_from_keys_and_differ(toy):
+    seeds = [seed_of(k) for k in keys(toy())]
+    assert len(set(seeds)) == len(seeds) and all(0 <= s < 2**31 for s in seeds)
+
+
+def test_a_worker_with_other_code_refuses(toy):
+    plan = Plan(toy())
+    payload = plan.payload(next(plan.jobs()))
+    assert "install the same version" in work({**payload, "code": "0.0.1+abc"})["error"]
+
+
+def test_weights_that_change_under_a_run_are_noticed(toy, tmp_path):
+    plan = Plan(toy())
+    toylm.write(tmp_path / "model.json", seed=5)
+    assert "weights changed after the run was planned" in work(plan.payload(next(plan.jobs())))["error"]
+
+
+# -- results --------------------------------------------------------------------------------------------------------------
+def test_jobs_give_what_the_library_gives(toy, tmp_path):
+    study = toy(seeds=1, controls=[])
+    run = run_study(study, tmp_path / "out", workers=0, progress=False)
+    lm = toylm.load(study.models[0].name)
+    suite = load_suite(study.suite)
+    parts = suite.split(4, 3, 0)
+    pd.testing.assert_frame_equal(run.scores()[["task", "margin"]], score_pairs(lm, suite)[["task", "margin"]])
+    for job in run.plan[run.plan.kind == "transfer"].itertuples():
+        expected = transfer_row(lm, parts.train[job.source], parts.eval, FTGD(steps=2), seed=seed_of(job.key))
+        pd.testing.assert_frame_equal(run.rows()[job.source, 0], expected, check_exact=True)
+
+
+def test_a_run_as_objects(toy, tmp_path):
+    run = run_study(toy(), tmp_path / "out", workers=0, progress=False)
+    assert run.status().done == run.status().total == 39 and run.status().failed == 0
+    names = toylm.suite().names
+    for kind in ("cosine", "overlap", "alignment", "sign_agreement"):
+        assert list(run.space(kind=kind).matrix.index) == names
+    assert run.space(control="full").meta["control"] == "full"
+    assert run.space().groups == toylm.suite().groups()
+    assert set(run.gradients()[0].by_component) and len(run.gradients()) == 2 and len(run.gradients()[0].distribution) == 6
+    log = run.log()
+    assert (log.state == "done").all() and (log.seconds > 0).all() and log.time.notna().all()
+    about = run.provenance()
+    assert {"weights", "tokenizer", "data", "settings", "code", "libraries"} <= set(about) and len(about) == 39
+    assert set(run.tuning().source) == set(names)
+    for wrong in (lambda: run.space("other"), lambda: run.space(step=3), lambda: run.space(kind="angle"), lambda: run.space(control="random")):
+        with pytest.raises(TaskspaceError, match="there are|has no step"): wrong()
+
+
+def test_a_run_can_be_read_while_it_goes_on(toy, tmp_path):
+    run_study(toy(seeds=1, controls=[]), tmp_path / "out", workers=0, progress=False)
+    transfers = [k for k, kind in zip(open_run(tmp_path / "out").plan.key, open_run(tmp_path / "out").plan.kind) if kind == "transfer"]
+    files = Store(tmp_path / "out").files()
+    for k in transfers[:2]: files[k].unlink()
+    part = open_run(tmp_path / "out")
+    assert part.status().missing == 2 and "6" in str(part.status())
+    assert list(part.space().matrix.isna().all(axis=1)) == [True, True, False, False, False, False]
+    for k in transfers: files[k].unlink(missing_ok=True)
+    with pytest.raises(TaskspaceError, match="no transfer result of 'toy' is there yet"): part.space()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(st.text(min_size=1, max_size=5), st.lists(st.floats(allow_nan=False, width=32), min_size=3, max_size=3), min_size=1, max_size=3))
+def test_bytes_hold_everything_and_are_always_the_same(columns):
+    frame = pd.DataFrame(columns)
+    frame.attrs = {"log": [{"step": 1, "loss": 0.1 + 0.2}], "name": "ä"}
+    data = to_bytes(frame, {"kind": "x"})
+    back, about = from_bytes(data)
+    pd.testing.assert_frame_equal(back, frame, check_exact=True)
+    assert back.attrs == frame.attrs and about == {"kind": "x"} and to_bytes(back, about) == data
+
+
+def test_suites_travel_whole():
+    suite = toylm.suite()
+    suite = replace(suite, tasks=tuple(replace(t, rules=("agreement", t.name), lexicon="nouns", field="syntax") for t in suite))
+    assert suite_from_json(suite_to_json(suite)) == suite
+
+
+# -- executors --------------------------------------------------------------------------------------------------------------
+class Backwards(ThreadPoolExecutor):
+    "Does the last job first: nothing may depend on the order in which jobs are done."
+    _held: list
+    def submit(self, fn, *args):
+        self._held = getattr(self, "_held", [])
+        future = Future()
+        self._held.append((future, fn, args))
+        if len(self._held) == 2 * self._max_workers or len(self._held) == 39 % (2 * self._max_workers) and fn: self._flush()
+        return future
+    def _flush(self):
+        while self._held:
+            future, fn, args = self._held.pop()
+            super().submit(lambda f=future, fn=fn, args=args: f.set_result(fn(*args)))
+
+
+@pytest.mark.parametrize("executor", ["threads", "backwards", "processes"])
+def test_any_executor_gives_the_same_bytes(toy, tmp_path, executor, request):
+    run_study(toy(), tmp_path / "serial", workers=0, progress=False)
+    if executor == "processes": run_study(toy(), tmp_path / "out", workers=2, progress=False)
+    else:
+        with {"threads": ThreadPoolExecutor, "backwards": Backwards}[executor](3 if executor == "threads" else 1) as pool:
+            run_study(toy(), tmp_path / "out", pool, progress=False)
+    assert stored(tmp_path / "out") == stored(tmp_path / "serial")
+
+
+def test_finished_results_are_not_kept(toy, tmp_path, monkeypatch):
+    held, most = set(), []
+    class Watched(runs._Serial):
+        def submit(self, fn, *args):
+            future = super().submit(fn, *args)
+            future.result()["data"] = Bytes(future.result()["data"])
+            return future
+    class Bytes(bytes):
+        def __init__(self, _):
+            held.add(id(self))
+            most.append(len(held))
+        def __del__(self): held.discard(id(self))
+    run_study(toy(), tmp_path / "out", Watched(), progress=False)
+    assert len(most) == 39 and max(most) <= 3
+
+
+def test_a_failed_job_stops_no_other_and_is_tried_again(toy, tmp_path):
+    fire = tmp_path / "fire"
+    toylm.write(tmp_path / "model.json", raise_if=str(fire))
+    fire.touch()
+    run = run_study(toy(), tmp_path / "out", workers=0, progress=False)
+    status = run.status()
+    assert status.failed == 39 and "RuntimeError: the device is on fire" in str(status) and "more lines" not in str(status)
+    assert run.log().error.str.startswith("RuntimeError: the device").all()
+    fire.unlink()
+    again = run_study(toy(), tmp_path / "out", workers=0, progress=False)
+    assert again.status().done == 39 and again.status().failed == 0 and again.log().error.isna().all()
+
+
+def test_an_executor_that_is_closed_says_so(toy, tmp_path):
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    with pytest.raises(TaskspaceError, match="takes no more jobs"): run_study(toy(), tmp_path / "out", pool, progress=False)
+
+
+def test_a_second_run_computes_nothing(toy, tmp_path):
+    run_study(toy(), tmp_path / "out", workers=0, progress=False)
+    class Never(runs._Serial):
+        def submit(self, *_): raise AssertionError("a job was submitted")
+    run_study(toy(), tmp_path / "out", Never(), progress=False)
+
+
+def test_two_models_with_the_same_weights_share_results(toy, tmp_path):
+    model = toy().models[0].model_dump()
+    run = run_study(toy(models=[model, {**model, "label": "twin"}], seeds=1, controls=[]), tmp_path / "out", workers=0, progress=False)
+    assert len(run.plan) == 16 and len(stored(tmp_path / "out")) == 8 and run.status().total == 8
+    np.testing.assert_array_equal(run.space("toy").matrix, run.space("twin").matrix)
+
+
+def test_controls_at_the_last_checkpoint_only(toy, tmp_path):
+    for step in (1, 2): toylm.write(tmp_path / f"model.json.step{step}", seed=step)
+    plan = Plan(toy(models=[{**toy().models[0].model_dump(), "checkpoints": ["step2", "step1"]}], control_checkpoints="last", seeds=1))
+    assert {(plan.checkpoints[j.at].step, j.control) for j in plan.jobs() if j.kind == "transfer"} == {(1, "none"), (2, "none"), (2, "full"), (2, "shuffled")}
