@@ -19,16 +19,18 @@ from .spaces import TaskSpace
 from .tasks import TaskspaceError
 
 # %% auto #0
-__all__ = ['GROUP_COLOURS', 'DIVERGING', 'SEQUENTIAL', 'FONT', 'INK', 'config', 'save', 'heatmap']
+__all__ = ['GROUP_COLOURS', 'DIVERGING', 'SEQUENTIAL', 'FONT', 'INK', 'config', 'save', 'headline', 'heatmap', 'task_map',
+           'clustermap', 'network', 'small_multiples', 'curves', 'training_curves', 'scale_curves', 'stability_chart',
+           'frontier', 'layers', 'before_after']
 
 # %% ../nbs/api/85_charts.ipynb #f6c0ec03
 GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A800", "#7F7F7F",
-                 "#004C78", "#9C6B00", "#00674B", "#8A4A72", "#9B4500")
+                 "#3F6FA8", "#A9761B", "#2F8F75", "#9A5C86", "#B4532A")
 DIVERGING = {"light": ["#8A3B00", "#D55E00", "#F2B48A", "#F7F7F7", "#9CCAE8", "#2B83BA", "#003F66"],
              "dark": ["#FFC090", "#E8762D", "#8A4215", "#22262B", "#1F5C85", "#3E9BD6", "#B5E0FF"]}
 SEQUENTIAL = {"light": ["#F7F7F7", "#C6DDEE", "#7DB6DA", "#2B83BA", "#003F66"],
               "dark": ["#22262B", "#17415F", "#1F6FA3", "#3E9BD6", "#C8E8FF"]}
-FONT = "Inter, 'Source Sans 3', 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
+FONT = "Arial, Helvetica, 'Liberation Sans', sans-serif"  # measured alike by browsers and by the picture writer
 INK = {"light": {"text": "#1B1F23", "soft": "#59636E", "line": "#D0D7DE", "ground": "#FFFFFF"},
        "dark": {"text": "#E6EDF3", "soft": "#9DA7B1", "line": "#3D444D", "ground": "#14171B"}}
 
@@ -84,135 +86,468 @@ def _readable(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _palette(groups: Sequence[str]) -> alt.Scale:
-    "A colour a group; groups beyond the palette begin anew."
-    return alt.Scale(domain=list(groups), range=[GROUP_COLOURS[i % len(GROUP_COLOURS)] for i in range(len(groups))])
+def _off_diagonal(space: TaskSpace) -> np.ndarray:
+    values = space.matrix.to_numpy()[~np.eye(len(space), dtype=bool)]
+    return values[np.isfinite(values)]
 
 
-def _group_names(space: TaskSpace) -> list[str]:
-    return list(dict.fromkeys(g if g is not None else "none" for g in (space.groups or {}).values()))
+def _finished(space: TaskSpace) -> bool:
+    "Whether a tree can be made of the space: three tasks or more, no cell missing."
+    return len(space) > 2 and len(_off_diagonal(space)) == len(space) * (len(space) - 1)
 
 
-def _table(space: TaskSpace) -> pd.DataFrame:
-    "The cells with what the tooltips show."
-    long = space.to_long()
+def _groups(space: TaskSpace) -> dict[str, str]:
+    "Readable task name -> readable group; empty where the space has no groups."
+    groups = space.groups or {}
+    return {} if not any(groups.values()) else {_readable(t): _readable(groups[t] or "no group") for t in space.tasks}
+
+
+def _palette(groups: Mapping[str, str]) -> alt.Scale:
+    "A colour a group, in the order in which groups first appear; beyond the palette colours begin anew."
+    names = sorted(set(groups.values()))
+    return alt.Scale(domain=names, range=[GROUP_COLOURS[i % len(GROUP_COLOURS)] for i in range(len(names))])
+
+
+def _limits(values: np.ndarray, signed: bool) -> tuple[float, float]:
+    "Ends of the colour scale for cells without the diagonal."
+    if not values.size: return (-1.0, 1.0) if signed else (0.0, 1.0)
+    size = np.abs(values)
+    top = float(min(size.max(), 3 * np.quantile(size, 0.95)) or size.max() or 1.0)
+    return (-top, top) if signed else (min(0.0, float(values.min())), top)
+
+
+def _is_signed(space: TaskSpace) -> bool:
+    return "transfer" in space.kind or bool((_off_diagonal(space) < 0).any())
+
+
+def _value_colour(low: float, high: float, title: str, **legend: Any) -> alt.Color:
+    scale = alt.Scale(domain=[low, 0, high] if low < 0 else [low, high], clamp=True, interpolate="rgb", nice=False)
+    if low < 0: scale = alt.Scale(domainMin=low, domainMax=high, domainMid=0, clamp=True, interpolate="rgb", nice=False)
+    return alt.Color("value:Q", scale=scale, legend=alt.Legend(title=title, orient="top", direction="horizontal", gradientLength=150, gradientThickness=10,
+                                                              titleOrient="left", format=".2~g", **legend))
+
+
+def _cells(space: TaskSpace, names: Sequence[str]) -> pd.DataFrame:
+    "One row a cell with what tooltips show; numbers cut to what a reader can use."
+    long = space.select(names).to_long()
+    groups = _groups(space)
     for side in ("source", "target"):
-        if f"{side}_group" in long: long[f"{side}_group"] = long[f"{side}_group"].fillna("none")
+        long[side] = long[side].map(_readable)
+        if groups: long[f"{side}_group"] = long[side].map(groups)
     if "low" in long:
-        long["interval"] = [f"{a:.3g} to {b:.3g}" if a == a and b == b else "" for a, b in zip(long.low, long.high)]
-        long = long.drop(columns=["low", "high"])
-    return long
+        long["interval"] = [f"{a:.3g} to {b:.3g}" if a == a and b == b else "unknown" for a, b in zip(long.low, long.high)]
+    long["value"] = [float(f"{v:.4g}") for v in long["value"]]
+    return long.drop(columns=["low", "high", "within"], errors="ignore")
 
 
 def _tooltip(space: TaskSpace, long: pd.DataFrame) -> list[alt.Tooltip]:
-    shown = [alt.Tooltip("source:N", title="tuned on"), alt.Tooltip("target:N", title="measured on"), alt.Tooltip("value:Q", format=".3f", title=space.kind)]
+    pairs = f" over {space._pairs()} pairs" if space._pairs() else ""
+    shown = [alt.Tooltip("source:N", title="tuned on"), alt.Tooltip("target:N", title="measured on"), alt.Tooltip("value:Q", format=".3g", title=space.kind + pairs)]
     if "interval" in long: shown.append(alt.Tooltip("interval:N", title="95 % interval"))
-    if "source_group" in long: shown += [alt.Tooltip("source_group:N", title="group of source"), alt.Tooltip("target_group:N", title="group of target")]
-    if (n := space._pairs()): shown.append(alt.Tooltip("pairs:Q", title="pairs")) if "pairs" in long else None
+    if "source_group" in long: shown += [alt.Tooltip("source_group:N", title="source group"), alt.Tooltip("target_group:N", title="target group")]
     return shown
 
 
-def _colour(space: TaskSpace, title: str | None = None, **legend: Any) -> alt.Color:
-    "The colour scale of a space: diverging where there are negative cells or transfers, sequential otherwise."
-    values = space.matrix.to_numpy()[~np.eye(len(space), dtype=bool)]
-    values = values[np.isfinite(values)]
-    if not values.size: values = np.array([0.0, 1.0])
-    look = alt.Legend(orient="right", gradientLength=120, title=title or space.kind, format=".2~f", **legend)
-    if values.min() < 0 or "transfer" in space.kind:
-        top = float(np.quantile(np.abs(values), 0.99)) or float(np.abs(values).max()) or 1.0
-        return alt.Color("value:Q", scale=alt.Scale(domainMin=-top, domainMax=top, domainMid=0, clamp=True), legend=look)
-    top = float(values.max()) or 1.0
-    return alt.Color("value:Q", scale=alt.Scale(domain=[min(0.0, float(values.min())), top], clamp=True), legend=look)
-
-
-def _headline(space: TaskSpace, title: str | None) -> alt.TitleParams:
-    "Title and, below it, how far the space follows its groups."
-    about = [f"{len(space)} tasks"]
-    where = " ".join(str(space.meta[k]) for k in ("model",) if (space.meta or {}).get(k))
-    if where: about.insert(0, where)
-    if (space.meta or {}).get("step") is not None: about.insert(1, f"step {space.meta['step']}")
+def headline(space: TaskSpace,
+             title: str | None = None,  # the kind of the space by default
+             ) -> alt.TitleParams:
+    "A title and, below it, where the space comes from and how far it follows its groups."
+    meta = space.meta or {}
+    about = [str(meta["model"])] if meta.get("model") else []
+    if meta.get("step") is not None: about.append(f"step {meta['step']}")
+    about.append(f"{len(space)} tasks")
     try:
-        test = space.within_across(interval=None, permutations=999)
+        test = space.within_across(interval=None)
         about.append(f"AUC within/across groups {test.statistic:.2f} (p = {test.p:.3f})")
     except TaskspaceError: pass  # no groups, or cells still missing
     return alt.TitleParams(title or space.kind[:1].upper() + space.kind[1:], subtitle=", ".join(about))
 
 
 def _order(space: TaskSpace, order: str | Sequence[str]) -> list[str]:
-    if not isinstance(order, str): return list(space.select(order).tasks)
+    if not isinstance(order, str): return space.select(order).tasks
+    if order == "cluster": return space.cluster().order if _finished(space) else space.tasks
     if order == "suite": return space.tasks
-    if order == "group":
-        rank = {g: i for i, g in enumerate(_group_names(space))}
-        return sorted(space.tasks, key=lambda t: rank.get((space.groups or {}).get(t) or "none", len(rank)))
-    if order != "cluster":
-        raise TaskspaceError(f"order {order!r} is unknown; choose 'cluster', 'group', 'suite' or a list of tasks")
-    return space.cluster().order if len(space) > 2 and not space.matrix.isna().to_numpy()[~np.eye(len(space), dtype=bool)].any() else space.tasks
+    if order == "group": return sorted(space.tasks, key=lambda t: ((space.groups or {}).get(t) or "~", space.tasks.index(t)))
+    raise TaskspaceError(f"order {order!r} is unknown; choose 'cluster', 'group', 'suite' or a list of tasks")
+
+
+def _titled(title: str | None) -> dict[str, Any]:
+    return {"title": title} if title else {}
+
+
+def _joined(join: Any, *parts: Any, **options: Any) -> alt.TopLevelMixin:
+    "Concatenate charts that share the selection; Altair warns of merging it, which is the purpose here."
+    import warnings
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Automatically deduplicated selection")
+        return join(*parts, **options).resolve_scale(color="independent")
+
+
+def _pick() -> alt.Parameter:
+    "The selection that links the parts: a click on a group keeps it and dims the rest, a double click ends it."
+    return alt.selection_point(name="picked", fields=["group"], toggle=True)
+
+_KEPT = "!isValid(picked.group) || length(picked.group) == 0 || indexof(picked.group, datum.{0}) >= 0"
+
+
+def _group_list(groups: Mapping[str, str], picked: alt.Parameter) -> alt.TopLevelMixin:
+    "A legend that can be clicked."
+    names = sorted(set(groups.values()))
+    base = alt.Chart(pd.DataFrame({"group": names})).encode(y=alt.Y("group:N", sort=names, axis=None), opacity=alt.condition(picked, alt.value(1.0), alt.value(0.3)))
+    dots = base.mark_square(size=90).encode(x=alt.value(6), color=alt.Color("group:N", scale=_palette(groups), legend=None))
+    texts = base.mark_text(align="left", fontSize=11).encode(x=alt.value(16), text="group:N")
+    wide = 20 + 6.2 * max(map(len, names))
+    return alt.layer(dots, texts).add_params(picked).properties(width=wide, height=17 * len(names))
 
 
 def _tree_lines(space: TaskSpace, order: Sequence[str]) -> pd.DataFrame:
-    "The dendrogram as line segments: position along the leaves, height, and which line a point belongs to."
+    "The dendrogram as line segments: place along the leaves, height, and the fork that a corner belongs to."
     tree = space.cluster()
     place = {t: i + 0.5 for i, t in enumerate(order)}
     centre, height = [place[t] for t in tree.tasks], [0.0] * len(tree.tasks)
     rows = []
-    for k, (a, b, h, _) in enumerate(tree.linkage):
+    for fork, (a, b, top, _) in enumerate(tree.linkage):
         a, b = int(a), int(b)
-        corners = [(centre[a], height[a]), (centre[a], h), (centre[b], h), (centre[b], height[b])]
-        rows += [{"leaf": x, "height": y, "fork": k, "corner": i} for i, (x, y) in enumerate(corners)]
+        corners = [(centre[a], height[a]), (centre[a], top), (centre[b], top), (centre[b], height[b])]
+        rows += [{"leaf": x, "height": float(f"{y:.4g}"), "fork": fork, "corner": i} for i, (x, y) in enumerate(corners)]
         centre.append((centre[a] + centre[b]) / 2)
-        height.append(h)
+        height.append(top)
     return pd.DataFrame(rows)
 
+# %% ../nbs/api/85_charts.ipynb #cb1df225
+def _matrix(space: TaskSpace, names: Sequence[str], side: float, limits: tuple[float, float], axes: str = "xy", dim: bool = True) -> alt.Chart:
+    shown = [_readable(t) for t in names]
+    step = side / len(names)
+    size = max(6.5, min(11.0, step - 0.5))
+    long = _cells(space, names)
+    axis = lambda on, **more: alt.Axis(labelFontSize=size, labelLimit=240, ticks=False, domain=False, labelOverlap=False, **more) if on else None
+    cells = alt.Chart(long).mark_rect().encode(
+        x=alt.X("target:N", sort=shown, title="target (measured on)", axis=axis("x" in axes, labelAngle=-90)),
+        y=alt.Y("source:N", sort=shown, title="source (tuned on)", axis=axis("y" in axes)),
+        color=_value_colour(*limits, space.kind), tooltip=_tooltip(space, long)).properties(width=side, height=side)
+    if "source_group" in long and dim:
+        kept = f"({_KEPT.format('source_group')}) || ({_KEPT.format('target_group')})"
+        cells = cells.encode(opacity=alt.condition(kept, alt.value(1.0), alt.value(0.12)))
+    return cells
 
-def _cell_size(n: int, size: int | None) -> float:
-    "Pixels a cell: names stay readable at 67 tasks, and 12 tasks do not fill the page."
-    return max(4.0, (size / n) if size else min(30.0, max(10.5, 420 / n)))
+
+def _side(n: int, size: int | None) -> float:
+    "Pixels of the matrix: names stay readable at 67 tasks, and few tasks do not fill the page."
+    return float(size) if size else n * min(30.0, max(10.0, 420 / n))
+
+
+def _heat_row(space: TaskSpace, order: str | Sequence[str], tree: bool, size: int | None, picked: alt.Parameter) -> list[Any]:
+    names = _order(space, order)
+    side, groups = _side(len(names), size), _groups(space)
+    row: list[Any] = [_matrix(space, names, side, _limits(_off_diagonal(space), _is_signed(space)))]
+    if groups:
+        shown = [_readable(t) for t in names]
+        strip = pd.DataFrame({"task": shown, "group": [groups[t] for t in shown]})
+        row.append(alt.Chart(strip).mark_rect().encode(
+            y=alt.Y("task:N", sort=shown, axis=None), color=alt.Color("group:N", scale=_palette(groups), legend=None),
+            opacity=alt.condition(picked, alt.value(1.0), alt.value(0.2)), tooltip=["task:N", "group:N"]).add_params(picked).properties(width=9, height=side))
+    if tree and order == "cluster" and _finished(space):
+        row.append(alt.Chart(_tree_lines(space, names)).mark_line(strokeWidth=1, strokeJoin="miter", color="#8C959F").encode(
+            y=alt.Y("leaf:Q", scale=alt.Scale(domain=[len(names), 0], nice=False), axis=None), x=alt.X("height:Q", scale=alt.Scale(domainMin=0, nice=False), axis=None),
+            detail="fork:N", order="corner:Q").properties(width=min(90.0, max(45.0, side / 7)), height=side))
+    return row
 
 
 def heatmap(space: TaskSpace,
             order: str | Sequence[str] = "cluster",  # "cluster", "group", "suite" or a list of tasks
-            tree: bool = True,  # draw the tree where the order is the cluster's
-            size: int | None = None,  # width and height of the matrix in pixels; chosen by the number of tasks
+            tree: bool = True,  # draw the tree, where the order is the cluster's
+            size: int | None = None,  # side of the matrix in pixels; chosen by the number of tasks
             title: str | None = None,  # the kind of the space by default
-            selection: alt.Parameter | None = None,  # for charts that are linked; None makes one
             ) -> alt.TopLevelMixin:
     "A space as a clustered heat map. Raises `TaskspaceError` for an unknown order or task."
-    names = _order(space, order)
-    n, step = len(names), _cell_size(len(names), size)
-    side = step * n
-    long = _table(space.select(names))
-    if (pairs := space._pairs()): long["pairs"] = pairs
-    fields = {k: {t: _readable(t) for t in names} for k in ("source", "target")}
-    for k, rename in fields.items(): long[k] = long[k].map(rename)
-    shown = [_readable(t) for t in names]
-    groups = _group_names(space) if space.groups else []
-    known = len([g for g in groups if g != "none"]) > 0
-    picked = selection if selection is not None else alt.selection_point(fields=["group"], bind="legend", name="group")
-    small = max(6.0, min(11.0, step - 1))
-    x = alt.X("target:N", sort=shown, title="target: measured on", axis=alt.Axis(labelAngle=-90, labelFontSize=small, labelLimit=230, ticks=False, domain=False, labelOverlap=False))
-    y = alt.Y("source:N", sort=shown, title="source: tuned on", axis=alt.Axis(labelFontSize=small, labelLimit=230, ticks=False, domain=False, labelOverlap=False, titlePadding=14 if known else 6))
-    cells = alt.Chart(long).mark_rect().encode(x=x, y=y, color=_colour(space), tooltip=_tooltip(space, long))
-    if known:
-        test = alt.expr.test if False else None
-        inside = f"!isValid(group.group) || indexof(group.group, datum.source_group) >= 0 || indexof(group.group, datum.target_group) >= 0" if picked.name == "group" else None
-        if inside: cells = cells.encode(opacity=alt.condition(inside, alt.value(1.0), alt.value(0.15)))
-    parts: list[alt.Chart] = [cells]
-    body = alt.layer(*parts).properties(width=side, height=side)
-    if known:
-        strip = pd.DataFrame({"task": shown, "group": [space.groups[t] if space.groups[t] is not None else "none" for t in names]})
-        colour = alt.Color("group:N", scale=_palette(groups), legend=alt.Legend(title="group", orient="right", symbolType="square", columns=1))
-        mark = alt.Chart(strip).mark_rect(width=6).encode(
-            y=alt.Y("task:N", sort=shown, axis=None), color=colour, opacity=alt.condition(picked, alt.value(1.0), alt.value(0.2)),
-            tooltip=["task", "group"]).properties(width=8, height=side)
-        mark = mark.add_params(picked) if selection is None else mark
-        row: list[Any] = [body, mark]
+    picked, groups = _pick(), _groups(space)
+    row = _heat_row(space, order, tree, size, picked)
+    if groups: row.append(_group_list(groups, picked))
+    return _joined(alt.hconcat, *row, spacing=4, title=headline(space, title))
+
+# %% ../nbs/api/85_charts.ipynb #9a76c663
+def task_map(space: TaskSpace,
+             method: str = "mds",  # "mds", "classical" or "umap"
+             onto: pd.DataFrame | None = None,  # turn the map onto this one, from `TaskSpace.embed`
+             size: int = 400,  # side in pixels
+             labels: bool | None = None,  # write task names; by default up to 30 tasks
+             title: str | None = None,
+             ) -> alt.TopLevelMixin:
+    "The tasks in the plane."
+    picked, groups = _pick(), _groups(space)
+    chart = _map_chart(space, method, onto, size, labels, picked)
+    stress = space.embed(method, onto=onto).attrs["stress"]
+    parts = [chart, _group_list(groups, picked)] if groups else [chart]
+    return _joined(alt.hconcat, *parts, spacing=10, title=alt.TitleParams(title or f"Map of {space.kind}", subtitle=f"{len(space)} tasks, stress {stress:.2f}"))
+
+
+def _place_labels(points: np.ndarray, texts: Sequence[str], size: float) -> np.ndarray:
+    "Middles of labels in pixels: of eight places around each dot, the one that covers least of other dots and labels."
+    wide, tall = np.array([5.3 * len(t) for t in texts]), 11.0
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
+    cover = lambda a, b: max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    out = np.zeros_like(points)
+    for i, (x, y) in enumerate(points):
+        w = wide[i] / 2
+        places = [(x, y - 12), (x, y + 12), (x + w + 8, y), (x - w - 8, y), (x + w, y - 11), (x - w, y - 11), (x + w, y + 11), (x - w, y + 11)]
+        def cost(k: int) -> float:
+            mx, my = places[k]
+            box = (mx - w, my - tall / 2, mx + w, my + tall / 2)
+            outside = max(0.0, -box[0]) + max(0.0, box[2] - size) + max(0.0, -box[1]) + max(0.0, box[3] - size)
+            return sum(cover(box, t) for j, t in enumerate(taken) if j != i) + 8 * outside + 0.5 * k
+        best = min(range(8), key=cost)
+        out[i] = places[best]
+        taken.append((out[i, 0] - w, out[i, 1] - tall / 2, out[i, 0] + w, out[i, 1] + tall / 2))
+    return out
+
+
+class _Frame:
+    "A square piece of the plane: data units and pixels."
+    def __init__(self, points: np.ndarray, size: float, margin: float = 1.12):
+        self.size, self.middle = size, (points.min(0) + points.max(0)) / 2
+        self.half = margin * float(np.abs(points - self.middle).max()) or 1.0
+
+    def scale(self, axis: int) -> alt.Scale:
+        return alt.Scale(domain=[self.middle[axis] - self.half, self.middle[axis] + self.half], nice=False, zero=False)
+
+    def pixels(self, points: np.ndarray) -> np.ndarray:
+        return ((points - self.middle) / self.half * [1, -1] + 1) / 2 * self.size
+
+    def units(self, pixels: np.ndarray) -> np.ndarray:
+        return (2 * np.asarray(pixels) / self.size - 1) * [1, -1] * self.half + self.middle
+
+    def x(self, name: str = "x") -> alt.X: return alt.X(f"{name}:Q", scale=self.scale(0), axis=None)
+    def y(self, name: str = "y") -> alt.Y: return alt.Y(f"{name}:Q", scale=self.scale(1), axis=None)
+
+    def labels(self, points: np.ndarray, texts: Sequence[str]) -> pd.DataFrame:
+        "Where the names go, as data units."
+        at = self.units(_place_labels(self.pixels(points), texts, self.size))
+        return pd.DataFrame({"task": list(texts), "x": at[:, 0], "y": at[:, 1]})
+
+
+def _map_chart(space: TaskSpace, method: str, onto: pd.DataFrame | None, size: float, labels: bool | None, picked: alt.Parameter) -> alt.TopLevelMixin:
+    groups, points = _groups(space), space.embed(method, onto=onto).reset_index()
+    points["task"] = points["task"].map(_readable)
+    frame = _Frame(points[["x", "y"]].to_numpy(), size)
+    names = frame.labels(points[["x", "y"]].to_numpy(), points["task"])
+    faded = alt.condition(picked, alt.value(1.0), alt.value(0.15))
+    colour: dict[str, Any] = {"color": alt.value(GROUP_COLOURS[0])}
+    if groups:
+        for table in (points, names): table["group"] = table["task"].map(groups)
+        colour = {"color": alt.Color("group:N", scale=_palette(groups), legend=None), "opacity": faded}
+    shown = ["task:N", "group:N"] if groups else ["task:N"]
+    dots = alt.Chart(points).mark_circle(size=70 if len(points) > 30 else 110, opacity=1).encode(x=frame.x(), y=frame.y(), tooltip=shown, **colour)
+    parts: list[Any] = [dots.add_params(picked) if groups else dots]
+    if labels if labels is not None else len(points) <= 30:
+        text = alt.Chart(names).mark_text(fontSize=9.5).encode(x=frame.x(), y=frame.y(), text="task:N")
+        parts.append(text.encode(opacity=faded) if groups else text)
+    return alt.layer(*parts).properties(width=size, height=size)
+
+
+def clustermap(space: TaskSpace,
+               embedding: str = "mds",  # "mds", "classical" or "umap"
+               order: str | Sequence[str] = "cluster",  # of the heat map
+               size: int | None = None,  # side of the heat map in pixels
+               title: str | None = None,
+               ) -> alt.TopLevelMixin:
+    "Heat map with its tree, and below it the map, linked: pick a group in either."
+    picked, groups = _pick(), _groups(space)
+    above = _joined(alt.hconcat, *_heat_row(space, order, True, size, picked), spacing=4)
+    below: list[Any] = [_map_chart(space, embedding, None, 400, None, picked)]
+    if groups: below.append(_group_list(groups, picked))
+    return _joined(alt.vconcat, above, _joined(alt.hconcat, *below, spacing=20), spacing=18, title=headline(space, title))
+
+# %% ../nbs/api/85_charts.ipynb #f674d283
+def network(space: TaskSpace,
+            links: int | None = None,  # draw so many, the strongest; by default twice the number of tasks
+            alpha: float = 0.05,  # largest q-value of a link, where the space has replicates
+            size: int = 420,  # side in pixels
+            title: str | None = None,
+            ) -> alt.TopLevelMixin:
+    "Which tasks help and harm which. Raises `TaskspaceError` for missing cells."
+    points, groups = space.embed(), _groups(space)
+    long = space.to_long()
+    long = long[long.source != long.target].copy()
+    if space.replicates is not None:
+        q = space.significant()
+        long["q"] = [q.at[a, b] for a, b in zip(long.source, long.target)]
+        long = long[long.q < alpha]
+    kept = long.reindex(long["value"].abs().sort_values(ascending=False).index)[: links or 2 * len(space)]
+    frame = _Frame(points.to_numpy(), size, 1.15)
+    at = dict(zip(points.index, frame.pixels(points.to_numpy())))
+    rows = []
+    for a, b, value in zip(kept.source, kept.target, kept["value"]):
+        along = at[b] - at[a]
+        length = float(np.hypot(*along)) or 1.0
+        # Two links between the same tasks run side by side; heads stop short of the dot.
+        aside = 3.0 * np.array([-along[1], along[0]]) / length
+        start, head, end = (frame.units(at[a] + aside + along * share) for share in (0.0, max(0.3, 1 - 12 / length), max(0.3, 1 - 14 / length)))
+        rows.append({"source": _readable(a), "target": _readable(b), "value": float(f"{value:.4g}"), "effect": "helps" if value >= 0 else "harms", "strength": abs(value),
+                     "x": start[0], "y": start[1], "x2": end[0], "y2": end[1], "hx": head[0], "hy": head[1], "angle": float(np.degrees(np.arctan2(along[0], -along[1])))})
+    arrows = pd.DataFrame(rows, columns=["source", "target", "value", "effect", "strength", "x", "y", "x2", "y2", "hx", "hy", "angle"])
+    effect = alt.Color("effect:N", scale=alt.Scale(domain=["helps", "harms"], range=["#2B83BA", "#D55E00"]), legend=alt.Legend(title=None, orient="top"))
+    seen = ["source:N", "target:N", alt.Tooltip("value:Q", format=".3g", title=space.kind)]
+    width = alt.StrokeWidth("strength:Q", scale=alt.Scale(domainMin=0, range=[0.3, 3.5]), legend=None)
+    lines = alt.Chart(arrows).mark_rule(opacity=0.65).encode(x=frame.x(), y=frame.y(), x2="x2:Q", y2="y2:Q", color=effect, strokeWidth=width, tooltip=seen)
+    heads = alt.Chart(arrows).mark_point(shape="triangle", filled=True, size=45, opacity=1).encode(
+        x=frame.x("hx"), y=frame.y("hy"), angle=alt.Angle("angle:Q", scale=None), color=effect, tooltip=seen)
+    nodes = points.reset_index()
+    nodes["task"] = nodes["task"].map(_readable)
+    if groups: nodes["group"] = nodes["task"].map(groups)
+    fill = alt.Fill("group:N", scale=_palette(groups), legend=alt.Legend(title="group", orient="right")) if groups else alt.value(GROUP_COLOURS[0])
+    dots = alt.Chart(nodes).mark_circle(size=110, opacity=1).encode(x=frame.x(), y=frame.y(), fill=fill, tooltip=["task:N", "group:N"] if groups else ["task:N"])
+    labels = frame.labels(points.to_numpy(), nodes["task"])
+    names = [alt.Chart(labels).mark_text(fontSize=9.5).encode(x=frame.x(), y=frame.y(), text="task:N")] if len(nodes) <= 30 else []
+    about = f"{len(arrows)} strongest of {len(space) * (len(space) - 1)} links" + (f", all with q < {alpha:g}" if space.replicates is not None else "")
+    return alt.layer(lines, heads, dots, *names).properties(width=size, height=size, title=alt.TitleParams(title or f"Network of {space.kind}", subtitle=about))
+
+# %% ../nbs/api/85_charts.ipynb #099d0e45
+def small_multiples(spaces: Mapping[str, TaskSpace],  # name -> space, all over the same tasks
+                    order: str | Sequence[str] = "cluster",  # taken from the last space
+                    size: int = 180,  # side of one in pixels
+                    columns: int = 4,  # in a row
+                    title: str | None = None,
+                    ) -> alt.TopLevelMixin:
+    "Spaces side by side. Raises `TaskspaceError` when their tasks differ."
+    if not spaces:
+        raise TaskspaceError("small_multiples: no spaces")
+    names = _order(list(spaces.values())[-1], order)
+    cut = {k: s.select(names) for k, s in spaces.items()}
+    values = np.concatenate([_off_diagonal(s) for s in cut.values()])
+    limits = _limits(values, any(map(_is_signed, cut.values())))
+    charts = []
+    for name, space in cut.items():
+        one = _matrix(space, names, size, limits, axes="", dim=False)
+        charts.append(one.properties(title=alt.TitleParams(name, fontSize=11, offset=4)))
+    return alt.concat(*charts, columns=columns, spacing=12, **({"title": title} if title else {})).resolve_scale(color="shared")
+
+# %% ../nbs/api/85_charts.ipynb #392c6bf4
+def curves(frame: pd.DataFrame,  # long table
+           x: str,  # column of the x-axis
+           y: str,  # column of the y-axis
+           colour: str | None = None,  # column that tells lines apart
+           low: str | None = None,  # column of the lower bounds
+           high: str | None = None,  # column of the upper bounds
+           reference: float | None = None,  # a horizontal line, such as chance
+           log: bool = True,  # logarithmic x-axis
+           width: int = 420, height: int = 240,  # pixels
+           title: str | None = None, x_title: str | None = None, y_title: str | None = None,
+           facet: str | None = None,  # column that makes small multiples
+           ) -> alt.TopLevelMixin:
+    "Lines with intervals. Raises `TaskspaceError` for a column that the table lacks."
+    for column in (x, y, colour, low, high, facet):
+        if column is not None and column not in frame:
+            raise TaskspaceError(f"curves: the table has no column {column!r}; it has {', '.join(map(str, frame.columns))}")
+    lowest = float(pd.to_numeric(frame[x]).min()) if log else 1.0
+    kind: dict[str, Any] = {} if not log else {"type": "log"} if lowest > 0 else {"type": "symlog"}
+    ticks = sorted(set(pd.to_numeric(frame[x]).tolist()))
+    axis = alt.Axis(values=ticks[:: max(1, -(-len(ticks) // 10))], format="~s", labelOverlap=True) if log else alt.Axis()
+    base = alt.Chart(frame).encode(x=alt.X(f"{x}:Q", title=x_title or _readable(x), scale=alt.Scale(**kind, nice=False, padding=8), axis=axis))
+    shade: dict[str, Any] = {}
+    if colour is not None:
+        shade = {"color": alt.Color(f"{colour}:N", sort=None, title=_readable(colour), scale=alt.Scale(range=list(GROUP_COLOURS)))}
     else:
-        row = [body]
-    clustered = isinstance(order, str) and order == "cluster" and tree and n > 2 and names != space.tasks or (tree and isinstance(order, str) and order == "cluster" and n > 2)
-    if clustered and not space.matrix.isna().to_numpy()[~np.eye(n, dtype=bool)].any():
-        lines = _tree_lines(space, names)
-        row.append(alt.Chart(lines).mark_line(strokeWidth=1, strokeJoin="miter").encode(
-            y=alt.Y("leaf:Q", scale=alt.Scale(domain=[n, 0], nice=False), axis=None), x=alt.X("height:Q", scale=alt.Scale(domainMin=0, nice=False), axis=None),
-            detail="fork:N", order="corner:Q", color=alt.value("#8C959F")).properties(width=min(90.0, max(50.0, side / 6)), height=side))
-    out = alt.hconcat(*row, spacing=3).resolve_scale(color="independent") if len(row) > 1 else body
-    return out.properties(title=_headline(space, title))
+        shade = {"color": alt.value(GROUP_COLOURS[0])}
+    seen = [alt.Tooltip(f"{c}:Q" if pd.api.types.is_numeric_dtype(frame[c]) else f"{c}:N", format=".3g" if pd.api.types.is_numeric_dtype(frame[c]) else "") for c in dict.fromkeys(filter(None, (colour, x, y, low, high)))]
+    height_ = alt.Y(f"{y}:Q", title=y_title or _readable(y), scale=alt.Scale(zero=False))
+    parts: list[Any] = []
+    if low and high: parts.append(base.mark_area(opacity=0.2, line=False).encode(y=alt.Y(f"{low}:Q", title=y_title or _readable(y), scale=alt.Scale(zero=False)), y2=f"{high}:Q", **shade))
+    parts += [base.mark_line().encode(y=height_, **shade), base.mark_point(opacity=1).encode(y=height_, tooltip=seen, **shade)]
+    if reference is not None:
+        parts.insert(0, alt.Chart(frame).mark_rule(strokeDash=[4, 4]).encode(y=alt.datum(reference)))
+    chart = alt.layer(*parts, data=frame).properties(width=width, height=height)
+    if facet: chart = chart.facet(alt.Facet(f"{facet}:N", title=None, sort=None), columns=3)
+    return chart.properties(title=title) if title else chart
+
+
+def training_curves(frame: pd.DataFrame,  # columns step, value, and if known series, low, high
+                    **options: Any,  # of `curves`
+                    ) -> alt.TopLevelMixin:
+    "A quantity through pre-training."
+    return _series(frame, "step", "pre-training step", options)
+
+
+def scale_curves(frame: pd.DataFrame,  # columns parameters, value, and if known series, low, high
+                 **options: Any,  # of `curves`
+                 ) -> alt.TopLevelMixin:
+    "A quantity over model sizes."
+    return _series(frame, "parameters", "parameters of the model", options)
+
+
+def _series(frame: pd.DataFrame, x: str, x_title: str, options: dict[str, Any]) -> alt.TopLevelMixin:
+    has = lambda name: name if name in frame else None
+    return curves(frame, x, "value", **{"colour": has("series"), "low": has("low"), "high": has("high"), "x_title": x_title, **options})
+
+
+def stability_chart(frame: pd.DataFrame,  # from `taskspace.uncertainty.stability`
+                    **options: Any,  # of `curves`
+                    ) -> alt.TopLevelMixin:
+    "Agreement of each checkpoint's space with the one before and the last, beside the noise ceiling."
+    parts = []
+    for name, label in (("previous", "with the checkpoint before"), ("last", "with the last checkpoint")):
+        parts.append(pd.DataFrame({"step": frame["step"], "value": frame[name], "low": frame[f"{name}_low"], "high": frame[f"{name}_high"], "series": label}))
+        parts.append(pd.DataFrame({"step": frame["step"], "value": frame[f"{name}_ceiling"], "low": np.nan, "high": np.nan, "series": "ceiling " + label}))
+    long = pd.concat(parts).dropna(subset=["value"])
+    if long["low"].isna().all(): long = long.drop(columns=["low", "high"])
+    return training_curves(long, **{"y_title": "correlation of spaces", "colour": "series", **options})
+
+# %% ../nbs/api/85_charts.ipynb #7f493026
+def frontier(curves_: pd.DataFrame,  # columns task, method, gain, harm, one row a tuning step
+             width: int = 420, height: int = 300,  # pixels
+             title: str | None = None, x_title: str = "harm: rise of log perplexity (nats)", y_title: str = "gain: rise of the margin (nats)",
+             ) -> alt.TopLevelMixin:
+    "What tuning wins and what it costs. Raises `TaskspaceError` for missing columns."
+    lacking = [c for c in ("task", "method", "gain", "harm") if c not in curves_]
+    if lacking:
+        raise TaskspaceError(f"frontier: the table has no column {lacking[0]!r}")
+    frame = curves_.copy()
+    frame["order"] = frame.groupby(["task", "method"]).cumcount()
+    shade = alt.Color("method:N", sort=None, scale=alt.Scale(range=list(GROUP_COLOURS)), legend=alt.Legend(title="method"))
+    base = alt.Chart(frame).encode(x=alt.X("harm:Q", title=x_title), y=alt.Y("gain:Q", title=y_title), color=shade)
+    thin = base.mark_line(opacity=0.22, strokeWidth=1).encode(detail="task:N", order="order:Q", tooltip=["task:N", "method:N", alt.Tooltip("gain:Q", format=".3g"), alt.Tooltip("harm:Q", format=".3g")])
+    mean = frame.groupby(["method", "order"], sort=False, as_index=False)[["gain", "harm"]].mean()
+    thick = alt.Chart(mean).mark_line(strokeWidth=3, point=alt.OverlayMarkDef(size=40, filled=True)).encode(x="harm:Q", y="gain:Q", color=shade, order="order:Q")
+    return alt.layer(thin, thick).properties(width=width, height=height, **_titled(title))
+
+# %% ../nbs/api/85_charts.ipynb #475a4e24
+def layers(frame: pd.DataFrame,  # columns layer, value, and if known series, low, high
+           width: int = 420, height: int = 240,  # pixels
+           title: str | None = None, y_title: str = "share",
+           ) -> alt.TopLevelMixin:
+    "A quantity by layer. Raises `TaskspaceError` for missing columns."
+    lacking = [c for c in ("layer", "value") if c not in frame]
+    if lacking:
+        raise TaskspaceError(f"layers: the table has no column {lacking[0]!r}")
+    names = list(dict.fromkeys(map(str, frame["layer"])))
+    ordered = "series" in frame and pd.api.types.is_numeric_dtype(frame["series"])
+    shade = (alt.Color("series:O" if ordered else "series:N", sort=None, title=None, scale=alt.Scale(range="ramp") if ordered else alt.Scale(range=list(GROUP_COLOURS)))
+             if "series" in frame else alt.value(GROUP_COLOURS[0]))
+    base = alt.Chart(frame.assign(layer=frame["layer"].astype(str))).encode(x=alt.X("layer:O", sort=names, axis=alt.Axis(labelAngle=0 if max(map(len, names)) < 4 else -45)), color=shade)
+    seen = [alt.Tooltip("layer:O"), alt.Tooltip("value:Q", format=".3g"), *([alt.Tooltip("series:N")] if "series" in frame else [])]
+    parts: list[Any] = [base.mark_line().encode(y=alt.Y("value:Q", title=y_title)), base.mark_point(opacity=1).encode(y=alt.Y("value:Q", title=y_title), tooltip=seen)]
+    if {"low", "high"} <= set(frame): parts.insert(0, base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=y_title), y2="high:Q"))
+    return alt.layer(*parts).properties(width=width, height=height, **_titled(title))
+
+# %% ../nbs/api/85_charts.ipynb #baf9d574
+def before_after(frame: pd.DataFrame,  # columns task, before, after, and if known group, low, high (bounds of after)
+                 x_title: str = "accuracy", width: int = 340,  # pixels
+                 chance: float | None = None,  # a vertical line
+                 title: str | None = None,
+                 ) -> alt.TopLevelMixin:
+    "Each task before and after. Raises `TaskspaceError` for missing columns."
+    lacking = [c for c in ("task", "before", "after") if c not in frame]
+    if lacking:
+        raise TaskspaceError(f"before_after: the table has no column {lacking[0]!r}")
+    frame = frame.assign(task=[_readable(str(t)) for t in frame["task"]])
+    names = list(frame.sort_values("after", ascending=False)["task"])
+    y = alt.Y("task:N", sort=names, title=None, axis=alt.Axis(labelLimit=240, ticks=False, domain=False, labelOverlap=False))
+    base = alt.Chart(frame).encode(y=y)
+    x = lambda c: alt.X(f"{c}:Q", title=x_title, scale=alt.Scale(zero=False, padding=10))
+    seen = ["task:N", alt.Tooltip("before:Q", format=".3f"), alt.Tooltip("after:Q", format=".3f")]
+    parts: list[Any] = [base.mark_rule(strokeWidth=2, opacity=0.5).encode(x=x("before"), x2="after:Q")]
+    if {"low", "high"} <= set(frame): parts.append(base.mark_rule(strokeWidth=5, opacity=0.25, color=GROUP_COLOURS[0]).encode(x=x("low"), x2="high:Q"))
+    long = frame.melt(["task"], ["before", "after"], var_name="when")
+    dots = alt.Chart(long).mark_point(filled=True, opacity=1, size=65).encode(y=y, x=x("value"), tooltip=["task:N", "when:N", alt.Tooltip("value:Q", format=".3f")], color=alt.Color(
+        "when:N", sort=["before", "after"], scale=alt.Scale(domain=["before", "after"], range=["#E69F00", "#0072B2"]), legend=alt.Legend(title=None, orient="top")))
+    if chance is not None: parts.append(alt.Chart(frame.head(1)).mark_rule(strokeDash=[4, 4]).encode(x=alt.datum(chance)))
+    return alt.layer(*parts, dots).properties(width=width, height=alt.Step(14 if len(frame) > 30 else 18), **_titled(title))
