@@ -18,6 +18,7 @@ from .gradients import TOKENS, accumulate, contrast, encode_task, parameter_tabl
 from .models import LM
 from .spaces import TaskSpace
 from .tasks import Suite, Task, TaskspaceError
+from .uncertainty import interval
 
 # %% auto #0
 __all__ = ['fold_width', 'Fold', 'Differentials', 'GradientSpaces', 'gradient_probe', 'distribution', 'predicted_transfer']
@@ -217,7 +218,7 @@ def gradient_probe(lm: LM,
             if measure == "cosine" and blocks > 1 and bootstrap:
                 rng, gram = np.random.default_rng(seed), d.gram(names)
                 draws = [_cosines(gram, blocks, rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=len(suite))) for _ in range(bootstrap)]
-                more = {"replicates": np.stack(draws), **dict(zip(("low", "high"), map(frame, np.nanquantile(np.stack(draws), (0.025, 0.975), axis=0))))}
+                more = {"replicates": np.stack(draws), **dict(zip(("low", "high"), map(frame, interval(np.stack(draws), values, pairs=blocks))))}
             found[measure] = TaskSpace(frame(values), kind=f"gradient {measure.replace('_', ' ')}{where}", groups=suite.groups(), meta=meta, **more)
         return found
 

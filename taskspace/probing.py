@@ -19,6 +19,7 @@ from .models import LM
 from .scoring import EncodedPair, encode_pairs
 from .spaces import TaskSpace
 from .tasks import Suite, Task, TaskspaceError
+from .uncertainty import interval
 
 # %% auto #0
 __all__ = ['METRICS', 'NORMALISATIONS', 'transfer_row', 'space_from_rows', 'split_sizes', 'transfer_probe']
@@ -140,10 +141,12 @@ def space_from_rows(rows: Mapping[Any, pd.DataFrame],  # source, or (source, see
     if bootstrap:
         counts = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), size=bootstrap).T
         replicates = over_seeds([s.means(s.bootstrap(rng, bootstrap)) for s in seeds], counts)
-        low, high = (pd.DataFrame(b, names, names) for b in np.nanquantile(replicates, (0.025, 0.975), axis=0)) if not np.isnan(replicates).all() else (None, None)
+        low, high = (pd.DataFrame(b, names, names) for b in interval(replicates, matrix, pairs=int(n.min())))
     if splits and (n > 1).all():
         pairs = [s.halves(rng, splits) for s in seeds]
-        halves = np.stack([over_seeds([s.means(h[k]) for s, h in zip(seeds, pairs)]) for k in (0, 1)], 1)
+        first = rng.permuted(np.tile(np.arange(len(seeds)) < len(seeds) // 2, (splits, 1)), axis=1).T
+        chosen = (first, ~first) if len(seeds) > 1 else (None, None)
+        halves = np.stack([over_seeds([s.means(h[k]) for s, h in zip(seeds, pairs)], chosen[k]) for k in (0, 1)], 1)
     about = {"metric": metric, "normalise": normalise, "seeds": len(seeds), "pairs": int(n.min()), **(meta or {})}
     kind = f"{metric.replace('_', '-')} transfer" + (f", by {normalise}" if normalise else "")
     return TaskSpace(pd.DataFrame(matrix, names, names), kind=kind, groups=dict(groups) if groups else None, low=low, high=high,

@@ -1,0 +1,315 @@
+"""The transfer and gradient probes: exact on the bigram oracle, first order on every architecture, naive loops for the rest."""
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from taskspace.architectures import BigramLM
+from taskspace.ftgd import FTGD, tune
+from taskspace.geometry import Differentials, Fold, fold_width, gradient_probe, predicted_transfer
+from taskspace.gradients import gradient_differential, parameter_table, subspace
+from taskspace.models import LM
+from taskspace.probing import METRICS, space_from_rows, split_sizes, transfer_probe, transfer_row
+from taskspace.tasks import MinimalPair, Suite, Task, TaskspaceError
+from test_ftgd import ARCHITECTURES, WORDS, Words, make
+
+DETERMINERS = "the a my no that".split()
+OBJECTS = "me us that".split()
+
+
+def number(name, noun): return Task(name, [MinimalPair(f"{d} {noun}s see {o}", f"{d} {noun}s sees {o}") for d in DETERMINERS for o in OBJECTS], "number")
+def case(name, noun): return Task(name, [MinimalPair(f"{d} {noun} sees {o} {e}", f"{d} {noun} sees the {e}") for d in DETERMINERS for o in ("me", "us") for e in (".", "quickly")], "case")
+
+
+SUITE = Suite("small", [number("cats", "cat"), number("dogs", "dog"), case("cat object", "cat"), case("dog object", "dog")])
+
+
+# -- the bigram oracle
+
+
+def bigram(seed=0, dtype=torch.float32) -> LM:
+    torch.manual_seed(seed)
+    return LM(BigramLM(torch.randn(len(WORDS), len(WORDS))).to(dtype), Words(), name="bigram")
+
+
+def after(name, noun, good, bad): return Task(name, [MinimalPair(f"{d} {noun} {good}", f"{d} {noun} {bad}") for d in DETERMINERS])
+
+
+ORACLE = Suite("oracle", [after("cat", "cat", "sees", "see"), after("dog", "dog", "sees", "see"), after("rest", "cat", "sees", "me"), after("flip", "cat", "me", "sees")])
+ONE_STEP = FTGD(optimizer="sgd", steps=1, lr=0.25, keep=1.0)
+BY_HAND = np.array([[2, 0, 1, -1], [0, 2, 0, 0], [1, 0, 2, -2], [-1, 0, -2, 2]]) * 0.25  # margins are differences of two logits of a row
+
+
+def test_bigram_transfer_is_exactly_zero_across_rows_and_by_hand_within():
+    space = transfer_probe(bigram(), ORACLE.select(["cat", "dog", "rest"]), ONE_STEP, train_pairs=2, eval_pairs=3)
+    assert (space.matrix.loc[["cat", "rest"], "dog"] == 0).all() and (space.matrix.loc["dog", ["cat", "rest"]] == 0).all()
+    rows = {t.name: transfer_row(bigram(), t, ORACLE, ONE_STEP) for t in ORACLE}
+    assert np.abs(space_from_rows(rows).matrix - BY_HAND).to_numpy().max() < 1e-6  # worst seen: 2.4e-7, one float32 rounding of a margin
+
+
+def test_bigram_prediction_is_exact():
+    predicted = predicted_transfer(bigram(), ORACLE, ONE_STEP)
+    assert np.abs(predicted.matrix - BY_HAND).to_numpy().max() < 1e-6
+
+
+def test_bigram_five_steps_of_descent_by_hand():
+    lm = bigram(dtype=torch.float64)
+    rows = {t.name: transfer_row(lm, t, ORACLE, replace(ONE_STEP, steps=5)) for t in ORACLE}
+    assert np.abs(space_from_rows(rows).matrix - 5 * BY_HAND).to_numpy().max() < 1e-12  # the differential does not change: logits are the weights
+
+
+# -- first order on every architecture
+
+
+@pytest.mark.parametrize("update", ["differential", "random", "masked", "full"])
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_measured_transfer_tends_to_the_prediction(kind, update):
+    lm = make(kind, dtype=torch.float64)
+    ratios = []
+    for lr in (1e-3, 1e-5):
+        f = FTGD(update=update, optimizer="sgd", steps=1, lr=lr, keep=0.05)
+        measured = space_from_rows({t.name: transfer_row(lm, t, SUITE, f) for t in SUITE}, bootstrap=0).matrix.to_numpy()
+        predicted = predicted_transfer(lm, SUITE, f, evaluation=SUITE).matrix.to_numpy()
+        if update == "differential": assert np.allclose(predicted, predicted_transfer(lm, SUITE, f).matrix, rtol=1e-4)
+        ratios.append(np.abs(measured - predicted).max() / np.abs(predicted).max())
+    # Relative to the largest cell; within 1 per cent is what is promised, and a hundredth of the step brings it a hundredth of the distance nearer.
+    assert ratios[1] < 1e-2 and ratios[1] < ratios[0] / 50  # worst seen at lr 1e-5: WORST_RATIO
+    assert (np.abs(np.diag(measured / predicted) - 1) < 1e-2).all()
+
+
+def test_prediction_from_tuned_deltas():
+    lm = make("llama", dtype=torch.float64)
+    f = FTGD(lr=1e-6, steps=3, keep=0.05)
+    deltas = {t.name: tune(lm, t, f) for t in SUITE}
+    measured = space_from_rows({t.name: transfer_row(lm, t, SUITE, f) for t in SUITE}, bootstrap=0)
+    predicted = predicted_transfer(lm, SUITE, deltas=deltas)
+    assert np.abs(measured.matrix / predicted.matrix - 1).to_numpy().max() < 1e-2
+
+
+# -- from rows to a space
+
+
+def naive_space(rows, metric, normalise, names):
+    "One cell at a time."
+    value = {"margin": lambda m: m.mean(), "accuracy": lambda m: ((m > 0) + 0.5 * (m == 0)).mean(),
+             "log_odds": lambda m: np.log((((m > 0) + 0.5 * (m == 0)).sum() + 0.5) / (len(m) - ((m > 0) + 0.5 * (m == 0)).sum() + 0.5))}[metric]
+    out = pd.DataFrame(np.nan, names, names)
+    for i in names:
+        for j in names:
+            found = []
+            for (source, seed), r in rows.items():
+                if source != i: continue
+                cell = r[r.task == j]
+                before, later = value(cell.before), value(cell.after)
+                found.append((later - before) / (1 - before) if normalise == "headroom" else later - before)
+            out.loc[i, j] = np.mean(found) if found else np.nan
+    if normalise == "gain": out = out.div(np.diag(out), axis=0)
+    return out.where(np.isfinite(out))
+
+
+def random_rows(rng, names, seeds=2, pairs=5, missing=()):
+    rows = {}
+    for s in range(seeds):
+        frame = pd.DataFrame([(t, str(i)) for t in names for i in range(pairs)], columns=["task", "pair"])
+        before = rng.integers(-2, 3, len(frame)).astype(float)
+        for source in names:
+            if (source, s) in missing: continue
+            rows[source, s] = frame.assign(before=before, after=before + rng.integers(-2, 4, len(frame)))
+    return rows
+
+
+@pytest.mark.parametrize("metric, normalise", [(m, n) for m in METRICS for n in (None, "headroom", "gain") if n != "headroom" or m == "accuracy"])
+def test_spaces_equal_a_naive_loop(metric, normalise):
+    names = list("abc")
+    rows = random_rows(np.random.default_rng(0), names, missing={("b", 1)})
+    space = space_from_rows(rows, metric, normalise)
+    expected = naive_space(rows, metric, normalise, names)
+    assert np.allclose(space.matrix, expected, equal_nan=True, rtol=1e-12)
+    assert space.replicates.shape == (200, 3, 3) and space.halves.shape == (20, 2, 3, 3)
+
+
+def test_missing_sources_are_empty_rows():
+    rows = {k: v for k, v in random_rows(np.random.default_rng(0), list("abc")).items() if k[0] != "b"}
+    space = space_from_rows(rows)
+    assert space.matrix.loc["b"].isna().all() and space.matrix.loc[["a", "c"]].notna().all().all()
+    assert space.complete().tasks == ["a", "c"]
+
+
+def test_bootstrap_resamples_pairs_together():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame([(t, str(i)) for t in "ab" for i in range(40)], columns=["task", "pair"])
+    change = rng.normal(size=len(frame))
+    rows = {"a": frame.assign(before=0.0, after=change), "b": frame.assign(before=0.0, after=change + 1)}
+    space = space_from_rows(rows, bootstrap=2000)
+    assert np.allclose(space.replicates[:, 1] - space.replicates[:, 0], 1)  # the same draw of pairs for all sources
+    own = change[:40]
+    assert abs(space.replicates[:, 0, 0].std() / (own.std() / np.sqrt(40)) - 1) < 0.1  # the standard error of a mean
+    assert (space.low <= space.matrix).all().all() and (space.matrix <= space.high).all().all()
+    assert np.allclose(space.halves.mean(1)[:, 0, 0], own.mean())  # halves of even size add up to the whole
+    assert abs(np.diff(space.halves[:, :, 0, 0], axis=1).std() / (2 * own.std() / np.sqrt(40)) - 1) < 0.5
+
+
+def test_seeds_widen_the_interval():
+    frame = pd.DataFrame([("a", str(i)) for i in range(10)], columns=["task", "pair"])
+    rows = {("a", s): frame.assign(before=0.0, after=float(s)) for s in range(4)}
+    space = space_from_rows(rows)
+    assert space.matrix.iloc[0, 0] == 1.5 and space.low.iloc[0, 0] < 1 and space.high.iloc[0, 0] > 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 3), st.integers(2, 6))
+def test_order_of_rows_changes_nothing(seed, seeds, pairs):
+    rng = np.random.default_rng(seed)
+    rows = random_rows(rng, list("abc"), seeds, pairs)
+    turned = dict(sorted(rows.items(), key=lambda kv: (kv[0][1], rng.random())))
+    a, b = space_from_rows(rows, bootstrap=20), space_from_rows(turned, bootstrap=20)
+    assert a.matrix.equals(b.matrix) and np.array_equal(a.replicates, b.replicates, equal_nan=True)
+
+
+def test_rows_that_do_not_fit_are_refused():
+    rows = random_rows(np.random.default_rng(0), list("ab"), seeds=1)
+    other = {**rows, ("b", 0): rows["b", 0].assign(pair="x")}
+    for call, message in ((lambda: space_from_rows({}), "no rows"), (lambda: space_from_rows(rows, "speed"), "metric must be one of"),
+                          (lambda: space_from_rows(rows, "margin", "headroom"), "headroom"), (lambda: space_from_rows(rows, normalise="rank"), "normalise"),
+                          (lambda: space_from_rows(other), "evaluation pairs differ"), (lambda: space_from_rows({("z", 0): rows["a", 0]}), "source 'z'")):
+        with pytest.raises(TaskspaceError, match=message): call()
+
+
+# -- the transfer probe
+
+
+def test_transfer_probe_repeats_and_leaves_the_model_alone():
+    lm = make("gpt2")
+    digest = lm.digest()
+    f = FTGD(steps=3, lr=0.01)
+    a, b = (transfer_probe(lm, SUITE, f, train_pairs=5, eval_pairs=6, seeds=2, bootstrap=30) for _ in range(2))
+    assert lm.digest() == digest
+    assert a.matrix.equals(b.matrix) and np.array_equal(a.replicates, b.replicates)
+    assert not a.matrix.equals(transfer_probe(lm, SUITE, f, train_pairs=5, eval_pairs=6, seeds=[5, 6]).matrix)
+    assert (np.diag(a.matrix) > 0).all() and a.groups["cats"] == "number" and a.meta["ftgd"]["steps"] == 3
+
+
+def test_shuffled_pairs_teach_less():
+    lm = make("gpt2")
+    f = FTGD(steps=5, lr=0.01, optimizer="sgd", keep=0.1)
+    true, null = (np.diag(transfer_probe(lm, SUITE, f, train_pairs=8, eval_pairs=4, shuffled=s, seeds=4, bootstrap=0).matrix) for s in (False, True))
+    assert (true > 0).all() and np.abs(null).mean() < true.mean() / 3, (true, null)
+
+
+def test_before_may_be_given_and_must_fit():
+    lm = make("gpt2")
+    row = transfer_row(lm, SUITE["cats"], SUITE, FTGD(steps=1))
+    assert row.equals(transfer_row(lm, SUITE["cats"], SUITE, FTGD(steps=1), before=row.before))
+    assert len(row) == SUITE.n_pairs and isinstance(row.attrs["log"], list)
+    with pytest.raises(TaskspaceError, match="3 margins"): transfer_row(lm, SUITE["cats"], SUITE, FTGD(steps=1), before=[0, 0, 0])
+
+
+def test_more_pairs_than_there_are():
+    with pytest.raises(TaskspaceError, match="has 15 pairs; 10 to train and 6 to evaluate need 16"):
+        transfer_probe(make("gpt2"), SUITE, train_pairs=10, eval_pairs=6)
+    with pytest.raises(TaskspaceError, match="seeds"): transfer_probe(make("gpt2"), SUITE, seeds=[])
+    assert split_sizes(SUITE, None, None) == (7, 8) and split_sizes(SUITE, 4, None) == (4, 11) and split_sizes(SUITE, None, 4) == (11, 4)
+
+
+# -- the gradient probe
+
+
+def naive_measures(lm, f):
+    flat, sets = [], []
+    for t in SUITE:
+        d = gradient_differential(lm, t)
+        flat.append(torch.cat([g.flatten() for g in d.values()]).double().numpy())
+        starts, chosen = dict(zip(d, np.cumsum([0, *[g.numel() for g in d.values()]]))), subspace(lm, d, f.keep, f.scope)
+        sets.append({int(i) + starts[n] for n, index in chosen.items() for i in index})
+    out = {m: np.full((len(SUITE),) * 2, np.nan) for m in ("cosine", "overlap", "alignment", "sign_agreement", "predicted")}
+    for i in range(len(SUITE)):
+        for j in range(len(SUITE)):
+            a, b, both = flat[i], flat[j], sorted(sets[i] & sets[j])
+            out["cosine"][i, j] = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+            out["overlap"][i, j] = len(both) / len(sets[i] | sets[j])
+            own = sorted(sets[i])
+            out["predicted"][i, j] = a[own] @ b[own]
+            if both:
+                out["alignment"][i, j] = a[both] @ b[both] / np.linalg.norm(a[both]) / np.linalg.norm(b[both])
+                out["sign_agreement"][i, j] = (np.sign(a[both]) == np.sign(b[both])).mean()
+    return out, flat
+
+
+@pytest.mark.parametrize("kind, scope, blocks", [("gpt2", "global", 1), ("lstm", "tensor", 3), ("llama", "layer", 2)])
+def test_gradient_probe_equals_a_naive_loop(kind, scope, blocks):
+    lm, f = make(kind), FTGD(keep=0.05, scope=scope)
+    digest = lm.digest()
+    spaces, (expected, flat) = gradient_probe(lm, SUITE, f, blocks=blocks), naive_measures(make(kind), f)
+    for m in ("cosine", "overlap", "alignment", "sign_agreement"):
+        assert np.allclose(spaces[m].matrix, expected[m], atol=2e-5, equal_nan=True), m  # float32 sums; worst seen: 3e-6
+    assert np.allclose(predicted_transfer(lm, SUITE, replace(f, lr=1.0)).matrix, expected["predicted"], rtol=1e-4, atol=1e-5)
+    assert lm.digest() == digest and spaces.meta["fold_error"] == 0 and spaces.meta["fold_width"] is None
+    share = [(x**2).sum() ** 2 / (x**4).sum() / len(x) for x in flat]
+    assert np.allclose(spaces.distribution.effective_share, share, rtol=1e-4)
+    if blocks > 1:
+        assert spaces.cosine.replicates.shape == (200, 4, 4)
+        assert (np.diagonal(spaces.cosine.replicates, axis1=1, axis2=2).round(9) == 1).all()
+
+
+def test_parts_of_the_model_add_up():
+    lm = make("gpt2")
+    d = Differentials(lm, SUITE, FTGD(keep=0.05), 1, 1 << 30, "auto", 0, {}, 4096, False)
+    for by in ("layer", "component"):
+        parts = d.groups(by)
+        assert sorted(n for names in parts.values() for n in names) == sorted(d.sizes)
+        assert np.allclose(sum(d.gram(names) for names in parts.values()), d.gram(list(d.sizes)))
+        assert np.array_equal(sum(d.shared(names)["count"] for names in parts.values()), d.shared(list(d.sizes))["count"])
+    spaces = gradient_probe(lm, SUITE, FTGD(keep=0.05))
+    assert set(spaces.by_component["cosine"]) == {"attention", "mlp", "embedding", "norm"} and {"0", "1"} <= set(spaces.by_layer["overlap"])
+    shares = spaces.distribution[["attention", "mlp", "embedding", "norm"]].sum(axis=1)
+    assert np.allclose(shares, 1) and spaces.distribution.layer_spread.between(0, 1).all()
+
+
+def test_chance_overlap_is_what_random_subspaces_share():
+    lm = make("gpt2")
+    weights = dict(lm.model.named_parameters())
+    sets = []
+    for s in range(30):
+        chosen = subspace(lm, weights, 0.1, random=s)
+        sets.append({(n, int(i)) for n, index in chosen.items() for i in index})
+    seen = np.mean([len(a & b) / len(a | b) for k, a in enumerate(sets) for b in sets[:k]])
+    chance = gradient_probe(lm, SUITE, FTGD(keep=0.1)).chance.matrix.iloc[0, 1]
+    assert abs(seen / chance - 1) < 0.02  # worst seen: WORST_CHANCE
+
+
+def test_folding_is_unbiased_within_its_stated_error():
+    lm = make("gpt2")
+    exact = gradient_probe(lm, SUITE).cosine.matrix
+    stated = gradient_probe(lm, SUITE, width=67).meta["fold_error"]
+    folded = [Differentials(lm, SUITE, FTGD(), 1, 0, 67, s, {}, 4096, False) for s in range(25)]
+    grams = [d.gram(list(d.sizes)) for d in folded]
+    errors = np.stack([g / np.sqrt(np.outer(np.diag(g), np.diag(g))) - exact for g in grams])[:, ~np.eye(4, dtype=bool)]
+    assert stated > 0 and {d.error() for d in folded} == {stated}
+    assert np.sqrt((errors**2).mean(0)).max() < 1.3 * stated
+    assert np.abs(errors.mean(0)).max() < 4 * stated / np.sqrt(25)
+
+
+def test_folding_keeps_to_the_memory_allowed():
+    sizes = [10, 5000, 90_000]
+    assert fold_width(sizes, 4, 10**9) is None
+    for memory in (10_000, 100_000, 1_000_000):
+        width = fold_width(sizes, 4, memory)
+        assert 0.9 * memory < 16 * sum(min(s, width) for s in sizes) <= memory
+        assert all(width % k for k in range(2, int(width**0.5) + 1))
+    fold = Fold({"a": 100, "b": 7}, 7)
+    x, y = torch.randn(2, 100)
+    assert torch.allclose(fold("a", x + 2 * y), fold("a", x) + 2 * fold("a", y), atol=1e-5)
+    assert torch.equal(fold("b", x[:7]), x[:7]) and len(fold("a", x)) == 7
+
+
+def test_probes_refuse_what_has_no_gradient():
+    lm = make("gpt2")
+    same = Suite("s", [SUITE["cats"], Task("same", [MinimalPair("the cat sees me", "the cat sees me")])])
+    with pytest.raises(TaskspaceError, match="task 'same'"): gradient_probe(lm, same)
+    for p in lm.model.parameters(): p.requires_grad_(False)
+    with pytest.raises(TaskspaceError, match="no trainable"): gradient_probe(lm, SUITE)
