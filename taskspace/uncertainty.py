@@ -15,8 +15,8 @@ from .tasks import TaskspaceError
 
 # %% auto #0
 __all__ = ['resample_means', 'split_halves', 'widening', 'interval', 'cell_tests', 'auc_of', 'correlation_of', 'noise_variance',
-           'statistic_interval', 'jackknife_interval', 'noise_ceiling', 'reliability', 'stability', 'change_point',
-           'asymmetry']
+           'statistic_draws', 'statistic_interval', 'jackknife_interval', 'noise_ceiling', 'reliability', 'stability',
+           'change_point', 'asymmetry']
 
 # %% ../nbs/api/51_uncertainty.ipynb #99c8b56f
 def _seeds_first(values: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -153,28 +153,37 @@ def noise_variance(draws: np.ndarray,  # shape (draws, tasks, tasks)
     return float(cells(draws.var(0, ddof=1)).mean() * correct)
 
 
+def statistic_draws(matrix: np.ndarray,  # shape (tasks, tasks), what was measured
+                    draws: np.ndarray,  # shape (draws, tasks, tasks)
+                    statistic: Callable[[np.ndarray], np.ndarray],  # from cells (..., cells) to values (...)
+                    hypotheses: Sequence[np.ndarray],  # the matrices that the statistic compares with
+                    pairs: int | None = None,  # evaluation pairs behind each cell
+                    floor: float = 0.02,  # least share of the residual variance that must be signal
+                    ) -> tuple[float, np.ndarray] | None:  # corrected statistic, and its draws; None if noise is all
+    "The statistic without measurement noise, and how it varies with pairs and seeds."
+    values = cells(matrix)
+    basis = _basis([cells(h) for h in hypotheses], len(values))
+    noise = noise_variance(draws, pairs)
+    rest = values - (values @ basis) @ basis.T
+    if noise >= (1 - floor) * (rest ** 2).sum() / max(1, len(values) - basis.shape[1]): return None
+    centre = _denoised(values, noise, basis, floor)
+    deviations = draws[:, ~np.eye(len(matrix), dtype=bool)]
+    deviations = (deviations - deviations.mean(0)) * (np.sqrt(pairs / (pairs - 1)) if pairs and pairs > 1 else 1.0)
+    return float(statistic(centre)), statistic(_denoised(centre + deviations, noise, basis, floor))
+
+
 def statistic_interval(matrix: np.ndarray,  # shape (tasks, tasks), what was measured
                        draws: np.ndarray,  # shape (draws, tasks, tasks)
                        statistic: Callable[[np.ndarray], np.ndarray],  # from cells (..., cells) to values (...)
                        hypotheses: Sequence[np.ndarray],  # the matrices that the statistic compares with
                        level: float = 0.95,  # share of intervals that hold the truth
                        pairs: int | None = None,  # evaluation pairs behind each cell
-                       floor: float = 0.02,  # least share of the residual variance that must be signal
                        ) -> tuple[float, float, float]:  # corrected statistic, lower and upper bound; missing if noise is all
     "The statistic without measurement noise, with its interval over pairs and seeds."
-    values = cells(matrix)
-    basis = _basis([cells(h) for h in hypotheses], len(values))
-    noise = noise_variance(draws, pairs)
-    rest = values - (values @ basis) @ basis.T
-    if noise >= (1 - floor) * (rest ** 2).sum() / max(1, len(values) - basis.shape[1]):
-        return float("nan"), float("nan"), float("nan")
-    centre = _denoised(values, noise, basis, floor)
-    n = len(matrix)
-    deviations = draws[:, ~np.eye(n, dtype=bool)]
-    deviations = (deviations - deviations.mean(0)) * (np.sqrt(pairs / (pairs - 1)) if pairs and pairs > 1 else 1.0)
-    found = statistic(_denoised(centre + deviations, noise, basis, floor))
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
-    return float(statistic(centre)), float(low), float(high)
+    found = statistic_draws(matrix, draws, statistic, hypotheses, pairs)
+    if found is None: return float("nan"), float("nan"), float("nan")
+    low, high = np.quantile(found[1], [(1 - level) / 2, (1 + level) / 2])
+    return found[0], float(low), float(high)
 
 # %% ../nbs/api/51_uncertainty.ipynb #900f73f3
 def jackknife_interval(statistic: Callable[[list[int]], float],  # the statistic of the space cut to these tasks
@@ -253,7 +262,7 @@ def change_point(spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in or
                  pairs: int | None = None,  # evaluation pairs behind each cell
                  simulations: int = 499,  # of even change
                  seed: int = 0,  # of the simulations
-                 ) -> dict:  # shares (one a stretch), largest, at (index of the stretch), p (missing without draws)
+                 ) -> dict:  # shares (one a stretch), largest, low, high, at (index of the stretch), p; bounds and p missing without draws
     "Does one stretch of training hold an uneven share of the change? Raises `TaskspaceError` for fewer than 3 checkpoints."
     path = np.stack([cells(square(s)) for s in spaces])
     if len(path) < 3:
@@ -268,12 +277,12 @@ def change_point(spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in or
         noise = np.diff(errors, axis=0).var(axis=1, ddof=1).mean(-1)
     else:
         noise = np.zeros(len(path) - 1)
-    def excess(p: np.ndarray) -> np.ndarray:
-        "Share of each stretch over what its duration deserves; noise subtracted."
-        change = np.maximum((np.diff(p, axis=0) ** 2).mean(-1) - noise, 0)
+    def excess(p: np.ndarray, times: int = 1) -> np.ndarray:
+        "Share of each stretch over what its duration deserves, the noise subtracted as often as the path has it."
+        change = np.maximum((np.diff(p, axis=0) ** 2).mean(-1) - times * noise, 0)
         return change / max(change.sum(), 1e-300) / expected
     found = excess(path)
-    p = float("nan")
+    p = low = high = float("nan")
     if noisy:
         steps = np.diff(path, axis=0)
         lengths = (steps ** 2).mean(-1)
@@ -283,7 +292,10 @@ def change_point(spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in or
         mix = np.random.default_rng(seed).normal(size=(simulations, count)) / np.sqrt(count)
         null = np.array([excess(even + np.tensordot(w, errors, (0, 1))).max() for w in mix])
         p = permutation_p(found.max(), null)
-    return {"shares": found * expected, "largest": float((found * expected).max()), "at": int(found.argmax()), "p": p, "checkpoints": len(path)}
+        again = np.array([(excess(path + np.tensordot(w, errors, (0, 1)), 2) * expected)[found.argmax()] for w in mix])
+        low, high = (float(v) for v in np.quantile(again, [0.025, 0.975]))
+    return {"shares": found * expected, "largest": float((found * expected)[found.argmax()]), "low": low, "high": high, "at": int(found.argmax()), "p": p,
+            "checkpoints": len(path)}
 
 # %% ../nbs/api/51_uncertainty.ipynb #235b7612
 def asymmetry(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
