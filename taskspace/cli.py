@@ -60,13 +60,13 @@ def main(args: Sequence[str] | None = None,  # the command line where None
         context = getattr(e, "ctx", None)
         status = _complain(f"{e.format_message().rstrip('.')}; see {context.command_path if context else 'taskspace'} --help")
     except (typer.Abort, KeyboardInterrupt):
-        typer.echo("taskspace: interrupted; the same command goes on where it stopped", err=True)
         status = 130
     except BrokenPipeError:  # the reader of our output has left, e.g. `taskspace score ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     except OSError as e:
         status = _complain(f"{e.filename or 'file system'}: {e.strerror or e}")
+    if status == 130: typer.echo("taskspace: interrupted; the same command goes on where it stopped", err=True)
     sys.exit(status or 0)
 
 

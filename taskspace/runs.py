@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing as mp
+import multiprocessing.util
 import os
 import queue
 import signal
@@ -32,7 +33,7 @@ __all__ = ['dask_executor', 'run_study', 'demo_study']
 # %% ../nbs/api/80_runs.ipynb #daf95270
 def _start_worker(leash: Any, devices: Any) -> None:
     "Set a worker up before it imports torch."
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal group; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal group; the parent decides what to do
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     if devices is not None: os.environ["CUDA_VISIBLE_DEVICES"] = devices.get()
@@ -41,11 +42,23 @@ def _start_worker(leash: Any, devices: Any) -> None:
 
 def _leave_with_parent(leash: Any) -> None:
     with contextlib.suppress(EOFError, OSError): leash.recv()
+    with contextlib.suppress(Exception): mp.util._run_finalizers(0)  # type: ignore[attr-defined] # gives back named semaphores, which else are reported as leaked
     os._exit(1)
 
 
 def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _interrupt_later() -> Iterator[None]:
+    "Hold Ctrl-C back for an instant; it arrives at the end of the block."
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try: yield
+    finally: signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Pool:
@@ -72,6 +85,11 @@ class _Pool:
             for i in range(self.workers): devices.put(self.gpus[i % len(self.gpus)])
         reading, self.leash = context.Pipe(duplex=False)
         self.executor = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_start_worker, initargs=(reading, devices))
+
+    def submit(self, fn: Callable, *args: Any) -> Future:
+        "Hand a job over. A worker that is started on the way is born deaf to Ctrl-C: it inherits the signals that are blocked here."
+        assert self.executor is not None
+        with _interrupt_later(): return self.executor.submit(fn, *args)
 
     def stop(self) -> None:
         "End all workers now, whatever they are doing."
@@ -142,9 +160,8 @@ class _Driver:
             yield from self._collect()
 
     def _submit(self, job: Job, alone: bool = False) -> None:
-        executor = self.pool.executor if self.pool else self.executor
         try:
-            future = executor.submit(work, self.plan.payload(job))
+            future = (self.pool or self.executor).submit(work, self.plan.payload(job))
         except BrokenExecutor as e:  # it broke since the last look; handled where results come back
             future = Future()
             future.set_exception(e)

@@ -1,0 +1,345 @@
+"""What happens to long runs, done to short ones for real: kill -9, Ctrl-C, two at once, bad files, a full disk, lost workers."""
+import errno
+import json
+import multiprocessing as mp
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import toylm
+
+from taskspace import runs
+from taskspace.jobs import Plan
+from taskspace.results import open_run
+from taskspace.runs import Study, dask_executor, run_study
+from taskspace.store import Store
+from taskspace.tasks import TaskspaceError
+
+fork = mp.get_context("fork")  # a forked main process starts in milliseconds, so twenty of them can be killed
+posix = pytest.mark.skipif(os.name == "nt", reason="signals and forks of POSIX")
+
+
+@pytest.fixture
+def toy(tmp_path):
+    "A study of 63 jobs: 3 gradient and 60 transfer jobs."
+    toylm.suite(tasks=5).to_frame().to_parquet(tmp_path / "toy.parquet")
+    def make(seeds=3, **faults):
+        model = toylm.write(tmp_path / "model.json", **faults)
+        return Study(suite=str(tmp_path / "toy.parquet"), models=[{"name": model, "loader": "toylm:load", "label": "toy"}], probes=["gradient", "transfer"],
+                     train_pairs=4, eval_pairs=3, seeds=seeds, controls=["full", "masked", "shuffled"], ftgd={"steps": 1})
+    return make
+
+
+def stored(out):
+    "The finished results as bytes, by file name."
+    return {p.name: p.read_bytes() for p in Store(out).files().values()}
+
+
+def quietly(study, out, executor=None, workers=0):
+    return run_study(study, out, executor, workers=workers, progress=False)
+
+
+@pytest.fixture
+def whole(toy, tmp_path):
+    "The study and the results of an uninterrupted run."
+    study = toy()
+    quietly(study, tmp_path / "whole")
+    return study, stored(tmp_path / "whole")
+
+
+# -- the main process dies ----------------------------------------------------------------------------------------------
+@posix
+def test_kill_9_at_twenty_random_moments(whole, tmp_path):
+    study, expected = whole
+    assert len(expected) == 63
+    out, rng, kills, progress = tmp_path / "out", random.Random(0), 0, []
+    while kills < 20:
+        main = fork.Process(target=quietly, args=(study, out))
+        main.start()
+        main.join(timeout=rng.uniform(0.02, 0.35))
+        if main.is_alive():
+            main.kill()
+            kills += 1
+        main.join()
+        found = stored(out) if out.is_dir() else {}
+        assert found.items() <= expected.items()  # whatever is there is whole and true
+        progress.append(len(found))
+        if len(found) == len(expected):  # done before the twentieth kill: take a third of it away and go on killing
+            for path in list(Store(out).files().values())[::3]: path.unlink()
+    assert max(progress) > min(progress)
+    quietly(study, out)
+    assert stored(out) == expected
+    assert not list(Store(out).temporary.iterdir())
+
+
+@posix
+@pytest.mark.parametrize("call", ["open", "write", "fsync", "replace"])
+def test_kill_9_around_every_call_that_touches_the_disk(toy, tmp_path, call):
+    study = toy(seeds=1)
+    quietly(study, tmp_path / "whole")
+    expected = stored(tmp_path / "whole")
+
+    def run_and_die(out, after):
+        left = [after]
+        def watch(event, args):  # Python reports these calls before it makes them
+            if event in {"open": ("open",), "replace": ("os.rename",)}.get(call, ()): step(args)
+        def step(args):
+            if not any(str(out) in str(a) for a in args): return
+            left[0] -= 1
+            if left[0] < 0: os.kill(os.getpid(), signal.SIGKILL)
+        if call in ("write", "fsync"):
+            def fsync(fd, really=os.fsync):
+                if call == "fsync": step([out])
+                really(fd)
+                if call == "write": step([out])
+            os.fsync = fsync
+        else: sys.addaudithook(watch)
+        quietly(study, out)
+
+    out, died = tmp_path / "out", 0
+    for after in (0, 1, 2, 3, 5, 8, 13, 21, 34):
+        main = fork.Process(target=run_and_die, args=(out, after))
+        main.start()
+        main.join()
+        died += main.exitcode == -signal.SIGKILL
+        assert not out.is_dir() or stored(out).items() <= expected.items()
+    assert died >= 4
+    quietly(study, out)
+    assert stored(out) == expected
+
+
+def command(study_file, out, *more):
+    "The real command in a process group of its own, with the toy model on its path."
+    return subprocess.Popen([sys.executable, "-c", "from taskspace.cli import main; main()", "run", str(study_file), "--out", str(out), *more],
+                            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_for(condition, process, seconds=120):
+    "Wait until something is true, looking at it as long as the process lives."
+    deadline = psutil.time.time() + seconds
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        assert psutil.time.time() < deadline
+        try: process.wait(timeout=0.02)
+        except subprocess.TimeoutExpired: pass
+
+
+@posix
+@pytest.mark.parametrize("how", ["kill -9", "Ctrl-C"])
+def test_no_orphans_and_a_store_to_go_on_with(toy, tmp_path, how):
+    study = toy(slow=0.005)
+    (tmp_path / "study.yaml").write_text(study.to_yaml())
+    out = tmp_path / "out"
+    main = command(tmp_path / "study.yaml", out, "--workers", "2")
+    wait_for(lambda: len(Store(out).files()) > 3, main)
+    family = psutil.Process(main.pid).children(recursive=True)
+    assert len(family) >= 2
+    if how == "kill -9": main.kill()
+    else: os.killpg(main.pid, signal.SIGINT)  # what a terminal does
+    _, err = main.communicate(timeout=60)
+    gone, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive
+    if how == "Ctrl-C": assert main.returncode == 130 and "Traceback" not in err and "leaked" not in err and "goes on where it stopped" in err
+    assert 3 < open_run(out).status().done < 63
+    quietly(study, out)
+    quietly(study, tmp_path / "whole")
+    assert stored(out) == stored(tmp_path / "whole")
+
+
+# -- two at once ----------------------------------------------------------------------------------------------------------
+@posix
+def test_two_runs_at_once_one_refuses_and_nothing_is_lost(toy, tmp_path):
+    study, out = toy(seeds=1, slow=0.01), tmp_path / "out"
+    first = fork.Process(target=quietly, args=(study, out))
+    first.start()
+    while first.is_alive() and not Store(out).files(): first.join(timeout=0.01)
+    with pytest.raises(TaskspaceError, match=f"another run is writing here .process {first.pid} on"): quietly(study, out)
+    assert open_run(out).status().running
+    first.join()
+    assert first.exitcode == 0 and open_run(out).status().done == 21 and not open_run(out).status().running
+
+
+def test_the_lock_holds_also_where_the_early_look_missed_it(toy, tmp_path, monkeypatch):
+    study, out = toy(seeds=1), tmp_path / "out"
+    with Store(out).create().locked():
+        monkeypatch.setattr(Store, "busy", False)
+        with pytest.raises(TaskspaceError, match="another run is writing here"): quietly(study, out)
+    assert not Store(out).files()
+
+
+# -- files that cannot be trusted ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("damage", ["truncated", "empty", "flipped"])
+def test_damaged_results_are_set_aside_and_computed_again(whole, tmp_path, damage):
+    study, expected = whole
+    out = tmp_path / "whole"
+    victims = list(Store(out).files().values())[5:8]
+    for n, path in enumerate(victims):
+        data = bytearray(path.read_bytes())
+        if damage == "truncated": data = data[:len(data) // 2]
+        elif damage == "empty": data = b""
+        else: data[(len(data) - 1) * n // 2] ^= 1 << n
+        path.write_bytes(data)
+    before = open_run(out)
+    assert sum(len(before.rows(control=c)) for c in ("none", "full", "masked", "shuffled")) + len(before.gradients()) == 60  # not believed by readers either
+    run = quietly(study, out)
+    assert stored(out) == expected
+    assert sorted(p.name for p in Store(out).aside.iterdir()) == sorted(f"{p.name}.0" for p in victims)
+    assert run.status().set_aside == 3 and sum(e["state"] == "aside" for e in run.store.entries()) == 3
+
+
+@pytest.mark.parametrize("name", ["plan.*", "suite.*"])
+@pytest.mark.parametrize("damage", [lambda d: d[:-1], lambda d: b"", lambda d: d[:20] + bytes([d[20] ^ 4]) + d[21:]])
+def test_a_damaged_plan_or_suite_is_not_believed_and_written_again(toy, tmp_path, name, damage):
+    study, out = toy(seeds=1), tmp_path / "out"
+    quietly(study, out)
+    (path,) = out.glob(name)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(TaskspaceError, match="missing or damaged; start the same taskspace run again"): open_run(out).space()
+    quietly(study, out)
+    assert open_run(out).space().matrix.shape == (5, 5)
+
+
+def test_a_log_that_was_cut_or_scribbled_on_is_no_obstacle(whole, tmp_path):
+    study, expected = whole
+    out = tmp_path / "whole"
+    log = out / "log.jsonl"
+    log.write_bytes(log.read_bytes()[:-7] + b"\n\xff\xfe\n[]\nnull\n{\"key\": 3, \"state\"")
+    assert open_run(out).status().done == 63
+    list(Store(out).files().values())[0].unlink()
+    assert quietly(study, out).status().done == 63 and stored(out) == expected
+
+
+# -- no space left ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 4, 5, 20, 21])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_stops_the_run_with_a_clear_line(whole, tmp_path, monkeypatch, after, code):
+    study, expected = whole
+    out, left, sync = tmp_path / "out", [after], os.fsync
+    def full(fd):
+        left[0] -= 1
+        if left[0] < 0: raise OSError(code, os.strerror(code))
+        sync(fd)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TaskspaceError, match="no space left on the disk; free some and start the same command again") as e: quietly(study, out)
+    assert "\n" not in str(e.value)
+    monkeypatch.undo()
+    assert stored(out).items() <= expected.items() and not list(Store(out).temporary.iterdir())
+    quietly(study, out)
+    assert stored(out) == expected
+
+
+@posix
+@pytest.mark.skipif(sys.platform != "linux" or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode != 0, reason="needs user namespaces to mount a small disk")
+def test_a_disk_that_is_really_full(whole, tmp_path):
+    study, expected = whole
+    (tmp_path / "disk").mkdir()
+    script = """
+import sys
+sys.path[:0] = {path!r}
+from pathlib import Path
+from taskspace.runs import run_study
+from taskspace.store import Store
+from taskspace.study import read_study
+from taskspace.tasks import TaskspaceError
+import subprocess
+out = Path({disk!r}) / "out"
+study = read_study({study!r})
+try: run_study(study, out, workers=0, progress=False)
+except TaskspaceError as e: print(e)
+print(len(Store(out).files()))
+subprocess.run(["mount", "-o", "remount,size=50M", {disk!r}], check=True)
+print(run_study(study, out, workers=0, progress=False).status().done)
+print(*sorted(p.name for p in Store(out).files().values()))
+"""
+    (tmp_path / "study.yaml").write_text(study.to_yaml())
+    (tmp_path / "script.py").write_text(script.format(path=[str(Path(__file__).parent)], disk=str(tmp_path / "disk"), study=str(tmp_path / "study.yaml")))
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", f"mount -t tmpfs -o size=256k none {tmp_path}/disk && exec {sys.executable} {tmp_path}/script.py"],
+                          capture_output=True, text=True, timeout=300)
+    said = done.stdout.splitlines()
+    assert "no space left on the disk" in said[0], done.stderr
+    assert 0 < int(said[1]) < 63 and said[2] == "63" and set(said[3].split()) == set(expected)
+
+
+# -- workers that die ---------------------------------------------------------------------------------------------------------
+@posix
+def test_a_killed_worker_costs_nothing_but_time(toy, tmp_path):
+    study, out = toy(slow=0.005), tmp_path / "out"
+    (tmp_path / "study.yaml").write_text(study.to_yaml())
+    main = command(tmp_path / "study.yaml", out, "--workers", "2", "--quiet")
+    wait_for(lambda: len(Store(out).files()) > 3, main)
+    workers = [p for p in psutil.Process(main.pid).children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
+    workers[0].kill()
+    _, err = main.communicate(timeout=120)
+    assert main.returncode == 0, err
+    quietly(study, tmp_path / "whole")
+    assert stored(out) == stored(tmp_path / "whole")
+
+
+class Breaking(runs._Serial):
+    "A pool whose worker dies at one job, over and over."
+    def __init__(self, deadly): self.deadly, self.executor, self.gpus, self.starts = deadly, self, [], 0
+    def start(self): self.starts += 1
+    def stop(self): pass
+    def submit(self, fn, payload):
+        if payload["job"][0] in self.deadly:
+            future = runs.Future()
+            future.set_exception(runs.BrokenExecutor("died"))
+            return future
+        return super().submit(fn, payload)
+
+
+def test_a_job_that_kills_its_worker_is_found_and_the_others_are_done(toy, tmp_path, monkeypatch):
+    study = toy(seeds=1)
+    keys = [j.key for j in Plan(study).jobs()]
+    pool = Breaking({keys[4], keys[9]})
+    monkeypatch.setattr(runs, "_Pool", lambda *_: pool)
+    status = run_study(study, tmp_path / "out", progress=False).status()
+    assert status.done == len(keys) - 2 and set(status.failures.key) == {keys[4], keys[9]}
+    assert status.failures.error.str.contains("worker process died").all() and pool.starts > 2
+
+
+def test_workers_that_all_die_end_the_run(toy, tmp_path, monkeypatch):
+    study = toy(seeds=1)
+    monkeypatch.setattr(runs, "_Pool", lambda *_: Breaking({j.key for j in Plan(study).jobs()}))
+    with pytest.raises(TaskspaceError, match="every worker process dies"): run_study(study, tmp_path / "out", progress=False)
+
+
+# -- Dask ---------------------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def cluster():
+    "A scheduler and two single-threaded worker processes on loopback, without nannies."
+    pytest.importorskip("distributed")
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "60", "OMP_NUM_THREADS": "1"}
+    start = lambda *args: subprocess.Popen([sys.executable, "-m", "distributed.cli." + args[0], *args[1:]], env=here, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    scheduler = start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+    address = next(line.split()[-1] for line in scheduler.stderr if "Scheduler at:" in line)
+    workers = [start("dask_worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1") for _ in range(2)]
+    for w in workers: next(line for line in w.stderr if "Registered to:" in line)
+    yield address, workers
+    for p in (*workers, scheduler): p.kill()
+    for p in (*workers, scheduler): p.wait()
+
+
+def test_dask_gives_the_same_bytes_also_when_a_worker_is_killed(cluster, toy, tmp_path):
+    address, workers = cluster
+    study = toy(slow=0.005)
+    quietly(study, tmp_path / "whole")
+    with dask_executor(address) as executor: quietly(study, tmp_path / "two", executor)
+    assert stored(tmp_path / "two") == stored(tmp_path / "whole")
+    (tmp_path / "study.yaml").write_text(study.to_yaml())
+    main = command(tmp_path / "study.yaml", tmp_path / "one", "--executor", "dask", "--scheduler", address, "--quiet")
+    wait_for(lambda: len(Store(tmp_path / "one").files()) > 3, main)
+    assert len(Store(tmp_path / "one").files()) < 63
+    workers[0].kill()
+    _, err = main.communicate(timeout=180)
+    assert main.returncode == 0, err
+    assert stored(tmp_path / "one") == stored(tmp_path / "whole")
+
+
+def test_a_scheduler_that_is_not_there():
+    with pytest.raises(TaskspaceError, match="scheduler tcp://127.0.0.1:9: does not answer"), dask_executor("tcp://127.0.0.1:9", timeout=0.5): pass
