@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,24 @@ def _also_masked(config: Any) -> bool:
     return type(config) in AutoModelForMaskedLM._model_mapping
 
 
+@contextlib.contextmanager
+def _gguf_once() -> Iterator[None]:
+    "Read a GGUF file's metadata once; transformers would read them four times, and look up each tensor's name in a table made anew."
+    try:
+        import gguf
+        from transformers import modeling_gguf_pytorch_utils as reader
+    except ImportError:  # transformers says what to install
+        yield
+        return
+    places = {(gguf, "GGUFReader"): lru_cache, (gguf, "get_tensor_name_map"): lru_cache, (reader, "tqdm"): lambda bar: partial(bar, disable=True)}
+    before = {place: getattr(*place) for place in places if hasattr(*place)}
+    for place, value in before.items(): setattr(*place, places[place](value))
+    try:
+        yield
+    finally:
+        for place, value in before.items(): setattr(*place, value)
+
+
 def _hf_model(name: str, kwargs: dict[str, Any]) -> nn.Module:
     from transformers import AutoModelForCausalLM
     if Path(name).is_dir() and saved_architecture(name):
@@ -237,8 +256,7 @@ def _hf_model(name: str, kwargs: dict[str, Any]) -> nn.Module:
     config = _causal_config(name, kwargs)
     with _explained(name, "weights", kwargs):
         # Loading reports weights that were made up because the files lack them; scores of such a model would be noise.
-        model, info = AutoModelForCausalLM.from_pretrained(name, **({"config": config} if "gguf_file" not in kwargs else {}),
-                                                           output_loading_info=True, **kwargs)
+        model, info = AutoModelForCausalLM.from_pretrained(name, config=config, output_loading_info=True, **kwargs)
     if missing := sorted(info.get("missing_keys") or ()):
         raise TaskspaceError(f"{name}: the files lack weights that the model needs ({missing[0]}{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}); "
                              "it is not a complete causal LM")
@@ -288,9 +306,9 @@ def load_lm(name: str | os.PathLike,  # "builtin:SCALE", "builtin:SCALE@STEP", a
             raise TaskspaceError(f"{text}: no such directory; a model is a directory, a Hugging Face id, or builtin:nano, builtin:micro, builtin:mini")
         else:
             source, options = text, {**kwargs, **({"revision": revision} if revision else {})}
-        if path.is_dir() and saved_architecture(path): model = load_model(path, chosen)
-        else: model = _hf_model(source, {"dtype": chosen or ("auto" if "gguf_file" not in kwargs else torch.float32), **options})
-        own = tokenizer or _hf_tokenizer(source, options)
+        with _gguf_once() if "gguf_file" in kwargs else contextlib.nullcontext():
+            model = _hf_model(source, {"dtype": chosen or ("auto" if "gguf_file" not in kwargs else torch.float32), **options})
+            own = tokenizer or _hf_tokenizer(source, options)
         identity["step"] = training_step(revision, path.name if path.is_dir() else None)
     model = model.to(device=place, dtype=chosen) if chosen else model.to(place)
     return LM(model, tokenizer or own, name=text, **identity)

@@ -31,7 +31,8 @@ from .training import TrainingConfig, checked, checkpoint_steps, locked, pick_de
 # %% auto #0
 __all__ = ['ARCHITECTURES', 'SCALES', 'RECIPE', 'SENTENCES', 'ROW', 'BATCH', 'CONTEXT', 'new_model', 'Scale', 'builtin_config',
            'builtin_steps', 'builtin_model', 'Rows', 'builtin_rows', 'cache_dir', 'corpus_digest', 'builtin_directory',
-           'builtin_checkpoint', 'builtin_log']
+           'builtin_checkpoint', 'builtin_log', 'ModelConfig', 'TextConfig', 'text_config', 'text_tokenizer',
+           'pretrain_text']
 
 # %% ../nbs/api/25_pretraining.ipynb #6b1cd3fe
 ARCHITECTURES = ("llama", "gpt2", *(kind for kind in MODELS if kind != "bigram"))
@@ -213,3 +214,138 @@ def builtin_checkpoint(scale: str,  # "nano", "micro" or "mini"
 def builtin_log(scale: str, seed: int = 0) -> pd.DataFrame:  # one row a step: step, loss, valid_loss, learning_rate, tokens
     "The training log of a built-in scale, which is trained where it is not yet."
     return pd.read_parquet(builtin_checkpoint(scale, seed=seed).parent / "log.parquet")
+
+# %% ../nbs/api/25_pretraining.ipynb #7be4ce1a
+class ModelConfig(BaseModel):
+    "One model of a text pre-training; settings that are not named here are sizes of the architecture."
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    architecture: str = "llama"  # see `ARCHITECTURES`
+    seeds: tuple[int, ...] = Field((0,), min_length=1)  # of the initial weights; one run each
+    training: dict[str, Any] = {}  # settings that differ from the common ones, except the seed of the data order
+
+    @field_validator("architecture")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in ARCHITECTURES: raise ValueError(f"unknown architecture {value!r}; there are: {', '.join(ARCHITECTURES)}")
+        return value
+
+
+class TextConfig(BaseModel):
+    "What `pretrain_text` needs to know."
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    train: tuple[Path, ...] = Field(min_length=1)  # text files, plain or .xz
+    valid: tuple[Path, ...] = ()  # text files for the validation loss
+    out: Path  # directory for tokenizer, tokens and models
+    models: dict[str, ModelConfig] = Field(min_length=1)  # name -> model
+    documents: Literal["line", "block", "file"] = "line"  # what is one text, see `read_texts`
+    vocab_size: int = Field(8192, ge=258)  # of the byte-pair tokenizer
+    prefix_space: bool = True  # begin every text with a blank
+    tokenizer: Path | None = None  # directory of a tokenizer to use instead of training one
+    context: int = Field(128, ge=2)  # tokens a row, and the longest input of the models
+    valid_rows: int = Field(500, ge=1)  # at most, for the validation loss
+    training: TrainingConfig = TrainingConfig()
+
+    @field_validator("train", "valid", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any: return (value,) if isinstance(value, str | Path) else value
+
+    def run_names(self) -> dict[str, tuple[str, int]]:  # directory name -> (model, seed)
+        "One run for each model and seed, in the order of the configuration."
+        return {name if len(m.seeds) == 1 else f"{name}-seed{seed}": (name, seed) for name, m in self.models.items() for seed in m.seeds}
+
+    def run_training(self, model: str) -> TrainingConfig:
+        "The training settings of a model. Raises `TaskspaceError` for a wrong one."
+        own = self.models[model].training
+        if "seed" in own: raise TaskspaceError(f"models.{model}.training.seed: the data order is common to all models; set training.seed, or seeds of the model")
+        return checked(TrainingConfig, {**self.training.model_dump(), **own}, f"models.{model}.training")
+
+
+def text_config(config: str | os.PathLike | Mapping[str, Any],  # YAML file or dictionary
+                ) -> TextConfig:  # its paths are absolute
+    "Read and validate a configuration. Raises `TaskspaceError` that names file and setting."
+    import yaml
+    if isinstance(config, Mapping):
+        data, where, base = dict(config), "configuration", Path.cwd()
+    else:
+        where, base = str(config), Path(config).resolve().parent
+        try:
+            data = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as e:
+            raise TaskspaceError(f"{where}: cannot be read ({getattr(e, 'strerror', None) or 'not UTF-8 text'}); check the path to the configuration") from None
+        except yaml.YAMLError as e:
+            raise TaskspaceError(f"{where}: not valid YAML ({' '.join(str(e).split())})") from None
+    made = checked(TextConfig, data, where)
+    for name in made.models: made.run_training(name)
+    def absolute(p: Path) -> Path: return (base / p.expanduser()).absolute()
+    return made.model_copy(update={"train": tuple(map(absolute, made.train)), "valid": tuple(map(absolute, made.valid)), "out": absolute(made.out),
+                                   "tokenizer": made.tokenizer and absolute(made.tokenizer)})
+
+# %% ../nbs/api/25_pretraining.ipynb #95e163a0
+def text_tokenizer(config: TextConfig, progress: bool | None = None) -> Any:  # a transformers fast tokenizer
+    "The tokenizer of a text pre-training: the one that is named, or one trained on the text and kept in `out/tokenizer`."
+    from transformers import AutoTokenizer
+    if config.tokenizer is not None:
+        try:
+            loaded = AutoTokenizer.from_pretrained(config.tokenizer)
+        except (OSError, ValueError):
+            raise TaskspaceError(f"tokenizer: {config.tokenizer} holds no tokenizer that transformers can load") from None
+        if loaded.eos_token_id is None: raise TaskspaceError(f"tokenizer: {config.tokenizer} has no end-of-text token; set its eos_token")
+        return loaded
+    home = config.out / "tokenizer"
+    key = hashlib.sha256(json.dumps([[_digest(p) for p in config.train], config.documents, config.vocab_size, config.prefix_space]).encode()).hexdigest()
+    note = home / "made_of"
+    if not (note.exists() and note.read_text() == key):
+        with progress_bar(None, "tokenizer", progress, unit=" texts") as bar:
+            trained = byte_tokenizer(_counted(read_texts(config.train, config.documents), bar), config.vocab_size, config.prefix_space)
+        if home.exists(): shutil.rmtree(home)
+        with written(home) as scratch:
+            trained.save_pretrained(scratch)
+            (scratch / "made_of").write_text(key)
+    return AutoTokenizer.from_pretrained(home)
+
+
+def _digest(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except OSError as e:
+        raise TaskspaceError(f"{path}: cannot be read ({e.strerror}); check the path to the text") from None
+
+
+def _counted(texts: Iterator[str], bar: Any) -> Iterator[str]:
+    for text in texts:
+        bar.update()
+        yield text
+
+# %% ../nbs/api/25_pretraining.ipynb #f6180406
+def pretrain_text(config: str | os.PathLike | Mapping[str, Any] | TextConfig,  # YAML file, dictionary, or what `text_config` made of it
+                  only: Sequence[str] | None = None,  # names of models or runs; None: all
+                  device: str | torch.device = "auto",  # "auto": a GPU where there is one
+                  progress: bool | None = None,  # show bars; None: in a terminal or a notebook
+                  ) -> pd.DataFrame:  # one row a run: run, directory, parameters, steps, tokens, loss, valid_loss
+    """Pre-train models on text files. What is done is not done again, and a run that was killed goes on.
+
+    Raises `TaskspaceError` for a wrong configuration, unreadable text, and an `out` that holds runs of another configuration."""
+    config = config if isinstance(config, TextConfig) else text_config(config)
+    runs = {run: place for run, place in config.run_names().items() if only is None or {run, place[0]} & set(only)}
+    if missing := set(only or ()) - {*config.models, *config.run_names()}:
+        raise TaskspaceError(f"no model {sorted(missing)[0]!r} in the configuration; there are: {', '.join(config.run_names())}")
+    place = pick_device(device)
+    with locked(config.out / "lock"):
+        tokenizer = text_tokenizer(config, progress)
+        rows: dict[str, np.ndarray | None] = {"valid": None}
+        for part, paths in (("train", config.train), ("valid", config.valid)):
+            if paths:
+                with progress_bar(None, f"tokens of {part}", progress, unit=" texts") as bar:
+                    tokens = token_file(paths, tokenizer, config.out / "data" / f"{part}.bin", config.documents, lambda texts: _counted(texts, bar))
+                rows[part] = stream_rows(tokens, config.context)
+    valid = rows["valid"] if rows["valid"] is None else rows["valid"][:config.valid_rows]
+    summary = []
+    for run, (name, seed) in runs.items():
+        chosen, settings = config.models[name], config.run_training(name)
+        model = new_model(chosen.architecture, tokenizer, config.context, seed, **(chosen.model_extra or {})).to(place)
+        log = pretrain(model, rows["train"], settings, config.out / run, tokenizer, valid, None, label=run, progress=progress)
+        summary.append({"run": run, "directory": str(config.out / run), "parameters": sum(p.numel() for p in model.parameters()),
+                        "steps": settings.steps, "tokens": int(log.tokens.sum()), "loss": log.loss.iloc[-1], "valid_loss": log.valid_loss.iloc[-1]})
+    return pd.DataFrame(summary)
