@@ -41,7 +41,12 @@ hooks:
 report: .venv/user
 	taskspace demo --out report
 
-lab: .venv/dev
+# JupyterLab brings a check of web addresses that slows every import of Altair by a second, so it comes only when wanted.
+.venv/lab: .venv/user
+	python -m pip install --quiet --constraint constraints.txt --editable '.[lab]'
+	@touch $@
+
+lab: .venv/lab
 	jupyter lab --notebook-dir=nbs --port=$(PORT)
 
 docs: .venv/dev
