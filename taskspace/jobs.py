@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from taskspace.scoring import Convention
 
 # %% auto #0
-__all__ = ['GRADIENT_BLOCKS', 'GRADIENT_MEMORY', 'Checkpoint', 'step_of', 'expand', 'directory_digests', 'digests',
+__all__ = ['GRADIENT_BLOCKS', 'GRADIENT_MEMORY', 'Checkpoint', 'step_of', 'expand', 'directory_digests', 'digests', 'check_model',
            'code_version', 'suite_to_json', 'suite_from_json', 'pack', 'unpack', 'Job', 'seed_of', 'reference_text',
            'Plan', 'to_bytes', 'from_bytes', 'spaces_to_frame', 'frame_to_spaces', 'compute', 'work']
 
@@ -140,7 +140,7 @@ def expand(spec: ModelSpec,
 
 
 def _expand_builtin(spec: ModelSpec, choice: Any, make: Callable[..., Checkpoint]) -> list[Checkpoint]:
-    from taskspace.models import builtin_steps
+    from taskspace.pretraining import builtin_steps
     scale, at, step = spec.name.removeprefix("builtin:").partition("@")
     steps = {str(s): s for s in builtin_steps(scale)}
     if at: return [make(f"builtin:{scale}@{n}", None, s) for n, s in _pick([step], steps, f"model builtin:{scale}")]
@@ -217,6 +217,21 @@ def digests(checkpoint: Checkpoint,
     return _hub_digests(checkpoint, gguf_file)
 
 
+def check_model(checkpoint: Checkpoint) -> None:
+    "Refuse, by its configuration alone, a directory that holds no causal LM; a study should not find that out job by job."
+    path = Path(checkpoint.name)
+    if checkpoint.loader or not path.is_dir(): return
+    from taskspace.architectures import saved_architecture
+    kwargs = json.loads(checkpoint.kwargs)
+    if "gguf_file" in kwargs:
+        if not (path / kwargs["gguf_file"]).is_file(): raise TaskspaceError(f"model {path}: has no file {kwargs['gguf_file']}")
+        return
+    if not (path / "config.json").is_file(): raise TaskspaceError(f"model {path}: no config.json there; it must be a directory that save_pretrained wrote")
+    if not saved_architecture(path):
+        from taskspace.models import _causal_config
+        _causal_config(str(path), kwargs)
+
+
 def _loaded_digests(lm: LM) -> tuple[str, str]:
     "Digests of a model that only exists in memory: its weights, and the state of its tokenizer."
     tok = lm.tokenizer
@@ -225,7 +240,7 @@ def _loaded_digests(lm: LM) -> tuple[str, str]:
     return lm.digest()[:32], hashlib.sha256(f"{type(tok).__qualname__} {lm.bos_id} {lm.eos_id} {lm.pad_id} {state}".encode()).hexdigest()[:32]
 
 # %% ../nbs/api/77_jobs.ipynb #7d6a601b
-_SCIENCE = ("tasks", "models", "scoring", "gradients", "ftgd", "geometry", "probing", "jobs")
+_SCIENCE = ("tasks", "architectures", "tokens", "models", "logprobs", "prefixtree", "scoring", "gradients", "ftgd", "geometry", "probing", "jobs")
 
 
 @functools.cache
@@ -312,6 +327,7 @@ class Plan:
         self.scored = self.suite.take(study.score_pairs) if study.score_pairs else self.suite
         self.splits = {s: self.suite.split(study.train_pairs, study.eval_pairs, s) for s in study.seeds} if {"gradient", "transfer"} & set(study.probes) else {}
         self.checkpoints = [c for m in study.models for c in expand(m, study.checkpoints)]
+        for first in {c.model: c for c in reversed(self.checkpoints)}.values(): check_model(first)
         self.digests = [digests(c, memory) for c in self.checkpoints]
         self.reference = reference_text(study.reference, study.reference_texts) if study.reference else None
         self._packed: dict[tuple, tuple[bytes, str]] = {}

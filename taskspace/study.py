@@ -153,7 +153,7 @@ class Study(BaseModel):
     select: tuple[str, ...] | None = None  # tasks by name, in this order; all where None
     models: tuple[ModelSpec, ...] = Field(min_length=1)  # names or mappings
     checkpoints: Any = "last"  # for models that do not choose their own
-    probes: tuple[Literal["score", "gradient", "transfer"], ...] = PROBES
+    probes: tuple[Literal["score", "gradient", "transfer"], ...] = PROBES  # what to measure
     controls: tuple[Literal["full", "random", "masked", "shuffled"], ...] = ()  # transfer runs beside the plain one
     control_checkpoints: Literal["all", "last"] = "all"  # whether controls run at every checkpoint or the last of each model
     ftgd: dict[str, Any] = Field(default_factory=dict, validate_default=True)  # settings of the probe, see `FTGD`

@@ -1,11 +1,12 @@
 """Studies, plans, keys, executors and what a run gives back, on a bigram model that takes milliseconds a job."""
+import importlib
 import itertools
 import json
 import os
-import random
-from collections import deque
+import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -173,6 +174,20 @@ def test_one_corrected_sentence_costs_the_jobs_that_saw_it(toy, tmp_path):
     after = {j.key for j in Plan(toy(seeds=1, controls=[])).jobs()}
     gone = {(j.kind, j.source) for j in before if j.key not in after}
     assert {("score", None), ("transfer", "dog")} <= gone
+
+
+def test_the_code_version_covers_every_module_that_makes_numbers():
+    jobs = importlib.import_module("taskspace.jobs")
+    folder = Path(jobs.__file__).parent
+    # What these compute never reaches a result file: sentences come in through the data digest, weights through the weights digest.
+    elsewhere = {"study", "pretraining", "training", "grammar", "lexicon", "spaces", "statistics", "uncertainty", "maps", "likeness", "display", "charts"}
+    seen, left = set(), ["models", "scoring", "probing", "geometry", "jobs"]
+    while left:
+        module = left.pop()
+        if module in seen or module in elsewhere: continue
+        seen.add(module)
+        left += re.findall(r"^from (?:taskspace)?\.(\w+) import", (folder / f"{module}.py").read_text(), re.M)
+    assert seen <= set(jobs._SCIENCE), f"modules that are not in _SCIENCE: {seen - set(jobs._SCIENCE)}"
 
 
 def test_more_checkpoints_compute_only_those(toy, tmp_path):
