@@ -1,0 +1,296 @@
+"""Every mistake that we could think of, as one table: one line on standard error, exit status 2, no traceback, nothing half written."""
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import toylm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taskspace.cli import main
+from taskspace.results import open_run
+from taskspace.runs import Study, run_study
+from taskspace.store import Store
+from taskspace.tasks import TaskspaceError, load_suite
+
+STUDY = "suite: toy.parquet\nmodels: [{name: model.json, loader: 'toylm:load', label: toy}]\ntrain_pairs: 4\neval_pairs: 3\nprobes: [score, transfer]\nftgd: {steps: 1}\n"
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    "A folder with sound and unsound suites, models, studies and a finished run; every case gets a copy."
+    here = tmp_path_factory.mktemp("material")
+    back = os.getcwd()
+    os.chdir(here)
+    suite = toylm.suite()
+    suite.to_frame().to_parquet("toy.parquet")
+    suite.select(["cat"]).to_frame().to_csv("one_task.csv", index=False)
+    suite.take(2).to_frame().to_csv("few_pairs.csv", index=False)
+    toylm.write("model.json")
+    row = {"task": "t", "good": "the cat sees .", "bad": "the cat see ."}
+    write = lambda name, text: (Path(name).parent.mkdir(parents=True, exist_ok=True), Path(name).write_text(text) if isinstance(text, str) else Path(name).write_bytes(text))
+    write("no_good.jsonl", json.dumps(row) + "\n" + json.dumps({"task": "t", "bad": "x"}) + "\n")
+    write("not_json.jsonl", json.dumps(row) + "\n{oops\n")
+    write("list.jsonl", "[1, 2]\n")
+    write("number.jsonl", json.dumps({**row, "good": 3}) + "\n")
+    write("blank.jsonl", json.dumps({**row, "bad": "  "}) + "\n")
+    write("empty.jsonl", "")
+    write("no_column.csv", "task,good\nt,a b\n")
+    write("ragged.csv", "task,good,bad\nt,a,b,c\n")
+    write("latin.csv", "task,good,bad\nt,caf\xe9,b\n".encode("latin-1"))
+    write("labels.csv", "task,phenomenon,good,bad\nt,x,a,b\nt,y,a,b\n")
+    write("broken.parquet", b"PAR1 nothing")
+    write("suite.xlsx", "x")
+    write("blimp_empty/readme.txt", "x")
+    write("blimp_hollow/a.jsonl", "\n")
+    write("blimp_wrong/a.jsonl", json.dumps({"UID": "a", "sentence_good": "x y"}) + "\n")
+    write("zorro_odd/agreement-a.txt", "one .\ntwo .\nthree .\n")
+    write("no_weights/config.json", json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}))
+    write("bert/config.json", json.dumps({"model_type": "bert", "architectures": ["BertForMaskedLM"]}))
+    write("bert/model.safetensors", "x")
+    write("t5/config.json", json.dumps({"model_type": "t5", "is_encoder_decoder": True, "architectures": ["T5ForConditionalGeneration"]}))
+    write("t5/model.safetensors", "x")
+    write("classifier/config.json", json.dumps({"model_type": "gpt2", "architectures": ["GPT2ForSequenceClassification"]}))
+    write("classifier/model.safetensors", "x")
+    write("not_config/config.json", "{oops")
+    write("not_config/model.safetensors", "x")
+    write("strange/config.json", json.dumps({"model_type": "no_such_thing"}))
+    write("strange/model.safetensors", "x")
+    write("other_folder/thesis.tex", "x")
+    write("a_file", "x")
+    write("latin.yaml", "name: caf\xe9\n".encode("latin-1"))
+    write("s.yaml", STUDY)
+    write("damaged.json", "{")
+    run_study(Study(suite="toy.parquet", models=[{"name": "model.json", "loader": "toylm:load", "label": "toy"}], train_pairs=4, eval_pairs=3, probes=["score", "transfer"], ftgd={"steps": 1}),
+              "run", workers=0, progress=False)
+    shutil.copytree("run", "no_plan")
+    for p in Path("no_plan").glob("plan.*"): p.unlink()
+    os.chdir(back)
+    return here
+
+
+def study(**changes):
+    "The sound study as YAML with one field changed; None takes the field away."
+    import yaml
+    data = yaml.safe_load(STUDY)
+    for k, v in changes.items(): data[k] = v
+    return yaml.safe_dump({k: v for k, v in data.items() if v != "gone"})
+
+
+def model(**changes):
+    return study(models=[{"name": "model.json", "loader": "toylm:load", "label": "toy", **changes}])
+
+
+score = lambda *args: ("score", "--model", "builtin:nano", *args)
+run = ("run", "study.yaml", "--out", "out", "--workers", "0", "--quiet")
+
+# (command line, study file or None, what the message must say)
+CASES = {
+    # the command line
+    "unknown command": (("scroe",), None, ["No such command 'scroe'", "score"]),
+    "unknown option": (("score", "--modle", "x"), None, ["No such option: --modle", "taskspace score --help"]),
+    "no model": (("score",), None, ["--model"]),
+    "no study": (("run",), None, ["study"]),
+    "no out": (("run", "s.yaml"), None, ["--out"]),
+    "pairs is not a number": (score("--pairs", "many"), None, ["--pairs"]),
+    "pairs is zero": (score("--pairs", "0"), None, ["--pairs"]),
+    "workers below zero": (("run", "s.yaml", "--out", "out", "--workers", "-1"), None, ["--workers"]),
+    "unknown executor": (("run", "s.yaml", "--out", "out", "--executor", "slurm"), None, ["--executor slurm", "local, dask"]),
+    "dask without a scheduler": (("run", "s.yaml", "--out", "out", "--executor", "dask"), None, ["--scheduler ADDRESS"]),
+    "a scheduler without dask": (("run", "s.yaml", "--out", "out", "--scheduler", "tcp://x:1"), None, ["--executor dask"]),
+    "unknown convention": (score("--convention", "blim"), None, ["blim", "blimp, lm-eval, minicons"]),
+    "unknown prefix": (score("--prefix", "bos"), None, ["--prefix bos", "auto, none or a token id"]),
+    "output of unknown kind": (score("-o", "scores.xlsx"), None, ["scores.xlsx", ".parquet, .csv, .tsv"]),
+    "output in no folder": (score("-o", "nowhere/scores.csv"), None, ["nowhere", "does not exist"]),
+    "output is a folder": (score("-o", "other_folder.csv"), None, ["other_folder.csv"]),
+    # study files
+    "no such study file": (("run", "nowhere.yaml", "--out", "out"), None, ["nowhere.yaml: no such file"]),
+    "study is a folder": (("run", "other_folder", "--out", "out"), None, ["other_folder", "cannot be read"]),
+    "study is not UTF-8": (("run", "latin.yaml", "--out", "out"), None, ["latin.yaml", "UTF-8"]),
+    "study is empty": (run, "", ["study.yaml", "holds nothing"]),
+    "study is a list": (run, "- a\n- b\n", ["holds a list"]),
+    "study is not YAML": (run, "models: [a\nsuite: b\n", ["study.yaml, line 2", "not valid YAML"]),
+    "a field twice": (run, "models: [a]\nmodels: [b]\n", ["study.yaml, line 2", "models: given twice"]),
+    "an impossible date": (run, "name: 2001-99-99\nmodels: [a]\n", ["study.yaml", "not valid YAML"]),
+    "a Python object": (run, "name: !!python/object/apply:os.system [ls]\n", ["study.yaml, line 1", "not valid YAML"]),
+    "misspelt field": (run, study(eval_pair=3), ["eval_pair", "did you mean 'eval_pairs'?"]),
+    "no models": (run, study(models="gone"), ["models", "required"]),
+    "models empty": (run, study(models=[]), ["models"]),
+    "models a number": (run, study(models=3), ["models", "list of names or mappings"]),
+    "two models of one name": (run, study(models=["model.json", "model.json"]), ["models", "'model.json'", "label"]),
+    "misspelt field of a model": (run, model(chekpoints="all"), ["models.0.chekpoints", "did you mean 'checkpoints'?"]),
+    "train_pairs as text": (run, study(train_pairs="many"), ["train_pairs", "'many'"]),
+    "eval_pairs zero": (run, study(eval_pairs=0), ["eval_pairs", "greater than or equal to 1"]),
+    "seeds negative": (run, study(seeds=[-1]), ["seeds", "2147483647"]),
+    "seeds none": (run, study(seeds=[]), ["seeds", "at least one"]),
+    "too many seeds": (run, study(seeds=10**9), ["seeds", "1 .. 1000"]),
+    "unknown probe": (run, study(probes=["score", "transfre"]), ["probes.1", "transfre"]),
+    "probes empty": (run, study(probes=[]), ["probes", "empty"]),
+    "unknown control": (run, study(controls=["none"]), ["controls.0"]),
+    "controls without transfer": (run, study(controls=["full"], probes=["score"]), ["controls", "transfer"]),
+    "unknown setting": (run, study(ftgd={"step": 3}), ["ftgd", "did you mean 'steps'?"]),
+    "setting of another type": (run, study(ftgd={"lr": "fast"}), ["ftgd", "lr"]),
+    "setting out of range": (run, study(ftgd={"keep": 2}), ["ftgd", "keep"]),
+    "setting with a seed": (run, study(ftgd={"seed": 1}), ["ftgd", "seeds"]),
+    "unknown checkpoints": (run, study(checkpoints="first"), ["checkpoints", "log-spaced N", "'first'"]),
+    "checkpoints twice": (run, study(checkpoints=[1, 1]), ["checkpoints", "twice"]),
+    "study with an unknown convention": (run, study(convention="blim"), ["convention", "blimp, lm-eval, minicons"]),
+    "reference text missing": (run, study(reference="nowhere.txt"), ["nowhere.txt", "reference text"]),
+    # suites
+    "unknown suite": (run, study(suite="glue"), ["glue", "builtin, blimp"]),
+    "suite file missing": (run, study(suite="nowhere.jsonl"), ["nowhere.jsonl: no such file"]),
+    "suite of unknown ending": (run, study(suite="suite.xlsx"), ["suite.xlsx", "FILE.jsonl"]),
+    "row without good": (run, study(suite="no_good.jsonl"), ["no_good.jsonl, line 2", "'good' is missing"]),
+    "row that is not JSON": (run, study(suite="not_json.jsonl"), ["not_json.jsonl, line 2", "not valid JSON"]),
+    "row that is a list": (run, study(suite="list.jsonl"), ["list.jsonl, line 1", "list"]),
+    "sentence that is a number": (run, study(suite="number.jsonl"), ["number.jsonl, line 1", "'good'"]),
+    "sentence that is blank": (run, study(suite="blank.jsonl"), ["blank.jsonl, line 1", "'bad'"]),
+    "suite without rows": (run, study(suite="empty.jsonl"), ["empty.jsonl", "no rows"]),
+    "table without a column": (run, study(suite="no_column.csv"), ["no_column.csv, line 2", "'bad' is missing"]),
+    "ragged table": (run, study(suite="ragged.csv"), ["ragged.csv, line 2", "more cells"]),
+    "table that is not UTF-8": (run, study(suite="latin.csv"), ["latin.csv", "UTF-8"]),
+    "two phenomena for one task": (run, study(suite="labels.csv"), ["labels.csv, line 3", "phenomenon"]),
+    "broken Parquet": (run, study(suite="broken.parquet"), ["broken.parquet", "Parquet"]),
+    "BLiMP directory missing": (run, study(suite="blimp:nowhere"), ["nowhere: no such directory"]),
+    "BLiMP directory without tasks": (run, study(suite="blimp:blimp_empty"), ["blimp_empty", "no .jsonl files"]),
+    "empty task": (run, study(suite="blimp:blimp_hollow"), ["a.jsonl", "no pairs"]),
+    "BLiMP row without a sentence": (run, study(suite="blimp:blimp_wrong"), ["a.jsonl, line 1", "sentence_bad"]),
+    "Zorro with an odd line": (run, study(suite="zorro:zorro_odd"), ["agreement-a.txt, line 3", "odd number"]),
+    "one task only": (run, study(suite="one_task.csv"), ["one_task.csv", "one task only"]),
+    "too few pairs": (run, study(suite="few_pairs.csv"), ["'cat' has 2 pairs", "need 7"]),
+    "unknown task": (run, study(select=["cat", "dgo"]), ["'dgo'", "cat, dog, king"]),
+    # models
+    "model directory missing": (run, study(models=["./nowhere"]), ["./nowhere", "no such directory"]),
+    "model without weights": (run, study(models=["no_weights"]), ["no_weights", "no weights"]),
+    "model without configuration": (run, study(models=["other_folder"]), ["other_folder", "config.json"]),
+    "masked LM": (run, study(models=["bert"]), ["bert", "masked LM"]),
+    "encoder-decoder": (run, study(models=["t5"]), ["t5", "encoder-decoder"]),
+    "classifier": (run, study(models=["classifier"]), ["classifier", "head of a causal LM"]),
+    "configuration that is not JSON": (run, study(models=["not_config"]), ["not_config", "configuration"]),
+    "unknown kind of model": (run, study(models=["strange"]), ["strange", "configuration"]),
+    "unknown scale": (run, study(models=["builtin:huge"]), ["huge", "nano, micro, mini"]),
+    "unknown step": (run, study(models=["builtin:nano@7"]), ["builtin:nano", "no checkpoint '7'", "there are: 0, 1"]),
+    "unknown checkpoint": (run, study(models=[{"name": "builtin:nano", "checkpoints": [7]}]), ["builtin:nano", "no checkpoint 7"]),
+    "no checkpoints in a directory": (run, study(models=[{"name": "bert", "checkpoints": "all"}]), ["bert", "no checkpoints are saved there"]),
+    "unknown loader": (run, model(loader="toylm:laod"), ["toylm:laod", "cannot be imported"]),
+    "loader of another form": (run, model(loader="toylm.load"), ["models.0.loader", "module:function"]),
+    "score with a missing model": (("score", "--model", "./nowhere", "--suite", "toy.parquet"), None, ["./nowhere", "no such directory"]),
+    "score with a masked LM": (("score", "--model", "bert", "--suite", "toy.parquet"), None, ["bert", "masked LM"]),
+    "score with an unknown scale": (("score", "--model", "builtin:huge", "--suite", "toy.parquet"), None, ["huge", "nano, micro, mini"]),
+    "score with a missing suite": (score("--suite", "nowhere.csv"), None, ["nowhere.csv: no such file"]),
+    "score with too few pairs": (score("--suite", "few_pairs.csv", "--pairs", "9"), None, ["'cat' has 2 pairs; 9 were asked for"]),
+    # stores
+    "status of nothing": (("status", "nowhere"), None, ["nowhere: no such directory", "taskspace run"]),
+    "status of another folder": (("status", "other_folder"), None, ["other_folder: holds no run"]),
+    "status of a file": (("status", "a_file"), None, ["a_file"]),
+    "status without a plan": (("status", "no_plan"), None, ["the plan is missing or damaged", "start the same taskspace run again"]),
+    "report of nothing": (("report", "nowhere"), None, ["nowhere: no such directory"]),
+    "out is another folder": (("run", "s.yaml", "--out", "other_folder"), None, ["other_folder", "holds something other than a run"]),
+    "out is a file": (("run", "s.yaml", "--out", "a_file"), None, ["a_file: a file"]),
+    # pre-training
+    "no such configuration": (("pretrain", "nowhere.yaml", "--out", "m"), None, ["nowhere.yaml: no such file"]),
+    "misspelt configuration": (("pretrain", "study.yaml", "--out", "m"), "architectrue: lstm\n", ["architectrue", "did you mean 'architecture'?"]),
+    "unknown architecture": (("pretrain", "study.yaml", "--out", "m"), "architecture: rnn\nsentences: 50\n", ["'rnn'", "lstm"]),
+    "unknown training setting": (("pretrain", "study.yaml", "--out", "m"), "training: {step: 5}\n", ["training.step"]),
+    "text missing": (("pretrain", "study.yaml", "--out", "m"), "text: nowhere.txt\ntokenizer: bytes\n", ["nowhere.txt"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input(case, material, tmp_path, monkeypatch, capsys):
+    args, text, parts = CASES[case]
+    here = tmp_path / "here"
+    shutil.copytree(material, here)
+    (here / "other_folder.csv").mkdir()
+    if text is not None: (here / "study.yaml").write_text(text)
+    monkeypatch.chdir(here)
+    before = sorted(map(str, here.rglob("*")))
+    with pytest.raises(SystemExit) as e: main(args)
+    out, err = capsys.readouterr()
+    assert e.value.code == 2
+    lines = err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("taskspace: ") and out == ""
+    for part in parts: assert part in lines[0]
+    assert sorted(map(str, here.rglob("*"))) == before  # nothing half written
+
+
+def test_the_table_is_long_enough():
+    assert len(CASES) >= 40
+
+
+# -- notebooks ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("given, says", [({"modl": "builtin:nano"}, "did you mean 'model'"), ({"model": 3}, "model must be"), ({"zzz": 1}, "no parameter 'zzz'")])
+def test_unknown_notebook_parameters_are_refused(given, says):
+    report = pytest.importorskip("taskspace.report")
+    with pytest.raises(TaskspaceError, match=says): report.check_parameters("scale", given)
+
+
+# -- a sentence that is too long is named ------------------------------------------------------------------------------------
+def test_a_sentence_longer_than_the_context_is_named(tmp_path, capsys, monkeypatch):
+    torch = pytest.importorskip("torch")
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from taskspace.tokens import word_tokenizer
+    torch.manual_seed(0)
+    tokenizer = word_tokenizer(["the", "cat", "sees", "see"])
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_positions=8, n_embd=8, n_layer=1, n_head=1)).save_pretrained(tmp_path / "tiny")
+    tokenizer.save_pretrained(tmp_path / "tiny")
+    long = "the cat " * 6 + "sees"
+    pd.DataFrame({"task": ["a", "b"], "good": ["the cat sees", long], "bad": ["the cat see", long[:-1]]}).to_csv(tmp_path / "long.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as e: main(["score", "--model", "tiny", "--suite", "long.csv", "-o", "scores.csv"])
+    err = capsys.readouterr().err
+    assert e.value.code == 2 and len(err.strip().splitlines()) == 1 and "the cat the cat" in err and not (tmp_path / "scores.csv").exists()
+
+
+# -- fuzzing --------------------------------------------------------------------------------------------------------------------
+cells = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.lists(st.integers(), max_size=2)
+rows = st.dictionaries(st.sampled_from(["task", "good", "bad", "phenomenon", "field", "pair"]) | st.text(max_size=4), cells, max_size=7)
+
+
+def loads_or_complains(path):
+    try:
+        suite = load_suite(path)
+    except TaskspaceError as e:
+        assert "\n" not in str(e) and str(path) in str(e)
+    else:
+        assert suite.n_pairs and all(p.good.strip() and p.bad.strip() for t in suite for p in t)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(rows, max_size=5), st.data())
+def test_fuzzed_jsonl_suites(tmp_path_factory, content, data):
+    path = tmp_path_factory.getbasetemp() / "fuzz.jsonl"
+    path.write_text("\n".join(json.dumps(r) for r in content), encoding="utf-8")
+    loads_or_complains(path)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=120) | st.text(max_size=80).map(lambda s: s.encode("utf-8", "surrogatepass")) |
+       st.text(alphabet='task,good,bad\n"\'\t;1 {}[]:', max_size=120).map(lambda s: ("task,good,bad\n" + s).encode()), st.sampled_from(["jsonl", "csv", "tsv", "parquet"]))
+def test_fuzzed_bytes_as_suites(tmp_path_factory, content, ending):
+    path = tmp_path_factory.getbasetemp() / f"fuzz.{ending}"
+    path.write_bytes(content)
+    loads_or_complains(path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=60))
+def test_fuzzed_blimp_and_zorro_files(tmp_path_factory, content):
+    for kind, ending in (("blimp", "jsonl"), ("zorro", "txt")):
+        folder = tmp_path_factory.getbasetemp() / f"fuzz_{kind}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"a-b.{ending}").write_bytes(content)
+        try: load_suite(f"{kind}:{folder}")
+        except TaskspaceError as e: assert "\n" not in str(e) and str(folder) in str(e)
+
+
+def test_stored_runs_survive_any_bytes_in_their_files(material, tmp_path):
+    shutil.copytree(material / "run", tmp_path / "run")
+    for path in Store(tmp_path / "run").files().values(): path.write_bytes(os.urandom(64))
+    found = open_run(tmp_path / "run")
+    assert found.scores().empty and found.status().done == found.status().total
+    with pytest.raises(TaskspaceError, match="no transfer result"): found.space()
