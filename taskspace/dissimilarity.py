@@ -22,7 +22,7 @@ from .tasks import TaskspaceError
 # %% auto #0
 __all__ = ['POSITIONS', 'EXACT_LIMIT', 'ExactCKA', 'MinibatchCKA', 'cka', 'procrustes', 'mean_matching', 'find_blocks',
            'layer_numbers', 'capture', 'replacing', 'Encoded', 'encode_text', 'pad', 'text_batches', 'stream_states',
-           'hidden_states', 'cka_matrix', 'paired_states', 'model_distance', 'cka_models']
+           'hidden_states', 'cka_matrix', 'paired_states', 'cka_states', 'model_distance', 'cka_models']
 
 # %% ../nbs/api/70_dissimilarity.ipynb #677865bf
 def _matrix(X: Any, name: str = "X") -> torch.Tensor:
@@ -454,6 +454,20 @@ def paired_states(lms: Sequence[LM],
     for batch in text_batches(texts, longest, token_budget):
         part = [texts[i] for i in batch]
         yield tuple(next(stream_states(lm, part, l, positions, b, 10**9)) for lm, l, b in zip(lms, layers, blocks))
+
+# %% ../nbs/api/70_dissimilarity.ipynb #7e18494a
+def cka_states(X: Mapping[int, torch.Tensor],  # layer -> (rows, width), from `hidden_states`
+               Y: Mapping[int, torch.Tensor],  # the same rows in another model
+               unbiased: bool = True,
+               ) -> pd.DataFrame:  # index: layers of X; columns: layers of Y
+    "CKA of every layer with every layer, from gathered states. Raises `TaskspaceError` where rows do not match or are too few."
+    xs, ys = [[_matrix(v, n).double() for v in S.values()] for n, S in (("X", X), ("Y", Y))]
+    n, m = len(xs[0]), len(ys[0])
+    if n != m: raise TaskspaceError(f"X has {n} rows and Y {m}: row i of both must be the same token or text")
+    wide = math.sqrt(sum(x.shape[1] for x in xs) * sum(y.shape[1] for y in ys))
+    sums: ExactCKA | MinibatchCKA = MinibatchCKA(n, unbiased) if 4 <= n <= wide else ExactCKA(unbiased)
+    sums.update(xs, ys)
+    return pd.DataFrame(sums.value(), index=list(X), columns=list(Y))
 
 # %% ../nbs/api/70_dissimilarity.ipynb #25f4bf36
 def model_distance(table: pd.DataFrame,  # square, from `cka_matrix` of two models with the same layers

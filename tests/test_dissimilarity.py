@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from taskspace.architectures import CNNConfig, LSTMConfig, TransformerConfig, build
-from taskspace.dissimilarity import (ExactCKA, MinibatchCKA, cka, cka_matrix, cka_models, find_blocks, hidden_states,
+from taskspace.dissimilarity import (ExactCKA, MinibatchCKA, cka, cka_matrix, cka_models, cka_states, find_blocks, hidden_states,
                                      mean_matching, model_distance, procrustes, stream_states)
 from taskspace.models import LM
 from taskspace.stitching import StitchMap, fit_map, scrambled, stitch, stitch_controls, text_losses
@@ -276,6 +276,10 @@ def test_cka_matrix_equals_the_loop(pair):
         table = cka_matrix(a, b, texts, **options)
         assert np.abs(table.values - loop).max() < 1e-4, options  # worst seen 2e-6
     assert list(table.index) == [0, 1, 2, 3] and list(table.columns) == [0, 1, 2] and table.attrs["rows"] == len(X[0])
+    assert np.abs(cka_states(X, Y).values - loop).max() < 1e-6
+    assert np.abs(cka_states(*({l: v[:20] for l, v in S.items()} for S in (X, Y))).values
+                  - [[cka(X[i][:20], Y[j][:20]) for j in Y] for i in X]).max() < 1e-8  # fewer rows than features
+    with pytest.raises(TaskspaceError, match="row i of both"): cka_states(X, {l: v[1:] for l, v in Y.items()})
     close = cka_matrix(a, b, texts, estimator="minibatch", batch=64)
     assert 1e-6 < np.abs(close.values - loop).max() < 0.1
     biased = cka_matrix(a, b, texts, unbiased=False)
