@@ -42,7 +42,7 @@ def resample_means(values: np.ndarray,  # shape (sources, pairs) or (seeds, sour
         mine = values[:, :, target == j]
         m = mine.shape[2]
         weights = rng.multinomial(m, np.full(m, 1 / m), size=draws) / m
-        out[:, :, j] = np.einsum("ksm,dm,dsk->ds", mine, weights, chosen, optimize=True)
+        out[:, :, j] = ((mine @ weights.T) * chosen.transpose(2, 1, 0)).sum(0).T
     return out
 
 
