@@ -21,7 +21,7 @@ from .tasks import TaskspaceError
 # %% auto #0
 __all__ = ['GROUP_COLOURS', 'DIVERGING', 'SEQUENTIAL', 'FONT', 'INK', 'config', 'save', 'headline', 'heatmap', 'task_map',
            'clustermap', 'network', 'small_multiples', 'curves', 'training_curves', 'scale_curves', 'stability_chart',
-           'frontier', 'layers', 'before_after']
+           'forest', 'frontier', 'layers', 'before_after']
 
 # %% ../nbs/api/85_charts.ipynb #f6c0ec03
 GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A800", "#7F7F7F",
@@ -47,7 +47,7 @@ def config(theme: str = "light",  # "light" or "dark"
                       "offset": 10, "subtitlePadding": 4},
             "axis": {**text, "domainColor": ink["line"], "tickColor": ink["line"], "gridColor": ink["line"], "gridOpacity": 0.5, "labelFontSize": 11,
                      "titleFontSize": 11, "titleFontWeight": 500, "labelLimit": 260},
-            "legend": {**text, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": 500, "labelLimit": 220, "symbolSize": 90},
+            "legend": {**text, "symbolOpacity": 1, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": 500, "labelLimit": 220, "symbolSize": 90},
             "header": {**text, "labelFontSize": 11, "titleFontSize": 11},
             "view": {"stroke": None}, "range": {"category": list(GROUP_COLOURS), "diverging": DIVERGING[theme], "heatmap": SEQUENTIAL[theme], "ramp": SEQUENTIAL[theme]},
             "line": {"strokeWidth": 2}, "rule": {"color": ink["soft"]}, "text": {"color": ink["text"], "font": FONT, "fontSize": 11},
@@ -433,15 +433,17 @@ def curves(frame: pd.DataFrame,  # long table
            width: int = 420, height: int = 240,  # pixels
            title: str | None = None, x_title: str | None = None, y_title: str | None = None,
            facet: str | None = None,  # column that makes small multiples
+           dash: str | None = None,  # column that tells solid lines from dashed ones
            ) -> alt.TopLevelMixin:
     "Lines with intervals. Raises `TaskspaceError` for a column that the table lacks."
-    for column in (x, y, colour, low, high, facet):
+    for column in (x, y, colour, low, high, facet, dash):
         if column is not None and column not in frame:
             raise TaskspaceError(f"curves: the table has no column {column!r}; it has {', '.join(map(str, frame.columns))}")
     lowest = float(pd.to_numeric(frame[x]).min()) if log else 1.0
     kind: dict[str, Any] = {} if not log else {"type": "log"} if lowest > 0 else {"type": "symlog"}
     ticks = sorted(set(pd.to_numeric(frame[x]).tolist()))
-    axis = alt.Axis(values=ticks[:: max(1, -(-len(ticks) // 10))], format="~s", labelOverlap=True) if log else alt.Axis()
+    # A label of its own for each tick: Vega would give all the prefix of the largest, and 1 step would read "0k".
+    axis = alt.Axis(values=ticks[:: max(1, -(-len(ticks) // 12))], labelExpr="format(datum.value, '~s')", labelOverlap=True) if log else alt.Axis()
     base = alt.Chart(frame).encode(x=alt.X(f"{x}:Q", title=x_title or _readable(x), scale=alt.Scale(**kind, nice=False, padding=8), axis=axis))
     shade: dict[str, Any] = {}
     if colour is not None:
@@ -452,7 +454,8 @@ def curves(frame: pd.DataFrame,  # long table
     height_ = alt.Y(f"{y}:Q", title=y_title or _readable(y), scale=alt.Scale(zero=False))
     parts: list[Any] = []
     if low and high: parts.append(base.mark_area(opacity=0.2, line=False).encode(y=alt.Y(f"{low}:Q", title=y_title or _readable(y), scale=alt.Scale(zero=False)), y2=f"{high}:Q", **shade))
-    parts += [base.mark_line().encode(y=height_, **shade), base.mark_point(opacity=1).encode(y=height_, tooltip=seen, **shade)]
+    stroke = {"strokeDash": alt.StrokeDash(f"{dash}:N", sort=None, title=None)} if dash else {}
+    parts += [base.mark_line().encode(y=height_, **shade, **stroke), base.mark_point(opacity=1).encode(y=height_, tooltip=seen, **shade)]
     if reference is not None:
         parts.insert(0, alt.Chart(frame).mark_rule(strokeDash=[4, 4]).encode(y=alt.datum(reference)))
     chart = alt.layer(*parts, data=frame).properties(width=width, height=height)
@@ -484,12 +487,37 @@ def stability_chart(frame: pd.DataFrame,  # from `taskspace.uncertainty.stabilit
                     ) -> alt.TopLevelMixin:
     "Agreement of each checkpoint's space with the one before and the last, beside the noise ceiling."
     parts = []
-    for name, label in (("previous", "with the checkpoint before"), ("last", "with the last checkpoint")):
-        parts.append(pd.DataFrame({"step": frame["step"], "value": frame[name], "low": frame[f"{name}_low"], "high": frame[f"{name}_high"], "series": label}))
-        parts.append(pd.DataFrame({"step": frame["step"], "value": frame[f"{name}_ceiling"], "low": np.nan, "high": np.nan, "series": "ceiling " + label}))
+    for name, label in (("previous", "checkpoint before"), ("last", "last checkpoint")):
+        parts.append(pd.DataFrame({"step": frame["step"], "value": frame[name], "low": frame[f"{name}_low"], "high": frame[f"{name}_high"], "agreement with": label, "line": "measured"}))
+        parts.append(pd.DataFrame({"step": frame["step"], "value": frame[f"{name}_ceiling"], "agreement with": label, "line": "noise ceiling"}))
     long = pd.concat(parts).dropna(subset=["value"])
     if long["low"].isna().all(): long = long.drop(columns=["low", "high"])
-    return training_curves(long, **{"y_title": "correlation of spaces", "colour": "series", **options})
+    return training_curves(long, **{"y_title": "correlation of spaces", "colour": "agreement with", "dash": "line", **options})
+
+# %% ../nbs/api/85_charts.ipynb #3fbcaf35
+def forest(tests: Mapping[str, Any],  # name -> `taskspace.statistics.Test`
+           x_title: str | None = None,  # the name of the first test by default
+           reference: float | None = None,  # no effect: 0.5 for an AUC, 0 for a correlation; guessed from the tests
+           width: int = 380,  # pixels
+           title: str | None = None,
+           ) -> alt.TopLevelMixin:
+    "Statistics with their intervals and p-values, one line a test. Raises `TaskspaceError` when there are none."
+    if not tests:
+        raise TaskspaceError("forest: no tests")
+    first = next(iter(tests.values()))
+    if reference is None: reference = 0.5 if first.name.startswith("AUC") else 0.0
+    rows = pd.DataFrame([{"test": k, "measured": t.statistic, "low": t.low, "high": t.high, "corrected": t.details.get("corrected", np.nan), "p": t.p,
+                          "label": f"p = {t.p:.3f}", "interval": t.details.get("interval", "none")} for k, t in tests.items()])
+    seen = ["test:N", alt.Tooltip("measured:Q", format=".3f"), alt.Tooltip("corrected:Q", format=".3f", title="without noise"), alt.Tooltip("low:Q", format=".3f"),
+            alt.Tooltip("high:Q", format=".3f"), alt.Tooltip("p:Q", format=".3f"), alt.Tooltip("interval:N")]
+    y = alt.Y("test:N", sort=None, title=None, axis=alt.Axis(ticks=False, domain=False, labelLimit=260))
+    base, scale, name = alt.Chart(rows).encode(y=y), alt.Scale(zero=False, padding=12), x_title or first.name
+    bars = base.mark_rule(strokeWidth=3, opacity=0.5, color=GROUP_COLOURS[0]).encode(x=alt.X("low:Q", title=name, scale=scale), x2="high:Q")
+    rings = base.mark_point(filled=False, size=60, strokeWidth=1.5, color=GROUP_COLOURS[0], opacity=1).encode(x=alt.X("measured:Q", title=name, scale=scale), tooltip=seen)
+    dots = base.mark_point(filled=True, size=60, color=GROUP_COLOURS[0], opacity=1).encode(x=alt.X("corrected:Q", title=name, scale=scale), tooltip=seen)
+    zero = alt.Chart(rows.head(1)).mark_rule(strokeDash=[4, 4]).encode(x=alt.datum(reference))
+    texts = base.mark_text(align="left", fontSize=10).encode(x=alt.value(width + 8), text="label:N")
+    return alt.layer(zero, bars, rings, dots, texts).properties(width=width, height=alt.Step(26), **_titled(title))
 
 # %% ../nbs/api/85_charts.ipynb #7f493026
 def frontier(curves_: pd.DataFrame,  # columns task, method, gain, harm, one row a tuning step
