@@ -69,7 +69,10 @@ def trainable(lm: LM,
 def _no_quantised_weights(lm: LM, named: dict[str, nn.Parameter]) -> None:
     fault = next((f"{n} ({p.dtype})".replace("torch.", "") for n, p in named.items() if not p.is_floating_point()), None)
     if fault is None and getattr(lm.model, "is_quantized", False):
-        fault = "its configuration says so"
+        # Hugging Face also says so of GGUF files, whose weights it has turned into ordinary ones.
+        method = getattr(getattr(getattr(lm.model, "config", None), "quantization_config", None), "quant_method", "unknown method")
+        method = str(getattr(method, "value", method))
+        fault = None if method == "gguf" else f"its configuration says {method}"
     if fault is None:
         fault = next((f"module {n} ({type(m).__name__})" for n, m in lm.model.named_modules()
                       if ".quantized" in type(m).__module__ or hasattr(m, "qweight")), None)

@@ -36,10 +36,11 @@ def transfer_row(lm: LM,
                  leading_space: bool = False,  # a space before the sentence
                  encoded: Sequence[EncodedPair] | None = None,  # the evaluation pairs, where they are already encoded
                  ) -> pd.DataFrame:  # columns task, pair, before, after (margins in nats); `.attrs["log"]` is the tuning log as a list of rows
-    "Tune on one task and measure all. The model is left as it was."
+    "Tune on one task and measure all. The model is left as it was; the log follows the source's own held-out pairs every `ftgd.every` steps."
     if seed is not None: ftgd = replace(ftgd, seed=seed)
     if encoded is None: encoded = encode_pairs(lm, [p for t in evaluation for p in t], prefix=prefix, leading_space=leading_space)
-    tuned = tune(lm, source_train, ftgd, reference=reference, prefix=prefix, leading_space=leading_space)
+    own = evaluation[source_train.name] if source_train.name in evaluation else None  # for the log
+    tuned = tune(lm, source_train, ftgd, own, reference, prefix, leading_space)
     with undisturbed(lm, []):
         if before is None: before = margins(lm, encoded)
         with tuned.applied(lm): after = margins(lm, encoded)
