@@ -305,8 +305,9 @@ def _configuration(title: str, scales: Mapping[str, str], others: Iterable[str])
 
 
 def _data_page(files: pd.DataFrame, notebooks: Iterable[str]) -> str:
-    rows = [f"| [{row.file}](data/{row.file}) | {row.rows or ''} | {row.what} |" for row in files.itertuples()]
-    code = [f"| [{name}](notebooks/{name}) | | the page with its code |" for name in notebooks]
+    link = lambda folder, name: f'<a href="{folder}/{name}" download>{name}</a>'  # as HTML: renderers take a link to a notebook for one to its page
+    rows = [f"| {link('data', row.file)} | {row.rows or ''} | {row.what} |" for row in files.itertuples()]
+    code = [f"| {link('notebooks', name)} | | the page with its code |" for name in notebooks]
     return "\n".join(["---", "title: Data", "description: Every number of this report as Parquet and CSV, and every page as a notebook with its code.", "---", "",
                       "| file | rows | what it holds |", "|---|---|---|", *rows, *code, "",
                       "Read a Parquet file with `pandas.read_parquet`. The run's own folder holds more: single rows of every transfer, tuning logs and the",
@@ -427,7 +428,7 @@ def render_report(run: Run | str | os.PathLike,  # a run, or its folder
     try:
         _write_pages(run, work, len(gone) > 0, progress)
         site = render(work)
-        for name in ("data", "notebooks"): shutil.copytree(work / name, site / name, dirs_exist_ok=True)
+        for name in ("data", "notebooks"): (work / f"_{name}").rename(site / name)
         (site / _MARK).write_text(json.dumps({"run": str(run.path), "study": run.study.name, "renderer": renderer()}) + "\n")
         old = work / "old"
         if out.exists(): out.rename(old)
@@ -447,7 +448,7 @@ def _write_pages(run: Run, work: Path, partial: bool, progress: bool) -> None:
     jobs = [("summary", "index", {**shared, "partial": partial}, None), *(("scale", slug, {**shared, "model": model}, model) for model, slug in scales.items())]
     others = [name for name in ("training", "dissimilarity") if name in templates()]
     jobs += [(name, name, shared, None) for name in others]
-    notebooks = work / "notebooks"
+    notebooks = work / "_notebooks"  # the renderers leave folders with an underscore alone
     notebooks.mkdir()
 
     def make(job: tuple[str, str, dict, str | None]) -> None:
@@ -457,7 +458,7 @@ def _write_pages(run: Run, work: Path, partial: bool, progress: bool) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         list(tqdm(pool.map(make, jobs), total=len(jobs), desc="pages", unit="page", disable=not progress))
-    files = write_data(run, work / "data")
+    files = write_data(run, work / "_data")
     (work / "methods.md").write_text(methods(run), encoding="utf-8")
     (work / "data.md").write_text(_data_page(files, sorted(p.name for p in notebooks.iterdir())), encoding="utf-8")
     for name in ("site.css", "site.html"): (work / name).write_text(asset(name), encoding="utf-8")

@@ -1,0 +1,150 @@
+"""The site and a report in a real browser, opened from disk with the network off.
+
+Skipped where chromium and chromedriver are not installed; `.ci/run` installs them.
+"""
+import shutil
+from pathlib import Path
+
+import altair as alt
+import pandas as pd
+import pytest
+
+from taskspace.display import html, write_bundle
+from taskspace.report import render_report
+from taskspace.runs import run_study
+
+CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed (apt-get install chromium chromium-driver)")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    "Chromium without a window and without a network."
+    from selenium import webdriver
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage", "--window-size=1300,1000"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
+    driver.execute_cdp_cmd("Network.enable", {})
+    driver.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0})
+    driver.set_script_timeout(60)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    "The report of a tiny run, and the folder it is in."
+    from toysite import tiny_study
+    folder = tmp_path_factory.mktemp("browser")
+    run = run_study(tiny_study(folder / "models"), folder / "run", workers=0, progress=False)
+    return render_report(run, folder / "report", progress=False).parent
+
+
+def wait_for(browser, script: str, seconds: float = 40):
+    "Wait until a script gives something true, and give that."
+    from selenium.webdriver.support.ui import WebDriverWait
+    return WebDriverWait(browser, seconds, poll_frequency=0.1).until(lambda b: b.execute_script(f"return {script}"))
+
+
+def opened(browser, page: Path):
+    "Open a page from disk and wait until its charts are drawn; no error may reach the console."
+    browser.get_log("browser")
+    browser.get(page.as_uri())
+    charts = browser.execute_script("return document.querySelectorAll('.taskspace-chart').length")
+    if charts: wait_for(browser, "document.documentElement.dataset.taskspaceCharts")
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    return charts
+
+
+@pytest.mark.parametrize("page", ["index", "scale-small", "scale-large", "training", "methods", "data"])
+def test_every_chart_of_every_page_is_drawn_without_a_network(browser, report, page):
+    charts = opened(browser, report / f"{page}.html")
+    assert charts >= {"index": 2, "scale-small": 3, "scale-large": 3, "training": 3}.get(page, 0)
+    marks = browser.execute_script("return [...document.querySelectorAll('.taskspace-chart')].map(c => +c.dataset.marks)")
+    assert all(n > 0 for n in marks), marks
+
+
+def test_a_heat_map_shows_every_cell(browser, report):
+    opened(browser, report / "scale-small.html")
+    cells = browser.execute_script("""return [...document.querySelectorAll('.taskspace-chart')].map(c => c.querySelectorAll('.mark-rect.role-mark path').length)""")
+    assert max(cells) >= 8 * 8
+
+
+def test_charts_follow_the_theme(browser, report):
+    opened(browser, report / "index.html")
+    colour = "getComputedStyle(document.querySelector('.taskspace-chart svg .role-axis-label text')).fill"
+    first, theme = browser.execute_script(f"return [{colour}, document.documentElement.dataset.taskspaceCharts]")
+    browser.execute_script("document.querySelector('.quarto-color-scheme-toggle').click()")
+    wait_for(browser, f"document.documentElement.dataset.taskspaceCharts !== '{theme}'")
+    assert browser.execute_script(f"return {colour}") != first
+    browser.execute_script("document.querySelector('.quarto-color-scheme-toggle').click()")
+    wait_for(browser, f"document.documentElement.dataset.taskspaceCharts === '{theme}'")
+
+
+def test_a_click_in_the_legend_singles_out_a_method(browser, report):
+    "Linked selection: the click changes the opacity of marks."
+    opened(browser, report / "scale-small.html")
+    shown = "[...document.querySelectorAll('.taskspace-chart')].at(-1)"
+    opacities = f"new Set([...{shown}.querySelectorAll('.mark-line.role-mark path')].map(p => p.getAttribute('opacity') || p.style.opacity)).size"
+    assert browser.execute_script(f"return {opacities}") == 1
+    from selenium.webdriver import ActionChains
+    symbol = browser.execute_script(f"const s = {shown}.querySelector('.role-legend-symbol path'); s.scrollIntoView({{block: 'center'}}); return s")
+    ActionChains(browser).move_to_element(symbol).click().perform()
+    wait_for(browser, f"{opacities} === 2")
+
+
+def test_search_finds_a_task_from_disk(browser, report):
+    opened(browser, report / "index.html")
+    task = browser.execute_script("return null") or pd.read_parquet(report / "data" / "accuracy.parquet")["task"].iloc[0]
+    box = browser.find_element("css selector", ".smalldocs-search input, #quarto-search input")
+    box.click()
+    box.send_keys(task)
+    wait_for(browser, "document.querySelectorAll('.search-result').length")
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize("page", ["index", "scale-small", "training", "methods", "data"])
+def test_a_phone_needs_no_sideways_scroll(browser, report, page):
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True})
+    try:
+        opened(browser, report / f"{page}.html")
+        wide = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+        assert wide[0] <= wide[1], wide
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_67_tasks_draw_and_stay_under_3_megabytes(browser, tmp_path):
+    "Four heat maps of 67 by 67 cells on one page."
+    from taskspace.charts import heatmap
+    from taskspace.display import asset
+    from taskspace.spaces import TaskSpace
+    import numpy as np
+    names = [f"a_task_of_blimp_with_a_long_name_{i}" for i in range(67)]
+    rng = np.random.default_rng(0)
+    groups = {n: f"phenomenon {i % 13}" for i, n in enumerate(names)}
+    boxes = [html(heatmap(TaskSpace(pd.DataFrame(rng.normal(size=(67, 67)), names, names), kind="margin transfer", groups=groups))) for _ in range(4)]
+    write_bundle(tmp_path / "assets")
+    page = tmp_path / "page.html"
+    page.write_text(f"<!DOCTYPE html><html><head><meta charset='utf-8'>{asset('site.html')}</head><body>{''.join(boxes)}</body></html>", encoding="utf-8")
+    assert page.stat().st_size < 3_000_000
+    opened(browser, page)
+    marks = browser.execute_script("return [...document.querySelectorAll('.taskspace-chart')].map(c => c.querySelectorAll('.mark-rect.role-mark path').length)")
+    assert min(marks) >= 67 * 67
+
+
+def test_packed_tables_come_out_as_they_went_in(browser, tmp_path):
+    "Texts, missing values, truth values and figures survive packing."
+    rows = [{"name": "a" if i % 2 else "<b>&\"'</b>", "value": None if i == 3 else i / 7, "flag": i > 2} for i in range(8)]
+    write_bundle(tmp_path / "assets")
+    from taskspace.display import asset
+    chart = html(alt.Chart(pd.DataFrame(rows)).mark_point().encode(x="name:N", y="value:Q", color="flag:N"))
+    page = tmp_path / "page.html"
+    page.write_text(f"<!DOCTYPE html><html><head><meta charset='utf-8'>{asset('site.html')}</head><body>{chart}</body></html>", encoding="utf-8")
+    opened(browser, page)
+    back = browser.execute_script("const v = document.querySelector('.taskspace-chart').taskspace.view; const n = Object.keys(v.getState({data: (n, d) => n.startsWith('data-')}).data)[0]; return v.data(n).map(r => [r.name, r.value, r.flag])")
+    assert [r[0] for r in back] == [r["name"] for r in rows] and [r[2] for r in back] == [r["flag"] for r in rows]
+    assert [r[1] for r in back] == [None if r["value"] is None else pytest.approx(r["value"], rel=1e-5) for r in rows]

@@ -1,0 +1,136 @@
+"""Reports: whole or not at all, honest about what is missing, and every parameter checked."""
+import json
+import shutil
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from taskspace import report
+from taskspace.report import check, check_parameters, execute, missing, page, parameters, render_report, templates, write_data
+from taskspace.runs import run_study
+from taskspace.study import Study
+from taskspace.tasks import TaskspaceError
+from toysite import tiny_study
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    "A finished run of two tiny untrained models, two checkpoints each."
+    folder = tmp_path_factory.mktemp("run")
+    return run_study(tiny_study(folder / "models"), folder / "run", workers=0, progress=False)
+
+
+@pytest.fixture(scope="module")
+def made(run, tmp_path_factory):
+    "Its report."
+    return render_report(run, tmp_path_factory.mktemp("out") / "report", progress=False)
+
+
+def test_a_report_has_all_its_pages_and_names_its_models(made):
+    pages = {p.name for p in made.parent.glob("*.html")}
+    assert pages >= {"index.html", "scale-small.html", "scale-large.html", "training.html", "methods.html", "data.html"}
+    assert "What the claims come to" in made.read_text(encoding="utf-8")
+
+
+def test_all_links_of_a_report_lead_somewhere(made):
+    import sys
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+    import docs
+    assert docs.broken(made.parent) == []
+
+
+def test_a_report_needs_no_network(made):
+    for path in made.parent.glob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        assert "cdn.jsdelivr" not in text and "fonts.googleapis" not in text
+    assert (made.parent / "assets" / "vega.js").stat().st_size > 500_000
+
+
+def test_methods_state_what_was_computed_from_what(made, run):
+    text = (made.parent / "methods.html").read_text(encoding="utf-8")
+    for part in (run.checkpoints["weights"][0], run.suite.digest[:16], "train_pairs: 4", "transformers"): assert part in text
+
+
+def test_the_data_are_the_runs_numbers(made, run):
+    data = made.parent / "data"
+    scores = pd.read_parquet(data / "scores.parquet")
+    assert len(scores) == len(run.scores()) and scores["margin"].equals(run.scores()["margin"])
+    spaces = pd.read_csv(data / "spaces.csv")
+    space = run.space("small", 1)
+    cell = spaces[(spaces.model == "small") & (spaces.step == 1) & (spaces.kind == "transfer")].set_index(["source", "target"])["value"]
+    a, b = space.tasks[:2]
+    assert cell[a, b] == pytest.approx(space.matrix.loc[a, b], rel=1e-12)
+
+
+def test_missing_results_are_refused_then_named(run, tmp_path):
+    part = tmp_path / "part"
+    shutil.copytree(run.path, part)
+    gone = [j for j in run.plan.itertuples() if j.kind == "transfer" and j.model == "large" and j.step == 1][:2]
+    for job in gone:
+        for path in part.glob(f"results/*/{job.key}.*"): path.unlink()
+    with pytest.raises(TaskspaceError, match=r"2 of \d+ results are missing, first transfer large step 1") as refusal: render_report(part, tmp_path / "out", progress=False)
+    assert "\n" not in str(refusal.value) and not (tmp_path / "out").exists() and [p.name for p in tmp_path.iterdir()] == ["part"]
+    text = render_report(part, tmp_path / "out", partial=True, progress=False).read_text(encoding="utf-8")
+    assert "A partial report" in text and all(job.source in text for job in gone)
+
+
+def test_nothing_half_written_stays_when_a_page_fails(run, made, tmp_path, monkeypatch):
+    out = tmp_path / "report"
+    shutil.copytree(made.parent, out)
+    before = {p.name: p.read_bytes() for p in out.glob("*.html")}
+    monkeypatch.setattr(report, "execute", lambda *a, **k: (_ for _ in ()).throw(TaskspaceError("template 'scale': broke")))
+    with pytest.raises(TaskspaceError, match="broke"): render_report(run, out, progress=False)
+    assert {p.name: p.read_bytes() for p in out.glob("*.html")} == before and [p.name for p in tmp_path.iterdir()] == ["report"]
+
+
+def test_a_folder_with_other_things_is_left_alone(run, tmp_path):
+    (tmp_path / "thesis.txt").write_text("dear")
+    with pytest.raises(TaskspaceError, match="is not empty and not a report"): render_report(run, tmp_path, progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+    with pytest.raises(TaskspaceError, match="is a file"): render_report(run, tmp_path / "thesis.txt", progress=False)
+
+
+@pytest.mark.parametrize("name", ["scale", "summary", "training"])
+def test_parameters_are_documented_and_checked(name):
+    table = parameters(name)
+    assert len(table) and (table["meaning"].str.len() > 10).all() and set(table["type"]) <= {"str", "int", "bool", "float"}
+    with pytest.raises(TaskspaceError, match="has no parameter 'rnu'; did you mean 'run'"): check_parameters(name, {"rnu": "x"})
+    with pytest.raises(TaskspaceError, match="run must be str, not 3"): check_parameters(name, {"run": 3})
+
+
+def test_a_template_refuses_what_papermill_lets_through(tmp_path):
+    "Papermill itself only warns of an unknown name; the template's own check ends the notebook."
+    import papermill
+    with pytest.raises(papermill.PapermillExecutionError, match="has no parameter 'modle'; did you mean 'model'"):
+        papermill.execute_notebook(str(templates()["scale"]), str(tmp_path / "out.ipynb"), parameters={"modle": "x"}, progress_bar=False)
+
+
+def test_truth_values_are_no_numbers():
+    with pytest.raises(TaskspaceError, match="step must be int"): check_parameters("scale", {"step": True})
+    check("scale", {"run": "", "model": "x", "_private": 3, "check": check})
+
+
+def test_errors_inside_a_notebook_come_as_one_line(tmp_path):
+    with pytest.raises(TaskspaceError, match=r"template 'scale': TaskspaceError in cell \d+: .*nowhere") as error:
+        execute("scale", tmp_path / "out.ipynb", {"run": str(tmp_path / "nowhere")})
+    assert "\n" not in str(error.value)
+
+
+def test_pages_hide_code_and_keep_what_it_showed():
+    cells = [nbformat.v4.new_markdown_cell("# Title\n\n> What it\n> is about."), nbformat.v4.new_code_cell("secret = 1"),
+             nbformat.v4.new_code_cell("chart", outputs=[nbformat.v4.new_output("display_data", {"application/vnd.vegalite.v5+json": {}, "text/html": "<b>", "text/plain": "b"})])]
+    shown = page(json.loads(nbformat.writes(nbformat.v4.new_notebook(cells=cells))))
+    assert "title: Title" in shown["cells"][0]["source"] and "description: What it is about." in shown["cells"][0]["source"]
+    assert "secret" not in json.dumps(shown) and shown["cells"][1]["outputs"][0]["data"] == {"text/html": "<b>"}
+
+
+def test_nothing_is_missing_in_a_finished_run(run):
+    assert missing(run).empty and list(missing(run)) == ["model", "step", "kind", "control", "state", "jobs", "sources"]
+
+
+def test_data_of_a_study_without_probes(tmp_path, run):
+    study = Study(**{**run.study.model_dump(), "probes": ["score"], "controls": []})
+    only = run_study(study, tmp_path / "run", workers=0, progress=False)
+    assert set(write_data(only, tmp_path / "data")["file"]) == {"scores.parquet", "scores.csv", "accuracy.parquet", "accuracy.csv", "jobs.parquet", "jobs.csv", "study.yaml"}
