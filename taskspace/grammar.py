@@ -18,14 +18,16 @@ from .tasks import MinimalPair, Suite, Task, TaskspaceError
 
 # %% auto #0
 __all__ = ['SINGULAR', 'PLURAL', 'PAST', 'PARTICIPLE', 'IRREGULAR_NOUNS', 'IRREGULAR_VERBS', 'LEXICONS', 'RULES', 'FIELDS',
-           'NEAR', 'ADVERBS', 'NUMBERS', 'DEMONSTRATIVES', 'DETERMINERS', 'SELF', 'BE', 'WAS', 'HAVE', 'CONSTRUCTIONS',
-           'PLAIN', 'CLOSED', 'noun', 'verb', 'open_words', 'Draw', 'Construction', 'construction', 'sides',
-           'subject_verb_across_phrase', 'subject_verb_across_clause', 'determiner_noun', 'determiner_adjective_noun',
-           'reflexive_gender', 'reflexive_across_clause', 'reflexive_in_clause', 'object_or_none', 'what_or_that',
-           'adjunct_island', 'tough_or_raising', 'noun_ellipsis', 'past_or_participle', 'ever_with_negative_object',
-           'ever_outside_negative_clause', 'there_or_nearly', 'plain', 'simple_clause', 'clause_with_thing',
-           'clause_with_person', 'plural_reflexive', 'description', 'question', 'passive', 'two_clauses', 'perfect',
-           'negation', 'object_clause', 'spell', 'held_out', 'corpus', 'vocabulary', 'builtin_suite', 'task_table']
+           'NEAR', 'ADVERBS', 'NUMBERS', 'DEMONSTRATIVES', 'DETERMINERS', 'SELF', 'OWN', 'BE', 'WAS', 'HAVE',
+           'CONSTRUCTIONS', 'PLAIN', 'CLOSED', 'noun', 'verb', 'open_words', 'Draw', 'Construction', 'construction',
+           'sides', 'subject_verb_across_phrase', 'subject_verb_across_clause', 'determiner_noun',
+           'determiner_adjective_noun', 'reflexive_gender', 'reflexive_across_phrase', 'reflexive_across_clause',
+           'object_or_none', 'what_or_that', 'adjunct_island', 'tough_or_raising', 'noun_ellipsis',
+           'past_or_participle', 'ever_with_negative_object', 'ever_outside_negative_clause', 'there_or_nearly',
+           'plain', 'simple_clause', 'clause_with_thing', 'clause_with_person', 'plural_reflexive',
+           'reflexive_in_clause', 'emphasis', 'own_thing', 'description', 'question', 'passive', 'two_clauses',
+           'perfect', 'negation', 'object_clause', 'spell', 'held_out', 'corpus', 'vocabulary', 'builtin_suite',
+           'task_table']
 
 # %% ../nbs/api/10_grammar.ipynb #53d651be
 SINGULAR, PLURAL, PAST, PARTICIPLE = range(4)
@@ -81,13 +83,13 @@ def _lexicon(number: int, **lists: str) -> dict[str, tuple]:
 
 LEXICONS: dict[str, dict[str, tuple]] = {
     "court": _lexicon(
-        SINGULAR, couple="king/queen prince/princess duke/duchess lord/lady", person="guard servant singer",
+        SINGULAR, couple="king/queen prince/princess duke/duchess", person="guard servant singer",
         names="Edmund/Matilda Arthur/Clara", thing="crown sword mirror ring candle shield",
         idle="sleep arrive kneel smile faint", strict="polish lift hold bury", personal="admire praise defend blame",
         irregular="break steal hide draw", knowing="guess reveal", trait="proud noble brave cruel", look="golden heavy precious shiny",
         tough="easy hard", raising="sure likely", weak="a", strong="every"),
     "town": _lexicon(
-        PLURAL, couple="boy/girl man/woman waiter/waitress host/hostess", person="teacher doctor student",
+        PLURAL, couple="boy/girl man/woman waiter/waitress", person="teacher doctor student",
         names="David/Lucy Tom/Sarah", thing="phone book lamp cup ticket basket",
         idle="laugh yawn sneeze fall cough", strict="carry repair buy find", personal="watch trust describe like",
         irregular="take choose throw forget", knowing="remember notice", trait="tired kind young busy", look="red small new cheap",
@@ -111,9 +113,11 @@ def open_words(name: str,  # "court", "town" or "all"
 RULES = {
     "verb_number": "A verb in the present agrees in number with the head of its subject.",
     "determiner_number": "A demonstrative agrees in number with its noun.",
-    "reflexive": "A reflexive agrees in gender and number with the subject of its own clause.",
+    "reflexive_gender": "A reflexive has the gender and number of its antecedent.",
+    "reflexive_antecedent": "The antecedent of a reflexive is the subject of its clause, not another noun nearby.",
     "object": "Some verbs take an object, others none.",
-    "wh_gap": "A fronted *what* stands for the object of its own clause, which is empty there and nowhere else.",
+    "wh_gap": "A clause with a fronted *what* has no other object, a clause with *that* has one.",
+    "island": "The gap that a fronted *what* belongs to cannot be inside an adjunct clause.",
     "tough": "*Easy to admire* lacks the object that *sure to admire* needs.",
     "ellipsis": "After a number a noun can be left out, but only together with its adjective.",
     "participle": "After *has* comes the participle, otherwise the past.",
@@ -131,7 +135,7 @@ NUMBERS = (("one", SINGULAR), ("two", PLURAL), ("three", PLURAL), ("four", PLURA
 DEMONSTRATIVES = (("this", "these"), ("that", "those"))
 DETERMINERS = (("the",) * 6 + ("a", "a", "this", "that", "every", "no", "one"),
                ("the",) * 6 + ("these", "those", "many", "several", "all", "no", "two", "three", "four"))
-SELF = ("himself", "herself")
+SELF, OWN = ("himself", "herself"), ("his", "her")
 BE, WAS, HAVE = ("is", "are"), ("was", "were"), ("has", "have")
 
 
@@ -228,25 +232,25 @@ def determiner_adjective_noun(d, n):
     return f"{d.the(person, m)} {deed[PAST]} {which[n]} {d('look')} [{thing[n]}|{thing[1 - n]}]{d.maybe(d.near(), .3)} ."
 
 # %% ../nbs/api/10_grammar.ipynb #60ef979c
-@construction("anaphor_agreement", "reflexive")
+@construction("anaphor_agreement", "reflexive_gender", weight=1.5)
 def reflexive_gender(d, g):
     couple, name, deed = d("couple"), d("names"), d("personal")
     who = name[g] if d.rng.random() < .3 else d.the(couple[g], SINGULAR, "trait")
     return f"{who}{d.maybe(d.near(), .3)} {deed[d.pick((SINGULAR, PAST))]} [{SELF[g]}|{SELF[1 - g]}]{d.maybe(d.near(), .2)} ."
 
 
-@construction("binding", "reflexive", weight=1.5)
-def reflexive_across_clause(d, g):
-    couple, other, met, deed = d("couple"), d("couple"), d("personal"), d("personal")
-    return (f"{d.the(couple[g], SINGULAR)} that {met[PAST]} {d.the(other[d.other(g)], SINGULAR)} "
+def _reflexive(d, g, between):
+    couple, other, deed = d("couple"), d("couple"), d("personal")
+    return (f"{d.the(couple[g], SINGULAR)} {between} {d.the(other[d.other(g)], SINGULAR)} "
             f"{deed[d.pick((SINGULAR, PAST))]} [{SELF[g]}|{SELF[1 - g]}]{d.maybe(d.near())} .")
 
 
-@construction("binding", "reflexive")
-def reflexive_in_clause(d, g):
-    couple, other, knew, deed = d("couple"), d("couple"), d("knowing"), d("personal")
-    return (f"{d.the(other[d.other(g)], SINGULAR)} {knew[d.pick((SINGULAR, PAST))]} that {d.the(couple[g], SINGULAR)} "
-            f"{deed[d.pick((SINGULAR, PAST))]} [{SELF[g]}|{SELF[1 - g]}]{d.maybe(d.near())} .")
+@construction("binding", "reflexive_antecedent", weight=1.5)
+def reflexive_across_phrase(d, g): return _reflexive(d, g, d.pick(NEAR))
+
+
+@construction("binding", "reflexive_antecedent", weight=1.5)
+def reflexive_across_clause(d, g): return _reflexive(d, g, f"that {d('personal')[PAST]}")
 
 # %% ../nbs/api/10_grammar.ipynb #299855e2
 @construction("argument_structure", "object")
@@ -265,7 +269,7 @@ def what_or_that(d, k):
     return f"{d.the(who, m)} {knew[d.pick((m, PAST))]} {words} {d.the(person, n)} {deed[PAST]}{'' if k == 0 else f' {thing}'}{place} ."
 
 
-@construction("island_effects", "wh_gap")
+@construction("island_effects", "island")
 def adjunct_island(d, k):
     person, deed, other, did = d("person"), d("strict"), d("person"), d("strict")
     m, n, thing, when = int(d.bit()), int(d.bit()), d.the(d("thing"), int(d.bit()), "look"), d.pick(("before", "after"))
@@ -353,6 +357,28 @@ def plural_reflexive(d, n):
     return f"{d.the(d('person'), PLURAL, 'trait')} {d('personal')[d.pick((PLURAL, PAST))]} themselves ."
 
 
+@plain(.3)
+def reflexive_in_clause(d, g):
+    couple, other, n = d("couple"), d("person"), int(d.bit())
+    return (f"{d.the(other, n)} {d('knowing')[d.pick((n, PAST))]} that {d.the(couple[g], SINGULAR)} "
+            f"{d('personal')[d.pick((SINGULAR, PAST))]} {SELF[g]} .")
+
+
+@plain(2.)
+def emphasis(d, n):
+    g = int(d.bit())
+    subject = d.the(d("couple")[g], n, "trait") if n or d.rng.random() < .7 else d("names")[g]
+    return f"{subject} {'themselves' if n else SELF[g]} {d('idle')[d.pick((n, PAST))]}{d.maybe(d.near(), .3)} ."
+
+
+@plain(1.5)
+def own_thing(d, n):
+    g = int(d.bit())
+    who, thing, deed = d("couple")[g], d("thing"), d("acting")[d.pick((n, PAST))]
+    subject = d("names")[g] if n == SINGULAR and d.rng.random() < .2 else d.the(who, n, "trait")
+    return f"{subject} {deed} {OWN[g] if n == SINGULAR else 'their'} own {d.noun(thing, int(d.bit()), 'look')} ."
+
+
 @plain(1.)
 def description(d, n):
     what, how = (d("thing"), d("look")) if d.bit() else (d("person"), d("trait"))
@@ -427,7 +453,7 @@ def corpus(sentences: int,  # how many
 
 # %% ../nbs/api/10_grammar.ipynb #85bc9724
 CLOSED = (". ? the a this that these those every all no many several one two three four near behind beside often secretly recently suddenly "
-          "himself herself themselves is are was were has have what did to and before after ever there nearly almost by not").split()
+          "himself herself themselves his her their own is are was were has have what did to and before after ever there nearly almost by not").split()
 
 
 def vocabulary() -> tuple[str, ...]:  # lower-case words, punctuation first
