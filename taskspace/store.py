@@ -108,14 +108,22 @@ class Store:
         return self
 
     # -- results ---------------------------------------------------------------------------------------------------
-    def files(self) -> dict[str, Path]:  # job key -> result file, present under its final name
-        "What is there, by name alone: one look at each subfolder."
-        found: dict[str, Path] = {}
+    def _entries(self) -> Iterator[tuple[str, os.DirEntry]]:
         with contextlib.suppress(FileNotFoundError), os.scandir(self.results) as shards:
             for shard in sorted(s.path for s in shards if s.is_dir()):
                 with os.scandir(shard) as entries:
                     for e in entries:
-                        if match := _NAME.fullmatch(e.name): found[match[1]] = Path(e.path)
+                        if match := _NAME.fullmatch(e.name): yield match[1], e
+
+    def files(self) -> dict[str, Path]:  # job key -> result file, present under its final name
+        "What is there, by name alone: one look at each subfolder."
+        return {key: Path(e.path) for key, e in self._entries()}
+
+    def sizes(self) -> dict[str, int]:  # job key -> bytes
+        "How large the results are; several times faster than asking each file by its path."
+        found = {}
+        for key, e in self._entries():
+            with contextlib.suppress(FileNotFoundError): found[key] = e.stat().st_size
         return found
 
     def put(self,
