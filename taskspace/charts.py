@@ -453,7 +453,9 @@ def curves(frame: pd.DataFrame,  # long table
     seen = [alt.Tooltip(f"{c}:Q" if pd.api.types.is_numeric_dtype(frame[c]) else f"{c}:N", format=".3g" if pd.api.types.is_numeric_dtype(frame[c]) else "") for c in dict.fromkeys(filter(None, (colour, x, y, low, high)))]
     height_ = alt.Y(f"{y}:Q", title=y_title or _readable(y), scale=alt.Scale(zero=False))
     parts: list[Any] = []
-    if low and high: parts.append(base.mark_area(opacity=0.2, line=False).encode(y=alt.Y(f"{low}:Q", title=y_title or _readable(y), scale=alt.Scale(zero=False)), y2=f"{high}:Q", **shade))
+    if low and high:
+        apart = {"detail": f"{dash}:N"} if dash else {}
+        parts.append(base.mark_area(opacity=0.2, line=False).encode(y=alt.Y(f"{low}:Q", title=y_title or _readable(y), scale=alt.Scale(zero=False)), y2=f"{high}:Q", **shade, **apart))
     stroke = {"strokeDash": alt.StrokeDash(f"{dash}:N", sort=None, title=None)} if dash else {}
     parts += [base.mark_line().encode(y=height_, **shade, **stroke), base.mark_point(opacity=1).encode(y=height_, tooltip=seen, **shade)]
     if reference is not None:

@@ -93,7 +93,7 @@ def test_c_intervals_hold_the_truth():
     off = ~np.eye(N, dtype=bool)
     exact = np.dot([-0.5, 0, 0.5], [auc_of(t[off], SAME[off] > 0) for t in truths])
     held = []
-    for s in range(150):
+    for s in range(80):
         found = claim_c({f"scale {k}": measured(t, 1000 * k + s, 3.0, groups=GROUPS) for k, t in enumerate(truths)}, SIZES)
         held.append(found.low <= exact <= found.high)
     assert 0.9 <= np.mean(held) <= 0.99

@@ -53,7 +53,7 @@ def test_intervals_of_statistics_and_cells_hold_the_truth(noise):
     in_cells, naive = [], []
     for s in range(SIMULATIONS):
         values, target = measure(true, s, noise)
-        space, draws = means(values, target), resample_means(values, target, 200, seed=s)
+        space, draws = means(values, target), resample_means(values, target, 150, seed=s)
         for name, (statistic, hypotheses) in methods.items():
             _, low, high = statistic_interval(space, draws, statistic, hypotheses, pairs=PAIRS)
             held[name].append(low <= statistic(cells(true)) <= high)
