@@ -26,13 +26,13 @@ from . import grammar
 from .architectures import MODELS, build
 from .tasks import TaskspaceError
 from .tokens import EOS, byte_tokenizer, file_digest, pack, read_texts, stream_rows, token_file, word_tokenizer
-from .training import TrainingConfig, checked, checkpoint_steps, locked, pick_device, pretrain, progress_bar, written
+from .training import TrainingConfig, checked, checkpoint_steps, locked, pick_device, pretrain, progress_bar, sweep, written
 
 # %% auto #0
-__all__ = ['ARCHITECTURES', 'SCALES', 'RECIPE', 'SENTENCES', 'ROW', 'BATCH', 'CONTEXT', 'new_model', 'Scale', 'builtin_config',
-           'builtin_steps', 'builtin_model', 'Rows', 'builtin_rows', 'cache_dir', 'corpus_digest', 'builtin_directory',
-           'builtin_checkpoint', 'builtin_log', 'ModelConfig', 'TextConfig', 'text_config', 'text_tokenizer',
-           'pretrain_text']
+__all__ = ['ARCHITECTURES', 'SCALES', 'RECIPE', 'SENTENCES', 'ROW', 'BATCH', 'STEPS', 'CONTEXT', 'new_model', 'Scale',
+           'builtin_config', 'builtin_steps', 'builtin_model', 'Rows', 'builtin_rows', 'cache_dir', 'corpus_digest',
+           'builtin_directory', 'builtin_checkpoint', 'builtin_log', 'ModelConfig', 'TextConfig', 'text_config',
+           'text_tokenizer', 'pretrain_text']
 
 # %% ../nbs/api/25_pretraining.ipynb #6b1cd3fe
 ARCHITECTURES = ("llama", "gpt2", *(kind for kind in MODELS if kind != "bigram"))
@@ -63,7 +63,10 @@ def new_model(architecture: str,  # "llama", "gpt2", "transformer", "lstm" or "c
     known = {*config.to_dict(), *config.attribute_map} - {"vocab_size"}
     if unknown := sorted(sizes.keys() - known):
         raise TaskspaceError(f"{architecture}: unknown setting {unknown[0]!r}; sizes are hidden_size, num_hidden_layers, num_attention_heads, intermediate_size")
-    config = AutoConfig.for_model(architecture, vocab_size=len(tokenizer), max_position_embeddings=context, **special, **sizes)
+    try:
+        config = AutoConfig.for_model(architecture, vocab_size=len(tokenizer), max_position_embeddings=context, **special, **sizes)
+    except Exception as e:  # transformers checks sizes in ways of its own
+        raise TaskspaceError(f"{architecture}: {' '.join(str(e.__cause__ or e).split())}") from None
     if config.hidden_size % config.num_attention_heads:
         raise TaskspaceError(f"{architecture}: hidden_size {config.hidden_size} must be a multiple of num_attention_heads {config.num_attention_heads}")
     with torch.random.fork_rng(devices=[]):
@@ -76,13 +79,13 @@ class Scale(NamedTuple):
     hidden_size: int
     num_hidden_layers: int
     num_attention_heads: int
-    steps: int  # updates
     learning_rate: float  # at its highest
 
 
-SCALES = {"nano": Scale(32, 2, 2, 1000, 6e-3), "micro": Scale(64, 2, 4, 1000, 4e-3), "mini": Scale(128, 4, 4, 500, 2e-3)}
+SCALES = {"nano": Scale(32, 2, 2, 6e-3), "micro": Scale(64, 2, 4, 4e-3), "mini": Scale(128, 4, 4, 2e-3)}
 RECIPE = 1  # raised when training changes in a way that the settings below do not show
-SENTENCES, ROW, BATCH = 200_000, 32, 64  # of the corpus; tokens a row; rows a batch
+SENTENCES, ROW, BATCH = 100_000, 32, 64  # of the corpus; tokens a row; rows a batch
+STEPS = (0, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512)  # at which checkpoints are kept
 CONTEXT = 64  # longest input of the built-in models, in tokens
 
 
@@ -94,7 +97,7 @@ def _scale(name: str) -> Scale:
 def builtin_config(scale: str) -> TrainingConfig:
     "The training settings of a built-in scale. Raises `TaskspaceError` for an unknown one."
     chosen = _scale(scale)
-    return TrainingConfig(steps=chosen.steps, batch_size=BATCH, learning_rate=chosen.learning_rate, checkpoints=12, save_every=100,
+    return TrainingConfig(steps=STEPS[-1], batch_size=BATCH, learning_rate=chosen.learning_rate, checkpoints=STEPS, save_every=100,
                           precision="float32")
 
 
@@ -203,6 +206,7 @@ def builtin_checkpoint(scale: str,  # "nano", "micro" or "mini"
     with locked(directory.with_suffix(".lock")):
         if not _whole(directory, name):
             if (directory / "log.parquet").exists(): shutil.rmtree(directory)  # a finished run that was damaged
+            sweep(directory)
             rows, tokenizer = builtin_rows(), word_tokenizer(grammar.vocabulary())
             with _threads(2):
                 pretrain(builtin_model(scale, seed), rows.train, builtin_config(scale), directory, tokenizer, rows.valid, tokenizer.pad_token_id,
@@ -333,6 +337,7 @@ def pretrain_text(config: str | os.PathLike | Mapping[str, Any] | TextConfig,  #
         raise TaskspaceError(f"no model {sorted(missing)[0]!r} in the configuration; there are: {', '.join(config.run_names())}")
     place = pick_device(device)
     with locked(config.out / "lock"):
+        for part in (config.out, config.out / "data"): sweep(part)
         tokenizer = text_tokenizer(config, progress)
         rows: dict[str, np.ndarray | None] = {"valid": None}
         for part, paths in (("train", config.train), ("valid", config.valid)):

@@ -28,7 +28,7 @@ from .tasks import TaskspaceError
 
 # %% auto #0
 __all__ = ['checked', 'TrainingConfig', 'checkpoint_steps', 'learning_rate', 'batch_rows', 'rows_loss', 'mean_loss', 'locked',
-           'written', 'pick_device', 'progress_bar', 'quiet', 'save_checkpoint', 'load_weights', 'pretrain']
+           'written', 'sweep', 'pick_device', 'progress_bar', 'quiet', 'save_checkpoint', 'load_weights', 'pretrain']
 
 # %% ../nbs/api/24_training.ipynb #70354d63
 def checked(kind: type[BaseModel],  # a pydantic model
@@ -79,7 +79,7 @@ def checkpoint_steps(config: TrainingConfig) -> list[int]:  # ascending, from 0 
         steps = sorted({0, *config.checkpoints, config.steps})
         if steps[-1] > config.steps: raise TaskspaceError(f"checkpoint {steps[-1]} lies beyond the last step, {config.steps}")
         return steps
-    return sorted({0, *np.geomspace(1, config.steps, config.checkpoints - 1).round().astype(int).tolist()})
+    return sorted({0, *np.geomspace(config.steps, 1, config.checkpoints - 1).round().astype(int).tolist()})
 
 # %% ../nbs/api/24_training.ipynb #757309d7
 def learning_rate(config: TrainingConfig,
@@ -173,6 +173,10 @@ def written(path: str | os.PathLike,  # the file or directory to be
     finally:
         if scratch.is_dir(): shutil.rmtree(scratch, ignore_errors=True)
         else: scratch.unlink(missing_ok=True)
+
+def sweep(directory: Path) -> None:
+    "Remove what killed processes left half written. Only for who holds the directory's lock."
+    for left in directory.glob("*.tmp"): shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 # %% ../nbs/api/24_training.ipynb #798a2a0e
 def pick_device(device: str | torch.device = "auto",  # "auto": a GPU where there is one
@@ -283,7 +287,7 @@ class _Run:
     def resume(self) -> int:
         "Take up the saved state, if there is a readable one; gives the step to go on from."
         if self.out is None: return 0
-        for left in self.out.glob("*.tmp"): shutil.rmtree(left) if left.is_dir() else left.unlink()
+        sweep(self.out)
         try:
             state = torch.load(self.out / "state.pt", map_location=self.device, weights_only=True)
             self.model.load_state_dict(state["model"])
