@@ -390,3 +390,43 @@ def test_controls_and_failures():
     with pytest.raises(TaskspaceError, match="kind must be one of"): stitch(a, a, 1, 1, TRAIN, TEST, kind="mlp")
     with pytest.raises(TaskspaceError, match="layer 8 is not one of them"): stitch(a, a, 8, 1, TRAIN, TEST)
     assert text_losses(a, TEST).tokens.sum() == sum(len(t.split()) for t in TEST)
+
+
+# --- statistics over models ---
+
+def test_over_seeds_is_students_interval_and_the_exact_flip_test():
+    from scipy.stats import t, ttest_1samp
+    from taskspace.comparison import over_seeds
+    values = [0.3, 0.1, -0.05, 0.4, 0.2]
+    e = over_seeds(values)
+    low, high = ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (e.low, e.high) == pytest.approx((low, high)) and e.n == 5
+    from itertools import product
+    null = [np.mean(np.array(s) * values) for s in product((1, -1), repeat=5)]
+    assert e.p == np.mean(np.abs(null) >= abs(np.mean(values)) - 1e-12) == 4 / 32
+    many = np.random.default_rng(0).normal(size=40)
+    assert over_seeds(many).p == pytest.approx(ttest_1samp(many, 0).pvalue, abs=0.05)
+    with pytest.raises(TaskspaceError, match="needs at least 2 values"): over_seeds([1.0])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.lists(st.integers(1, 4), min_size=3, max_size=3))
+def test_blocks_are_found_where_they_were_put(seed, sizes):
+    from taskspace.comparison import block_structure
+    if sum(sizes) <= 3 or max(sizes) < 2: return
+    member = np.repeat([0, 1, 2], sizes)
+    noise = np.random.default_rng(seed).normal(size=(len(member), len(member))) * 0.01
+    found = block_structure(np.where(member[:, None] == member[None], 0.9, 0.3) + noise)
+    assert found.starts == tuple(np.flatnonzero(np.diff(member, prepend=-1)).tolist())
+    assert found.contrast == pytest.approx(0.6, abs=0.05)
+    n = 6
+    fade = np.exp(-np.abs(np.subtract.outer(range(n), range(n))) / 3)
+    assert block_structure(fade).excess == pytest.approx(0, abs=1e-12)
+
+
+def test_block_and_match_failures():
+    import pandas as pd
+    from taskspace.comparison import block_structure, matched_similarity
+    with pytest.raises(TaskspaceError, match="3 layers cannot show 3 blocks"): block_structure(np.eye(3))
+    with pytest.raises(TaskspaceError, match="square map"): block_structure(np.ones((3, 4)))
+    assert matched_similarity(pd.DataFrame([[0.9, 0.2, 0.1], [0.1, 0.3, 0.8]])) == pytest.approx(((0.9 + 0.3 + 0.8) / 3 + (0.9 + 0.8) / 2) / 2)
