@@ -40,7 +40,7 @@ class FTGD:
     scope: str = "global"  # where the share is kept: "global", or within each "layer", "module" (type) or "tensor"
     update: str = "differential"  # "differential", "masked", "full" or "random"
     steps: int = 10  # updates
-    lr: float = 1e-3  # step size; for "adam" about the change of one parameter in one step
+    lr: float = 5e-4  # step size; for "adam" about the change of one parameter in one step
     batch_size: int | None = None  # pairs an update; None takes all, more than there are also takes all
     optimizer: str = "adam"  # "adam" or "sgd" (plain: the change is -lr times the gradient)
     seed: int = 0  # order of the pairs and random subspaces

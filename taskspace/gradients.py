@@ -15,8 +15,9 @@ import pandas as pd
 import torch
 from torch import nn
 
+from .logprobs import batches, token_logprobs
 from .models import LM
-from .scoring import EncodedPair, batches, encode_pairs, token_logprobs
+from .scoring import EncodedPair, encode_pairs
 from .tasks import MinimalPair, Task, TaskspaceError
 
 # %% auto #0
