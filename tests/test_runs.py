@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taskspace import runs
+from taskspace.checkpoints import directory_digests, expand
 from taskspace.ftgd import FTGD
-from taskspace.jobs import Checkpoint, Plan, directory_digests, expand, from_bytes, seed_of, suite_from_json, suite_to_json, to_bytes, work
+from taskspace.jobs import Plan, from_bytes, seed_of, suite_from_json, suite_to_json, to_bytes, work
 from taskspace.probing import transfer_row
 from taskspace.results import open_run
 from taskspace.runs import Study, run_study

@@ -1,0 +1,145 @@
+"""The command line on real, tiny models: what it prints, what it writes, how it exits."""
+import os
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import toylm
+
+import taskspace
+from taskspace.cli import accuracy_table, main
+from taskspace.results import open_run
+from taskspace.runs import demo_study
+from taskspace.scoring import score_pairs
+from taskspace.store import Store
+
+
+def say(capsys, *args):
+    "Exit status, standard output and standard error of a command."
+    with pytest.raises(SystemExit) as e: main(list(map(str, args)))
+    return e.value.code, *capsys.readouterr()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    "A folder with a suite, a toy model and a study of 8 jobs."
+    monkeypatch.chdir(tmp_path)
+    toylm.suite().to_frame().to_parquet("toy.parquet")
+    toylm.write("model.json", raise_if=str(tmp_path / "fire"))
+    (tmp_path / "study.yaml").write_text(("name: toy\nsuite: toy.parquet\nmodels: [{name: HERE/model.json, loader: 'toylm:load', label: toy}]\n"
+                                         "train_pairs: 4\neval_pairs: 3\nftgd: {steps: 1}\n").replace("HERE", str(tmp_path)))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    "A random GPT-2 in a directory, as save_pretrained leaves it."
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from taskspace.tokens import word_tokenizer
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("tiny")
+    tokenizer = word_tokenizer([w for w in toylm.WORDS if w != "<s>"])
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_positions=16, n_embd=8, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def test_every_command_teaches_with_an_example(capsys):
+    status, out, _ = say(capsys, "--help")
+    commands = re.findall(r"^  (\w+)  ", out[out.index("Commands:"):], re.M)
+    assert status == 0 and commands == ["score", "run", "status", "report", "pretrain", "demo"]
+    for command in commands:
+        status, out, _ = say(capsys, command, "--help")
+        assert status == 0 and re.search(rf"^ +taskspace {command}\b", out, re.M), command
+
+
+def test_no_command_shows_the_help_and_version_the_version(capsys):
+    assert say(capsys)[0] == 0
+    assert say(capsys, "--version")[:2] == (0, f"taskspace {taskspace.__version__}\n")
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "tsv"])
+def test_score_writes_what_score_pairs_gives(here, tiny, capsys, ending):
+    status, out, _ = say(capsys, "score", "--model", tiny, "--suite", "toy.parquet", "--pairs", 5, "-o", f"scores.{ending}")
+    assert status == 0 and re.search(r"^agreement +3 +15 ", out, re.M) and re.search(r"^mean over tasks +6 +30 ", out, re.M)
+    read = pd.read_parquet if ending == "parquet" else lambda f: pd.read_csv(f, sep="\t" if ending == "tsv" else ",", dtype={"pair": str})
+    expected = score_pairs(taskspace.load_lm(str(tiny)), taskspace.load_suite("toy.parquet").take(5))
+    pd.testing.assert_frame_equal(read(f"scores.{ending}"), expected, check_dtype=False, rtol=1e-12)
+    assert sorted(p.name for p in here.iterdir() if "scores" in p.name) == [f"scores.{ending}"]
+
+
+def test_the_prefix_reaches_the_scores(here, tiny, capsys):
+    outputs = {prefix: say(capsys, "score", "--model", tiny, "--suite", "toy.parquet", "--prefix", prefix)[1] for prefix in ("auto", "none", "0", "5")}
+    assert outputs["auto"] == outputs["0"] and len(set(outputs.values())) == 3
+
+
+def test_accuracy_is_the_mean_over_tasks_not_pairs():
+    scores = pd.DataFrame({"task": ["a", "a", "a", "b"], "phenomenon": "p", "correct": [0.0, 0.0, 0.0, 1.0], "margin": 1.0})
+    assert re.search(r"mean over tasks +2 +4 +50.0%", accuracy_table(scores))
+
+
+def test_run_status_and_run_again(here, capsys):
+    status, out, _ = say(capsys, "run", "study.yaml", "--out", "out", "--workers", 0, "--quiet")
+    assert (status, out) == (0, "8 jobs done in out\nNext: taskspace report out\n")
+    assert say(capsys, "run", "study.yaml", "--out", "out", "--workers", 0, "--quiet")[0] == 0
+    status, out, _ = say(capsys, "status", "out")
+    assert status == 0 and out.startswith("8 of 8 jobs done, 0 failed, 0 missing; ")
+
+
+def test_the_bar_shows_rate_and_time_left(here, capsys):
+    _, _, err = say(capsys, "run", "study.yaml", "--out", "out", "--workers", 0)
+    assert "toy" in err and re.search(r"8/8 \[\d\d:\d\d<\d\d:\d\d", err) and "job" in err
+
+
+def test_failures_are_summed_up_and_tried_again(here, capsys):
+    (here / "fire").touch()
+    status, _, err = say(capsys, "run", "study.yaml", "--out", "out", "--workers", 0, "--quiet")
+    assert status == 1 and "8 of 8 jobs failed; the same command tries them again" in err and "Traceback" not in err
+    assert re.search(r"failed: score toy and 7 more: RuntimeError: the device is on fire$", err, re.M)
+    status, out, _ = say(capsys, "status", "out")
+    assert status == 1 and "0 of 8 jobs done, 8 failed" in out and "the device is on fire" in out
+    (here / "fire").unlink()
+    assert say(capsys, "run", "study.yaml", "--out", "out", "--workers", 0, "--quiet")[0] == 0
+    assert say(capsys, "status", "out")[1].startswith("8 of 8 jobs done, 0 failed")
+
+
+def test_pretrain_leaves_checkpoints_that_a_study_takes(here, capsys):
+    (here / "lstm.yaml").write_text("architecture: lstm\nsizes: {hidden_size: 8, num_hidden_layers: 1}\nsentences: 60\nrow: 32\ntraining: {steps: 4, batch_size: 2, checkpoints: 3}\n")
+    status, out, _ = say(capsys, "pretrain", "lstm.yaml", "--out", "lstm")
+    assert status == 0 and out.startswith("3 checkpoints in lstm, loss ")
+    builtin = taskspace.load_suite("builtin")
+    builtin.select(builtin.names[:2]).take(8).to_frame().to_csv("two.csv", index=False)
+    (here / "over_time.yaml").write_text("suite: two.csv\nmodels: [{name: lstm, checkpoints: all}]\ntrain_pairs: 4\neval_pairs: 4\nftgd: {steps: 1}\n")
+    assert say(capsys, "run", "over_time.yaml", "--out", "out", "--workers", 0, "--quiet")[0] == 0
+    run = open_run("out")
+    steps = list(run.checkpoints.step)
+    assert len(steps) == 3 and steps[0] == 0 and steps[-1] == 4 and run.status().done == 3 * 4
+    for step in steps: assert run.space(step=step).matrix.shape == (2, 2)
+
+
+def test_the_study_of_the_demo_is_sound_and_uses_the_built_in_material():
+    for quick in (False, True):
+        study = demo_study(quick)
+        assert study.suite == "builtin" and all(m.name.startswith("builtin:") for m in study.models)
+    assert [m.size for m in demo_study().models] == ["nano", "micro", "mini"]
+
+
+def test_a_closed_pipe_is_no_error(here):
+    done = subprocess.run(f"{sys.executable} -c 'from taskspace.cli import main; main()' --help | head -1", shell=True, capture_output=True, text=True, env={**os.environ})
+    assert done.returncode == 0 and done.stderr == ""
+
+
+def test_importing_the_command_line_loads_no_torch():
+    done = subprocess.run([sys.executable, "-c", "import sys, taskspace.cli; print([m for m in ('torch', 'transformers', 'pandas', 'scipy') if m in sys.modules])"], capture_output=True, text=True)
+    assert "'torch'" not in done.stdout and "'transformers'" not in done.stdout
+
+
+def test_store_is_found_by_the_names_of_its_files(here, capsys):
+    say(capsys, "run", "study.yaml", "--out", "out", "--workers", 0, "--quiet")
+    import hashlib
+    for key, path in Store("out").files().items():
+        assert path.name == f"{key}.{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}.parquet" and path.parent.name == key[:2]
