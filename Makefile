@@ -1,7 +1,7 @@
 # make report   install, pre-train three small models, probe them, render the report, print where it is
 # make test     everything that CI runs
 # make docs     the documentation site in _docs/        make lab     JupyterLab on the notebooks
-# make readme   README.md and its picture               make clean   remove what these made, but the models' cache
+# make readme   README.md from its notebook               make clean   remove what these made, but the models' cache
 SHELL := /bin/bash
 PYTHON ?= python3
 PORT ?= 8888
@@ -71,8 +71,15 @@ step:
 types:
 	mypy
 
+# The studies that train models of their own run at a fraction of their size; their saved outputs are of the full one.
+STUDIES := "generalisation:-p seeds 1 -p base_steps 30 -p steps 30 -p test_sentences 60 -p permutations 99" \
+           "activations:-p seeds 2 -p steps 40 -p stitch_steps 5 -p sentences 2000 -p stitch_sentences 100 -p test_sentences 80" \
+           "width_depth:-p seeds 2 -p steps 10 -p sentences 1000 -p test_sentences 40"
+
 notebooks: .venv/dev
-	OMP_NUM_THREADS=1 coverage run --parallel-mode -m nbdev.test --n_workers 2
+	python -c "from taskspace.report import example_run; example_run()"
+	OMP_NUM_THREADS=1 coverage run --parallel-mode "$$(command -v nbdev_test)" --n_workers 2 --skip_file_re '^[_.]|^(activations|generalisation|width_depth)'
+	for study in $(STUDIES); do OMP_NUM_THREADS=1 papermill --no-progress-bar "nbs/studies/$${study%%:*}.ipynb" /dev/null $${study#*:} || exit 1; done
 
 pytest: .venv/dev
 	set -o pipefail; coverage run --parallel-mode -m pytest --durations=12 2>&1 | tee .pytest.out

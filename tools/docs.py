@@ -272,7 +272,7 @@ def readme(notebook: dict, title: bool = True) -> str:
             for out in cell.get("outputs", []):
                 data = out.get("data", {})
                 if "text/markdown" in data: parts.append(text(data["text/markdown"]).strip())
-                elif out.get("name") == "stdout" or "text/plain" in data and "text/html" not in data:
+                elif out.get("name") == "stdout" or "text/plain" in data and "taskspace-chart" not in text(data.get("text/html", "")):
                     shown = text(out.get("text") or data["text/plain"]).rstrip()
                     parts.append("\n".join(f"    {line}" for line in shown.split("\n")))
     return "\n\n".join(part for part in parts if part) + "\n"
