@@ -367,11 +367,12 @@ def distributedness(run: Run) -> pd.DataFrame:  # columns scale, step, task, sha
     "How widely each task's gradient differential is spread over a model, at every checkpoint."
     parts = []
     for c in run.checkpoints.itertuples(index=False):
-        try: found = run.gradients(c.model, None if pd.isna(c.step) else int(c.step))
+        step = float("nan") if pd.isna(c.step) else int(c.step)
+        try: found = run.gradients(c.model, None if pd.isna(c.step) else step)
         except TaskspaceError: continue
         for spaces in found:
             table = spaces.distribution.rename_axis("task").reset_index().rename(columns={"effective_share": "share"})
-            parts.append(table[["task", "share", "layer_spread", "component_spread"]].assign(scale=c.scale, step=c.step))
+            parts.append(table[["task", "share", "layer_spread", "component_spread"]].assign(scale=c.scale, step=step))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["scale", "step", "task", "share"])
 
 
@@ -383,8 +384,10 @@ def claims_of(run: Run) -> pd.DataFrame:  # as `taskspace.claims.claims` gives i
     for by in ("phenomenon", "lexicon"):
         try: hypotheses[by] = hypothesis_space(run.suite, by)
         except TaskspaceError: continue  # the suite does not name its groups
-    return claims(spaces=checkpoint_spaces(run), hypotheses=hypotheses, curves=learning_curves(run), distribution=distributedness(run),
-                  overlap=checkpoint_spaces(run, "overlap"))
+    # a model without steps gets a place before all steps: claims about training leave it out
+    numbered = lambda spaces: {(scale, -1 if step is None else step): space for (scale, step), space in spaces.items()}
+    return claims(spaces=numbered(checkpoint_spaces(run)), hypotheses=hypotheses, curves=learning_curves(run), distribution=distributedness(run),
+                  overlap=numbered(checkpoint_spaces(run, "overlap")))
 
 # %% ../nbs/api/90_report.ipynb #dd08d039
 class Tiles:
