@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .architectures import CausalModel, load_model, saved_architecture
+from .architectures import load_model, saved_architecture
 from .pretraining import builtin_checkpoint, builtin_steps
 from .tasks import TaskspaceError
 from .training import pick_device, quiet, save_checkpoint, written
@@ -160,7 +159,7 @@ def _builtin(name: str, revision: str | None, **kwargs: Any) -> tuple[nn.Module,
 # %% ../nbs/api/30_models.ipynb #33a6927e
 def _run_checkpoint(path: Path, revision: str | None) -> Path:
     "The checkpoint directory that is meant; the directory itself where it holds a model and no revision is asked for."
-    steps = {s: p for p in path.glob("checkpoint-*") if p.is_dir() and (s := training_step(p.name)) is not None}
+    steps = {int(p.name[11:]): p for p in path.glob("checkpoint-*") if p.is_dir() and p.name[11:].isdecimal()}
     if revision is None:
         return path if not steps or (path / "config.json").exists() or any(path.glob("*.gguf")) else steps[max(steps)]
     step = int(revision) if revision.isdecimal() else training_step(revision)
@@ -251,8 +250,7 @@ def _gguf_once() -> Iterator[None]:
 
 def _hf_model(name: str, kwargs: dict[str, Any]) -> nn.Module:
     from transformers import AutoModelForCausalLM
-    if Path(name).is_dir() and saved_architecture(name):
-        return load_model(name)
+    if Path(name).is_dir() and saved_architecture(name): return load_model(name)
     config = _causal_config(name, kwargs)
     with _explained(name, "weights", kwargs):
         # Loading reports weights that were made up because the files lack them; scores of such a model would be noise.
