@@ -157,8 +157,9 @@ class TaskSpace:
         matrix = operate(self.matrix, other.matrix)
         low = high = None
         if draws is not None:
-            low, high = (pd.DataFrame(b, matrix.index, matrix.columns) for b in uncertainty.interval(draws, matrix.to_numpy()))
-        return replace(self, matrix=matrix, kind=kind, low=low, high=high, replicates=draws, halves=None, meta={"left": self.meta, "right": other.meta})
+            low, high = (pd.DataFrame(b, matrix.index, matrix.columns) for b in uncertainty.interval(draws, matrix.to_numpy(), pairs=self._pairs()))
+        pairs = {"pairs": self._pairs()} if self._pairs() == other._pairs() is not None else {}
+        return replace(self, matrix=matrix, kind=kind, low=low, high=high, replicates=draws, halves=None, meta={**pairs, "left": self.meta, "right": other.meta})
 
     def __add__(self, other): return self._with(other, lambda a, b: a + b, "+")
     def __sub__(self, other): return self._with(other, lambda a, b: a - b, "-")
