@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['templates', 'template', 'parameters', 'check_parameters', 'check', 'execute', 'missing', 'page', 'methods',
            'write_data', 'renderer', 'render', 'example_study', 'example_run', 'learning_curves', 'checkpoint_spaces',
-           'distributedness', 'claims_of', 'Tiles', 'render_report']
+           'distributedness', 'parameter_counts', 'claims_of', 'Tiles', 'render_report']
 
 # %% ../nbs/api/90_report.ipynb #c3a47fea
 def templates() -> dict[str, Path]:  # name -> file
@@ -376,6 +376,16 @@ def distributedness(run: Run) -> pd.DataFrame:  # columns scale, step, task, sha
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["scale", "step", "task", "share"])
 
 
+def parameter_counts(run: Run) -> dict[str, int]:  # scale -> number of parameters, for models that can be loaded here
+    "How large the models of a run are."
+    from taskspace.checkpoints import Checkpoint
+    counts = {}
+    for scale, about in {c["scale"]: c for c in run._about["checkpoints"]}.items():
+        try: counts[scale] = Checkpoint(**about).load(device="cpu").n_parameters
+        except (TaskspaceError, OSError): continue  # a report may be made where the models are not
+    return counts
+
+
 def claims_of(run: Run) -> pd.DataFrame:  # as `taskspace.claims.claims` gives it
     "What the run says about the claims of the paper."
     from taskspace.claims import claims
@@ -387,7 +397,7 @@ def claims_of(run: Run) -> pd.DataFrame:  # as `taskspace.claims.claims` gives i
     # a model without steps gets a place before all steps: claims about training leave it out
     numbered = lambda spaces: {(scale, -1 if step is None else step): space for (scale, step), space in spaces.items()}
     return claims(spaces=numbered(checkpoint_spaces(run)), hypotheses=hypotheses, curves=learning_curves(run), distribution=distributedness(run),
-                  overlap=numbered(checkpoint_spaces(run, "overlap")))
+                  overlap=numbered(checkpoint_spaces(run, "overlap")), parameters=parameter_counts(run))
 
 # %% ../nbs/api/90_report.ipynb #dd08d039
 class Tiles:

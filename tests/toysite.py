@@ -3,6 +3,7 @@ from pathlib import Path
 
 import torch
 
+from taskspace.grammar import vocabulary
 from taskspace.study import Study
 from taskspace.tasks import load_suite
 
@@ -11,8 +12,7 @@ def tiny_models(folder: Path) -> dict[str, Path]:
     "Two GPT-2s of a few thousand parameters, saved at steps 0 and 1."
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-    words = sorted({w for task in load_suite("builtin") for p in task for s in (p.good, p.bad) for w in s.lower().replace(".", " .").replace("?", " ?").replace(",", " ,").split()})
-    known = {w: i for i, w in enumerate(["<|endoftext|>", "<unk>", *words])}
+    known = {w: i for i, w in enumerate(["<|endoftext|>", "<unk>", *vocabulary()])}
     tokenizer = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|endoftext|>", eos_token="<|endoftext|>", unk_token="<unk>")
