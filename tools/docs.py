@@ -252,6 +252,7 @@ def home_markdown(notebook: dict, names: dict[str, str]) -> str:
     "The first notebook as Markdown for the site: links lead to the site's own pages."
     body = readme(notebook, title=False)
     body = re.sub(re.escape(HOME) + r"([\w/]*)\.html", lambda m: f"{m[1]}.ipynb" if (TOP / f"{m[1]}.ipynb").exists() else f"{m[1]}.md", body)
+    body = re.sub(r"\[([^\]]+)\]\((?:tests|benchmarks)/[^)]+\)", r"`\1`", body)  # files that the site does not have
     return linked(body.replace("](nbs/", "](pages/"), names, TOP / "index.qmd")
 
 
