@@ -86,9 +86,9 @@ class ExactCKA:
         own = []
         for side, widths in (("x", self.xw), ("y", self.yw)):
             s, v = S[f"s{side}"].split(widths), S[f"nv{side}"].split(widths)
-            own.append(np.array([self._hsic(S[f"{side}{side}{i}"], s[i], s[i], *[S[f"n{side}"][i]] * 2, S[f"nn{side}"][i], v[i], v[i])
+            own.append(np.array([self._hsic(S[f"{side}{side}{i}"], s[i], s[i], S[f"n{side}"][i], S[f"n{side}"][i], S[f"nn{side}"][i], v[i], v[i])
                                  for i in range(len(widths))]))
-        return cross, *own
+        return cross, own[0], own[1]
 
     def value(self) -> np.ndarray:  # (layers of X, layers of Y) similarities
         "The CKA of every pair."
@@ -111,7 +111,9 @@ class MinibatchCKA:
         if batch < 4: raise TaskspaceError(f"a CKA minibatch needs 4 rows or more, not {batch}")
         if average not in ("hsic", "ratio"): raise TaskspaceError(f"average must be 'hsic' or 'ratio', not {average!r}")
         self.batch, self.unbiased, self.average = batch, unbiased, average
-        self.n, self.parts, self.rows, self.held = 0, [], 0, []
+        self.n, self.rows = 0, 0
+        self.parts: list[tuple[int, list[np.ndarray]]] = []
+        self.held: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def update(self, xs: Sequence[torch.Tensor], ys: Sequence[torch.Tensor]) -> None:
         "Add rows; those that do not fill a minibatch wait for the next."
@@ -226,7 +228,7 @@ def find_blocks(lm: LM,  # any model that keeps its layers in a `ModuleList`
     found = exact or lists
     if not found:
         raise TaskspaceError(f"{lm.name}: found no list of layers in {type(lm.model).__name__}; pass blocks=[first layer, ..., last layer]")
-    return list(max(found, key=lambda m: sum(p.numel() for p in m.parameters())))
+    return list(max(found, key=lambda m: sum(p.numel() for b in m for p in b.parameters())))
 
 
 def layer_numbers(lm: LM, layers: Iterable[int] | None, blocks: Sequence[nn.Module]) -> list[int]:
@@ -331,7 +333,7 @@ def pad(lm: LM, encoded: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]
     return ids.to(lm.device), mask.to(lm.device)
 
 
-def text_batches(texts: Sequence[str], encoded: Sequence[Encoded], token_budget: int) -> Iterator[list[int]]:
+def text_batches(texts: Sequence, encoded: Sequence[Encoded], token_budget: int) -> Iterator[list[int]]:
     "Indices of consecutive texts whose padded batch stays within the budget."
     batch: list[int] = []
     longest = 0

@@ -215,14 +215,14 @@ def stitch(bottom: LM,  # runs up to `layer_bottom`
     widths = [probe.states(side, *pad(top, one)).shape[-1] for side in (0, 1)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        phi = StitchMap(*widths, kind).to(top.device)
+        phi = StitchMap(widths[0], widths[1], kind).to(top.device)
     chimera = Stitched(bottom, top, layer_bottom, layer_top, phi, blocks)
     name = f"{bottom.name}:{chimera.layers[0]} -> {top.name}:{chimera.layers[1]}"
     lm = LM(chimera, top.tokenizer, name=name)
     log = [] if kind == "identity" else _train(lm, chimera, encoded, held, steps if kind.startswith("affine") else 0, lr, batch_size, seed, fit_tokens, token_budget)
     losses = text_losses(lm, test, token_budget).rename(columns={"nll": "stitched"})
     losses["receiver"], losses["giver"] = (text_losses(m, test, token_budget).nll for m in (top, bottom))
-    return Stitch(lm, kind, chimera.layers, losses, pd.DataFrame(log, columns=["step", "loss"]))
+    return Stitch(lm, kind, (chimera.layers[0], chimera.layers[1]), losses, pd.DataFrame(log, columns=["step", "loss"]))
 
 
 def _same_tokens(bottom: LM, top: LM, texts: Sequence[str]) -> list[Encoded]:
@@ -260,7 +260,7 @@ def _train(lm: LM, chimera: Stitched, encoded: list[Encoded], held: list[Encoded
     order = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(phi.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    with _frozen(lm.model.bottom_model, lm.model.top_model), torch.enable_grad():
+    with _frozen(chimera.bottom_model, chimera.top_model), torch.enable_grad():
         for p in phi.parameters(): p.requires_grad_(True)
         for step in range(1, steps + 1):
             pick = torch.randperm(len(encoded), generator=order)[:batch_size].tolist()
