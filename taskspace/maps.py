@@ -107,7 +107,7 @@ def cluster_stability(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
         theirs = members(cluster(pd.DataFrame(draw, tree.tasks, tree.tasks), method, metric))
         common = mine @ theirs.T
         best += (common / (mine.sum(1)[:, None] + theirs.sum(1) - common)).max(1)
-    return pd.DataFrame({"tasks": [sorted(c, key=place.get) for c in tree.clades()], "size": mine.sum(1).astype(int),
+    return pd.DataFrame({"tasks": [sorted(c, key=lambda t: place[t]) for c in tree.clades()], "size": mine.sum(1).astype(int),
                          "height": tree.linkage[:, 2], "stability": best / max(1, len(used))})
 
 # %% ../nbs/api/52_maps.ipynb #fc71b9a3

@@ -270,7 +270,7 @@ def change_point(spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in or
     expected = np.ones(len(path) - 1) if durations is None else np.asarray(durations, dtype=float)
     expected = expected / expected.sum()
     noisy = draws is not None
-    if noisy:
+    if draws is not None:
         widen = np.sqrt(pairs / (pairs - 1)) if pairs and pairs > 1 else 1.0
         count = min(len(d) for d in draws)
         errors = np.stack([widen * (d[:count] - d[:count].mean(0))[:, ~np.eye(d.shape[-1], dtype=bool)] for d in draws])
