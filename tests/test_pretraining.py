@@ -160,7 +160,7 @@ def test_learning_rate_golden():
 
 
 def test_loss_equals_a_loop_over_tokens():
-    """Worst difference seen: 1.4e-6, of sums around 40 nats."""
+    """Difference seen: 0, of a sum of 15 nats."""
     model, rows = build(LSTMConfig(12, 16, 1)), torch.tensor([[0, 3, 4, 1, 1], [0, 5, 6, 7, 8]])
     logp = model(rows[:, :-1]).log_softmax(-1)
     naive = sum(-logp[i, t - 1, rows[i, t]].item() for i in range(2) for t in range(1, 5) if rows[i, t] != 1)
@@ -194,11 +194,11 @@ def test_same_settings_same_weights():
 
 
 def test_accumulation_changes_rounding_alone():
-    """Worst difference of a weight after 40 steps: 2.5e-6."""
+    """Worst difference of a weight after 40 steps at a rate of 0.01: 8.1e-5."""
     whole, parts = newborn(), newborn()
     pretrain(whole, ROWS, SETTINGS)
     pretrain(parts, ROWS, SETTINGS.model_copy(update={"accumulate": 3}))
-    assert max((x - y).abs().max().item() for x, y in zip(whole.parameters(), parts.parameters())) < 1e-4
+    assert max((x - y).abs().max().item() for x, y in zip(whole.parameters(), parts.parameters())) < 5e-4
 
 
 def test_checkpoints_are_the_weights_of_their_step(tmp_path):
