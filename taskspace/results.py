@@ -38,7 +38,7 @@ def save_plan(store: Store,
     import pyarrow as pa
     import pyarrow.parquet as pq
     columns = {name: pa.array([getattr(j, name) for j in jobs]) for name in ("key", "kind", "at", "seed", "control", "source")}
-    columns = {n: a.dictionary_encode() if n in ("kind", "control", "source") else a for n, a in columns.items()}
+    columns = {n: a.cast(pa.string()).dictionary_encode() if n in ("kind", "control", "source") else a for n, a in columns.items()}
     about = {"study": plan.study.to_yaml(), "checkpoints": [asdict(c) for c in plan.checkpoints], "digests": plan.digests, "suite": plan.suite.digest}
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns).replace_schema_metadata({"taskspace": json.dumps(about)}), sink, compression="zstd")

@@ -218,6 +218,8 @@ def process(notebook: dict, page: Path, names: dict[str, str]) -> dict:
                 for documentation in documented(code):
                     shown.append(markdown(linked(documentation["source"], names, page, here)))
                 options = ["#| code-fold: true", '#| code-summary: "Source"']
+            elif page.parent.name == "studies" and not any(o.startswith("#| echo") for o in options):
+                options += ["#| code-fold: true", '#| code-summary: "Code"']  # a study is read for its figures
             shown.append({"cell_type": "code", "metadata": {"tags": cell["metadata"].get("tags", [])}, "execution_count": None,
                           "source": "\n".join([*options, code]), "outputs": outputs(cell)})
     for i, cell in enumerate(shown): cell["id"] = f"c{i}"
