@@ -108,8 +108,10 @@ def execute(name: str,  # of a template
     check_parameters(name, given or {})
     try:
         with _quiet_papermill():
-            papermill.execute_notebook(str(template(name)), str(out), parameters=dict(given or {}), kernel_name="python3",
-                                       progress_bar=False, cwd=str(Path(out).parent), request_save_on_cell_execute=False)
+            # No `cwd`: papermill would change the directory of this whole process, and pages are made in threads.
+            # The kernels log nothing but disasters: their start-up advice does not concern readers of a report.
+            papermill.execute_notebook(str(template(name)), str(Path(out).absolute()), parameters=dict(given or {}), kernel_name="python3",
+                                       progress_bar=False, request_save_on_cell_execute=False, extra_arguments=["--IPKernelApp.log_level=50"])
     except papermill.PapermillExecutionError as error:
         raise TaskspaceError(f"template {name!r}: {error.ename} in cell {error.cell_index}: {' '.join(str(error.evalue).split())}") from None
     return Path(out)
