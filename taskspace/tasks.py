@@ -68,6 +68,7 @@ class Task:
         if not self.pairs:
             raise TaskspaceError(f"task {self.name!r} has no pairs; remove it or give it at least one")
 
+    def __repr__(self) -> str: return f"Task({self.name!r}, {len(self)} pairs)"
     def __len__(self) -> int: return len(self.pairs)
     def __iter__(self) -> Iterator[MinimalPair]: return iter(self.pairs)
 
@@ -111,6 +112,7 @@ class Suite:
         if twice:
             raise TaskspaceError(f"suite {self.name!r} has two tasks named {twice[0]!r}; task names must be unique")
 
+    def __repr__(self) -> str: return f"Suite({self.name!r}, {len(self)} tasks, {self.n_pairs} pairs)"
     def __len__(self) -> int: return len(self.tasks)
     def __iter__(self) -> Iterator[Task]: return iter(self.tasks)
     def __contains__(self, name: object) -> bool: return name in self.names
