@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, TypeAlias, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -52,12 +52,15 @@ class Config:
                 raise TaskspaceError(f"{type(self).__name__}: {name} must be at least 1, not {getattr(self, name)}")
 
 
+_Config: TypeAlias = Config  # within the models `Config` is the class of their own configuration
+
+
 class CausalModel(nn.Module):
     "A causal language model made of an embedding, layers, a norm and a head. Padding on either side changes nothing."
     kind: ClassVar[str]  # what config.json calls the architecture
-    Config: ClassVar[type[Config]] = Config
+    Config: ClassVar[type[_Config]] = Config
 
-    def __init__(self, config: Config):
+    def __init__(self, config: _Config):
         super().__init__()
         self.config = config
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -108,7 +111,7 @@ def solu(x: Tensor) -> Tensor:  # the same shape
     return x * x.softmax(dim=-1)
 
 
-ACTIVATIONS = {"gelu": F.gelu, "solu": solu, "relu": F.relu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "solu": solu, "relu": F.relu}
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,7 @@ class TransformerLM(CausalModel):
         self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size)
         self.apply(normal_init)
-        for layer in self.layers:  # as in GPT-2: the residual stream keeps its size at any depth
+        for layer in cast("Iterable[TransformerLayer]", self.layers):  # as in GPT-2: the residual stream keeps its size at any depth
             for linear in (layer.out, layer.down):
                 nn.init.normal_(linear.weight, std=0.02 / (2 * config.num_hidden_layers) ** 0.5)
 
@@ -174,7 +177,7 @@ def normal_init(module: nn.Module) -> None:
     "GPT-2's initialisation: normal weights with standard deviation 0.02, zero biases."
     if isinstance(module, nn.Linear | nn.Embedding | nn.Conv1d):
         nn.init.normal_(module.weight, std=0.02)
-        if getattr(module, "bias", None) is not None: nn.init.zeros_(module.bias)
+        if isinstance(bias := getattr(module, "bias", None), Tensor): nn.init.zeros_(bias)
 
 # %% ../nbs/api/20_architectures.ipynb #3ad7c1db
 def build(config: Config,  # its type decides the architecture
@@ -191,7 +194,7 @@ def twins(config: TransformerConfig,  # its activation is ignored
           seed: int = 0,  # of the weights they share
           ) -> dict[str, TransformerLM]:  # activation -> model
     "Transformers with equal initial weights that differ in their activation alone."
-    return {a: build(type(config)(**{**asdict(config), "activation": a}), seed) for a in activations}
+    return {a: cast(TransformerLM, build(type(config)(**{**asdict(config), "activation": a}), seed)) for a in activations}
 
 # %% ../nbs/api/20_architectures.ipynb #3de69766
 @dataclass(frozen=True)
@@ -205,8 +208,8 @@ class LSTMLayer(nn.Module):
         super().__init__()
         self.lstm, self.dropout = nn.LSTM(width, width, batch_first=True), nn.Dropout(dropout)
         with torch.no_grad():
-            for bias in (self.lstm.bias_ih_l0, self.lstm.bias_hh_l0): bias.zero_()
-            self.lstm.bias_ih_l0[width:2 * width] = 1.0  # gates lie in the order input, forget, cell, output
+            for name in ("bias_ih_l0", "bias_hh_l0"): self.lstm.get_parameter(name).zero_()
+            self.lstm.get_parameter("bias_ih_l0")[width:2 * width] = 1.0  # gates lie in the order input, forget, cell, output
 
     def forward(self, x: Tensor) -> Tensor: return self.dropout(self.lstm(x)[0])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import altair as alt
 import numpy as np
@@ -56,7 +56,7 @@ def config(theme: str = "light",  # "light" or "dark"
 
 @alt.theme.register("taskspace", enable=True)
 def _theme() -> alt.theme.ThemeConfig:
-    return {"config": config("light")}
+    return cast(alt.theme.ThemeConfig, {"config": config("light")})
 
 
 def save(chart: alt.TopLevelMixin,
@@ -319,7 +319,7 @@ class _Frame:
     def x(self, name: str = "x") -> alt.X: return alt.X(f"{name}:Q", scale=self.scale(0), axis=None)
     def y(self, name: str = "y") -> alt.Y: return alt.Y(f"{name}:Q", scale=self.scale(1), axis=None)
 
-    def labels(self, points: np.ndarray, texts: Sequence[str]) -> pd.DataFrame:
+    def labels(self, points: np.ndarray, texts: Sequence[str] | pd.Series) -> pd.DataFrame:
         "Where the names go, as data units."
         at = self.units(_place_labels(self.pixels(points), texts, self.size))
         return pd.DataFrame({"task": list(texts), "x": at[:, 0], "y": at[:, 1]})
@@ -370,7 +370,7 @@ def network(space: TaskSpace,
     long = long[long.source != long.target].copy()
     if space.replicates is not None:
         q = space.significant()
-        long["q"] = [q.at[a, b] for a, b in zip(long.source, long.target)]
+        long["q"] = cast("list[float]", [q.at[a, b] for a, b in zip(long.source, long.target)])
         long = long[long.q < alpha]
     kept = long.reindex(long["value"].abs().sort_values(ascending=False).index)[: links or 2 * len(space)]
     frame = _Frame(points.to_numpy(), size, 1.15)

@@ -5,8 +5,9 @@
 # %% ../nbs/api/75_claims.ipynb #342a0e49
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -74,7 +75,7 @@ def both(*verdicts: str) -> str:
     return "not supported" if "not supported" in verdicts else "undecided" if "undecided" in verdicts else "supported"
 
 # %% ../nbs/api/75_claims.ipynb #a9590f5e
-def paired(values: Sequence[float],  # one difference a task
+def paired(values: Iterable[float],  # one difference a task
            flips: int = 9999,  # random sign flips
            seed: int = 0,  # of the flips
            ) -> tuple[float, float, float, float]:  # mean, lower and upper bound of its 95 % interval, two-sided p
@@ -159,7 +160,7 @@ def claim_b(space: TaskSpace | None,  # a transfer space
     if missing or space is None or linguistic is None or lexical is None: return no_data("b", " and ".join(missing))
     space = space.complete()
     if len(space) < 5: return no_data("b", f"a space of 5 complete tasks or more (there are {len(space)})")
-    options = dict(permutations=permutations, seed=seed, interval=None)
+    options: dict[str, Any] = dict(permutations=permutations, seed=seed, interval=None)
     try:
         structure, words = space.compare(linguistic, control=lexical, **options), space.compare(lexical, control=linguistic, **options)
     except TaskspaceError as e:
@@ -183,7 +184,7 @@ def claim_c(spaces: Mapping[str, TaskSpace] | None,  # scale -> transfer space
             ) -> Finding:  # estimate: slope of the AUC for ten times the parameters
     "Larger models generalise better to overarching concepts."
     known = {k: s for k, s in (spaces or {}).items() if parameters and k in parameters}
-    if len({parameters[k] for k in known} if parameters else ()) < 2: return no_data("c", "transfer spaces of two scales or more, with their numbers of parameters")
+    if not parameters or len({parameters[k] for k in known}) < 2: return no_data("c", "transfer spaces of two scales or more, with their numbers of parameters")
     cut, labels = _common(known, groups)
     if cut is None: return no_data("c", "common tasks in two groups or more")
     size = np.log10([parameters[k] for k in cut])
@@ -211,12 +212,13 @@ def _trend(claim: str, cut: Mapping[str, TaskSpace], weight: np.ndarray, same: n
     inside = statistics.cells(same) > 0
     auc = lambda v: uncertainty.auc_of(v, inside)
     if all(s.replicates is not None for s in cut.values()):
-        found = [uncertainty.statistic_draws(s.matrix.to_numpy(), s.replicates, auc, [same], s._pairs()) for s in cut.values()]
-        if any(f is None for f in found): return no_data(claim, "spaces that are more than noise")
+        drawn = [uncertainty.statistic_draws(s.matrix.to_numpy(), cast(np.ndarray, s.replicates), auc, [same], s._pairs()) for s in cut.values()]
+        found = [f for f in drawn if f is not None]
+        if len(found) < len(drawn): return no_data(claim, "spaces that are more than noise")
         values = np.array([f[0] for f in found])
         count = min(len(f[1]) for f in found)
         rng = np.random.default_rng(0)  # scales are measured apart: their draws are paired at random
-        draws = sum(w * f[1][rng.permutation(len(f[1]))[:count]] for w, f in zip(weight, found))
+        draws = cast(np.ndarray, sum(w * f[1][rng.permutation(len(f[1]))[:count]] for w, f in zip(weight, found)))
         estimate, (low, high), error, source = float(weight @ values), np.quantile(draws, [0.025, 0.975]), draws.std(ddof=1), "over pairs and seeds"
     else:
         values, estimate, source = raw, float(weight @ raw), "over tasks"
@@ -232,9 +234,9 @@ def _trend(claim: str, cut: Mapping[str, TaskSpace], weight: np.ndarray, same: n
                    f"AUC {steps}; interval {source}; {len(same)} tasks.", {"auc": dict(zip(cut, values.tolist())), "sizes": dict(sizes)})
 
 # %% ../nbs/api/75_claims.ipynb #caa21e0a
-def _slope(steps: Sequence[float], values: np.ndarray) -> np.ndarray:
+def _slope(steps: Iterable[float], values: np.ndarray) -> np.ndarray:
     "Slope over log10 of the step; values of shape (steps, ...)."
-    x = np.log10(np.asarray(steps, dtype=float))
+    x = np.log10(np.asarray(list(steps), dtype=float))
     x = (x - x.mean()) / max(float(((x - x.mean()) ** 2).sum()), 1e-300)
     return np.tensordot(x, values, (0, 0))
 
@@ -285,7 +287,7 @@ def claim_e(spaces: Mapping[int, TaskSpace] | None,  # step -> transfer space, m
     if len(names) < 3: return no_data("e", "3 tasks that are complete at all checkpoints")
     if any(s.replicates is None for s in path.values()): return no_data("e", "replicates, to tell change from noise")
     path = {k: s.select(names) for k, s in path.items()}
-    stack, draws = np.stack([s.matrix.to_numpy() for s in path.values()]), [s.replicates for s in path.values()]
+    stack, draws = np.stack([s.matrix.to_numpy() for s in path.values()]), [cast(np.ndarray, s.replicates) for s in path.values()]
     pairs = next(iter(path.values()))._pairs()
     durations = np.diff(np.log10(list(path)))
     change = uncertainty.change_point(stack, draws, durations, pairs)

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -42,7 +42,7 @@ def _top(version: Annotated[bool, typer.Option("--version", callback=_version, i
 
 
 # Typer brings a copy of Click of its own from some version on, so its error class is found by way of one that both export.
-_CLICK_ERROR: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+_CLICK_ERROR: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
 def main(args: Sequence[str] | None = None,  # the command line where None
@@ -113,7 +113,7 @@ def accuracy_table(scores: pd.DataFrame,  # from `score_pairs`
     rows.loc["mean over tasks"] = [len(tasks), tasks["pairs"].sum(), tasks["accuracy"].mean(), tasks["margin"].mean()]
     width = max(map(len, rows.index))
     lines = [f"{'phenomenon':<{width}}  tasks   pairs  accuracy   margin"]
-    lines += [f"{r.Index:<{width}}  {int(r.tasks):>5}  {int(r.pairs):>6}  {r.accuracy:>8.1%}  {r.margin:>7.2f}" for r in rows.itertuples()]
+    lines += [f"{r.Index:<{width}}  {int(r.tasks):>5}  {int(r.pairs):>6}  {r.accuracy:>8.1%}  {r.margin:>7.2f}" for r in cast(Any, rows).itertuples()]
     return "\n".join(lines)
 
 

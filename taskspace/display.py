@@ -94,7 +94,7 @@ def write_bundle(folder: Path | str,  # the site's `assets` folder; made if need
     import vl_convert
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {"vega.js": vl_convert.javascript_bundle(), "charts.js": asset("charts.js")}
+    texts = {"vega.js": vl_convert.javascript_bundle(), "charts.js": asset("charts.js")}  # type: ignore[call-arg]  # the stub has no default
     index = folder.parent / "search.json"
     if index.exists():
         texts["search.js"] = f"window.taskspaceSearch = {index.read_text(encoding='utf-8')};\n"

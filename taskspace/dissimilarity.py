@@ -9,7 +9,7 @@ import inspect
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -151,8 +151,8 @@ class MinibatchCKA:
             self._batch(*(torch.cat(v) for v in zip(*self.held)))
             self.held, self.rows = [], 0
         if not self.parts: raise TaskspaceError(f"CKA needs 4 rows or more, not {self.rows}; give more tokens or texts")
-        if self.average == "ratio": return sum(n * _ratio(*h) for n, h in self.parts) / self.n
-        return _ratio(*(sum(n * h[k] for n, h in self.parts) / self.n for k in range(3)))
+        if self.average == "ratio": return cast(np.ndarray, sum(n * _ratio(*h) for n, h in self.parts)) / self.n
+        return _ratio(*(cast(np.ndarray, sum(n * h[k] for n, h in self.parts)) / self.n for k in range(3)))
 
 # %% ../nbs/api/70_dissimilarity.ipynb #2e3c2e9f
 def cka(X: Any,  # (n, d) states of n tokens or texts

@@ -320,7 +320,7 @@ class _Tuning:
 
     def _measure(self) -> dict[str, float]:
         "Margin and accuracy on held-out pairs, perplexity on reference text, as far as they are asked for."
-        out = {}
+        out: dict[str, float] = {}
         if self.held_out is not None:
             m = margins(self.lm, self.held_out, self.tokens)
             out |= {"eval_margin": float(m.mean()), "eval_accuracy": float(((m > 0) + 0.5 * (m == 0)).mean())}

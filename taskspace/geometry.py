@@ -60,6 +60,7 @@ class Fold:
         flat = gradient.detach().reshape(-1).float().cpu()
         if name not in self.signs: return flat
         w, signed = self.width, flat * self.signs[name]
+        assert w is not None  # only a width makes signs
         whole = len(flat) // w * w
         out = signed[:whole].view(-1, w).sum(0)
         out[: len(flat) - whole] += signed[whole:]
@@ -260,8 +261,8 @@ def predicted_transfer(lm: LM,
                        ) -> TaskSpace:  # row = source, column = target, in nats
     "First-order estimate of margin transfer from gradients alone."
     from dataclasses import asdict, replace
-    convention = {"prefix": prefix, "leading_space": leading_space}
-    meta = {"suite": suite.name, "digest": suite.digest, "model": lm.name, "ftgd": asdict(ftgd)}
+    convention: dict[str, Any] = {"prefix": prefix, "leading_space": leading_space}
+    meta: dict[str, Any] = {"suite": suite.name, "digest": suite.digest, "model": lm.name, "ftgd": asdict(ftgd)}
     if evaluation is None and deltas is None and ftgd.update == "differential":
         d = Differentials(lm, suite, ftgd, 1, memory, width, seed, convention, tokens, progress)
         values = ftgd.lr * d.predicted()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from zlib import crc32
@@ -149,7 +149,7 @@ class Draw:
         self.rng, self.words, self.free = rng, words, free
         self.bit = lambda: rng.random() < .5
 
-    def pick(self, options: tuple): return options[int(self.rng.random() * len(options))]
+    def pick(self, options: Sequence): return options[int(self.rng.random() * len(options))]
     def __call__(self, kind: str): return self.pick(self.words[kind])
 
     def other(self, feature: int) -> int:  # number or gender of a distractor
@@ -464,7 +464,9 @@ def vocabulary() -> tuple[str, ...]:  # lower-case words, punctuation first
 @cache
 def _pairs(name: str, lexicon: str, pairs: int, seed: int) -> tuple[MinimalPair, ...]:
     write, rng = CONSTRUCTIONS[name].write, random.Random(f"pairs {seed} {name} {lexicon}")
-    draw, found, seen = Draw(rng, LEXICONS[lexicon], free=False), [], set()
+    draw = Draw(rng, LEXICONS[lexicon], free=False)
+    found: list[MinimalPair] = []
+    seen: set[str] = set()
     for _ in range(200 * pairs):
         if len(found) >= pairs: break
         state, first = rng.getstate(), tuple(map(spell, sides(write(draw, 0))))

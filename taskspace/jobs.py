@@ -14,7 +14,7 @@ import os
 import threading
 import traceback
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -251,11 +251,12 @@ def frame_to_spaces(frame: pd.DataFrame) -> GradientSpaces:
     "What `spaces_to_frame` stacked."
     from taskspace.geometry import GradientSpaces
     from taskspace.spaces import TaskSpace
-    about, by_part = frame.attrs, {}
+    about = frame.attrs
+    by_part: dict[str, dict[str, TaskSpace]] = {}
     for (part, measure), rows in frame.groupby(["part", "measure"], sort=False):
         tasks = rows["source"].drop_duplicates().tolist()
         n = len(tasks)
-        square = lambda c: pd.DataFrame(rows[c].to_numpy(dtype=float).reshape(n, n), tasks, tasks) if c in rows and rows[c].notna().any() else None
+        square: Callable[[str], Any] = lambda c: pd.DataFrame(rows[c].to_numpy(dtype=float).reshape(n, n), tasks, tasks) if c in rows and rows[c].notna().any() else None
         draws = {c: np.stack(rows[c].to_list()).T.reshape((-1, n, n) if c == "replicates" else (-1, 2, n, n))
                  for c in ("replicates", "halves") if c in rows and rows[c].notna().all()}
         space = TaskSpace(square("value"), kind=about["kinds"][f"{part}/{measure}"], groups=about["groups"], low=square("low"), high=square("high"), meta=about["meta"], **draws)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -105,7 +105,8 @@ def _call(lm: LM, batch: _Batch) -> Tensor:
 
 
 @contextmanager
-def _hooked(head: nn.Module, hook: Callable) -> Iterator[None]:
+def _hooked(head: nn.Module | None, hook: Callable) -> Iterator[None]:
+    assert head is not None, "`ways` gives a model without a head its full logits"
     handle = head.register_forward_pre_hook(hook)
     try:
         yield
@@ -124,10 +125,16 @@ def _hidden(lm: LM, batch: _Batch, index: Tensor) -> Tensor:
     return hidden
 
 
+def _linear(lm: LM) -> tuple[Tensor, Tensor | None]:
+    "Weight and bias of an output layer that `ways` found to be linear."
+    head = cast(nn.Linear, lm.head)
+    return head.weight, head.bias
+
+
 def _chosen_logits(lm: LM, batch: _Batch, index: Tensor, head: str) -> Tensor:
     "Logits (positions, vocabulary) at flat positions `index`."
     if head == "full": return _call(lm, batch).flatten(0, 1)[index]
-    if head == "linear": return nn.functional.linear(_hidden(lm, batch, index), lm.head.weight, lm.head.bias)
+    if head == "linear": return nn.functional.linear(_hidden(lm, batch, index), *_linear(lm))
     with _hooked(lm.head, lambda _, args: (args[0].flatten(0, -2)[index][None], *args[1:])):
         return _call(lm, batch)[0]
 
@@ -149,7 +156,7 @@ _known: WeakKeyDictionary[nn.Module, dict[tuple, Ways]] = WeakKeyDictionary()
 
 
 def ways(lm: LM,
-         tokens: Sequence[int] = (0,),  # some ids that the model knows
+         tokens: Sequence[int] | np.ndarray = (0,),  # some ids that the model knows
          ) -> Ways:  # tried once for each model
     "Which shortcuts give this model's own numbers."
     key = _fingerprint(lm)
@@ -170,7 +177,7 @@ def _fingerprint(lm: LM) -> tuple:
             getattr(config, "_attn_implementation", None), lm.dtype, lm.device)
 
 
-def _try_ways(lm: LM, tokens: Sequence[int]) -> Ways:
+def _try_ways(lm: LM, tokens: Sequence[int] | np.ndarray) -> Ways:
     t = [int(tokens[k % len(tokens)]) for k in range(6)]
     tree = prefix_tree([[*t[:3], t[0], t[0]], [*t[:3], t[3], t[4], t[5]], [t[5], t[1], t[2]]])
     rows = list(chains(tree))
@@ -261,7 +268,7 @@ def _run(lm: LM, tree: PrefixTree, rows: Sequence[Row], edges: _Edges, way: Ways
     batch, _ = _collate(lm, tree, [r.nodes for r in rows], way.packed)
     index, source_, token = (torch.from_numpy(a).to(lm.device) for a in (where[kept], source, tree.token[child]))
     if way.head == "linear":
-        return child, linear_logprobs(_hidden(lm, batch, index), lm.head.weight, lm.head.bias, source_, token)
+        return child, linear_logprobs(_hidden(lm, batch, index), *_linear(lm), source_, token)
     logits = _chosen_logits(lm, batch, index, way.head)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return child, logits[source_, token] - logits.logsumexp(1)[source_]
@@ -299,7 +306,7 @@ def _pieces(sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     "Sorted sequences in groups whose trees stay small in memory."
     piece: list[int] = []
     longest = 0
-    for i in sorted(range(len(sequences)), key=sequences.__getitem__):
+    for i in sorted(range(len(sequences)), key=cast(Any, sequences.__getitem__)):
         longest = max(longest, len(sequences[i]))
         if piece and longest * (len(piece) + 1) > CELLS:
             yield piece

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,8 @@ def context_length(config: Any) -> int | None:  # tokens; None where there is no
 # %% ../nbs/api/30_models.ipynb #a6300d29
 def weights_digest(model: nn.Module) -> str:  # 64 hexadecimal digits
     "SHA-256 over name, type, shape and bytes of every parameter and saved buffer; tied weights are read once."
-    digest, seen = hashlib.sha256(), {}
+    digest = hashlib.sha256()
+    seen: dict[Any, str] = {}
     for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
         where = seen.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else name, name)
         digest.update(f"{name} {where} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -239,7 +240,8 @@ def _gguf_once() -> Iterator[None]:
     except ImportError:  # transformers says what to install
         yield
         return
-    places = {(gguf, "GGUFReader"): lru_cache, (gguf, "get_tensor_name_map"): lru_cache, (reader, "tqdm"): lambda bar: partial(bar, disable=True)}
+    places: dict[tuple[Any, str], Callable[[Any], Any]] = {
+        (gguf, "GGUFReader"): lru_cache, (gguf, "get_tensor_name_map"): lru_cache, (reader, "tqdm"): lambda bar: partial(bar, disable=True)}
     before = {place: getattr(*place) for place in places if hasattr(*place)}
     for place, value in before.items(): setattr(*place, places[place](value))
     try:
@@ -254,7 +256,8 @@ def _hf_model(name: str, kwargs: dict[str, Any]) -> nn.Module:
     config = _causal_config(name, kwargs)
     with _explained(name, "weights", kwargs):
         # Loading reports weights that were made up because the files lack them; scores of such a model would be noise.
-        model, info = AutoModelForCausalLM.from_pretrained(name, config=config, output_loading_info=True, **kwargs)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(name, config=config, output_loading_info=True, **kwargs)
+        model, info = loaded
     if missing := sorted(info.get("missing_keys") or ()):
         raise TaskspaceError(f"{name}: the files lack weights that the model needs ({missing[0]}{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}); "
                              "it is not a complete causal LM")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -33,7 +33,7 @@ class PrefixTree:
 def prefix_tree(sequences: Sequence[Sequence[int]],  # token ids, none empty
                 ) -> PrefixTree:
     "The tree of all prefixes of the sequences."
-    order = sorted(range(len(sequences)), key=sequences.__getitem__)
+    order = sorted(range(len(sequences)), key=cast(Any, sequences.__getitem__))
     lengths = np.array([len(sequences[i]) for i in order])
     columns = np.arange(lengths.max())
     inside = columns < lengths[:, None]

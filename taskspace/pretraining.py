@@ -337,7 +337,7 @@ def pretrain_text(config: str | os.PathLike | Mapping[str, Any] | TextConfig,  #
         raise TaskspaceError(f"no model {sorted(missing)[0]!r} in the configuration; there are: {', '.join(config.run_names())}")
     place = pick_device(device)
     with locked(config.out / "lock"):
-        for part in (config.out, config.out / "data"): sweep(part)
+        for folder in (config.out, config.out / "data"): sweep(folder)
         tokenizer = text_tokenizer(config, progress)
         rows: dict[str, np.ndarray | None] = {"valid": None}
         for part, paths in (("train", config.train), ("valid", config.valid)):

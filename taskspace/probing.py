@@ -29,7 +29,7 @@ def transfer_row(lm: LM,
                  source_train: Task,  # pairs of the source to tune on
                  evaluation: Suite,  # held-out pairs of every task
                  ftgd: FTGD = FTGD(),
-                 before: Sequence[float] | None = None,  # margins of the untuned model in suite order; None measures them
+                 before: Sequence[float] | np.ndarray | None = None,  # margins of the untuned model in suite order; None measures them
                  seed: int | None = None,  # replaces the seed of `ftgd`
                  reference: Sequence[str] | None = None,  # ordinary text, for the log and the perplexity budget
                  prefix: str | int | None = "auto",  # prefix token, as in `score_pairs`

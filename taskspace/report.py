@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 import yaml
@@ -147,7 +147,7 @@ def page(notebook: Mapping[str, Any],  # an executed notebook, as JSON
     cells = list(notebook["cells"])
     first = re.match(r"#\s+(.+?)\n+(?:>\s*(.+?)\n*)?\Z", _text(cells[0]["source"]).strip() + "\n", re.S)
     meta = {"title": title or (first[1].strip() if first else "Report"), "description": " ".join((first[2] or "").replace("\n>", " ").split()) if first else ""}
-    shown = [{"cell_type": "raw", "id": "front", "metadata": {}, "source": f"---\n{yaml.safe_dump(meta, allow_unicode=True, sort_keys=False, width=10_000)}---"}]
+    shown: list[dict[str, Any]] = [{"cell_type": "raw", "id": "front", "metadata": {}, "source": f"---\n{yaml.safe_dump(meta, allow_unicode=True, sort_keys=False, width=10_000)}---"}]
     for i, cell in enumerate(cells[1:] if first else cells):
         if cell["cell_type"] == "markdown":
             shown.append({"cell_type": "markdown", "id": f"c{i}", "metadata": {}, "source": _text(cell["source"])})
@@ -258,7 +258,7 @@ def write_data(run: Run,
         put("accuracy", scores.groupby(by, sort=False, dropna=False, observed=True)[["correct", "margin"]].mean().reset_index().rename(columns={"correct": "accuracy"}),
             "accuracy and mean margin of every task under every checkpoint")
     parts = []
-    for checkpoint in run.checkpoints.itertuples(index=False):
+    for checkpoint in cast(Any, run.checkpoints).itertuples(index=False):
         step = None if pd.isna(checkpoint.step) else int(checkpoint.step)
         for kind in [k for probe in run.study.probes for k in _KINDS.get(probe, ())]:
             try: space = run.space(checkpoint.model, step, kind=kind)
@@ -297,7 +297,7 @@ def _configuration(title: str, scales: Mapping[str, str], others: Iterable[str])
     "The `_quarto.yml` of a report."
     config = yaml.safe_load(asset("report.yml"))
     pages = {"training": ("Training", "training.ipynb"), "dissimilarity": ("Dissimilarity", "dissimilarity.ipynb")}
-    left = [{"text": "Summary", "href": "index.ipynb"}]
+    left: list[dict[str, Any]] = [{"text": "Summary", "href": "index.ipynb"}]
     entries = [{"text": model, "href": f"{slug}.ipynb"} for model, slug in scales.items()]
     left += [{"text": "Models", "menu": entries}] if len(entries) > 4 else entries
     left += [{"text": pages[name][0], "href": pages[name][1]} for name in others]
@@ -308,7 +308,7 @@ def _configuration(title: str, scales: Mapping[str, str], others: Iterable[str])
 
 def _data_page(files: pd.DataFrame, notebooks: Iterable[str]) -> str:
     link = lambda folder, name: f'<a href="{folder}/{name}" download>{name}</a>'  # as HTML: renderers take a link to a notebook for one to its page
-    rows = [f"| {link('data', row.file)} | {row.rows or ''} | {row.what} |" for row in files.itertuples()]
+    rows = [f"| {link('data', row.file)} | {row.rows or ''} | {row.what} |" for row in cast(Any, files).itertuples()]
     code = [f"| {link('notebooks', name)} | | the page with its code |" for name in notebooks]
     return "\n".join(["---", "title: Data", "description: Every number of this report as Parquet and CSV, and every page as a notebook with its code.", "---", "",
                       "| file | rows | what it holds |", "|---|---|---|", *rows, *code, "",
@@ -358,7 +358,7 @@ def checkpoint_spaces(run: Run,
                       ) -> dict[tuple[str, int | None], Any]:  # (scale, step) -> `TaskSpace`
     "The spaces of one kind of all checkpoints that have one."
     found = {}
-    for c in run.checkpoints.itertuples(index=False):
+    for c in cast(Any, run.checkpoints).itertuples(index=False):
         step = None if pd.isna(c.step) else int(c.step)
         try: found[(c.scale, step)] = run.space(c.model, step, kind=kind, **options)
         except TaskspaceError: continue  # not part of the study, or not there yet
@@ -368,9 +368,9 @@ def checkpoint_spaces(run: Run,
 def distributedness(run: Run) -> pd.DataFrame:  # columns scale, step, task, share, layer_spread, component_spread
     "How widely each task's gradient differential is spread over a model, at every checkpoint."
     parts = []
-    for c in run.checkpoints.itertuples(index=False):
+    for c in cast(Any, run.checkpoints).itertuples(index=False):
         step = float("nan") if pd.isna(c.step) else int(c.step)
-        try: found = run.gradients(c.model, None if pd.isna(c.step) else step)
+        try: found = run.gradients(c.model, None if pd.isna(c.step) else int(c.step))
         except TaskspaceError: continue
         for spaces in found:
             table = spaces.distribution.rename_axis("task").reset_index().rename(columns={"effective_share": "share"})

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -76,7 +76,7 @@ class Status:
         size = next(f"{self.bytes / 1000**i:.1f} {u}" for i, u in enumerate(("B", "kB", "MB", "GB", "TB")) if self.bytes < 1000 ** (i + 1) or u == "TB")
         lines = [f"{self.done} of {self.total} jobs done, {self.failed} failed, {self.missing} missing; {size}; {duration(self.seconds)} of computing"
                  + ("; running now" if self.running else "") + (f"; {self.set_aside} damaged files set aside" if self.set_aside else "")]
-        lines += [f"  {row.Index:<9} {row.done:>7} of {row.total}" + (f", {row.failed} failed" if row.failed else "") for row in self.kinds.itertuples()]
+        lines += [f"  {row.Index:<9} {row.done:>7} of {row.total}" + (f", {row.failed} failed" if row.failed else "") for row in cast(Any, self.kinds).itertuples()]
         lines += failure_lines(self.failures)
         return "\n".join(lines)
 
@@ -172,13 +172,13 @@ class Run:
         if step is not None:
             chosen = rows[(rows["step"] == step).fillna(False)]
             if chosen.empty: raise TaskspaceError(f"{self.path}: {model!r} has no step {step!r}; there are: {', '.join(map(str, rows['step']))}")
-            return int(chosen.index[0])
+            return int(cast(int, chosen.index[0]))
         return int(rows.index[-1] if rows["step"].isna().any() else rows["step"].astype(int).idxmax())
 
     def _results(self, jobs: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame, dict]]:
         "The finished ones among some jobs of the plan, with their numbers and provenance; damaged files count as missing."
         files = self.store.files()
-        for job in jobs.itertuples(index=False):
+        for job in cast(Any, jobs).itertuples(index=False):
             data = self.store.read(files[job.key]) if job.key in files else None
             if data is not None: yield job, *from_bytes(data)
 
@@ -232,7 +232,7 @@ class Run:
               ) -> TaskSpace:
         "A task space of one checkpoint; cells whose jobs are not done yet are empty. Raises `TaskspaceError` when none is."
         at = self._checkpoint(model, step)
-        about = {**{k: (None if pd.isna(v) else v) for k, v in self.checkpoints.iloc[at].items()}, "study": self.study.name, "suite": self.suite.digest}
+        about: dict[str, Any] = {**{str(k): (None if pd.isna(v) else v) for k, v in self.checkpoints.iloc[at].items()}, "study": self.study.name, "suite": self.suite.digest}
         about = {k: int(v) if isinstance(v, np.integer) else v for k, v in about.items()}
         if kind == "transfer":
             from taskspace.probing import space_from_rows

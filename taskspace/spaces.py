@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -72,14 +72,14 @@ class TaskSpace:
     def __len__(self) -> int: return len(self.matrix)
     def __repr__(self) -> str:
         known = sum(g is not None for g in (self.groups or {}).values())
-        groups = f", {len({g for g in self.groups.values() if g is not None})} groups" if known else ""
+        groups = f", {len({g for g in (self.groups or {}).values() if g is not None})} groups" if known else ""
         draws = f", {len(self.replicates)} replicates" if self.replicates is not None else ""
         return f"TaskSpace({self.kind!r}, {len(self)} tasks{groups}{draws})"
 
     # -- the same space, cut or combined
 
     def _take(self, keep: Sequence[int]) -> TaskSpace:
-        cut = lambda f: None if f is None else f.iloc[list(keep), list(keep)]
+        cut: Callable[[Any], Any] = lambda f: None if f is None else f.iloc[list(keep), list(keep)]
         draws = lambda a: None if a is None else a[..., keep, :][..., keep]
         return replace(self, matrix=cut(self.matrix), low=cut(self.low), high=cut(self.high), replicates=draws(self.replicates), halves=draws(self.halves))
 
@@ -107,7 +107,7 @@ class TaskSpace:
         names_ = self.tasks if names is None else names
         frame = lambda a: pd.DataFrame(a, names_, names_)
         matrix = change(self.matrix.to_numpy())
-        draws = {name: None if (a := getattr(self, name)) is None else change(a) for name in ("replicates", "halves")}
+        draws: dict[str, Any] = {name: None if (a := getattr(self, name)) is None else change(a) for name in ("replicates", "halves")}
         low = high = None
         if draws["replicates"] is not None:
             low, high = map(frame, uncertainty.interval(draws["replicates"], matrix, pairs=self._pairs()))
@@ -145,7 +145,7 @@ class TaskSpace:
 
     def _with(self, other: TaskSpace | float, operate: Callable, sign: str) -> TaskSpace:
         if not isinstance(other, TaskSpace):
-            return self._map(lambda a: operate(a, float(other)), f"{self.kind} {sign} {other:g}")
+            return self._map(lambda a: operate(a, float(cast(float, other))), f"{self.kind} {sign} {other:g}")
         if set(other.tasks) != set(self.tasks):
             raise TaskspaceError(f"cannot compute {self.kind!r} {sign} {other.kind!r}: their tasks differ; use select on both")
         other = other.select(self.tasks)
@@ -235,7 +235,7 @@ class TaskSpace:
                 ) -> Test:  # statistic = (partial) correlation over off-diagonal cells; details: corrected (without measurement noise)
         "Does the space go with another one? A Mantel test, partial where `control` is given. Raises `TaskspaceError` for missing tasks or cells."
         y = self._aligned(other, "the other space").matrix
-        controls = [] if control is None else list(control) if isinstance(control, (list, tuple)) else [control]
+        controls: list[Any] = [] if control is None else list(control) if isinstance(control, (list, tuple)) else [control]
         zs = [self._aligned(c, "the control").matrix for c in controls]
         test = (statistics.partial_mantel(self.matrix, y, zs, method, permutations, seed, alternative) if zs
                 else statistics.mantel(self.matrix, y, method, permutations, seed, alternative))
@@ -319,7 +319,7 @@ class TaskSpace:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         import taskspace.display  # draws Altair charts in notebooks and on websites
         try:
-            bundle = self.chart()._repr_mimebundle_()
+            bundle: Any = self.chart()._repr_mimebundle_()
         except TaskspaceError:  # such as missing cells
             return {"text/plain": repr(self), "text/html": self._repr_html_()}
         data, *rest = bundle if isinstance(bundle, tuple) else (bundle,)
@@ -372,7 +372,7 @@ class TaskSpace:
             table = pq.read_table(path)
             header = json.loads((table.schema.metadata or {})[b"taskspace"])
             tasks, n = header["tasks"], len(header["tasks"])
-            frame = lambda name: None if name not in table.column_names else pd.DataFrame(table[name].to_numpy().reshape(n, n), tasks, tasks)
+            frame: Callable[[str], Any] = lambda name: None if name not in table.column_names else pd.DataFrame(table[name].to_numpy().reshape(n, n), tasks, tasks)
             def draws(name):
                 if name not in table.column_names: return None
                 flat = table[name].combine_chunks().flatten().to_numpy().reshape(n * n, -1).T

@@ -173,7 +173,7 @@ class Store:
         "Be the only writer. Raises `TaskspaceError` naming the process that is."
         fd = os.open(self.lock_path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if not any(_lock(fd) or time.sleep(0.02) for _ in range(5)):  # `busy` in another process may hold it for an instant
+            if not any(_lock(fd) or time.sleep(0.02) for _ in range(5)):  # type: ignore[func-returns-value]  # `busy` in another process may hold it for an instant
                 raise TaskspaceError(self._in_use())
             os.ftruncate(fd, 0)
             os.lseek(fd, 0, os.SEEK_SET)

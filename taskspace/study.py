@@ -141,7 +141,7 @@ def _check_ftgd(value: Any) -> dict[str, Any]:
 # Set while a study is read that was checked when its run began: a page of a report need not load torch to check it again.
 _stored: ContextVar[bool] = ContextVar("stored", default=False)
 
-PROBES = ("score", "gradient", "transfer")
+PROBES: tuple[Literal["score", "gradient", "transfer"], ...] = ("score", "gradient", "transfer")
 CONTROLS = ("full", "random", "masked", "shuffled")
 
 

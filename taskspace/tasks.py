@@ -221,7 +221,7 @@ def _leak_free_split(suite: Suite, train: int, eval: int, seed: int) -> Split:
             if n:
                 raise TaskspaceError(f"task {name!r}: its pairs share too many sentences with one another or with other tasks; "
                                      f"the {side} part lacks {n} pairs, ask for fewer")
-    return Split(*(replace(suite, tasks=tuple(replace(t, pairs=chosen[side][t.name]) for t in suite)) for side in ("train", "eval")))
+    return Split(*(replace(suite, tasks=tuple(replace(t, pairs=tuple(chosen[side][t.name])) for t in suite)) for side in ("train", "eval")))
 
 # %% ../nbs/api/00_tasks.ipynb #e12f9592
 def _text(value: object) -> str | None:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -190,7 +190,7 @@ def pick_device(device: str | torch.device = "auto",  # "auto": a GPU where ther
         raise TaskspaceError(f"device {str(device)!r} cannot be used here ({str(e).splitlines()[0]}); try device='auto'") from None
 
 
-def progress_bar(total: int, label: str, show: bool | None = None,  # None: in a terminal or a notebook
+def progress_bar(total: int | None, label: str, show: bool | None = None,  # None: in a terminal or a notebook
                  **kwargs) -> Any:
     "A tqdm bar, which comes when the work takes more than two seconds and goes when it is done."
     from tqdm import tqdm
@@ -219,7 +219,7 @@ def save_checkpoint(model: nn.Module,  # Hugging Face model or one of `taskspace
     from taskspace.architectures import CausalModel, save_model
     if isinstance(model, CausalModel): save_model(model, directory)
     elif hasattr(model, "save_pretrained"):
-        with quiet(): model.save_pretrained(directory)
+        with quiet(): cast(Any, model).save_pretrained(directory)
     else: raise TaskspaceError(f"{type(model).__name__} cannot be saved: it has no save_pretrained and is none of taskspace's architectures")
     if tokenizer is not None: tokenizer.save_pretrained(directory)
 
@@ -240,7 +240,8 @@ class _Run:
                                            lr=config.learning_rate, betas=config.betas, fused=self.device.type in ("cpu", "cuda") or None)
         bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported() if config.precision == "auto" else config.precision == "bfloat16"
         self.autocast = lambda: torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
-        self.steps, self.log = set(checkpoint_steps(config)), []
+        self.steps = set(checkpoint_steps(config))
+        self.log: list[dict[str, float]] = []
 
     def identity(self) -> dict[str, Any]:
         "What the run is made from."

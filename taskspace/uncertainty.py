@@ -258,7 +258,7 @@ def stability(spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in order
 # %% ../nbs/api/51_uncertainty.ipynb #45d95e84
 def change_point(spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in order of training
                  draws: Sequence[np.ndarray] | None = None,  # one array (draws, tasks, tasks) a checkpoint
-                 durations: Sequence[float] | None = None,  # length of each stretch, checkpoints - 1 values; even by default
+                 durations: Sequence[float] | np.ndarray | None = None,  # length of each stretch, checkpoints - 1 values; even by default
                  pairs: int | None = None,  # evaluation pairs behind each cell
                  simulations: int = 499,  # of even change
                  seed: int = 0,  # of the simulations

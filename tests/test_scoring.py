@@ -1,0 +1,173 @@
+"""Scores equal the textbook on every architecture and tokenizer, and nothing but the sentence moves them."""
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taskspace import architectures as A
+from taskspace.models import LM
+from taskspace.scoring import CONVENTIONS, encode_pairs, score_pairs, score_sentences, text_loss, token_logprobs
+from taskspace.tasks import MinimalPair, Suite, Task, TaskspaceError
+
+TEXT = ["the cats that the dog sees often sleep .", "the cat that the dogs see often sleeps .", "no dog has ever seen me .", "who sees us quickly ?",
+        "my cats see the dog that sees us .", "a cat sleeps .", "the dogs never see that cat again and again and again ."]
+VOCABULARY = 96
+
+
+def pairs(n: int = 24) -> Suite:
+    "Pairs of random words of the text: shared beginnings of every length, none at all, and a tie."
+    rng, words = random.Random(0), sorted({w for s in TEXT for w in s.split()})
+    def pair(i):
+        good = [rng.choice(words) for _ in range(rng.randint(3, 12))]
+        bad = list(good)
+        k = rng.randrange(len(bad))
+        bad[k:k + 1] = [rng.choice(words) for _ in range(rng.randint(1, 2))]
+        return MinimalPair(" ".join(good), " ".join(bad), str(i))
+    tie = MinimalPair(TEXT[0], TEXT[0], "tie")
+    return Suite("random", (Task("one", tuple(map(pair, range(n)))), Task("two", (*map(pair, range(n)), tie))))
+
+
+def tokenizer(kind: str, bos: bool, pad: str):
+    "A real fast tokenizer of at most VOCABULARY tokens; pad is 'eos', 'own' or 'none'."
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+    specials = ["<eos>", "<pad>", "<unk>", "<bos>"]
+    if kind == "bytes":
+        t = Tokenizer(models.BPE())
+        t.pre_tokenizer, t.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+        letters = sorted({c for s in TEXT for c in s.replace(" ", "Ġ")})
+        t.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=specials, initial_alphabet=letters, show_progress=False))
+    elif kind == "pieces":
+        t = Tokenizer(models.Unigram())
+        t.pre_tokenizer = pre_tokenizers.Metaspace()
+        t.train_from_iterator(TEXT, trainers.UnigramTrainer(vocab_size=VOCABULARY, special_tokens=specials, unk_token="<unk>", show_progress=False))
+    else:
+        t = Tokenizer(models.WordLevel(unk_token="<unk>"))
+        t.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        t.train_from_iterator(TEXT, trainers.WordLevelTrainer(special_tokens=specials, show_progress=False))
+    pads = {"eos": {"pad_token": "<eos>"}, "own": {"pad_token": "<pad>"}, "none": {}}[pad]
+    return PreTrainedTokenizerFast(tokenizer_object=t, unk_token="<unk>", eos_token="<eos>", **({"bos_token": "<bos>"} if bos else {}), **pads)
+
+
+def model(kind: str) -> torch.nn.Module:
+    "A tiny model with random weights, large enough that probabilities differ."
+    torch.manual_seed(0)
+    hf = dict(vocab_size=VOCABULARY, initializer_range=0.3)
+    if kind == "gpt2":
+        from transformers import GPT2Config, GPT2LMHeadModel
+        return GPT2LMHeadModel(GPT2Config(n_layer=2, n_head=2, n_embd=16, n_positions=64, **hf))
+    if kind == "neox":
+        from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+        return GPTNeoXForCausalLM(GPTNeoXConfig(num_hidden_layers=2, num_attention_heads=2, hidden_size=16, intermediate_size=32, max_position_embeddings=64, **hf))
+    if kind == "llama":
+        from transformers import LlamaConfig, LlamaForCausalLM
+        return LlamaForCausalLM(LlamaConfig(num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, hidden_size=16, intermediate_size=32,
+                                            max_position_embeddings=64, **hf))
+    if kind == "mamba":
+        from transformers import MambaConfig, MambaForCausalLM
+        return MambaForCausalLM(MambaConfig(num_hidden_layers=2, hidden_size=16, state_size=4, **hf))
+    built = A.build({"lstm": A.LSTMConfig, "cnn": A.CNNConfig, "solu": A.TransformerConfig}[kind](vocab_size=VOCABULARY, hidden_size=16))
+    with torch.no_grad():
+        for p in built.parameters(): p.add_(0.3 * torch.randn_like(p))
+    return built
+
+
+def naive(lm: LM, ids: list[int]) -> float:
+    "One sentence alone, no padding, all logits, float32 softmax."
+    x = torch.tensor([ids])
+    with torch.no_grad(): logp = lm.logits(x, torch.ones_like(x)).float().log_softmax(-1)
+    return float(logp[0, :-1].gather(1, x[0, 1:, None]).double().sum())
+
+
+ARCHITECTURES = ["gpt2", "neox", "llama", "mamba", "lstm", "cnn", "solu"]
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize(("tokens", "bos", "pad"), [("bytes", False, "eos"), ("pieces", True, "own"), ("words", True, "none"), ("words", False, "none")])
+@pytest.mark.parametrize("prefix", ["auto", None])
+def test_scores_equal_the_textbook(kind, tokens, bos, pad, prefix):
+    lm, suite = LM(model(kind), tokenizer(tokens, bos, pad), name=kind), pairs()
+    scores = score_pairs(lm, suite, prefix=prefix)
+    encoded = encode_pairs(lm, [p for t in suite for p in t], prefix)
+    worst = max(abs(a - naive(lm, ids)) for p, g, b in zip(encoded, scores.logp_good, scores.logp_bad) for a, ids in ((g, p.good), (b, p.bad)))
+    assert worst < 1e-4  # the worst case seen over all of these is 1.6e-5 nats (see tests/README.md)
+    assert scores.correct.iloc[-1] == 0.5
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_nothing_but_the_sentence_moves_a_score(kind):
+    lm, suite = LM(model(kind), tokenizer("words", False, "eos"), name=kind), pairs()
+    base = score_pairs(lm, suite)
+    for options in ({"batch_size": 1}, {"batch_size": 3}, {"batch_size": 256}, {"token_budget": 16}, {"token_budget": 100_000}, {"share": False},
+                    {"share": False, "batch_size": 7}):
+        other = score_pairs(lm, suite, **options)
+        assert np.abs(other[["logp_good", "logp_bad"]].to_numpy() - base[["logp_good", "logp_bad"]].to_numpy()).max() < 1e-4, options
+    backwards = Suite("r", tuple(Task(t.name, t.pairs[::-1]) for t in suite.tasks[::-1]))
+    assert np.abs(score_pairs(lm, backwards).logp_good.to_numpy()[::-1] - base.logp_good.to_numpy()).max() < 1e-4
+
+
+LM_GPT2 = LM(model("gpt2"), tokenizer("words", True, "eos"), name="gpt2")
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.lists(st.integers(4, 25), min_size=2, max_size=12), min_size=1, max_size=12), st.integers(1, 60))
+def test_any_batch_of_tokens(sequences, budget):
+    from taskspace.logprobs import sequence_logprobs
+    got = sequence_logprobs(LM_GPT2, sequences, token_budget=budget)
+    assert np.abs(got - [naive(LM_GPT2, s) for s in sequences]).max() < 1e-4  # worst seen 1.1e-5
+    each = token_logprobs(LM_GPT2, sequences, [1] * len(sequences))
+    assert [len(e) for e in each] == [len(s) - 1 for s in sequences]
+
+
+def test_the_conventions_are_what_they_say():
+    lm, suite = LM(model("gpt2"), tokenizer("bytes", True, "eos"), name="gpt2"), pairs(4)
+    scores = {name: score_pairs(lm, suite, name) for name in CONVENTIONS}
+    sentence = suite.tasks[0].pairs[0].good
+    plain, spaced, bos = lm.encode(sentence), lm.encode(" " + sentence), lm.bos_id
+    assert plain != spaced
+    assert scores["blimp"].logp_good[0] == pytest.approx(naive(lm, [bos, *plain]), abs=1e-4)
+    assert scores["lm-eval"].logp_good[0] == pytest.approx(naive(lm, [bos, *spaced]), abs=1e-4)
+    assert scores["minicons"].logp_good[0] == pytest.approx(naive(lm, plain) / (len(plain) - 1), abs=1e-4)
+    assert scores["minicons"].attrs["convention"] == {"name": "minicons", "prefix": None, "leading_space": False, "reduction": "mean"}
+    assert scores["blimp"].attrs["prefix_id"] == bos
+
+
+def test_a_prefix_is_never_doubled():
+    class Adds:
+        bos_token_id, eos_token_id, pad_token_id = 3, 0, None
+        def encode(self, text, add_special_tokens=False): return [3, *(4 + len(w) for w in text.split())]
+    assert encode_pairs(LM(model("gpt2"), Adds()), [MinimalPair("a bb", "a ccc")])[0].good == [3, 5, 6]
+
+
+@pytest.mark.parametrize(("pair", "options", "message"), [
+    (MinimalPair("the zebra sleeps .", "the zebra sleep .", "z"), {}, "task 't', pair z: the tokenizer cannot express"),
+    (MinimalPair("the " * 70, "the cat", "long"), {}, "task 't', pair long: 71 tokens, but model 'gpt2' takes 64"),
+    (MinimalPair("the", "cat", "one"), {"prefix": None}, "task 't', pair one: 'the' is one token"),
+    (MinimalPair("the cat", "the dog"), {"prefix": VOCABULARY}, "has no such token; its ids go from 0 to 95"),
+    (MinimalPair("the cat", "the dog"), {"prefix": "bos"}, "prefix must be 'auto', None or a token id"),
+    (MinimalPair("the cat", "the dog"), {"convention": "acl"}, "there are: blimp, lm-eval, minicons"),
+    (MinimalPair("the cat", "the dog"), {"reduction": "max"}, "reduction must be"),
+    (MinimalPair("the cat", "the dog"), {"batch_size": 0}, "batch_size must be at least 1"),
+])
+def test_what_cannot_be_scored_is_named(pair, options, message):
+    with pytest.raises(TaskspaceError, match=message.replace(".", r"\.")) as e: score_pairs(LM_GPT2, Task("t", [pair]), **options)
+    assert "\n" not in str(e.value)
+
+
+def test_logits_that_are_not_numbers_name_the_pair():
+    broken = LM(model("gpt2"), tokenizer("words", True, "eos"), name="broken")
+    row = broken.encode("dogs")[0]
+    with torch.no_grad(): broken.model.transformer.wte.weight[row] = float("nan")
+    with pytest.raises(TaskspaceError, match=r"task 't', pair p: model 'broken' gives logits that are not numbers"):
+        score_pairs(broken, Task("t", [MinimalPair("the dogs see us .", "the dogs sees us .", "p")]))
+
+
+def test_text_loss_is_the_mean_over_tokens():
+    scores = score_sentences(LM_GPT2, TEXT)
+    assert text_loss(LM_GPT2, TEXT) == pytest.approx(-scores.logp.sum() / scores.tokens.sum())
+    with pytest.raises(TaskspaceError, match="no texts"): text_loss(LM_GPT2, [])
