@@ -281,7 +281,7 @@ def task_map(space: TaskSpace,
     return _joined(alt.hconcat, *parts, spacing=10, title=alt.TitleParams(title or f"Map of {space.kind}", subtitle=f"{len(space)} tasks, stress {stress:.2f}"))
 
 
-def _place_labels(points: np.ndarray, texts: Sequence[str], size: float) -> np.ndarray:
+def _place_labels(points: np.ndarray, texts: Sequence[str] | pd.Series, size: float) -> np.ndarray:
     "Middles of labels in pixels: of eight places around each dot, the one that covers least of other dots and labels."
     wide, tall = np.array([5.3 * len(t) for t in texts]), 11.0
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]

@@ -172,8 +172,8 @@ class Run:
         if step is not None:
             chosen = rows[(rows["step"] == step).fillna(False)]
             if chosen.empty: raise TaskspaceError(f"{self.path}: {model!r} has no step {step!r}; there are: {', '.join(map(str, rows['step']))}")
-            return int(cast(int, chosen.index[0]))
-        return int(rows.index[-1] if rows["step"].isna().any() else rows["step"].astype(int).idxmax())
+            return int(chosen.index[0])
+        return int(cast(int, rows.index[-1] if rows["step"].isna().any() else rows["step"].astype(int).idxmax()))
 
     def _results(self, jobs: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame, dict]]:
         "The finished ones among some jobs of the plan, with their numbers and provenance; damaged files count as missing."
