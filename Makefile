@@ -82,7 +82,7 @@ notebooks: .venv/dev
 	for study in $(STUDIES); do OMP_NUM_THREADS=1 papermill --no-progress-bar "nbs/studies/$${study%%:*}.ipynb" /dev/null $${study#*:} || exit 1; done
 
 pytest: .venv/dev
-	set -o pipefail; coverage run --parallel-mode -m pytest --durations=12 2>&1 | tee .pytest.out
+	set -o pipefail; OMP_NUM_THREADS=1 coverage run --parallel-mode -m pytest -n 2 --dist worksteal --durations=12 2>&1 | tee .pytest.out
 
 package: .venv/dev
 	python tools/package.py
