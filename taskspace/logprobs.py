@@ -18,7 +18,7 @@ from .models import LM
 from .prefixtree import PrefixTree, Row, chains, packed, prefix_tree, visible
 
 # %% auto #0
-__all__ = ['SLICE', 'PACKED', 'MINUS', 'ROW', 'CELLS', 'linear_logprobs', 'Ways', 'ways', 'batches', 'token_logprobs',
+__all__ = ['SLICE', 'PACKED', 'MINUS', 'ROW', 'CELLS', 'LOGITS', 'linear_logprobs', 'Ways', 'ways', 'batches', 'token_logprobs',
            'sequence_logprobs']
 
 # %% ../nbs/api/38_logprobs.ipynb #47cb2e63
@@ -83,7 +83,7 @@ def linear_logprobs(x: Tensor,  # (positions, width) hidden states
     return _LinearLogprobs.forward(None, x, weight, bias, rows, targets)
 
 # %% ../nbs/api/38_logprobs.ipynb #811903fc
-PACKED = {"gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "phi", "olmo", "olmo2"}  # model types whose masks and positions are tested
+PACKED = {"gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "phi", "olmo", "olmo2"}  # model types that take masks and positions; each model is tried before use
 MINUS = -1  # padding in matrices of nodes
 
 
@@ -300,6 +300,12 @@ def token_logprobs(lm: LM,
 
 # %% ../nbs/api/38_logprobs.ipynb #08f8281b
 CELLS = 1 << 21  # size of the table from which one tree is made
+LOGITS = 1 << 25  # logits of one forward pass where the output layer cannot be sliced: 128 MB in float32
+
+
+def _vocabulary(lm: LM) -> int:
+    "How many logits a position has; a large guess where the model does not tell."
+    return getattr(lm.head, "out_features", None) or getattr(getattr(lm.model, "config", None), "vocab_size", None) or 1 << 16
 
 
 def _pieces(sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
@@ -331,6 +337,7 @@ def sequence_logprobs(lm: LM,
         with torch.no_grad():
             way = ways(lm, sequences[0])
             way = Ways(way.head, way.packed and share)
+            if way.head != "linear": token_budget = max(1, min(token_budget, LOGITS // _vocabulary(lm)))
             for piece in _pieces(sequences):
                 out[piece] = _tree_sums(lm, prefix_tree([sequences[i] for i in piece]), way, token_budget, batch_size, row, done)
     finally:
