@@ -129,7 +129,8 @@ def claim_a(curves: pd.DataFrame | None,  # columns task, method ("ftgd", "full"
     ratio_low, ratio_high = _jackknife(spread, len(tasks))
     learns, harms = judge(ratio_low, ratio_high, at_least), judge(low, high)
     why = (f"FTGD reaches {ratio:.2f} [{ratio_low:.2f}, {ratio_high:.2f}] of the full gain ({_says(learns, f'at least {at_least:g}')}), "
-           f"and at equal gain full fine-tuning costs {mean:+.3g} nats more ({_says(harms, 'more than 0')}); {len(tasks)} tasks.")
+           + (f"and at equal gain full fine-tuning costs {mean:+.3g} nats more ({_says(harms, 'more than 0')}); {len(tasks)} tasks." if mean == mean
+              else f"but on none of {len(tasks)} tasks did both reach an equal gain, so their harm cannot be compared."))
     return Finding("a", both(learns, harms), "harm of full fine-tuning minus harm of FTGD at equal gain (nats)", mean, low, high, p, why,
                    {"ratio": ratio, "ratio_low": ratio_low, "ratio_high": ratio_high, "tasks": len(tasks), "table": tasks})
 
