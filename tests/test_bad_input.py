@@ -241,6 +241,7 @@ def test_a_sentence_longer_than_the_context_is_named(tmp_path, capsys, monkeypat
     long = "the cat " * 6 + "sees"
     pd.DataFrame({"task": ["a", "b"], "good": ["the cat sees", long], "bad": ["the cat see", long[:-1]]}).to_csv(tmp_path / "long.csv", index=False)
     monkeypatch.chdir(tmp_path)
+    capsys.readouterr()  # saving the model shows a bar
     with pytest.raises(SystemExit) as e: main(["score", "--model", "tiny", "--suite", "long.csv", "-o", "scores.csv"])
     err = capsys.readouterr().err
     assert e.value.code == 2 and len(err.strip().splitlines()) == 1 and "the cat the cat" in err and not (tmp_path / "scores.csv").exists()
