@@ -53,7 +53,7 @@ def main() -> None:
         where = run(env / "bin" / "python", "-c", "import taskspace; print(taskspace.__file__)", cwd=empty).strip()
         if not where.startswith(str(env)): sys.exit(f"the clean environment imports taskspace from {where}")
         out = run(env / "bin" / "taskspace", "demo", "--quick", "--out", "report", cwd=empty)
-        page = empty / out.strip().splitlines()[-1]
+        page = empty / out.strip().splitlines()[-1].removeprefix("Report: ")
         if not page.is_file(): sys.exit(f"the demo printed no page that exists:\n{out}")
         print(f"sdist and wheel build and hold everything; installed in {installed - start:.0f} s, quick demo in {time.monotonic() - installed:.0f} s")
 
