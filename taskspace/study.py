@@ -19,6 +19,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from .settings import parse_settings, read_text
 from .tasks import TaskspaceError
 
 # %% auto #0
@@ -233,59 +234,24 @@ class Study(BaseModel):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 # %% ../nbs/api/76_study.ipynb #ee029610
-class _Loader(yaml.SafeLoader):
-    "The safe loader, which also refuses a key given twice."
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if key.tag == "tag:yaml.org,2002:merge": continue
-            if key.value.__hash__ is not None and (name := str(key.value)) in seen:
-                raise yaml.MarkedYAMLError(problem=f"{name}: given twice", problem_mark=key.start_mark)
-            else: seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
 def parse_study(text: str,  # YAML
                 where: str = "study",  # what messages call the text, e.g. the file name
                 stored: bool = False,  # it comes from a run's folder, where its probe settings were checked
                 ) -> Study:
     "A study from YAML text. Raises `TaskspaceError` that names line or field."
+    data = parse_settings(text, where, "models and suite")
     token = _stored.set(stored)
-    try:
-        return _parse(text, where)
-    finally:
-        _stored.reset(token)
-
-
-def _parse(text: str, where: str) -> Study:
-    try:
-        data = yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as e:
-        line = f", line {e.problem_mark.line + 1}" if e.problem_mark else ""
-        raise TaskspaceError(f"{where}{line}: not valid YAML ({' '.join(str(e.problem or e.context).split())})") from None
-    except Exception as e:  # PyYAML lets the errors of its own converters through: ValueError for a date such as 2001-99-99, RecursionError
-        raise TaskspaceError(f"{where}: not valid YAML ({' '.join(str(e).split())[:100] or type(e).__name__})") from None
-    if not isinstance(data, Mapping):
-        raise TaskspaceError(f"{where}: holds {'nothing' if data is None else f'a {type(data).__name__}'} where fields such as models and suite are needed")
-    odd = [k for k in data if not isinstance(k, str)]
-    if odd: raise TaskspaceError(f"{where}: {odd[0]!r} is not a field name")
     try:
         return Study(**data)
     except TaskspaceError as e:
         raise TaskspaceError(str(e).replace("study: ", f"{where}: ", 1)) from None
     except RecursionError:
         raise TaskspaceError(f"{where}: nested too deeply for a study") from None
+    finally:
+        _stored.reset(token)
 
 
 def read_study(path: str | os.PathLike,  # a .yaml file
                ) -> Study:
     "Read a study file. Raises `TaskspaceError` that names the file and the line or field."
-    path = Path(path)
-    try:
-        return parse_study(path.read_text(encoding="utf-8"), str(path))
-    except FileNotFoundError:
-        raise TaskspaceError(f"{path}: no such file; a study is a YAML file, see taskspace run --help") from None
-    except UnicodeDecodeError as e:
-        raise TaskspaceError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start}); save the file as UTF-8") from None
-    except OSError as e:
-        raise TaskspaceError(f"{path}: cannot be read ({e.strerror})") from None
+    return parse_study(read_text(path, "a study is a YAML file, see taskspace run --help"), str(Path(path)))
