@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from torch import nn
 
 from . import grammar
 from .architectures import MODELS, build
+from .settings import parse_settings, read_text
 from .tasks import TaskspaceError
 from .tokens import EOS, byte_tokenizer, file_digest, pack, read_texts, stream_rows, token_file, word_tokenizer
 from .training import TrainingConfig, checked, checkpoint_steps, locked, pick_device, pretrain, progress_bar, sweep, written
@@ -225,8 +227,15 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     architecture: str = "llama"  # see `ARCHITECTURES`
-    seeds: tuple[int, ...] = Field((0,), min_length=1)  # of the initial weights; one run each
+    seeds: tuple[int, ...] = Field((0,), min_length=1)  # of the initial weights; one run each; a number N stands for 0 .. N-1
     training: dict[str, Any] = {}  # settings that differ from the common ones, except the seed of the data order
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count_of_seeds(cls, value: Any) -> Any:  # as in a study, a number N stands for 0 .. N-1
+        if not isinstance(value, int) or isinstance(value, bool): return value
+        if not 1 <= value <= 1000: raise ValueError(f"a number of seeds must lie in 1 .. 1000, not {value}")
+        return tuple(range(value))
 
     @field_validator("architecture")
     @classmethod
@@ -241,7 +250,7 @@ class TextConfig(BaseModel):
 
     train: tuple[Path, ...] = Field(min_length=1)  # text files, plain or .xz
     valid: tuple[Path, ...] = ()  # text files for the validation loss
-    out: Path  # directory for tokenizer, tokens and models
+    out: Path  # directory for tokenizer, tokens and models; may be given to `text_config` instead
     models: dict[str, ModelConfig] = Field(min_length=1)  # name -> model
     documents: Literal["line", "block", "file"] = "line"  # what is one text, see `read_texts`
     vocab_size: int = Field(8192, ge=258)  # of the byte-pair tokenizer
@@ -255,6 +264,14 @@ class TextConfig(BaseModel):
     @classmethod
     def _several(cls, value: Any) -> Any: return (value,) if isinstance(value, str | Path) else value
 
+    @field_validator("models")
+    @classmethod
+    def _names(cls, value: dict[str, ModelConfig]) -> dict[str, ModelConfig]:
+        for name in value:
+            if not re.fullmatch(r"[\w.+-]*\w[\w.+-]*", name) or name in ("tokenizer", "data", "lock"):
+                raise ValueError(f"{name!r} cannot be the name of a directory beside tokenizer, data and lock; take letters, digits, points and dashes")
+        return value
+
     def run_names(self) -> dict[str, tuple[str, int]]:  # directory name -> (model, seed)
         "One run for each model and seed, in the order of the configuration."
         return {name if len(m.seeds) == 1 else f"{name}-seed{seed}": (name, seed) for name, m in self.models.items() for seed in m.seeds}
@@ -266,22 +283,41 @@ class TextConfig(BaseModel):
         return checked(TrainingConfig, {**self.training.model_dump(), **own}, f"models.{model}.training")
 
 
+class _AnyTokenizer:
+    "Stands for a tokenizer that is not trained yet, where only the shape of a model matters."
+    bos_token_id = eos_token_id = pad_token_id = 0
+    def __init__(self, vocab_size: int): self.vocab_size = vocab_size
+    def __len__(self) -> int: return self.vocab_size
+
+
+def _check_sizes(model: ModelConfig, config: TextConfig, where: str) -> None:
+    "Build a model without weights: a wrong size should not show after hours of tokenizing."
+    try:
+        with torch.device("meta"): new_model(model.architecture, _AnyTokenizer(config.vocab_size), config.context, **(model.model_extra or {}))
+    except TaskspaceError as e:
+        raise TaskspaceError(f"{where}: {str(e).removeprefix(model.architecture + ': ')}") from None
+    except Exception as e:  # a size that no check foresaw, such as a negative one
+        raise TaskspaceError(f"{where}: cannot be built ({type(e).__name__}: {' '.join(str(e).split())[:100]}); check its sizes") from None
+
+
 def text_config(config: str | os.PathLike | Mapping[str, Any],  # YAML file or dictionary
+                out: str | os.PathLike | None = None,  # directory for what is made, in place of the configuration's `out`
                 ) -> TextConfig:  # its paths are absolute
     "Read and validate a configuration. Raises `TaskspaceError` that names file and setting."
-    import yaml
     if isinstance(config, Mapping):
         data, where, base = dict(config), "configuration", Path.cwd()
     else:
-        where, base = str(config), Path(config).resolve().parent
-        try:
-            data = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as e:
-            raise TaskspaceError(f"{where}: cannot be read ({getattr(e, 'strerror', None) or 'not UTF-8 text'}); check the path to the configuration") from None
-        except yaml.YAMLError as e:
-            raise TaskspaceError(f"{where}: not valid YAML ({' '.join(str(e).split())})") from None
+        where, base = str(config), Path(config).absolute().parent
+        data = parse_settings(read_text(config, "a pre-training is a YAML file, see taskspace pretrain --help"), where, "train and models")
+    if out is not None: data["out"] = Path(out).absolute()
+    if "out" not in data: raise TaskspaceError(f"{where}: out: not given; name a directory for the models there or as --out")
     made = checked(TextConfig, data, where)
-    for name in made.models: made.run_training(name)
+    for name, model in made.models.items():
+        try:
+            checkpoint_steps(made.run_training(name))
+            _check_sizes(model, made, f"models.{name}")
+        except TaskspaceError as e:
+            raise TaskspaceError(f"{where}: {e}") from None
     def absolute(p: Path) -> Path: return (base / p.expanduser()).absolute()
     return made.model_copy(update={"train": tuple(map(absolute, made.train)), "valid": tuple(map(absolute, made.valid)), "out": absolute(made.out),
                                    "tokenizer": made.tokenizer and absolute(made.tokenizer)})
@@ -324,6 +360,7 @@ def _counted(texts: Iterator[str], bar: Any) -> Iterator[str]:
 
 # %% ../nbs/api/25_pretraining.ipynb #f6180406
 def pretrain_text(config: str | os.PathLike | Mapping[str, Any] | TextConfig,  # YAML file, dictionary, or what `text_config` made of it
+                  out: str | os.PathLike | None = None,  # directory for what is made, in place of the configuration's `out`
                   only: Sequence[str] | None = None,  # names of models or runs; None: all
                   device: str | torch.device = "auto",  # "auto": a GPU where there is one
                   progress: bool | None = None,  # show bars; None: in a terminal or a notebook
@@ -331,11 +368,16 @@ def pretrain_text(config: str | os.PathLike | Mapping[str, Any] | TextConfig,  #
     """Pre-train models on text files. What is done is not done again, and a run that was killed goes on.
 
     Raises `TaskspaceError` for a wrong configuration, unreadable text, and an `out` that holds runs of another configuration."""
-    config = config if isinstance(config, TextConfig) else text_config(config)
+    if isinstance(config, TextConfig): config = config.model_copy(update={"out": Path(out).absolute()}) if out is not None else config
+    else: config = text_config(config, out)
     runs = {run: place for run, place in config.run_names().items() if only is None or {run, place[0]} & set(only)}
     if missing := set(only or ()) - {*config.models, *config.run_names()}:
         raise TaskspaceError(f"no model {sorted(missing)[0]!r} in the configuration; there are: {', '.join(config.run_names())}")
     place = pick_device(device)
+    if config.tokenizer is not None: text_tokenizer(config)
+    for paths in (config.train, config.valid):
+        if paths and not any([next(read_texts([p], config.documents), None) for p in paths]): raise TaskspaceError(f"{', '.join(map(str, paths))}: the files hold no text")
+    if config.out.exists() and not config.out.is_dir(): raise TaskspaceError(f"{config.out}: a file; models need a directory of their own")
     with locked(config.out / "lock"):
         for folder in (config.out, config.out / "data"): sweep(folder)
         tokenizer = text_tokenizer(config, progress)

@@ -473,8 +473,11 @@ def _with(**change): return lambda config: {**config, **change}
     (_with(models={"a": {"training": {"seed": 3}}}), "the data order is common"), (_with(models={"a": {"seeds": []}}), "models.a.seeds"),
     (_with(models={"a": {"hidden_sizes": 3}}), "unknown setting 'hidden_sizes'"), (_with(training={"steps": -1}), "training.steps"),
     (_with(vocab_size=100), "vocab_size: "), (_with(documents="page"), "documents: input should be 'line', 'block' or 'file'"),
-    (_with(train="nothing.txt"), "nothing.txt: cannot be read"), (_with(context=100_000), "too few for one row"),
-    (_with(tokenizer="nowhere"), "holds no tokenizer"), (lambda c: "train", "config.yaml: settings: ")])
+    (_with(train="nothing.txt"), "nothing.txt: no such file"), (_with(context=100_000), "too few for one row"),
+    (_with(models={"a": {"hidden_size": -4}}), "config.yaml: models.a: "), (_with(models={"../a": {}}), "models: '../a' cannot be the name"),
+    (_with(models={"data": {}}), "'data' cannot be the name"), (_with(training={"steps": 5, "checkpoints": [9]}, models={"a": {}}), "config.yaml: checkpoint 9 lies beyond the last step, 5"),
+    (_with(models={"a": {"seeds": 0}}), "models.a.seeds: a number of seeds must lie in 1 .. 1000"), (lambda c: {k: v for k, v in c.items() if k != "out"}, "config.yaml: out: not given"),
+    (_with(tokenizer="nowhere"), "holds no tokenizer"), (lambda c: "train", "config.yaml: holds a str where fields such as train and models are needed")])
 def test_wrong_text_configurations(texts, change, message):
     path = texts / "config.yaml"
     path.write_text(yaml.safe_dump(change(yaml.safe_load(path.read_text()))))
@@ -485,7 +488,7 @@ def test_wrong_text_configurations(texts, change, message):
 
 def test_unreadable_configurations(texts):
     (texts / "broken.yaml").write_text("train: [a\nout: b")
-    for path, message in ((texts / "none.yaml", "none.yaml: cannot be read"), (texts / "broken.yaml", "broken.yaml: not valid YAML")):
+    for path, message in ((texts / "none.yaml", "none.yaml: no such file"), (texts / "broken.yaml", "broken.yaml, line 2: not valid YAML")):
         with pytest.raises(TaskspaceError, match=message): text_config(path)
     with pytest.raises(TaskspaceError, match="no model 'big' in the configuration; there are: small-seed0, small-seed1, lstm"):
         pretrain_text(texts / "config.yaml", only=["big"])
