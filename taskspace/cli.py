@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from taskspace.results import Run
 
 # %% auto #0
-__all__ = ['app', 'main', 'accuracy_table', 'score', 'run', 'status', 'report', 'read_pretraining', 'pretrain', 'demo']
+__all__ = ['app', 'main', 'accuracy_table', 'score', 'run', 'status', 'report', 'pretrain', 'demo']
 
 # %% ../nbs/api/95_cli.ipynb #a150374a
 app = typer.Typer(name="taskspace", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -255,100 +255,35 @@ def report(directory: Annotated[Path, typer.Argument(help="What was given as --o
     typer.echo(_report(directory, out, partial))
 
 # %% ../nbs/api/95_cli.ipynb #143d3791
-_PRETRAIN = {"architecture": "llama", "sizes": {}, "text": "builtin", "documents": "line", "tokenizer": "builtin", "vocab_size": 8192, "row": 64,
-             "context": None, "seed": 0, "sentences": 50_000, "valid": 0.01, "training": {}}
-
-
-def read_pretraining(path: Path) -> dict[str, Any]:  # every field, defaults filled in
-    "The configuration of a pre-training run. Raises `TaskspaceError` naming the line or field at fault."
-    import difflib
-
-    import yaml
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise TaskspaceError(f"{path}: no such file; see taskspace pretrain --help") from None
-    except yaml.MarkedYAMLError as e:
-        raise TaskspaceError(f"{path}, line {e.problem_mark.line + 1 if e.problem_mark else 1}: not valid YAML ({e.problem})") from None
-    except (OSError, ValueError, yaml.YAMLError) as e:
-        raise TaskspaceError(f"{path}: cannot be read ({' '.join(str(e).split())[:100]})") from None
-    if not isinstance(data, dict): raise TaskspaceError(f"{path}: fields such as architecture and text are needed")
-    for name in data:
-        if name not in _PRETRAIN:
-            near = difflib.get_close_matches(str(name), list(_PRETRAIN), n=1)
-            raise TaskspaceError(f"{path}: {name}: there is no such field; " + (f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(_PRETRAIN)}"))
-    found = {**_PRETRAIN, **data}
-    for name, kind in {"sizes": dict, "training": dict, "vocab_size": int, "row": int, "seed": int, "sentences": int}.items():
-        if not isinstance(found[name], kind) or isinstance(found[name], bool):
-            raise TaskspaceError(f"{path}: {name}: must be a {'mapping' if kind is dict else 'whole number'}, not {found[name]!r}")
-    for name in ("row", "sentences"):
-        if found[name] < 2: raise TaskspaceError(f"{path}: {name}: must be at least 2, not {found[name]}")
-    if not isinstance(found["valid"], (int, float)) or not 0 < found["valid"] < 1:
-        raise TaskspaceError(f"{path}: valid: must be a share of the text between 0 and 1, not {found['valid']!r}")
-    return found
-
-
 @app.command()
 def pretrain(config: Annotated[Path, typer.Argument(help="YAML file.")],
-             out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoints: new, or one to go on with.")]) -> None:
-    """Pre-train a small language model and keep its checkpoints. Start it again after an interrupt: it goes on.
+             out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tokenizer and models: new, or one to go on with; in place of the file's out.")] = None,
+             only: Annotated[list[str] | None, typer.Option("--only", help="A model or run of the file, and no other; may be given several times.")] = None,
+             device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto") -> None:
+    """Pre-train small language models on text files and keep their checkpoints. Start it again after an interrupt: it goes on.
 
     \b
-    taskspace pretrain lstm.yaml --out models/lstm
+    taskspace pretrain small.yaml --out models
+    taskspace pretrain small.yaml --out models --only lstm
 
     \b
     A configuration:
-        architecture: lstm          # llama, gpt2, transformer, lstm, cnn
-        sizes: {hidden_size: 128, num_hidden_layers: 2}
-        text: [books.txt, news.txt] # or builtin
-        tokenizer: bytes            # trained on the text; builtin for the built-in words; or a directory
-        vocab_size: 8192
+        train: [books.txt, news.txt.xz] # paths are relative to this file
+        valid: held_back.txt
+        vocab_size: 8192                # of the tokenizer, which is trained on the text
+        context: 128
         training: {steps: 5000, learning_rate: 0.002, checkpoints: 12}
+        models:
+          lstm: {architecture: lstm, hidden_size: 128, num_hidden_layers: 2, seeds: 3}
+          llama: {hidden_size: 128, num_hidden_layers: 4, num_attention_heads: 4, intermediate_size: 256}
+
+    All models share tokenizer, text and its order. Architectures are llama, gpt2, transformer, lstm and cnn.
     """
-    told = read_pretraining(config)
-    from pydantic import ValidationError
-
-    from taskspace.pretraining import new_model
-    from taskspace.training import TrainingConfig
-    from taskspace.training import pretrain as train
-    try:
-        settings = TrainingConfig(**told["training"])
-    except ValidationError as e:
-        first = e.errors(include_url=False)[0]
-        raise TaskspaceError(f"{config}: training.{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}") from None
-    except TypeError:
-        raise TaskspaceError(f"{config}: training: names must be text") from None
-    tokenizer, rows = _text_and_tokenizer(told, config)
-    held = max(1, round(len(rows) * told["valid"]))
-    if len(rows) < 2: raise TaskspaceError(f"{config}: text: too short to train on and to validate")
-    try:
-        model = new_model(told["architecture"], tokenizer, told["context"] or told["row"], told["seed"], **told["sizes"])
-    except TypeError as e:
-        raise TaskspaceError(f"{config}: sizes: {e}") from None
-    log = train(model, rows[:-held], settings, out, tokenizer, rows[-held:], tokenizer.pad_token_id)
-    typer.echo(f"{len(list(out.glob('checkpoint-*')))} checkpoints in {out}, loss {log['loss'].iloc[-1]:.3f}")
-
-
-def _text_and_tokenizer(told: dict[str, Any], config: Path) -> tuple[Any, Any]:
-    "The tokenizer of a configuration and its text as rows of ids."
-    from taskspace.tokens import byte_tokenizer, pack, read_texts, word_tokenizer
-    files = [told["text"]] if isinstance(told["text"], str) else told["text"]
-    if not isinstance(files, list) or not files or not all(isinstance(f, str) for f in files):
-        raise TaskspaceError(f"{config}: text: must be builtin, a file or a list of files, not {told['text']!r}")
-    if files == ["builtin"]:
-        from taskspace.grammar import corpus
-        texts = corpus(told["sentences"], seed=told["seed"])
-    else:
-        texts = list(read_texts(files, told["documents"]))
-    if told["tokenizer"] == "builtin":
-        from taskspace.grammar import vocabulary
-        tokenizer = word_tokenizer(vocabulary())
-    elif told["tokenizer"] == "bytes": tokenizer = byte_tokenizer(texts, told["vocab_size"])
-    else:
-        from taskspace.models import _hf_tokenizer
-        tokenizer = _hf_tokenizer(str(told["tokenizer"]), {})
-        if tokenizer.pad_token_id is None: tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer, pack(tokenizer(texts, add_special_tokens=False)["input_ids"], told["row"], tokenizer.eos_token_id, tokenizer.pad_token_id)
+    from taskspace.pretraining import pretrain_text
+    made = pretrain_text(config, out, only or None, device)
+    for run in cast(Any, made).itertuples():
+        valid = "" if run.valid_loss != run.valid_loss else f", validation {run.valid_loss:.3f}"
+        typer.echo(f"{run.run}: {run.parameters:,} parameters, {run.steps} steps, loss {run.loss:.3f}{valid}; {len(list(Path(run.directory).glob('checkpoint-*')))} checkpoints in {run.directory}")
 
 # %% ../nbs/api/95_cli.ipynb #a43589d4
 @app.command()

@@ -292,8 +292,11 @@ class _AnyTokenizer:
 
 def _check_sizes(model: ModelConfig, config: TextConfig, where: str) -> None:
     "Build a model without weights: a wrong size should not show after hours of tokenizing."
+    sizes = model.model_extra or {}
+    if model.architecture in ("llama", "gpt2") and not {"hidden_size", "n_embd"} & set(sizes):
+        raise TaskspaceError(f"{where}: hidden_size is missing; the sizes that transformers takes without it are those of a large {model.architecture}")
     try:
-        with torch.device("meta"): new_model(model.architecture, _AnyTokenizer(config.vocab_size), config.context, **(model.model_extra or {}))
+        with torch.device("meta"): new_model(model.architecture, _AnyTokenizer(config.vocab_size), config.context, **sizes)
     except TaskspaceError as e:
         raise TaskspaceError(f"{where}: {str(e).removeprefix(model.architecture + ': ')}") from None
     except Exception as e:  # a size that no check foresaw, such as a negative one

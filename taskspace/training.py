@@ -43,8 +43,8 @@ def checked(kind: type[BaseModel],  # a pydantic model
         field = ".".join(map(str, first["loc"])) or "settings"
         known = f"; known: {', '.join(kind.model_fields)}" if first["type"] == "extra_forbidden" and len(first["loc"]) == 1 else ""
         more = f" (and {e.error_count() - 1} more)" if e.error_count() > 1 else ""
-        message = "unknown setting" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
-        raise TaskspaceError(f"{where}: {field}: {message[0].lower()}{message[1:]}{known}{more}") from None
+        message = "unknown setting" if first["type"] == "extra_forbidden" else " ".join(first["msg"].removeprefix("Value error, ").split())
+        raise TaskspaceError(f"{where}: {' '.join(field.split())}: {message[0].lower()}{message[1:]}{known}{more}") from None
 
 
 class TrainingConfig(BaseModel):

@@ -7,14 +7,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import toylm
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskspace.cli import main
+from taskspace.pretraining import ModelConfig, TextConfig, text_config
 from taskspace.results import open_run
 from taskspace.runs import Study, run_study
+from taskspace.settings import parse_settings
 from taskspace.store import Store
 from taskspace.tasks import TaskspaceError, load_suite
+from taskspace.training import TrainingConfig
 
 STUDY = "suite: toy.parquet\nmodels: [{name: model.json, loader: 'toylm:load', label: toy}]\ntrain_pairs: 4\neval_pairs: 3\nprobes: [score, transfer]\nftgd: {steps: 1}\n"
 
@@ -63,6 +67,7 @@ def material(tmp_path_factory):
     write("a_file", "x")
     write("latin.yaml", "name: caf\xe9\n".encode("latin-1"))
     write("s.yaml", STUDY)
+    write("text.txt", "the cat sees .\n")
     write("damaged.json", "{")
     run_study(Study(suite="toy.parquet", models=[{"name": "model.json", "loader": "toylm:load", "label": "toy"}], train_pairs=4, eval_pairs=3, probes=["score", "transfer"], ftgd={"steps": 1}),
               "run", workers=0, progress=False)
@@ -73,8 +78,7 @@ def material(tmp_path_factory):
 
 
 def study(**changes):
-    "The sound study as YAML with one field changed; None takes the field away."
-    import yaml
+    "The sound study as YAML with fields changed; one set to 'gone' is left out."
     data = yaml.safe_load(STUDY)
     for k, v in changes.items(): data[k] = v
     return yaml.safe_dump({k: v for k, v in data.items() if v != "gone"})
@@ -84,8 +88,15 @@ def model(**changes):
     return study(models=[{"name": "model.json", "loader": "toylm:load", "label": "toy", **changes}])
 
 
+def text(**changes):
+    "A sound configuration of a pre-training with fields changed; one set to 'gone' is left out."
+    data = {"train": "text.txt", "models": {"a": {"architecture": "lstm", "hidden_size": 8}}, "vocab_size": 300, **changes}
+    return yaml.safe_dump({k: v for k, v in data.items() if v != "gone"})
+
+
 score = lambda *args: ("score", "--model", "builtin:nano", *args)
 run = ("run", "study.yaml", "--out", "out", "--workers", "0", "--quiet")
+train = ("pretrain", "study.yaml", "--out", "m")
 
 # (command line, study file or None, what the message must say)
 CASES = {
@@ -191,11 +202,26 @@ CASES = {
     "out is another folder": (("run", "s.yaml", "--out", "other_folder"), None, ["other_folder", "holds something other than a run"]),
     "out is a file": (("run", "s.yaml", "--out", "a_file"), None, ["a_file: a file"]),
     # pre-training
-    "no such configuration": (("pretrain", "nowhere.yaml", "--out", "m"), None, ["nowhere.yaml: no such file"]),
-    "misspelt configuration": (("pretrain", "study.yaml", "--out", "m"), "architectrue: lstm\n", ["architectrue", "did you mean 'architecture'?"]),
-    "unknown architecture": (("pretrain", "study.yaml", "--out", "m"), "architecture: rnn\nsentences: 50\n", ["'rnn'", "lstm"]),
-    "unknown training setting": (("pretrain", "study.yaml", "--out", "m"), "training: {step: 5}\n", ["training.step"]),
-    "text missing": (("pretrain", "study.yaml", "--out", "m"), "text: nowhere.txt\ntokenizer: bytes\n", ["nowhere.txt"]),
+    "no such configuration": (("pretrain", "nowhere.yaml", "--out", "m"), None, ["nowhere.yaml: no such file", "taskspace pretrain --help"]),
+    "configuration that is not YAML": (train, "models: [a\ntrain: b\n", ["study.yaml, line 2", "not valid YAML"]),
+    "configuration with an impossible date": (train, "train: 2001-99-99\n", ["study.yaml", "not valid YAML"]),
+    "configuration without models": (train, text(models="gone"), ["study.yaml: models", "required"]),
+    "nowhere to write": (train[:2], text(), ["study.yaml: out: not given", "--out"]),
+    "models into a file": ((*train[:2], "--out", "a_file"), text(), ["a_file: a file"]),
+    "misspelt configuration": (train, text(tran="text.txt"), ["tran: unknown setting", "train, valid, out, models"]),
+    "unknown architecture": (train, text(models={"a": {"architecture": "rnn"}}), ["models.a.architecture", "'rnn'", "lstm"]),
+    "misspelt size": (train, text(models={"a": {"architecture": "lstm", "hidden": 8}}), ["models.a", "hidden", "hidden_size"]),
+    "size that fits no heads": (train, text(models={"a": {"hidden_size": 10, "num_attention_heads": 3}}), ["study.yaml: models.a", "multiple of the number of attention heads"]),
+    "name of a model that is taken": (train, text(models={"tokenizer": {}}), ["'tokenizer' cannot be the name"]),
+    "unknown training setting": (train, text(training={"step": 5}), ["training.step"]),
+    "training of no steps": (train, text(training={"steps": 0}), ["training.steps", "greater than or equal to 1"]),
+    "checkpoint beyond the end": (train, text(training={"steps": 5, "checkpoints": [7]}), ["checkpoint 7", "last step, 5"]),
+    "text missing": (train, text(train="nowhere.txt"), ["nowhere.txt: no such file"]),
+    "text without words": (train, text(train="empty.jsonl"), ["empty.jsonl", "no text"]),
+    "text that is not UTF-8": (train, text(train="latin.csv"), ["latin.csv", "UTF-8"]),
+    "tokenizer missing": (train, text(tokenizer="other_folder"), ["tokenizer", "other_folder", "no tokenizer"]),
+    "a model that the configuration lacks": ((*train, "--only", "b"), text(), ["no model 'b'", "there are: a"]),
+    "a device that is not there": ((*train, "--device", "abacus"), text(), ["'abacus' cannot be used here"]),
 }
 
 
@@ -287,6 +313,28 @@ def test_fuzzed_blimp_and_zorro_files(tmp_path_factory, content):
         (folder / f"a-b.{ending}").write_bytes(content)
         try: load_suite(f"{kind}:{folder}")
         except TaskspaceError as e: assert "\n" not in str(e) and str(folder) in str(e)
+
+
+values = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["text.txt", "lstm", "llama", "line"]),
+                      lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*TextConfig.model_fields, *ModelConfig.model_fields, *TrainingConfig.model_fields, "hidden_size"]) | st.text(max_size=6), inner, max_size=4), max_leaves=8)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(st.sampled_from(list(TextConfig.model_fields)) | st.text(max_size=6), values, max_size=6), st.booleans())
+def test_fuzzed_configurations_of_pre_training(tmp_path_factory, data, sound):
+    path = tmp_path_factory.getbasetemp() / "fuzz.yaml"
+    path.write_text(yaml.safe_dump({"train": "text.txt", "models": {"a": {"architecture": "lstm", "hidden_size": 8}}, **data} if sound else data), encoding="utf-8")
+    try: config = text_config(path, tmp_path_factory.getbasetemp() / "fuzzed")
+    except TaskspaceError as e: assert "\n" not in str(e) and str(e).startswith(str(path))
+    else: assert config.models and config.train
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=80) | st.text(alphabet="models: [{}]-&*!|>\n\t'\"#%@`,?0x.1e_~", max_size=60))
+def test_fuzzed_text_as_settings(text):
+    try: found = parse_settings(text, "file", "models")
+    except TaskspaceError as e: assert "\n" not in str(e) and str(e).startswith("file")
+    else: assert all(isinstance(k, str) for k in found)
 
 
 def test_stored_runs_survive_any_bytes_in_their_files(material, tmp_path):

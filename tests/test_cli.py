@@ -107,18 +107,45 @@ def test_failures_are_summed_up_and_tried_again(here, capsys):
     assert say(capsys, "status", "out")[1].startswith("8 of 8 jobs done, 0 failed")
 
 
+PRETRAINING = """
+train: text.txt
+vocab_size: 300
+context: 16
+training: {steps: 4, batch_size: 2, checkpoints: 3}
+models:
+  lstm: {architecture: lstm, hidden_size: 8, seeds: 2}
+  cnn: {architecture: cnn, hidden_size: 8}
+"""
+
+
 def test_pretrain_leaves_checkpoints_that_a_study_takes(here, capsys):
-    (here / "lstm.yaml").write_text("architecture: lstm\nsizes: {hidden_size: 8, num_hidden_layers: 1}\nsentences: 60\nrow: 32\ntraining: {steps: 4, batch_size: 2, checkpoints: 3}\n")
-    status, out, _ = say(capsys, "pretrain", "lstm.yaml", "--out", "lstm")
-    assert status == 0 and out.startswith("3 checkpoints in lstm, loss ")
-    builtin = taskspace.load_suite("builtin")
-    builtin.select(builtin.names[:2]).take(8).to_frame().to_csv("two.csv", index=False)
-    (here / "over_time.yaml").write_text("suite: two.csv\nmodels: [{name: lstm, checkpoints: all}]\ntrain_pairs: 4\neval_pairs: 4\nftgd: {steps: 1}\n")
+    suite = taskspace.load_suite("toy.parquet")
+    (here / "text.txt").write_text("\n".join(p.good for t in suite for p in t))
+    (here / "two.yaml").write_text(PRETRAINING)
+    status, out, _ = say(capsys, "pretrain", "two.yaml", "--out", "models", "--only", "lstm-seed1", "--only", "cnn")
+    assert status == 0
+    for line, name in zip(out.splitlines(), ("lstm-seed1", "cnn"), strict=True):
+        assert re.fullmatch(rf"{name}: [\d,]+ parameters, 4 steps, loss \d\.\d+; 3 checkpoints in {re.escape(str(here))}/models/{name}", line)
+    assert not (here / "models" / "lstm-seed0").exists()
+    made = {p: p.stat().st_mtime_ns for p in (here / "models").rglob("*.safetensors")}
+    assert say(capsys, "pretrain", "two.yaml", "--out", "models")[0] == 0  # what is there stays, what is missing is made
+    assert made.items() <= {p: p.stat().st_mtime_ns for p in (here / "models").rglob("*.safetensors")}.items() and (here / "models" / "lstm-seed0").exists()
+    (here / "over_time.yaml").write_text("suite: toy.parquet\nselect: [cat, dog]\nmodels: [{name: models/lstm-seed0, checkpoints: all}]\ntrain_pairs: 4\neval_pairs: 3\nftgd: {steps: 1}\n")
     assert say(capsys, "run", "over_time.yaml", "--out", "out", "--workers", 0, "--quiet")[0] == 0
     run = open_run("out")
     steps = list(run.checkpoints.step)
     assert len(steps) == 3 and steps[0] == 0 and steps[-1] == 4 and run.status().done == 3 * 4
     for step in steps: assert run.space(step=step).matrix.shape == (2, 2)
+
+
+def test_pretrain_writes_where_the_file_says_unless_told_otherwise(here, capsys):
+    (here / "deep").mkdir()
+    (here / "deep" / "text.txt").write_text("the cat sees .\n" * 50)
+    (here / "deep" / "two.yaml").write_text(PRETRAINING + "out: models\n")
+    assert say(capsys, "pretrain", "deep/two.yaml", "--only", "cnn")[0] == 0
+    assert (here / "deep" / "models" / "cnn" / "checkpoint-4").is_dir()
+    assert say(capsys, "pretrain", "deep/two.yaml", "--only", "cnn", "--out", "other")[0] == 0
+    assert (here / "other" / "cnn" / "checkpoint-4").is_dir()
 
 
 def test_the_study_of_the_demo_is_sound_and_uses_the_built_in_material():

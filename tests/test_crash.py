@@ -122,7 +122,8 @@ def test_kill_9_around_every_call_that_touches_the_disk(toy, tmp_path, call):
 def command(study_file, out, *more):
     "The real command in a process group of its own, with the toy model on its path."
     return subprocess.Popen([sys.executable, "-c", "from taskspace.cli import main; main()", "run", str(study_file), "--out", str(out), *more],
-                            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+                            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a shell's background jobs, and so their children, ignore it
 
 
 def wait_for(condition, process, seconds=120):

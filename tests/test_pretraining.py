@@ -471,11 +471,11 @@ def _with(**change): return lambda config: {**config, **change}
     (_with(models={"a": {"architecture": "mamba"}}), "models.a.architecture: unknown architecture 'mamba'; there are: llama"),
     (_with(models={"a": {"training": {"lr": 3}}}), "models.a.training: lr: unknown setting"),
     (_with(models={"a": {"training": {"seed": 3}}}), "the data order is common"), (_with(models={"a": {"seeds": []}}), "models.a.seeds"),
-    (_with(models={"a": {"hidden_sizes": 3}}), "unknown setting 'hidden_sizes'"), (_with(training={"steps": -1}), "training.steps"),
+    (_with(models={"a": {"hidden_size": 16, "hidden_sizes": 3}}), "models.a: unknown setting 'hidden_sizes'"), (_with(training={"steps": -1}), "training.steps"),
     (_with(vocab_size=100), "vocab_size: "), (_with(documents="page"), "documents: input should be 'line', 'block' or 'file'"),
     (_with(train="nothing.txt"), "nothing.txt: no such file"), (_with(context=100_000), "too few for one row"),
-    (_with(models={"a": {"hidden_size": -4}}), "config.yaml: models.a: "), (_with(models={"../a": {}}), "models: '../a' cannot be the name"),
-    (_with(models={"data": {}}), "'data' cannot be the name"), (_with(training={"steps": 5, "checkpoints": [9]}, models={"a": {}}), "config.yaml: checkpoint 9 lies beyond the last step, 5"),
+    (_with(models={"a": {"hidden_size": -4}}), "config.yaml: models.a: "), (_with(models={"a": {}}), "models.a: hidden_size is missing"), (_with(models={"../a": {}}), "models: '../a' cannot be the name"),
+    (_with(models={"data": {}}), "'data' cannot be the name"), (_with(training={"steps": 5, "checkpoints": [9]}, models={"a": {"architecture": "cnn"}}), "config.yaml: checkpoint 9 lies beyond the last step, 5"),
     (_with(models={"a": {"seeds": 0}}), "models.a.seeds: a number of seeds must lie in 1 .. 1000"), (lambda c: {k: v for k, v in c.items() if k != "out"}, "config.yaml: out: not given"),
     (_with(tokenizer="nowhere"), "holds no tokenizer"), (lambda c: "train", "config.yaml: holds a str where fields such as train and models are needed")])
 def test_wrong_text_configurations(texts, change, message):
