@@ -22,7 +22,7 @@ from .tasks import TaskspaceError
 # %% auto #0
 __all__ = ['POSITIONS', 'EXACT_LIMIT', 'ExactCKA', 'MinibatchCKA', 'cka', 'procrustes', 'mean_matching', 'find_blocks',
            'layer_numbers', 'capture', 'replacing', 'Encoded', 'encode_text', 'pad', 'text_batches', 'stream_states',
-           'hidden_states', 'cka_matrix', 'paired_states', 'cka_states', 'model_distance', 'cka_models']
+           'Reader', 'hidden_states', 'cka_matrix', 'paired_states', 'cka_states', 'model_distance', 'cka_models']
 
 # %% ../nbs/api/70_dissimilarity.ipynb #677865bf
 def _matrix(X: Any, name: str = "X") -> torch.Tensor:
@@ -112,7 +112,7 @@ class MinibatchCKA:
         if average not in ("hsic", "ratio"): raise TaskspaceError(f"average must be 'hsic' or 'ratio', not {average!r}")
         self.batch, self.unbiased, self.average = batch, unbiased, average
         self.n, self.rows = 0, 0
-        self.parts: list[tuple[int, list[np.ndarray]]] = []
+        self.total: list[Any] = [0.0, 0.0, 0.0]
         self.held: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def update(self, xs: Sequence[torch.Tensor], ys: Sequence[torch.Tensor]) -> None:
@@ -142,7 +142,8 @@ class MinibatchCKA:
         K, L, n = self._grams(X, self.xw), self._grams(Y, self.yw), len(X)
         scale = n * (n - 3) if self.unbiased else (n - 1) ** 2
         hsic = [(v / scale).double().cpu().numpy() for v in (K @ L.T, K.square().sum(1), L.square().sum(1))]
-        self.parts.append((n, hsic))
+        found = [_ratio(*hsic)] if self.average == "ratio" else hsic
+        self.total = [t + n * h for t, h in zip(self.total, found)]
         self.n += n
 
     def value(self) -> np.ndarray:  # (layers of X, layers of Y) similarities
@@ -150,9 +151,9 @@ class MinibatchCKA:
         if self.rows >= 4 and self.held:
             self._batch(*(torch.cat(v) for v in zip(*self.held)))
             self.held, self.rows = [], 0
-        if not self.parts: raise TaskspaceError(f"CKA needs 4 rows or more, not {self.rows}; give more tokens or texts")
-        if self.average == "ratio": return cast(np.ndarray, sum(n * _ratio(*h) for n, h in self.parts)) / self.n
-        return _ratio(*(cast(np.ndarray, sum(n * h[k] for n, h in self.parts)) / self.n for k in range(3)))
+        if not self.n: raise TaskspaceError(f"CKA needs 4 rows or more, not {self.rows}; give more tokens or texts")
+        means = [t / self.n for t in self.total]
+        return cast(np.ndarray, means[0]) if self.average == "ratio" else _ratio(*means)
 
 # %% ../nbs/api/70_dissimilarity.ipynb #2e3c2e9f
 def cka(X: Any,  # (n, d) states of n tokens or texts
@@ -357,18 +358,27 @@ def stream_states(lm: LM,
                   token_budget: int = 4096,  # padded tokens a forward pass
                   ) -> Iterator[dict[int, torch.Tensor]]:  # layer -> (rows, width), batch after batch
     "Hidden states of the texts, a batch at a time; memory is that of one batch. Raises `TaskspaceError` for a bad layer, position or text."
-    if positions not in POSITIONS: raise TaskspaceError(f"positions must be one of {', '.join(POSITIONS)}, not {positions!r}")
-    blocks = list(blocks) if blocks is not None else find_blocks(lm)
-    wanted = layer_numbers(lm, layers, blocks)
+    read = Reader(lm, layers, positions, blocks)
     texts = list(texts)
     encoded = [encode_text(lm, t) for t in texts]
-    for batch in text_batches(texts, encoded, token_budget):
-        part = [encoded[i] for i in batch]
-        ids, mask = pad(lm, part)
-        with torch.no_grad(): states = capture(lm, ids, mask, wanted, blocks)
-        own = torch.zeros_like(mask, dtype=torch.bool)
+    for batch in text_batches(texts, encoded, token_budget): yield read([encoded[i] for i in batch])
+
+
+class Reader:
+    "Reads the states of some layers of one model, a batch of encoded texts at a time. Raises `TaskspaceError` for a bad layer or position."
+    def __init__(self, lm: LM, layers: Sequence[int] | None = None, positions: str = "all", blocks: Sequence[nn.Module] | None = None):
+        if positions not in POSITIONS: raise TaskspaceError(f"positions must be one of {', '.join(POSITIONS)}, not {positions!r}")
+        self.lm, self.positions = lm, positions
+        self.blocks = list(blocks) if blocks is not None else find_blocks(lm)
+        self.wanted = layer_numbers(lm, layers, self.blocks)
+
+    def __call__(self, part: Sequence[Encoded]) -> dict[int, torch.Tensor]:  # layer -> (rows, width)
+        ids, mask = pad(self.lm, part)
+        with torch.no_grad(): states = capture(self.lm, ids, mask, self.wanted, self.blocks)
+        own = torch.zeros(mask.shape, dtype=torch.bool)
         for row, e in zip(own, part): row[e.start:e.stop] = True
-        yield {l: _rows(states[l], own, part, positions) for l in wanted}
+        own = own.to(mask.device)
+        return {l: _rows(states[l], own, part, self.positions) for l in self.wanted}
 
 
 def _rows(state: torch.Tensor, own: torch.Tensor, part: Sequence[Encoded], positions: str) -> torch.Tensor:
@@ -395,6 +405,31 @@ def hidden_states(lm: LM,
 EXACT_LIMIT = 1 << 24  # float64 numbers: 128 MB
 
 
+def _sums(xw: Sequence[int], yw: Sequence[int], unbiased: bool, estimator: str, batch: int, average: str = "hsic", tables: int = 1) -> ExactCKA | MinibatchCKA:
+    "The estimator asked for, or the exact one where its sums, `tables` times these widths, are small enough."
+    if estimator not in ("auto", "exact", "minibatch"):
+        raise TaskspaceError(f"estimator must be 'auto', 'exact' or 'minibatch', not {estimator!r}")
+    size = tables * sum(xw) * sum(yw)
+    whole = not unbiased and average == "hsic"  # the biased form is that of the whole text, which exact sums alone give
+    if whole and size > 16 * EXACT_LIMIT:
+        raise TaskspaceError(f"the biased CKA of these layers takes {8 * size / 2**30:.0f} GB of sums; take fewer layers, unbiased=True, or average='ratio' in minibatches")
+    exact = whole or estimator == "exact" or estimator == "auto" and size <= EXACT_LIMIT
+    return ExactCKA(unbiased) if exact else MinibatchCKA(batch, unbiased, average)
+
+
+def _mixed(lms: Sequence[LM], texts: Sequence[str], sums: ExactCKA | MinibatchCKA, seed: int, token_budget: int, **reach) -> Iterator[list[list[torch.Tensor]]]:
+    "States of the models on the first one's device, in float32. Minibatches get texts and rows in random order, since neighbours are alike; for exact sums order is nothing."
+    exact = isinstance(sums, ExactCKA)
+    shuffle = torch.Generator().manual_seed(seed)
+    if not exact: texts = [texts[i] for i in np.random.default_rng(seed).permutation(len(texts))]
+    for states in paired_states(lms, texts, token_budget=token_budget, by_length=exact, **reach):
+        rows = [[v.float().to(lms[0].device) for v in layers.values()] for layers in states]
+        if not exact:
+            mix = torch.randperm(len(rows[0][0]), generator=shuffle).to(lms[0].device)
+            rows = [[v[mix] for v in layers] for layers in rows]
+        yield rows
+
+
 def cka_matrix(a: LM,
                b: LM,  # the same model is fine: its layers against each other
                texts: Sequence[str],  # ordinary text; both models must cut it into the same rows
@@ -410,27 +445,12 @@ def cka_matrix(a: LM,
                token_budget: int = 4096,  # padded tokens a forward pass
                ) -> pd.DataFrame:  # index: layers of a; columns: layers of b; attrs: rows, estimator
     "CKA of every layer of one model with every layer of another, in one pass over the text. Raises `TaskspaceError` where rows do not match."
-    if estimator not in ("auto", "exact", "minibatch"):
-        raise TaskspaceError(f"estimator must be 'auto', 'exact' or 'minibatch', not {estimator!r}")
-    order = np.random.default_rng(seed).permutation(len(texts))
-    texts = [texts[i] for i in order]
+    texts, reach = list(texts), {"layers": [layers_a, layers_b], "positions": positions, "blocks": blocks}
     if not texts: raise TaskspaceError("CKA needs text; the list of texts is empty")
-    shuffle = torch.Generator().manual_seed(seed)
-    sums: ExactCKA | MinibatchCKA | None = None
-    names: tuple[list[int], list[int]] = ([], [])
-    for xs, ys in paired_states([a, b], texts, [layers_a, layers_b], positions, blocks, token_budget):
-        X, Y = list(xs.values()), list(ys.values())
-        if sums is None:
-            names = list(xs), list(ys)
-            small = sum(x.shape[1] for x in X) * sum(y.shape[1] for y in Y) <= EXACT_LIMIT
-            exact = estimator == "exact" or estimator == "auto" and small
-            sums = ExactCKA(unbiased) if exact else MinibatchCKA(batch, unbiased, average)
-        if isinstance(sums, MinibatchCKA):  # neighbours in a text are alike; mix them before cutting minibatches
-            mix = torch.randperm(len(X[0]), generator=shuffle).to(X[0].device)
-            X, Y = [x[mix] for x in X], [y[mix] for y in Y]
-        sums.update([x.float() for x in X], [y.float().to(X[0].device) for y in Y])
-    assert sums is not None
-    frame = pd.DataFrame(sums.value(), index=pd.Index(names[0], name=a.name), columns=pd.Index(names[1], name=b.name))
+    X, Y = next(paired_states([a, b], texts[:1], **reach))
+    sums = _sums([x.shape[1] for x in X.values()], [y.shape[1] for y in Y.values()], unbiased, estimator, batch, average)
+    for xs, ys in _mixed([a, b], texts, sums, seed, token_budget, **reach): sums.update(xs, ys)
+    frame = pd.DataFrame(sums.value(), index=pd.Index(list(X), name=a.name), columns=pd.Index(list(Y), name=b.name))
     frame.attrs.update(rows=sums.n, estimator="exact" if isinstance(sums, ExactCKA) else f"minibatch {batch} {average}",
                        unbiased=unbiased, positions=positions)
     return frame
@@ -441,7 +461,8 @@ def paired_states(lms: Sequence[LM],
                   layers: Sequence[Sequence[int] | None],  # one entry a model
                   positions: str = "all",
                   blocks: Sequence[Sequence[nn.Module] | None] | None = None,  # one entry a model
-                  token_budget: int = 4096,
+                  token_budget: int = 4096,  # padded tokens a forward pass
+                  by_length: bool = False,  # short texts first: less padding, where the order of rows does not matter
                   ) -> Iterator[tuple[dict[int, torch.Tensor], ...]]:  # one dict a model, with the same rows
     "Hidden states of several models, the same texts at a time. Raises `TaskspaceError` when models cut a text into different rows."
     texts, blocks = list(texts), blocks or [None] * len(lms)
@@ -452,10 +473,11 @@ def paired_states(lms: Sequence[LM],
                 if e.stop - e.start != f.stop - f.start:
                     raise TaskspaceError(f"{lms[0].name} cuts {t[:40]!r} into {e.stop - e.start} tokens, {lm.name} into {f.stop - f.start}: "
                                          "compare them with positions='last' or 'mean'")
+    readers = [Reader(lm, l, positions, b) for lm, l, b in zip(lms, layers, blocks)]
     longest = [max(row, key=lambda e: len(e.ids)) for row in zip(*encoded)]
-    for batch in text_batches(texts, longest, token_budget):
-        part = [texts[i] for i in batch]
-        yield tuple(next(stream_states(lm, part, l, positions, b, 10**9)) for lm, l, b in zip(lms, layers, blocks))
+    order = sorted(range(len(texts)), key=lambda i: len(longest[i].ids)) if by_length else range(len(texts))
+    for batch in text_batches(texts, [longest[i] for i in order], token_budget):
+        yield tuple(read([own[order[i]] for i in batch]) for read, own in zip(readers, encoded))
 
 # %% ../nbs/api/70_dissimilarity.ipynb #7e18494a
 def cka_states(X: Mapping[int, torch.Tensor],  # layer -> (rows, width), from `hidden_states`
@@ -463,13 +485,34 @@ def cka_states(X: Mapping[int, torch.Tensor],  # layer -> (rows, width), from `h
                unbiased: bool = True,
                ) -> pd.DataFrame:  # index: layers of X; columns: layers of Y
     "CKA of every layer with every layer, from gathered states. Raises `TaskspaceError` where rows do not match or are too few."
-    xs, ys = [[_matrix(v, n).double() for v in S.values()] for n, S in (("X", X), ("Y", Y))]
+    xs, ys = [[_matrix(v, n) for v in S.values()] for n, S in (("X", X), ("Y", Y))]
     n, m = len(xs[0]), len(ys[0])
     if n != m: raise TaskspaceError(f"X has {n} rows and Y {m}: row i of both must be the same token or text")
-    wide = math.sqrt(sum(x.shape[1] for x in xs) * sum(y.shape[1] for y in ys))
-    sums: ExactCKA | MinibatchCKA = MinibatchCKA(n, unbiased) if 4 <= n <= wide else ExactCKA(unbiased)
-    sums.update(xs, ys)
-    return pd.DataFrame(sums.value(), index=list(X), columns=list(Y))
+    table = np.empty((len(xs), len(ys)))
+    for i in _groups(xs):
+        for j in _groups(ys): table[i, j] = _gathered(xs[i], ys[j], unbiased)
+    return pd.DataFrame(table, index=list(X), columns=list(Y))
+
+
+def _groups(layers: Sequence[torch.Tensor], most: int = math.isqrt(EXACT_LIMIT)) -> list[slice]:
+    "Consecutive layers whose widths add up to no more than `most`; a wider layer stands alone."
+    starts, width = [0], 0
+    for i, v in enumerate(layers):
+        if width and width + v.shape[1] > most: starts, width = [*starts, i], 0
+        width += v.shape[1]
+    return [slice(i, j) for i, j in zip(starts, [*starts[1:], len(layers)])]
+
+
+def _gathered(xs: Sequence[torch.Tensor], ys: Sequence[torch.Tensor], unbiased: bool, rows: int = 4096) -> np.ndarray:
+    "CKA of some layers, by Gram matrices where there are fewer rows than features, else by sums over `rows` at a time."
+    n, wide = len(xs[0]), math.sqrt(sum(x.shape[1] for x in xs) * sum(y.shape[1] for y in ys))
+    if 4 <= n <= wide:
+        grams = MinibatchCKA(n, unbiased)
+        grams.update([x.double() for x in xs], [y.double() for y in ys])
+        return grams.value()
+    sums = ExactCKA(unbiased)
+    for i in range(0, n, rows): sums.update(*([v[i:i + rows].to(torch.promote_types(v.dtype, torch.float32)) for v in side] for side in (xs, ys)))
+    return sums.value()
 
 # %% ../nbs/api/70_dissimilarity.ipynb #25f4bf36
 def model_distance(table: pd.DataFrame,  # square, from `cka_matrix` of two models with the same layers
@@ -486,13 +529,15 @@ def cka_models(lms: Sequence[LM],  # models that cut text into the same rows and
                positions: str = "all",
                unbiased: bool = True,
                token_budget: int = 4096,
+               estimator: str = "auto",  # "exact" holds (sum of widths)^2 numbers a layer, "minibatch" 2 x models x batch^2
+               batch: int = 512,  # rows a minibatch
+               seed: int = 0,  # of the order in which texts and rows fall into minibatches
                ) -> dict[int, pd.DataFrame]:  # layer -> symmetric (models, models) similarities
-    "Exact CKA of every model with every other at the same layer, in one pass over the text. Raises what `cka_matrix` raises."
+    "CKA of every model with every other at the same layer, in one pass over the text. Raises what `cka_matrix` raises."
     if layers is None: layers = layer_numbers(lms[0], None, find_blocks(lms[0]))
-    names = [lm.name for lm in lms]
-    sums = {l: ExactCKA(unbiased) for l in layers}
-    for states in paired_states(lms, list(texts), [layers] * len(lms), positions, None, token_budget):
-        for l, s in sums.items():
-            X = [m[l].float() for m in states]
-            s.update(X, X)
+    names, reach = [lm.name for lm in lms], {"layers": [list(layers)] * len(lms), "positions": positions}
+    widths = [next(iter(m.values())).shape[1] for m in next(paired_states(lms, list(texts[:1]), **reach))]
+    sums = {l: _sums(widths, widths, unbiased, estimator, batch, tables=len(reach["layers"][0])) for l in layers}
+    for states in _mixed(lms, list(texts), next(iter(sums.values())), seed, token_budget, **reach):
+        for s, X in zip(sums.values(), zip(*states)): s.update(X, X)
     return {l: pd.DataFrame(s.value(), index=names, columns=names) for l, s in sums.items()}
