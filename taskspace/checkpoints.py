@@ -69,10 +69,16 @@ def _saved_steps(directory: Path) -> dict[str, int]:
 
 
 def _hub_steps(name: str) -> dict[str, int]:
-    "Revisions of a hub repository that are named after steps."
+    "Revisions of a hub repository that are named after steps: those on the hub, or, where HF_HUB_OFFLINE is set, those in the cache."
+    import huggingface_hub as hub
+    from huggingface_hub import constants
+    if constants.HF_HUB_OFFLINE:
+        cached = Path(constants.HF_HUB_CACHE, f"models--{name.replace('/', '--')}", "refs")
+        kept = {p.name: s for p in cached.glob("*") if (s := step_of(p.name)) is not None}
+        if not kept: raise TaskspaceError(f"{name}: the cache holds no revisions named after steps, and HF_HUB_OFFLINE keeps from asking the hub; unset it, or name them in checkpoints")
+        return dict(sorted(kept.items(), key=lambda item: item[1]))
     try:
-        from huggingface_hub import list_repo_refs
-        refs = list_repo_refs(name)
+        refs = hub.list_repo_refs(name)
     except Exception as e:
         reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
         raise TaskspaceError(f"{name}: its revisions cannot be listed ({reason}); name them in checkpoints, e.g. [step1000, step2000]") from None

@@ -329,6 +329,7 @@ def _measured(lm: LM, suite: Suite, digest: str, told: Convention) -> tuple[Any,
     return _before[place]
 
 
+@functools.cache  # reading the metadata of four packages takes longer than storing a result
 def _libraries() -> dict[str, str]:
     "Versions of what computes the numbers."
     import platform

@@ -132,11 +132,15 @@ class Run:
         frame = pd.DataFrame(self._about["checkpoints"])[["model", "scale", "step", "revision"]].astype({"step": "Int64"})
         return frame.assign(weights=[d[0] for d in self._about["digests"]], tokenizer=[d[1] for d in self._about["digests"]])
 
+    def _last(self) -> dict[str, dict]:
+        "What the log said last about each job."
+        return {e["key"]: e for e in self.store.entries() if isinstance(e.get("key"), str)}
+
     # -- how far it is -----------------------------------------------------------------------------------------------
     def status(self) -> Status:
         "Where the run stands now."
         sizes = self.store.sizes()
-        last = {e["key"]: e for e in self.store.entries() if "key" in e}
+        last = self._last()
         plan = self.plan.drop_duplicates("key").reset_index(drop=True)
         keys = plan["key"].tolist()  # plain lists: a hundred thousand look-ups through pandas take seconds
         done = np.array([k in sizes for k in keys], dtype=bool)
@@ -150,9 +154,7 @@ class Run:
 
     def log(self) -> pd.DataFrame:  # one row a job of the plan: what it is, state, time, seconds, worker, error
         "What happened to each job when it was last tried."
-        last: dict[str, dict] = {}
-        for e in self.store.entries():
-            if "key" in e: last[e["key"]] = e
+        last = self._last()
         files = self.store.files()
         keep = ("time", "seconds", "worker", "error")
         rows = [{"state": "done" if k in files else "failed" if last.get(k, {}).get("state") == "failed" else "missing",
@@ -263,8 +265,9 @@ class Run:
         return self._gradients(self._checkpoint(model, step))
 
     def provenance(self) -> pd.DataFrame:  # one row a finished job
-        "What each result was computed from: digests, settings, code and library versions."
-        rows = [about for _, _, about in self._results(self.plan)]
+        "What each result was computed from: digests, settings, code and library versions; and when, in how long and where, from the log."
+        last = self._last()
+        rows = [{**about, **{n: last.get(about["key"], {}).get(n) for n in ("time", "seconds", "worker")}} for _, _, about in self._results(self.plan)]
         return pd.DataFrame(rows)
 
 

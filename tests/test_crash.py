@@ -1,9 +1,11 @@
 """What happens to long runs, done to short ones for real: kill -9, Ctrl-C, two at once, bad files, a full disk, lost workers."""
 import errno
+import functools
 import json
 import multiprocessing as mp
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,15 +27,18 @@ fork = mp.get_context("fork")  # a forked main process starts in milliseconds, s
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and forks of POSIX")
 
 
+def a_study(folder, seeds=3, **faults):
+    "A study of 21 jobs a seed: one gradient and 20 transfer jobs."
+    toylm.suite(tasks=5).to_frame().to_parquet(folder / "toy.parquet")
+    model = toylm.write(folder / "model.json", **faults)
+    return Study(suite=str(folder / "toy.parquet"), models=[{"name": model, "loader": "toylm:load", "label": "toy"}], probes=["gradient", "transfer"],
+                 train_pairs=4, eval_pairs=3, seeds=seeds, controls=["full", "masked", "shuffled"], ftgd={"steps": 1})
+
+
 @pytest.fixture
 def toy(tmp_path):
-    "A study of 63 jobs: 3 gradient and 60 transfer jobs."
-    toylm.suite(tasks=5).to_frame().to_parquet(tmp_path / "toy.parquet")
-    def make(seeds=3, **faults):
-        model = toylm.write(tmp_path / "model.json", **faults)
-        return Study(suite=str(tmp_path / "toy.parquet"), models=[{"name": model, "loader": "toylm:load", "label": "toy"}], probes=["gradient", "transfer"],
-                     train_pairs=4, eval_pairs=3, seeds=seeds, controls=["full", "masked", "shuffled"], ftgd={"steps": 1})
-    return make
+    "Makes the study of 63 jobs, or of fewer seeds, in a folder of its own."
+    return functools.partial(a_study, tmp_path)
 
 
 def stored(out):
@@ -45,12 +50,22 @@ def quietly(study, out, executor=None, workers=0):
     return run_study(study, out, executor, workers=workers, progress=False)
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    "Folder of a run that nothing disturbed, computed once for each number of seeds. What slows a model down is no part of its results."
+    @functools.cache
+    def folder(seeds):
+        here = tmp_path_factory.mktemp(f"uninterrupted{seeds}")
+        quietly(a_study(here, seeds), here / "run")
+        return here / "run"
+    return folder
+
+
 @pytest.fixture
-def whole(toy, tmp_path):
-    "The study and the results of an uninterrupted run."
-    study = toy()
-    quietly(study, tmp_path / "whole")
-    return study, stored(tmp_path / "whole")
+def whole(toy, tmp_path, uninterrupted):
+    "The study of 63 jobs and the results of an uninterrupted run, a copy of which is in `whole`."
+    shutil.copytree(uninterrupted(3), tmp_path / "whole")
+    return toy(), stored(tmp_path / "whole")
 
 
 # -- the main process dies ----------------------------------------------------------------------------------------------
@@ -85,10 +100,8 @@ def test_kill_9_at_twenty_random_moments(whole, tmp_path):
 
 @posix
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "replace"])
-def test_kill_9_around_every_call_that_touches_the_disk(toy, tmp_path, call):
-    study = toy(seeds=1)
-    quietly(study, tmp_path / "whole")
-    expected = stored(tmp_path / "whole")
+def test_kill_9_around_every_call_that_touches_the_disk(toy, tmp_path, uninterrupted, call):
+    study, expected = toy(seeds=1), stored(uninterrupted(1))
 
     def run_and_die(out, after):
         left = [after]
@@ -138,7 +151,7 @@ def wait_for(condition, process, seconds=120):
 
 @posix
 @pytest.mark.parametrize("how", ["kill -9", "Ctrl-C"])
-def test_no_orphans_and_a_store_to_go_on_with(toy, tmp_path, how):
+def test_no_orphans_and_a_store_to_go_on_with(toy, tmp_path, uninterrupted, how):
     study = toy(slow=0.02)
     (tmp_path / "study.yaml").write_text(study.to_yaml())
     out = tmp_path / "out"
@@ -153,9 +166,8 @@ def test_no_orphans_and_a_store_to_go_on_with(toy, tmp_path, how):
     assert not alive
     if how == "Ctrl-C": assert main.returncode == 130 and "Traceback" not in err and "leaked" not in err and "goes on where it stopped" in err
     assert 3 < open_run(out).status().done < 63
-    quietly(study, out)
-    quietly(study, tmp_path / "whole")
-    assert stored(out) == stored(tmp_path / "whole")
+    quietly(toy(), out)
+    assert stored(out) == stored(uninterrupted(3))
 
 
 # -- two at once ----------------------------------------------------------------------------------------------------------
@@ -201,9 +213,8 @@ def test_damaged_results_are_set_aside_and_computed_again(whole, tmp_path, damag
 
 @pytest.mark.parametrize("name", ["plan.*", "suite.*"])
 @pytest.mark.parametrize("damage", [lambda d: d[:-1], lambda d: b"", lambda d: d[:20] + bytes([d[20] ^ 4]) + d[21:]])
-def test_a_damaged_plan_or_suite_is_not_believed_and_written_again(toy, tmp_path, name, damage):
-    study, out = toy(seeds=1), tmp_path / "out"
-    quietly(study, out)
+def test_a_damaged_plan_or_suite_is_not_believed_and_written_again(toy, tmp_path, uninterrupted, name, damage):
+    study, out = toy(seeds=1), shutil.copytree(uninterrupted(1), tmp_path / "out")
     (path,) = out.glob(name)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(TaskspaceError, match="missing or damaged; start the same taskspace run again"): open_run(out).space()
@@ -224,8 +235,8 @@ def test_a_log_that_was_cut_or_scribbled_on_is_no_obstacle(whole, tmp_path):
 # -- no space left ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("after", [0, 1, 2, 3, 4, 5, 20, 21])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_stops_the_run_with_a_clear_line(whole, tmp_path, monkeypatch, after, code):
-    study, expected = whole
+def test_a_full_disk_stops_the_run_with_a_clear_line(toy, tmp_path, monkeypatch, uninterrupted, after, code):
+    study, expected = toy(seeds=1), stored(uninterrupted(1))
     out, left, sync = tmp_path / "out", [after], os.fsync
     def full(fd):
         left[0] -= 1
@@ -275,7 +286,7 @@ print(*sorted(p.name for p in Store(out).files().values()))
 
 # -- workers that die ---------------------------------------------------------------------------------------------------------
 @posix
-def test_a_killed_worker_costs_nothing_but_time(toy, tmp_path):
+def test_a_killed_worker_costs_nothing_but_time(toy, tmp_path, uninterrupted):
     study, out = toy(slow=0.005), tmp_path / "out"
     (tmp_path / "study.yaml").write_text(study.to_yaml())
     main = command(tmp_path / "study.yaml", out, "--workers", "2", "--quiet")
@@ -284,8 +295,7 @@ def test_a_killed_worker_costs_nothing_but_time(toy, tmp_path):
     workers[0].kill()
     _, err = main.communicate(timeout=120)
     assert main.returncode == 0, err
-    quietly(study, tmp_path / "whole")
-    assert stored(out) == stored(tmp_path / "whole")
+    assert stored(out) == stored(uninterrupted(3))
 
 
 class Breaking(runs._Serial):
@@ -333,12 +343,12 @@ def cluster():
     for p in (*workers, scheduler): p.wait()
 
 
-def test_dask_gives_the_same_bytes_also_when_a_worker_is_killed(cluster, toy, tmp_path):
+def test_dask_gives_the_same_bytes_also_when_a_worker_is_killed(cluster, toy, tmp_path, uninterrupted):
     address, workers = cluster
+    expected = stored(uninterrupted(3))
+    with dask_executor(address) as executor: quietly(toy(), tmp_path / "two", executor)
+    assert stored(tmp_path / "two") == expected and open_run(tmp_path / "two").log().worker.nunique() == 2
     study = toy(slow=0.005)
-    quietly(study, tmp_path / "whole")
-    with dask_executor(address) as executor: quietly(study, tmp_path / "two", executor)
-    assert stored(tmp_path / "two") == stored(tmp_path / "whole")
     (tmp_path / "study.yaml").write_text(study.to_yaml())
     main = command(tmp_path / "study.yaml", tmp_path / "one", "--executor", "dask", "--scheduler", address, "--quiet")
     wait_for(lambda: len(Store(tmp_path / "one").files()) > 3, main)
@@ -346,7 +356,7 @@ def test_dask_gives_the_same_bytes_also_when_a_worker_is_killed(cluster, toy, tm
     workers[0].kill()
     _, err = main.communicate(timeout=180)
     assert main.returncode == 0, err
-    assert stored(tmp_path / "one") == stored(tmp_path / "whole")
+    assert stored(tmp_path / "one") == expected
 
 
 def test_a_scheduler_that_is_not_there():

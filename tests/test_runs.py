@@ -1,16 +1,21 @@
 """Studies, plans, keys, executors and what a run gives back, on a bigram model that takes milliseconds a job."""
+import hashlib
 import importlib
 import itertools
 import json
+import multiprocessing
 import os
+import platform
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import toygpu
 import toylm
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -19,7 +24,8 @@ from hypothesis import strategies as st
 from taskspace import runs
 from taskspace.checkpoints import directory_digests, expand
 from taskspace.ftgd import FTGD
-from taskspace.jobs import Plan, from_bytes, seed_of, suite_from_json, suite_to_json, to_bytes, work
+from taskspace.jobs import Plan, code_version, from_bytes, seed_of, suite_from_json, suite_to_json, to_bytes, work
+from taskspace.models import load_lm
 from taskspace.probing import transfer_row
 from taskspace.results import open_run
 from taskspace.runs import Study, run_study
@@ -118,6 +124,81 @@ def test_checkpoints_of_a_directory(tmp_path, choice, steps):
 def test_checkpoints_of_a_hub_model_are_revisions():
     found = expand(ModelSpec(name="EleutherAI/pythia-70m", checkpoints=["step1000", 2000, "main"]))
     assert [(c.revision, c.step) for c in found] == [("step1000", 1000), ("step2000", 2000), ("main", None)]
+
+
+class Ref:
+    def __init__(self, name): self.name = name
+
+
+def test_all_checkpoints_of_a_hub_model_are_the_revisions_named_after_steps(monkeypatch):
+    import huggingface_hub as hub
+    from huggingface_hub import constants
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    def refs(name): return type("Refs", (), {"branches": [Ref("main"), *(Ref(f"step{s}") for s in (1000, 0, 512, 8))], "tags": [Ref("step64"), Ref("v1.0")]})
+    monkeypatch.setattr(hub, "list_repo_refs", refs)
+    steps = lambda choice: [(c.revision, c.step) for c in expand(ModelSpec(name="lab/tiny", checkpoints=choice))]
+    assert steps("all") == [("step0", 0), ("step8", 8), ("step64", 64), ("step512", 512), ("step1000", 1000)]
+    assert steps("log-spaced 3") == [("step0", 0), ("step64", 64), ("step1000", 1000)]
+    def down(name): raise OSError("connection refused\nmore")
+    monkeypatch.setattr(hub, "list_repo_refs", down)
+    with pytest.raises(TaskspaceError, match=r"lab/tiny: its revisions cannot be listed .connection refused.; name them in checkpoints"): steps("all")
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    "Puts random models as revisions of lab/tiny into a cache of the hub, as downloads leave them; there is no network."
+    import torch
+    from huggingface_hub import constants
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from taskspace.tokens import word_tokenizer
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    home, tokenizer = tmp_path / "hub" / "models--lab--tiny", word_tokenizer([w for w in toylm.WORDS if w != "<s>"])
+    for part in ("blobs", "refs"): (home / part).mkdir(parents=True)
+    def add(revision, seed):
+        torch.manual_seed(seed)
+        folder = home / "snapshots" / f"{seed:040x}"
+        GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_positions=16, n_embd=8, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        for file in list(folder.iterdir()):
+            blob = home / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+            os.replace(file, blob)
+            file.symlink_to(os.path.relpath(blob, folder))
+        (home / "refs" / revision).write_text(folder.name)
+    return add
+
+
+def test_revisions_of_the_hub_from_its_cache(toy, cached, tmp_path, capsys):
+    for seed, revision in enumerate(("main", "step0", "step8", "step1000")): cached(revision, seed)
+    capsys.readouterr()  # saving a model shows a bar
+    def study(choice): return toy(models=[{"name": "lab/tiny", "checkpoints": choice}], select=["cat", "dog"], seeds=1, controls=[], ftgd={"steps": 1})
+    first = run_study(study(["step0", "step1000"]), tmp_path / "out", workers=0, progress=False)
+    before, entries = stored(tmp_path / "out"), len(list(first.store.entries()))
+    assert first.status().done == 8 and list(first.checkpoints.step) == [0, 1000] and first.checkpoints.weights.nunique() == 2 and first.checkpoints.tokenizer.nunique() == 1
+    run = run_study(study("all"), tmp_path / "out", workers=0, progress=False)
+    assert list(run.checkpoints.step) == [0, 8, 1000] and list(run.checkpoints.revision) == ["step0", "step8", "step1000"]
+    assert before.items() <= stored(tmp_path / "out").items() and len(list(run.store.entries())) - entries == 4  # step 8 alone
+    margins = run.scores().groupby("step").margin.sum()
+    assert margins.nunique() == 3
+    lm = load_lm("lab/tiny", revision="step8")
+    np.testing.assert_array_equal(run.scores(step=8).margin, score_pairs(lm, run.suite).margin)
+    assert [c.step for c in Plan(study("log-spaced 2")).checkpoints] == [0, 1000]
+    assert [(c.revision, c.step) for c in Plan(study("last")).checkpoints] == [(None, None)]
+    with pytest.raises(TaskspaceError, match="lab/other: the cache holds no revisions named after steps"): expand(ModelSpec(name="lab/other", checkpoints="all"))
+    with pytest.raises(TaskspaceError, match="model lab/tiny: neither a directory, nor in the cache, nor on the hub"): Plan(study(["step7"]))
+
+
+def test_changed_weights_in_a_directory_never_meet_old_numbers(toy, cached, tmp_path):
+    cached("main", 0)
+    study = toy(models=[{"name": "lab/tiny"}], select=["cat", "dog"], seeds=1, controls=[])
+    old = run_study(study, tmp_path / "out", workers=0, progress=False)
+    cells, margins = old.space().matrix.to_numpy(), old.scores().margin.to_numpy()
+    cached("main", 1)
+    new, fresh = (run_study(study, tmp_path / place, workers=0, progress=False) for place in ("out", "fresh"))
+    assert stored(tmp_path / "fresh").items() <= stored(tmp_path / "out").items() and len(stored(tmp_path / "out")) == 8
+    np.testing.assert_array_equal(new.space().matrix, fresh.space().matrix)
+    assert (new.space().matrix.to_numpy() != cells).all() and (new.scores().margin.to_numpy() != margins).all() and len(new.scores()) == len(margins)
 
 
 @pytest.mark.parametrize("change, moves", [("model.safetensors", (True, False)), ("config.json", (True, False)), ("tokenizer.json", (False, True)),
@@ -245,7 +326,11 @@ def test_a_run_as_objects(toy, tmp_path):
     log = run.log()
     assert (log.state == "done").all() and (log.seconds > 0).all() and log.time.notna().all()
     about = run.provenance()
-    assert {"weights", "tokenizer", "data", "settings", "code", "libraries"} <= set(about) and len(about) == 39
+    assert {"weights", "tokenizer", "data", "settings", "code", "libraries", "time"} <= set(about) and len(about) == 39
+    assert set(about.kind) == {"score", "gradient", "transfer"} and about[["weights", "tokenizer", "data", "settings", "code", "libraries", "time", "seconds", "worker"]].notna().all(axis=None)
+    assert set(about.weights) == set(run.checkpoints.weights) and set(about.code) == {code_version()} and about.settings[about.kind == "transfer"].map(lambda s: s["ftgd"]["steps"] == 2).all()
+    assert about.libraries[0] == {"python": platform.python_version(), **{n: version(n) for n in ("torch", "transformers", "numpy", "pandas")}}
+    assert (abs(pd.to_datetime(about.time, utc=True) - pd.Timestamp.now("UTC")) < pd.Timedelta("1h")).all()
     assert set(run.tuning().source) == set(names)
     for wrong in (lambda: run.space("other"), lambda: run.space(step=3), lambda: run.space(kind="angle"), lambda: run.space(control="random")):
         with pytest.raises(TaskspaceError, match="there are|has no step"): wrong()
@@ -320,6 +405,43 @@ def test_finished_results_are_not_kept(toy, tmp_path, monkeypatch):
         def __del__(self): held.discard(id(self))
     run_study(toy(), tmp_path / "out", Watched(), progress=False)
     assert len(most) == 39 and max(most) <= 3
+
+
+@pytest.mark.parametrize("device, visible, devices, expected", [("auto", None, 3, ["0", "1", "2"]), ("cuda", "4,7,9", 2, ["4", "7"]), ("cuda", "GPU-ab,GPU-cd", 2, ["GPU-ab", "GPU-cd"]),
+                                                                ("cpu", None, 3, []), ("auto", None, 0, []), ("mps", None, 3, [])])
+def test_there_is_a_worker_for_each_gpu(monkeypatch, device, visible, devices, expected):
+    import torch
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: devices > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible: monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    pool = runs._Pool(None, device)
+    try: assert pool.gpus == expected and pool.workers == (len(expected) or runs._cpus())
+    finally: pool.stop()
+
+
+def test_every_worker_sees_one_gpu(monkeypatch):
+    monkeypatch.setattr(runs._Pool, "_gpus", staticmethod(lambda device: ["3", "GPU-5"]))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    pool = runs._Pool(3, "auto")
+    try:
+        with multiprocessing.get_context("spawn").Manager() as meeting:
+            barrier = meeting.Barrier(3)
+            seen = [f.result(timeout=120) for f in [pool.submit(toygpu.meet, barrier) for _ in range(3)]]
+        assert len({pid for pid, _ in seen}) == 3 and sorted(gpu for _, gpu in seen) == ["3", "3", "GPU-5"]
+    finally: pool.stop()
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+@pytest.mark.parametrize("probes, kinds, spaces", [(["score"], {"score"}, []), (["gradient"], {"gradient"}, ["cosine", "overlap"]), (["transfer"], {"transfer"}, ["transfer"])])
+def test_studies_of_one_probe_alone(toy, tmp_path, probes, kinds, spaces):
+    run = run_study(toy(probes=probes, controls=[], seeds=1), tmp_path / "out", workers=0, progress=False)
+    assert set(run.plan.kind) == kinds and run.status().done == run.status().total > 0
+    assert run.scores().empty == ("score" not in probes) and set(run.provenance().kind) == kinds
+    for kind in ("transfer", "cosine", "overlap"):
+        if kind in spaces: assert run.space(kind=kind).matrix.notna().all(axis=None)
+        else:
+            with pytest.raises(TaskspaceError, match="no transfer jobs|the study has no gradient probe"): run.space(kind=kind)
 
 
 def test_a_failed_job_stops_no_other_and_is_tried_again(toy, tmp_path):
