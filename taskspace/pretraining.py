@@ -86,8 +86,8 @@ class Scale(NamedTuple):
 
 SCALES = {"nano": Scale(32, 2, 2, 6e-3), "micro": Scale(64, 2, 4, 4e-3), "mini": Scale(128, 4, 4, 2e-3)}
 RECIPE = 1  # raised when training changes in a way that the settings below do not show
-SENTENCES, ROW, BATCH = 100_000, 32, 64  # of the corpus; tokens a row; rows a batch
-STEPS = (0, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512)  # at which checkpoints are kept
+SENTENCES, ROW, BATCH = 128_000, 32, 64  # of the corpus; tokens a row; rows a batch
+STEPS = (0, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 640)  # at which checkpoints are kept
 CONTEXT = 64  # longest input of the built-in models, in tokens
 
 
