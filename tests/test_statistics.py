@@ -200,6 +200,7 @@ def test_blimp_size_takes_well_under_a_second():
     (lambda a: within_across(a, ["a", "b", None, None, None, None]), "at least 3"),
     (lambda a: mantel(a, np.ones((6, 6))), "all off-diagonal cells are equal"),
     (lambda a: mantel(a, matrix(5, 0)), "different shapes"),
+    (lambda a: within_across(a[:0, :0], []), "no task has a group"),
     (lambda a: mantel(a, a, "kendall"), "method 'kendall' is unknown"),
     (lambda a: mantel(a, a.T, alternative="both"), "alternative 'both' is unknown"),
     (lambda a: partial_mantel(a, matrix(6, 9), matrix(6, 9)), "drop a control"),
