@@ -87,7 +87,10 @@ def test_run_status_and_run_again(here, capsys):
     assert (status, out) == (0, "8 jobs done in out\nNext: taskspace report out\n")
     assert say(capsys, "run", "study.yaml", "--out", "out", "--workers", 0, "--quiet")[0] == 0
     status, out, _ = say(capsys, "status", "out")
-    assert status == 0 and out.startswith("8 of 8 jobs done, 0 failed, 0 missing; ")
+    assert status == 0 and re.match(r"8 of 8 jobs done, 0 failed, 0 missing; \d+\.\d kB; \d+\.\d s of computing\n  score +1 of 1\n  gradient +1 of 1\n  transfer +6 of 6\n$", out)
+    for path in list(Store("out").files().values())[:3]: path.unlink()
+    status, out, _ = say(capsys, "status", "out")
+    assert status == 0 and out.startswith("5 of 8 jobs done, 0 failed, 3 missing; ")
 
 
 def test_the_bar_shows_rate_and_time_left(here, capsys):

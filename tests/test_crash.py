@@ -82,7 +82,7 @@ def test_kill_9_at_twenty_random_moments(whole, tmp_path):
     while kills < 20:
         main = fork.Process(target=quietly, args=(study, out))
         main.start()
-        main.join(timeout=rng.uniform(0.1, 0.7) * span)
+        main.join(timeout=rng.uniform(0.05, 0.5) * span)
         if main.is_alive():
             main.kill()
             kills += 1
@@ -179,6 +179,14 @@ def test_two_runs_at_once_one_refuses_and_nothing_is_lost(toy, tmp_path):
     while first.is_alive() and not Store(out).files(): first.join(timeout=0.01)
     with pytest.raises(TaskspaceError, match=f"another run is writing here .process {first.pid} on"): quietly(study, out)
     assert open_run(out).status().running
+    seen = []
+    while first.is_alive():  # what is there can be read while it goes on
+        run = open_run(out)
+        seen.append((run.status().done, int((run.log().state == "done").sum()), len(run.provenance())))
+        rows = run.rows()
+        if rows: assert run.space().matrix.loc[[source for source, _ in rows]].notna().all(axis=None)
+        first.join(timeout=0.05)
+    assert all(a <= b <= c for a, b, c in seen) and seen == sorted(seen) and len(set(seen)) > 2
     first.join()
     assert first.exitcode == 0 and open_run(out).status().done == 21 and not open_run(out).status().running
 
