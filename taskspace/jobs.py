@@ -256,7 +256,7 @@ def frame_to_spaces(frame: pd.DataFrame) -> GradientSpaces:
     for (part, measure), rows in frame.groupby(["part", "measure"], sort=False):
         tasks = rows["source"].drop_duplicates().tolist()
         n = len(tasks)
-        square: Callable[[str], Any] = lambda c: pd.DataFrame(rows[c].to_numpy(dtype=float).reshape(n, n), tasks, tasks) if c in rows and rows[c].notna().any() else None
+        square: Callable[[str], Any] = lambda c: pd.DataFrame(rows[c].to_numpy(dtype=float).reshape(n, n), tasks, tasks) if c in rows and (c == "value" or rows[c].notna().any()) else None
         draws = {c: np.stack(rows[c].to_list()).T.reshape((-1, n, n) if c == "replicates" else (-1, 2, n, n))
                  for c in ("replicates", "halves") if c in rows and rows[c].notna().all()}
         space = TaskSpace(square("value"), kind=about["kinds"][f"{part}/{measure}"], groups=about["groups"], low=square("low"), high=square("high"), meta=about["meta"], **draws)
