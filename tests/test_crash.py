@@ -369,3 +369,35 @@ def test_dask_gives_the_same_bytes_also_when_a_worker_is_killed(cluster, toy, tm
 
 def test_a_scheduler_that_is_not_there():
     with pytest.raises(TaskspaceError, match="scheduler tcp://127.0.0.1:9: does not answer"), dask_executor("tcp://127.0.0.1:9", timeout=0.5): pass
+
+
+def test_dask_that_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(TaskspaceError, match=r"pip install 'taskspace\[dask\]'"), dask_executor("tcp://127.0.0.1:9"): pass
+
+
+class Failing(runs._Serial):
+    "An executor of the user's own that fails at one job, in a way of its own."
+    def __init__(self, at, error): self.at, self.error = at, error
+    def submit(self, fn, payload):
+        if payload["job"][0] != self.at: return super().submit(fn, payload)
+        future = runs.Future()
+        future.set_exception(self.error)
+        return future
+
+
+@pytest.mark.parametrize("error, says", [(runs.BrokenExecutor("died"), "the executor broke; start the same run again with a fresh one, finished jobs are kept"),
+                                         (runs.CancelledError(), "the scheduler dropped the jobs; start the same run again when it is back")])
+def test_an_executor_that_is_lost_ends_the_run_and_keeps_what_is_done(toy, tmp_path, uninterrupted, error, says):
+    study, out, expected = toy(seeds=1), tmp_path / "out", stored(uninterrupted(1))
+    with pytest.raises(TaskspaceError, match=says): quietly(study, out, Failing([j.key for j in Plan(study).jobs()][7], error))
+    assert len(stored(out)) == 7 and stored(out).items() <= expected.items()
+    quietly(study, out)
+    assert stored(out) == expected
+
+
+def test_a_job_that_the_executor_gives_up_is_a_failed_job(toy, tmp_path):
+    study, out = toy(seeds=1), tmp_path / "out"
+    lost = [j.key for j in Plan(study).jobs()][7]
+    status = quietly(study, out, Failing(lost, TimeoutError("no worker wanted it\nmore"))).status()
+    assert status.done == 20 and list(status.failures.key) == [lost] and list(status.failures.error) == ["TimeoutError: no worker wanted it"]
