@@ -21,8 +21,9 @@ from .tasks import TaskspaceError
 
 # %% auto #0
 __all__ = ['POSITIONS', 'EXACT_LIMIT', 'ExactCKA', 'MinibatchCKA', 'cka', 'procrustes', 'mean_matching', 'find_blocks',
-           'layer_numbers', 'capture', 'replacing', 'Encoded', 'encode_text', 'pad', 'text_batches', 'stream_states',
-           'Reader', 'hidden_states', 'cka_matrix', 'paired_states', 'cka_states', 'model_distance', 'cka_models']
+           'layer_numbers', 'capture', 'replacing', 'Encoded', 'is_encoder', 'encode_text', 'pad', 'text_batches',
+           'stream_states', 'Reader', 'hidden_states', 'cka_matrix', 'paired_states', 'cka_states', 'model_distance',
+           'cka_models']
 
 # %% ../nbs/api/70_dissimilarity.ipynb #677865bf
 def _matrix(X: Any, name: str = "X") -> torch.Tensor:
@@ -309,12 +310,16 @@ class Encoded(NamedTuple):
     stop: int
 
 
+def is_encoder(lm: LM) -> bool:
+    "Whether a model reads whole texts between special tokens and predicts no next one, as BERT does."
+    return getattr(lm.tokenizer, "cls_token_id", None) is not None and not getattr(lm.model, "can_generate", lambda: True)()
+
+
 def encode_text(lm: LM, text: str) -> Encoded:
     "Token ids with the special tokens that the model expects. Raises `TaskspaceError` for a text without tokens or too long."
     own = lm.encode(text)
     if not own: raise TaskspaceError(f"{lm.name}: {text!r} has no tokens; leave it out")
-    can_generate = getattr(lm.model, "can_generate", lambda: True)
-    if getattr(lm.tokenizer, "cls_token_id", None) is not None and not can_generate():
+    if is_encoder(lm):
         ids = list(lm.tokenizer.encode(text, add_special_tokens=True))
         start = next(i for i in range(len(ids)) if ids[i:i + len(own)] == own)
     else:

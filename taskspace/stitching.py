@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .dissimilarity import Encoded, capture, encode_text, find_blocks, layer_numbers, pad, replacing, text_batches
+from .dissimilarity import Encoded, capture, encode_text, find_blocks, is_encoder, layer_numbers, pad, replacing, text_batches
 from .models import LM
 from .tasks import TaskspaceError
 
@@ -200,7 +200,10 @@ def stitch(bottom: LM,  # runs up to `layer_bottom`
            blocks: tuple[Sequence[nn.Module] | None, Sequence[nn.Module] | None] = (None, None),  # layers of bottom and top, where `find_blocks` fails
            token_budget: int = 4096,  # padded tokens a forward pass
            ) -> Stitch:
-    "Stitch two models and measure the penalty (Bansal et al. 2021; Brown et al. 2023). Raises `TaskspaceError` for shared text, different tokens, or widths that the kind cannot join."
+    "Stitch two models and measure the penalty (Bansal et al. 2021; Brown et al. 2023). Raises `TaskspaceError` for shared text, different tokens, encoders, or widths that the kind cannot join."
+    for lm in (bottom, top):
+        if is_encoder(lm):
+            raise TaskspaceError(f"{lm.name} is an encoder and predicts no next token, so it has no loss to stitch by; compare it by `cka_matrix` or `procrustes`")
     train, test = list(train), list(test)
     shared = set(train) & set(test)
     if shared: raise TaskspaceError(f"{min(shared)[:60]!r} stands in train and test text; a penalty on trained text says nothing")

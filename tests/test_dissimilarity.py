@@ -445,6 +445,7 @@ def test_controls_and_failures():
     with pytest.raises(TaskspaceError, match="at least 10 train texts"): stitch(a, a, 1, 1, TRAIN[:3], TEST)
     with pytest.raises(TaskspaceError, match="kind must be one of"): stitch(a, a, 1, 1, TRAIN, TEST, kind="mlp")
     with pytest.raises(TaskspaceError, match="layer 8 is not one of them"): stitch(a, a, 8, 1, TRAIN, TEST)
+    with pytest.raises(TaskspaceError, match="bert is an encoder and predicts no next token"): stitch(encoder(), a, 1, 1, TRAIN, TEST)
     assert text_losses(a, TEST).tokens.sum() == sum(len(t.split()) for t in TEST)
 
 
