@@ -5,7 +5,9 @@
 # %% ../nbs/api/38_logprobs.ipynb #83226511
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
@@ -18,24 +20,33 @@ from .models import LM
 from .prefixtree import PrefixTree, Row, chains, packed, prefix_tree, visible
 
 # %% auto #0
-__all__ = ['SLICE', 'PACKED', 'MINUS', 'ROW', 'CELLS', 'LOGITS', 'linear_logprobs', 'Ways', 'ways', 'batches', 'token_logprobs',
-           'sequence_logprobs']
+__all__ = ['SLICE', 'PACKED', 'MINUS', 'ROW', 'BUDGET', 'WORKERS', 'CELLS', 'LOGITS', 'linear_logprobs', 'Ways', 'ways',
+           'batches', 'token_logprobs', 'sequence_logprobs']
 
 # %% ../nbs/api/38_logprobs.ipynb #47cb2e63
-SLICE = 1 << 22  # logits held at once
+SLICE = {"cpu": 1 << 19, "else": 1 << 26}  # logits held at once, by kind of device: 2 MB and 256 MB in float32
+
+
+def _width(weight: Tensor, rows: int) -> int:
+    "Words in a slice."
+    return min(len(weight), max(256, SLICE.get(weight.device.type, SLICE["else"]) // max(rows, 1) // 64 * 64))
 
 
 def _slices(weight: Tensor, bias: Tensor | None, rows: int) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
-    width = max(256, SLICE // max(rows, 1) // 256 * 256)
+    width = _width(weight, rows)
     for k in range(0, len(weight), width):
         s = slice(k, k + width)
         yield s, weight[s], None if bias is None else bias[s]
 
 
-def _logits(x: Tensor, w: Tensor, b: Tensor | None, buffer: Tensor) -> Tensor:
-    "x @ w.T + b in the memory of `buffer`."
-    out = buffer[:x.shape[0] * w.shape[0]].view(x.shape[0], w.shape[0])
-    return torch.mm(x, w.T, out=out) if b is None else torch.addmm(b, x, w.T, out=out)
+def _normaliser(x: Tensor, weight: Tensor, bias: Tensor | None, guess: Tensor | None, wide: torch.dtype) -> Tensor:
+    "logsumexp of each row of x @ weight.T + bias, as guess + log sum exp(logits - guess), or by the maximum of each slice without a guess."
+    buffer, parts = x.new_empty(len(x) * _width(weight, len(x))), []
+    for _, w, b in _slices(weight, bias, len(x)):
+        out = buffer[:len(x) * len(w)].view(len(x), len(w))
+        z = (torch.mm(x, w.T, out=out) if b is None else torch.addmm(b, x, w.T, out=out)).to(wide)
+        parts.append(z.logsumexp(1) if guess is None else z.sub_(guess[:, None]).exp_().sum(1))
+    return torch.stack(parts).logsumexp(0) if guess is None else guess + torch.stack(parts).sum(0).log()
 
 
 class _LinearLogprobs(torch.autograd.Function):
@@ -43,11 +54,11 @@ class _LinearLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, rows, targets):
         wide = torch.promote_types(x.dtype, torch.float32)
-        buffer = x.new_empty(len(x) * min(len(weight), max(256, SLICE // max(len(x), 1) // 256 * 256)))
-        parts = [_logits(x, w, b, buffer).to(wide).logsumexp(1) for _, w, b in _slices(weight, bias, len(x))]
-        total = torch.stack(parts).logsumexp(0)
         own = (x[rows].to(wide) * weight[targets].to(wide)).sum(1)
         if bias is not None: own += bias[targets]
+        total = _normaliser(x, weight, bias, own.new_zeros(len(x)).index_put_((rows,), own), wide)
+        bad = (~total.isfinite()).nonzero()[:, 0]
+        if len(bad): total[bad] = _normaliser(x[bad], weight, bias, None, wide)
         if ctx is not None: ctx.save_for_backward(x, weight, bias, rows, targets, total)
         return own - total[rows]
 
@@ -107,7 +118,8 @@ def _call(lm: LM, batch: _Batch) -> Tensor:
 @contextmanager
 def _hooked(head: nn.Module | None, hook: Callable) -> Iterator[None]:
     assert head is not None, "`ways` gives a model without a head its full logits"
-    handle = head.register_forward_pre_hook(hook)
+    me = threading.get_ident()
+    handle = head.register_forward_pre_hook(lambda *args: hook(*args) if threading.get_ident() == me else None)
     try:
         yield
     finally:
@@ -274,7 +286,7 @@ def _run(lm: LM, tree: PrefixTree, rows: Sequence[Row], edges: _Edges, way: Ways
     return child, logits[source_, token] - logits.logsumexp(1)[source_]
 
 # %% ../nbs/api/38_logprobs.ipynb #f56ff923
-ROW = 128  # nodes in a packed row
+ROW = 64  # nodes in a packed row
 
 
 def token_logprobs(lm: LM,
@@ -299,6 +311,8 @@ def token_logprobs(lm: LM,
     return out
 
 # %% ../nbs/api/38_logprobs.ipynb #08f8281b
+BUDGET = {"cpu": 512, "else": 16384}  # tokens in one forward pass
+WORKERS = 8  # batches side by side at most
 CELLS = 1 << 21  # size of the table from which one tree is made
 LOGITS = 1 << 25  # logits of one forward pass where the output layer cannot be sliced: 128 MB in float32
 
@@ -306,6 +320,33 @@ LOGITS = 1 << 25  # logits of one forward pass where the output layer cannot be 
 def _vocabulary(lm: LM) -> int:
     "How many logits a position has; a large guess where the model does not tell."
     return getattr(lm.head, "out_features", None) or getattr(getattr(lm.model, "config", None), "vocab_size", None) or 1 << 16
+
+
+def _workers(lm: LM, way: Ways) -> int:
+    "How many batches to run side by side."
+    if lm.device.type != "cpu" or not way.packed or hasattr(lm.model, "hf_device_map") or torch.is_autocast_enabled("cpu"): return 1
+    return min(torch.get_num_threads(), WORKERS)
+
+
+def _even(tokens: int, budget: int, workers: int) -> int:
+    "The budget made so small that all workers get equally many batches."
+    rounds = max(1, -(-tokens // (workers * budget)))
+    return max(1, min(budget, -(-tokens // (workers * rounds))))
+
+
+def _side_by_side(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[Any]:
+    "function(item) of each item in order, in `workers` threads among which torch's own are shared out."
+    threads, workers = torch.get_num_threads(), min(workers, len(items))
+    if workers < 2:
+        yield from map(function, items)
+        return
+    pool = ThreadPoolExecutor(workers)
+    torch.set_num_threads(threads // workers)
+    try:
+        yield from pool.map(function, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
 def _pieces(sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
@@ -323,7 +364,7 @@ def _pieces(sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
 
 def sequence_logprobs(lm: LM,
                       sequences: Sequence[Sequence[int]],  # token ids, the prefix token included; each at least two
-                      token_budget: int = 2048,  # tokens in one forward pass, padding included
+                      token_budget: int | None = None,  # tokens in one forward pass, padding included; None: `BUDGET` of the device
                       batch_size: int | None = None,  # at most so many sequences in one forward pass
                       share: bool = True,  # run equal prefixes once where the model allows it
                       row: int = ROW,  # nodes in a packed row
@@ -337,6 +378,7 @@ def sequence_logprobs(lm: LM,
         with torch.no_grad():
             way = ways(lm, sequences[0])
             way = Ways(way.head, way.packed and share)
+            if token_budget is None: token_budget = BUDGET.get(lm.device.type, BUDGET["else"])
             if way.head != "linear": token_budget = max(1, min(token_budget, LOGITS // _vocabulary(lm)))
             for piece in _pieces(sequences):
                 out[piece] = _tree_sums(lm, prefix_tree([sequences[i] for i in piece]), way, token_budget, batch_size, row, done)
@@ -351,9 +393,14 @@ def _tree_sums(lm: LM, tree: PrefixTree, way: Ways, token_budget: int, batch_siz
     done(sum(r.sequences for r in plan if not len(r.nodes)))
     plan = [r for r in plan if len(r.nodes)]
     logp = np.zeros(len(tree))
-    for chunk in _row_batches(plan, token_budget, batch_size, way):
-        found = _run(lm, tree, [plan[i] for i in chunk], edges, way)
-        if found is not None: logp[found[0]] = found[1].double().cpu().numpy()
+    def run(chunk: list[int]) -> tuple[np.ndarray, np.ndarray] | None:
+        with torch.no_grad(): found = _run(lm, tree, [plan[i] for i in chunk], edges, way)
+        return None if found is None else (found[0], found[1].double().cpu().numpy())
+    workers = _workers(lm, way)
+    budget = _even(sum(len(r.nodes) for r in plan), max(token_budget, row), workers)
+    chunks = list(_row_batches(plan, min(token_budget, budget), batch_size, way))
+    for chunk, found in zip(chunks, _side_by_side(run, chunks, workers)):
+        if found is not None: logp[found[0]] = found[1]
         done(sum(plan[i].sequences for i in chunk))
     total = np.where(tree.path >= 0, logp[tree.path], 0).sum(axis=1)
     out = np.empty_like(total)

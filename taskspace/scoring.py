@@ -5,7 +5,7 @@
 # %% ../nbs/api/40_scoring.ipynb #23f30332
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -20,19 +20,46 @@ from .tasks import MinimalPair, Suite, Task, TaskspaceError
 __all__ = ['CONVENTIONS', 'prefix_id', 'EncodedPair', 'encode_pairs', 'Convention', 'convention_of', 'score_pairs',
            'score_sentences', 'accuracy', 'text_loss']
 
+# %% ../nbs/api/40_scoring.ipynb #acf88b57
+def _tokens(lm: LM, texts: Sequence[str], special: bool) -> Iterator[list[int]]:
+    "Token ids of each text; `special`: with what the tokenizer adds by itself, which only those of transformers do."
+    special = special and hasattr(lm.tokenizer, "num_special_tokens_to_add")
+    together = _together(lm)
+    for k in range(0, len(texts), 1024):
+        part, found = texts[k:k + 1024], None
+        if together:
+            try: found = lm.tokenizer(list(part), add_special_tokens=special, return_attention_mask=False, return_token_type_ids=False)["input_ids"]
+            except Exception: together = False
+        yield from found if found is not None else ([int(i) for i in lm.tokenizer.encode(t)] if special else lm.encode(t) for t in part)
+
+
+def _together(lm: LM) -> bool:
+    "Whether many texts in one call get the ids that each would get alone."
+    if not getattr(lm.tokenizer, "is_fast", False) or type(lm).encode is not LM.encode: return False
+    from transformers import PreTrainedTokenizerBase
+    return all(getattr(type(lm.tokenizer), name) is getattr(PreTrainedTokenizerBase, name) for name in ("encode", "__call__"))
+
 # %% ../nbs/api/40_scoring.ipynb #27fd2d34
 def prefix_id(lm: LM,
-              prefix: int | str | None = "auto",  # "auto": bos, else eos, else none; a token id; or None
+              prefix: int | str | None = "auto",  # "auto": bos, else eos, else none; "tokenizer": what that adds by itself; a token id; or None
               ) -> int | None:
     "The token that stands before every sentence. Raises `TaskspaceError` for one that the model lacks."
     if prefix is None: return None
+    if prefix == "tokenizer": return _own_prefix(lm)
     if prefix == "auto": return lm.bos_id if lm.bos_id is not None else lm.eos_id
     if isinstance(prefix, bool) or not isinstance(prefix, int):
-        raise TaskspaceError(f"prefix must be 'auto', None or a token id, not {prefix!r}")
+        raise TaskspaceError(f"prefix must be 'auto', 'tokenizer', None or a token id, not {prefix!r}")
     rows = _vocabulary(lm)
     if prefix < 0 or (rows is not None and prefix >= rows):
         raise TaskspaceError(f"prefix {prefix}: model {lm.name!r} has no such token; its ids go from 0 to {rows - 1 if rows else '?'}")
     return prefix
+
+
+def _own_prefix(lm: LM) -> int | None:
+    "The token that the tokenizer puts before a text by itself, if it does."
+    if not hasattr(lm.tokenizer, "num_special_tokens_to_add"): return None
+    (whole,), (plain,) = _tokens(lm, ["a"], True), _tokens(lm, ["a"], False)
+    return whole[0] if whole[:1] != plain[:1] else None
 
 
 def _vocabulary(lm: LM) -> int | None:
@@ -49,47 +76,56 @@ class EncodedPair(NamedTuple):
     shared: int  # length of the common beginning
 
 
-def _encode(lm: LM, sentence: str, first: int | None, leading_space: bool, where: str) -> list[int]:
-    "Token ids of a sentence, ready to be scored; `where` names it in messages."
-    try:
-        ids = lm.encode((" " if leading_space else "") + sentence)
-    except TaskspaceError as e:
-        raise TaskspaceError(f"{where}: {e}") from None
-    except Exception as e:
-        raise TaskspaceError(f"{where}: the tokenizer cannot encode {sentence!r} ({type(e).__name__}: {e})") from None
-    if not ids:
-        raise TaskspaceError(f"{where}: the tokenizer gives no tokens for {sentence!r}; remove the pair or use the model's own tokenizer")
-    unknown = getattr(lm.tokenizer, "unk_token_id", None)
-    if unknown is not None and unknown in ids and unknown not in (lm.bos_id, lm.eos_id):
-        raise TaskspaceError(f"{where}: the tokenizer cannot express {sentence!r}; remove the pair or use the model's own tokenizer")
-    if first is not None and ids[0] != first: ids = [first, *ids]  # a tokenizer that adds its bos by itself must not double it
-    if len(ids) < 2:
-        raise TaskspaceError(f"{where}: {sentence!r} is one token with nothing before it, which has no probability; give a prefix token")
-    if lm.max_length is not None and len(ids) > lm.max_length:
-        raise TaskspaceError(f"{where}: {len(ids)} tokens, but model {lm.name!r} takes {lm.max_length}; shorten or remove {sentence[:60]!r}")
-    return ids
+def _encode(lm: LM, sentences: Sequence[str], prefix: int | str | None, leading_space: bool, where: Callable[[int], str], cut: bool = False) -> list[list[int]]:
+    "Token ids ready to be scored. `where` names a sentence in messages; `cut` lets texts be longer than the context."
+    special = prefix == "tokenizer"
+    first, limit, unknown = None if special else prefix_id(lm, prefix), None if cut else lm.max_length, getattr(lm.tokenizer, "unk_token_id", None)
+    if unknown in (lm.bos_id, lm.eos_id): unknown = None
+    found, out = _tokens(lm, [" " + s for s in sentences] if leading_space else sentences, special), []
+    for n, sentence in enumerate(sentences):
+        try:
+            ids = next(found)
+        except TaskspaceError as e:
+            raise TaskspaceError(f"{where(n)}: {e}") from None
+        except Exception as e:
+            raise TaskspaceError(f"{where(n)}: the tokenizer cannot encode {sentence!r} ({type(e).__name__}: {e})") from None
+        if not ids:
+            raise TaskspaceError(f"{where(n)}: the tokenizer gives no tokens for {sentence!r}; remove the pair or use the model's own tokenizer")
+        if unknown is not None and unknown in ids:
+            raise TaskspaceError(f"{where(n)}: the tokenizer cannot express {sentence!r}; remove the pair or use the model's own tokenizer")
+        if first is not None and ids[0] != first: ids = [first, *ids]  # a tokenizer that adds its bos by itself must not double it
+        if len(ids) < 2:
+            raise TaskspaceError(f"{where(n)}: {sentence!r} is one token with nothing before it, which has no probability; give a prefix token")
+        if limit is not None and len(ids) > limit:
+            raise TaskspaceError(f"{where(n)}: {len(ids)} tokens, but model {lm.name!r} takes {limit}; shorten or remove {sentence[:60]!r}")
+        out.append(ids)
+    return out
 
 
 def encode_pairs(lm: LM,
                  pairs: Iterable[MinimalPair] | Task,
-                 prefix: int | str | None = "auto",  # "auto": bos, else eos, else none; a token id; or None
+                 prefix: int | str | None = "auto",  # as in `prefix_id`
                  leading_space: bool = False,  # put a space before each sentence
                  ) -> list[EncodedPair]:  # in the order given
     "Token ids of pairs. Raises `TaskspaceError` naming the pair that cannot be encoded."
-    first, task = prefix_id(lm, prefix), f"task {pairs.name!r}, " if isinstance(pairs, Task) else ""
-    out = []
-    for n, p in enumerate(pairs):
-        good, bad = (_encode(lm, s, first, leading_space, f"{task}pair {p.id if p.id is not None else n}") for s in (p.good, p.bad))
-        shared = next((k for k, (a, b) in enumerate(zip(good, bad)) if a != b), min(len(good), len(bad)))
-        out.append(EncodedPair(good, bad, 1, shared))
-    return out
+    task, pairs = f"task {pairs.name!r}, " if isinstance(pairs, Task) else "", list(pairs)
+    def where(n: int) -> str: return f"{task}pair {n // 2 if pairs[n // 2].id is None else pairs[n // 2].id}"
+    ids = _encode(lm, [s for p in pairs for s in (p.good, p.bad)], prefix, leading_space, where)
+    return [EncodedPair(good, bad, 1, _shared(good, bad)) for good, bad in zip(ids[::2], ids[1::2])]
+
+
+def _shared(a: list[int], b: list[int]) -> int:
+    "Length of the common beginning."
+    for k, (x, y) in enumerate(zip(a, b)):
+        if x != y: return k
+    return min(len(a), len(b))
 
 # %% ../nbs/api/40_scoring.ipynb #06b925dc
 @dataclass(frozen=True)
 class Convention:
     "How a sentence becomes a number. Raises `TaskspaceError` for an unknown reduction."
     name: str  # for the record
-    prefix: int | str | None = "auto"  # "auto": bos, else eos, else none; a token id; or None
+    prefix: int | str | None = "auto"  # as in `prefix_id`
     leading_space: bool = False  # a space before each sentence
     reduction: str = "sum"  # "sum" or "mean" over the scored tokens
 
@@ -98,7 +134,7 @@ class Convention:
             raise TaskspaceError(f"reduction must be 'sum' or 'mean', not {self.reduction!r}")
 
 
-CONVENTIONS = {c.name: c for c in (Convention("blimp"), Convention("lm-eval", leading_space=True), Convention("minicons", None, False, "mean"))}
+CONVENTIONS = {c.name: c for c in (Convention("blimp"), Convention("lm-eval", leading_space=True), Convention("minicons", "tokenizer", False, "mean"))}
 
 
 def convention_of(convention: str | Convention = "blimp",  # a name of `CONVENTIONS`, or one of your own
@@ -115,16 +151,17 @@ def convention_of(convention: str | Convention = "blimp",  # a name of `CONVENTI
     return replace(convention, **changes)
 
 # %% ../nbs/api/40_scoring.ipynb #e9959ec0
-def _sums(lm: LM, sequences: list[list[int]], where: Sequence[str], token_budget: int, batch_size: int | None, progress: bool, share: bool) -> np.ndarray:
-    "Summed log-probabilities. Raises `TaskspaceError` naming the first sequence whose score is not a number."
+def _sums(lm: LM, sequences: list[list[int]], where: Sequence[str], token_budget: int | None, batch_size: int | None, progress: bool, share: bool) -> np.ndarray:
+    "Summed log-probabilities. Raises `TaskspaceError` naming the first sequence whose score is not a finite number."
     if batch_size is not None and batch_size < 1: raise TaskspaceError(f"batch_size must be at least 1, not {batch_size}")
-    if token_budget < 1: raise TaskspaceError(f"token_budget must be at least 1, not {token_budget}")
+    if token_budget is not None and token_budget < 1: raise TaskspaceError(f"token_budget must be at least 1, not {token_budget}")
     from tqdm.auto import tqdm
     with tqdm(total=len(sequences), disable=not progress, desc=f"score {lm.name}", unit="sentence") as bar:
         sums = sequence_logprobs(lm, sequences, token_budget, batch_size, share, done=bar.update)
-    fault = np.flatnonzero(np.isnan(sums))
+    fault = np.flatnonzero(~np.isfinite(sums))
     if len(fault):
-        raise TaskspaceError(f"{where[fault[0]]}: model {lm.name!r} gives logits that are not numbers ({len(fault)} of {len(sums)} sentences); "
+        what = "gives logits that are not numbers" if np.isnan(sums[fault]).any() else "gives infinite logits, so that a sentence has no finite score"
+        raise TaskspaceError(f"{where[fault[0]]}: model {lm.name!r} {what} ({len(fault)} of {len(sums)} sentences); "
                              "load it with dtype='float32' or check its weights")
     return sums
 
@@ -132,11 +169,11 @@ def _sums(lm: LM, sequences: list[list[int]], where: Sequence[str], token_budget
 def score_pairs(lm: LM,
                 suite: Suite | Task,  # what to score
                 convention: str | Convention = "blimp",  # "blimp", "lm-eval", "minicons" or one of your own
-                prefix: int | str | None = "convention",  # instead of the convention's: "auto", None or a token id
+                prefix: int | str | None = "convention",  # instead of the convention's: "auto", "tokenizer", None or a token id
                 leading_space: bool | None = None,  # instead of the convention's
                 reduction: str | None = None,  # instead of the convention's: "sum" or "mean"
                 batch_size: int | None = None,  # at most so many sentences at once
-                token_budget: int = 2048,  # tokens at once, padding included
+                token_budget: int | None = None,  # tokens at once, padding included; None: 512 on a CPU, 16,384 elsewhere
                 progress: bool = False,  # show a progress bar
                 share: bool = True,  # compute shared beginnings once where the model allows it
                 ) -> pd.DataFrame:  # one row a pair: task, phenomenon, pair, logp_good, logp_bad, tokens_good, tokens_bad, margin, correct
@@ -165,14 +202,13 @@ def score_sentences(lm: LM,
                     leading_space: bool | None = None,  # instead of the convention's
                     reduction: str | None = None,  # instead of the convention's
                     batch_size: int | None = None,  # at most so many sentences at once
-                    token_budget: int = 2048,  # tokens at once, padding included
+                    token_budget: int | None = None,  # tokens at once, padding included; None: 512 on a CPU, 16,384 elsewhere
                     progress: bool = False,  # show a progress bar
                     share: bool = True,  # compute shared beginnings once where the model allows it
                     ) -> pd.DataFrame:  # one row a sentence: logp (nats), tokens
     "Score sentences on their own. Raises `TaskspaceError` naming the sentence, counted from 0, that cannot be scored."
-    rule = convention_of(convention, prefix, leading_space, reduction)
-    first, where = prefix_id(lm, rule.prefix), [f"sentence {n}" for n in range(len(sentences))]
-    sequences = [_encode(lm, s, first, rule.leading_space, w) for s, w in zip(sentences, where)]
+    rule, where = convention_of(convention, prefix, leading_space, reduction), [f"sentence {n}" for n in range(len(sentences))]
+    sequences = _encode(lm, sentences, rule.prefix, rule.leading_space, where.__getitem__)
     if not sequences: return pd.DataFrame({"logp": np.empty(0), "tokens": np.empty(0, dtype=int)})
     counts = np.array([len(s) - 1 for s in sequences])
     sums = _sums(lm, sequences, where, token_budget, batch_size, progress, share)
@@ -186,11 +222,19 @@ def accuracy(scores: pd.DataFrame,  # from `score_pairs`
     return scores.groupby(by, sort=False)["correct"].mean().rename("accuracy")
 
 
+def _windows(ids: list[int], length: int | None) -> list[list[int]]:
+    "Pieces of at most `length` tokens, each beginning with the last token of the one before."
+    if length is None or len(ids) <= length: return [ids]
+    return [ids[k:k + length] for k in range(0, len(ids) - 1, length - 1)]
+
+
 def text_loss(lm: LM,
-              texts: Sequence[str],  # ordinary text, one piece each
-              prefix: int | str | None = "auto",  # as in `score_pairs`
+              texts: Sequence[str],  # ordinary text, one piece each; longer ones than the context are cut
+              prefix: int | str | None = "auto",  # as in `prefix_id`
               ) -> float:  # nats a token; e to this power is the perplexity
-    "Mean negative log-probability of a token of ordinary text. Raises `TaskspaceError` when there is no text."
+    "Mean negative log-probability of a token of ordinary text. Raises `TaskspaceError` when there is no text, or naming the one that cannot be scored."
     if not len(texts): raise TaskspaceError("text_loss: no texts; give at least one")
-    scores = score_sentences(lm, texts, prefix=prefix)
-    return float(-scores.logp.sum() / scores.tokens.sum())
+    encoded = _encode(lm, texts, prefix, False, lambda n: f"text {n}", cut=True)
+    pieces = [(f"text {n}", w) for n, ids in enumerate(encoded) for w in _windows(ids, lm.max_length)]
+    sums = _sums(lm, [w for _, w in pieces], [n for n, _ in pieces], token_budget=None, batch_size=None, progress=False, share=True)
+    return float(-sums.sum() / sum(len(w) - 1 for _, w in pieces))
