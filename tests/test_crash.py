@@ -132,6 +132,35 @@ def test_kill_9_around_every_call_that_touches_the_disk(toy, tmp_path, uninterru
     assert stored(out) == expected
 
 
+@posix
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc to tell which file is synced")
+def test_a_result_gets_its_name_when_its_bytes_are_on_the_disk(toy, tmp_path):
+    "No kill can fall between opening and writing a name in results/, because none is ever opened for writing: each comes by renaming a synced file."
+    study, out = toy(seeds=1), tmp_path / "out"
+
+    def watched():
+        results, synced, renamed = str(out / "results"), set(), []
+        def watch(event, args):
+            if event == "open" and str(args[0]).startswith(results) and args[2] and args[2] & (os.O_WRONLY | os.O_RDWR): os._exit(3)
+            if event == "os.rename" and str(args[1]).startswith(results):
+                if str(args[0]) not in synced: os._exit(4)
+                if renamed and str(Path(renamed[-1]).parent) not in synced: os._exit(5)  # the name of the one before
+                synced.clear()
+                renamed.append(str(args[1]))
+        def fsync(fd, really=os.fsync):
+            really(fd)
+            synced.add(os.readlink(f"/proc/self/fd/{fd}"))
+        os.fsync = fsync
+        sys.addaudithook(watch)
+        quietly(study, out)
+        os._exit(0 if len(renamed) == 21 else 6)
+
+    main = fork.Process(target=watched)
+    main.start()
+    main.join()
+    assert main.exitcode == 0
+
+
 def command(study_file, out, *more):
     "The real command in a process group of its own, with the toy model on its path."
     return subprocess.Popen([sys.executable, "-c", "from taskspace.cli import main; main()", "run", str(study_file), "--out", str(out), *more],
