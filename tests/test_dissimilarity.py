@@ -350,7 +350,10 @@ def test_gathered_states_of_wide_models_are_compared_group_by_group(monkeypatch)
     groups = module._groups
     monkeypatch.setattr(module, "_groups", lambda layers: groups(layers, 40))
     assert [s.stop - s.start for s in module._groups(list(X.values()))] == [2, 2]
+    gathered, sizes = module._gathered, []
+    monkeypatch.setattr(module, "_gathered", lambda xs, ys, unbiased: [sizes.append(sum(x.shape[1] for x in side)) for side in (xs, ys)] and gathered(xs, ys, unbiased))
     assert np.abs(cka_states(X, Y).values - whole.values).max() < 1e-6  # worst seen 2e-9
+    assert len(sizes) == 8 and max(sizes) == 32
 
 
 def test_cka_matrix_failures():
