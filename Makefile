@@ -26,7 +26,7 @@ help:
 	@touch $@
 
 .venv/dev: .venv/user
-	python -m pip install --quiet --constraint constraints.txt --editable '.[dev,dask,gguf]'
+	python -m pip install --quiet --constraint constraints.txt --editable '.[dev,dask,gguf,peers]'
 	@if [ -d .git ] && [ -z "$$CI" ]; then $(MAKE) --no-print-directory hooks; fi
 	@touch $@
 
