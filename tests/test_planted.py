@@ -46,6 +46,12 @@ def test_gradient_cosine_follows_rules(lm, suite, rule_of):
     check_follows_rules(gradient_probe(lm, suite).cosine, suite, rule_of)  # AUC 1.00 measured
 
 
+def test_gradient_cosine_follows_every_rule_of_the_scale_that_knows_them_all():
+    largest, whole = load_lm("builtin:mini"), load_suite("builtin").take(32)
+    assert accuracy(score_pairs(largest, whole)).min() > 0.9
+    check_follows_rules(gradient_probe(largest, whole).cosine, whole, {t.name: t.rules[0] for t in whole})  # AUC 0.987 measured with 48 pairs
+
+
 def test_gradient_cosine_of_shuffled_pairs_follows_nothing(lm, suite, rule_of):
     seeds = [auc(gradient_probe(lm, suite.shuffled(seed)).cosine, rule_of).statistic for seed in range(3)]
     assert 0.40 <= np.mean(seeds) <= 0.60  # 0.52 measured with the first seed
