@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import platform
 import re
+import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
@@ -35,16 +36,29 @@ from taskspace.study import ModelSpec, log_spaced, parse_study
 from taskspace.tasks import TaskspaceError, load_suite
 
 
-@pytest.fixture
-def toy(tmp_path):
-    "A study of 6 tasks: 1 score, 2 gradient and 36 transfer jobs."
-    toylm.suite().to_frame().to_parquet(tmp_path / "toy.parquet")
-    model = toylm.write(tmp_path / "model.json")
+def maker(folder):
+    "Suite and model in a folder, and what makes a study of them: 6 tasks, 1 score, 2 gradient and 36 transfer jobs."
+    toylm.suite().to_frame().to_parquet(folder / "toy.parquet")
+    model = toylm.write(folder / "model.json")
     def make(**changes):
-        fields = dict(suite=str(tmp_path / "toy.parquet"), models=[{"name": model, "loader": "toylm:load", "label": "toy"}], train_pairs=4, eval_pairs=3,
+        fields = dict(suite=str(folder / "toy.parquet"), models=[{"name": model, "loader": "toylm:load", "label": "toy"}], train_pairs=4, eval_pairs=3,
                       seeds=2, controls=["full", "shuffled"], ftgd={"steps": 2})
         return Study(**{**fields, **changes})
     return make
+
+
+@pytest.fixture
+def toy(tmp_path):
+    "Makes studies in a folder of the test's own."
+    return maker(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory):
+    "Folder of a run of the study in one process, for tests that only read it or work on a copy."
+    here = tmp_path_factory.mktemp("serial")
+    run_study(maker(here)(), here / "out", workers=0, progress=False)
+    return here / "out"
 
 
 def stored(out):
@@ -314,8 +328,8 @@ def test_jobs_give_what_the_library_gives(toy, tmp_path):
         pd.testing.assert_frame_equal(run.rows()[job.source, 0], expected, check_exact=True)
 
 
-def test_a_run_as_objects(toy, tmp_path):
-    run = run_study(toy(), tmp_path / "out", workers=0, progress=False)
+def test_a_run_as_objects(serial):
+    run = open_run(serial)
     assert run.status().done == run.status().total == 39 and run.status().failed == 0
     names = toylm.suite().names
     for kind in ("cosine", "overlap", "alignment", "sign_agreement"):
@@ -382,13 +396,12 @@ class Backwards(ThreadPoolExecutor):
 
 
 @pytest.mark.parametrize("executor", ["threads", "backwards", "processes"])
-def test_any_executor_gives_the_same_bytes(toy, tmp_path, executor, request):
-    run_study(toy(), tmp_path / "serial", workers=0, progress=False)
+def test_any_executor_gives_the_same_bytes(toy, tmp_path, serial, executor):
     if executor == "processes": run_study(toy(), tmp_path / "out", workers=2, progress=False)
     else:
         with {"threads": ThreadPoolExecutor, "backwards": Backwards}[executor](3 if executor == "threads" else 1) as pool:
             run_study(toy(), tmp_path / "out", pool, progress=False)
-    assert stored(tmp_path / "out") == stored(tmp_path / "serial")
+    assert stored(tmp_path / "out") == stored(serial)
 
 
 def test_finished_results_are_not_kept(toy, tmp_path, monkeypatch):
@@ -448,13 +461,13 @@ def test_a_failed_job_stops_no_other_and_is_tried_again(toy, tmp_path):
     fire = tmp_path / "fire"
     toylm.write(tmp_path / "model.json", raise_if=str(fire))
     fire.touch()
-    run = run_study(toy(), tmp_path / "out", workers=0, progress=False)
+    run = run_study(toy(controls=[]), tmp_path / "out", workers=0, progress=False)
     status = run.status()
-    assert status.failed == 39 and "RuntimeError: the device is on fire" in str(status) and "more lines" not in str(status)
+    assert status.failed == 15 and "RuntimeError: the device is on fire" in str(status) and "more lines" not in str(status)
     assert run.log().error.str.startswith("RuntimeError: the device").all()
     fire.unlink()
-    again = run_study(toy(), tmp_path / "out", workers=0, progress=False)
-    assert again.status().done == 39 and again.status().failed == 0 and again.log().error.isna().all()
+    again = run_study(toy(controls=[]), tmp_path / "out", workers=0, progress=False)
+    assert again.status().done == 15 and again.status().failed == 0 and again.log().error.isna().all()
 
 
 def test_an_executor_that_is_closed_says_so(toy, tmp_path):
@@ -463,8 +476,8 @@ def test_an_executor_that_is_closed_says_so(toy, tmp_path):
     with pytest.raises(TaskspaceError, match="takes no more jobs"): run_study(toy(), tmp_path / "out", pool, progress=False)
 
 
-def test_a_second_run_computes_nothing(toy, tmp_path):
-    run_study(toy(), tmp_path / "out", workers=0, progress=False)
+def test_a_second_run_computes_nothing(toy, tmp_path, serial):
+    shutil.copytree(serial, tmp_path / "out")
     class Never(runs._Serial):
         def submit(self, *_): raise AssertionError("a job was submitted")
     run_study(toy(), tmp_path / "out", Never(), progress=False)
