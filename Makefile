@@ -72,13 +72,14 @@ types:
 	mypy
 
 # The studies that train models of their own run at a fraction of their size; their saved outputs are of the full one.
-STUDIES := "generalisation:-p seeds 1 -p base_steps 30 -p steps 30 -p test_sentences 60 -p permutations 99" \
+STUDIES := "generalisation:-p seeds 4 -p end_seeds 1 -p base_steps 30 -p steps 30 -p test_sentences 60 -p permutations 99" \
+           "inside_outside:-p seeds 2 -p steps 6 -p early 3 -p sentences 1000 -p test_sentences 40 -p tasks 4 -p pairs 4 -p permutations 49" \
            "activations:-p seeds 2 -p steps 40 -p stitch_steps 5 -p sentences 2000 -p stitch_sentences 100 -p test_sentences 80" \
            "width_depth:-p seeds 2 -p steps 10 -p sentences 1000 -p test_sentences 40"
 
 notebooks: .venv/dev
 	python -c "from taskspace.report import example_run; example_run()"
-	OMP_NUM_THREADS=1 coverage run --parallel-mode "$$(command -v nbdev_test)" --n_workers 2 --skip_file_re '^[_.]|^(activations|generalisation|width_depth)'
+	OMP_NUM_THREADS=1 coverage run --parallel-mode "$$(command -v nbdev_test)" --n_workers 2 --skip_file_re '^[_.]|^(activations|generalisation|inside_outside|width_depth)'
 	for study in $(STUDIES); do OMP_NUM_THREADS=1 papermill --no-progress-bar "nbs/studies/$${study%%:*}.ipynb" /dev/null $${study#*:} || exit 1; done
 
 pytest: .venv/dev
