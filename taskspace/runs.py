@@ -64,8 +64,8 @@ def _interrupt_later() -> Iterator[None]:
 class _Pool:
     "A process pool that can be started anew after a worker died, and stopped at once."
     def __init__(self, workers: int | None, device: str):
-        gpus = self._gpus(device)
-        self.workers, self.gpus = workers or len(gpus) or _cpus(), gpus
+        self.gpus = self._gpus(device)
+        self.workers = workers or len(self.gpus) or (1 if self._one_device(device) else _cpus())
         self.executor: ProcessPoolExecutor | None = None
         self.start()
 
@@ -76,6 +76,13 @@ class _Pool:
         n = torch.cuda.device_count() if torch.cuda.is_available() else 0
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         return visible.split(",")[:n] if visible else [str(i) for i in range(n)]
+
+    @staticmethod
+    def _one_device(device: str) -> bool:
+        "Whether all workers would share one accelerator, which one process fills."
+        if device != "auto": return device not in ("cpu", "cuda")
+        import torch
+        return torch.backends.mps.is_available()
 
     def start(self) -> None:
         context = mp.get_context("spawn")

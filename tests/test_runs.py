@@ -421,16 +421,27 @@ def test_finished_results_are_not_kept(toy, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("device, visible, devices, expected", [("auto", None, 3, ["0", "1", "2"]), ("cuda", "4,7,9", 2, ["4", "7"]), ("cuda", "GPU-ab,GPU-cd", 2, ["GPU-ab", "GPU-cd"]),
-                                                                ("cpu", None, 3, []), ("auto", None, 0, []), ("mps", None, 3, [])])
+                                                                ("cpu", None, 3, []), ("auto", None, 0, [])])
 def test_there_is_a_worker_for_each_gpu(monkeypatch, device, visible, devices, expected):
     import torch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: devices > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible: monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     pool = runs._Pool(None, device)
     try: assert pool.gpus == expected and pool.workers == (len(expected) or runs._cpus())
     finally: pool.stop()
+
+
+@pytest.mark.parametrize("device", ["mps", "cuda:1", "auto"])
+def test_one_accelerator_gets_one_worker(monkeypatch, device):
+    import torch
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    pools = [runs._Pool(None, device), runs._Pool(3, device)]
+    for pool in pools: pool.stop()
+    assert [(p.workers, p.gpus) for p in pools] == [(1, []), (3, [])]
 
 
 def test_every_worker_sees_one_gpu(monkeypatch):
@@ -494,3 +505,16 @@ def test_controls_at_the_last_checkpoint_only(toy, tmp_path):
     for step in (1, 2): toylm.write(tmp_path / f"model.json.step{step}", seed=step)
     plan = Plan(toy(models=[{**toy().models[0].model_dump(), "checkpoints": ["step2", "step1"]}], control_checkpoints="last", seeds=1))
     assert {(plan.checkpoints[j.at].step, j.control) for j in plan.jobs() if j.kind == "transfer"} == {(1, "none"), (2, "none"), (2, "full"), (2, "shuffled")}
+
+
+def test_only_the_checkpoints_that_are_named_are_tuned(toy, tmp_path):
+    for step in (1, 2): toylm.write(tmp_path / f"model.json.step{step}", seed=step)
+    two = [{**toy().models[0].model_dump(), "checkpoints": ["step1", "step2"]}]
+    jobs = lambda **given: [(j.kind, j.at, j.control) for j in Plan(toy(models=two, seeds=1, controls=["full"], **given)).jobs()]
+    everywhere, late = jobs(), jobs(transfer_checkpoints=[2])
+    assert {at for kind, at, _ in late if kind == "transfer"} == {1} and {at for kind, at, _ in late if kind != "transfer"} == {0, 1}
+    assert [j for j in everywhere if j[0] != "transfer" or j[1] == 1] == late
+    keys = lambda **given: {j.key for j in Plan(toy(models=two, seeds=1, controls=["full"], **given)).jobs()}
+    assert keys(transfer_checkpoints=[2]) < keys()  # naming more of them later computes only those
+    with pytest.raises(TaskspaceError, match="transfer_checkpoints of toy: no checkpoint 3; there are: 1, 2"): Plan(toy(models=two, seeds=1, transfer_checkpoints=[3]))
+    with pytest.raises(TaskspaceError, match="study: transfer_checkpoints: must be last, all"): toy(transfer_checkpoints="some")
