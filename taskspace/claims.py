@@ -124,25 +124,14 @@ def claim_a(curves: pd.DataFrame | None,  # columns task, method ("ftgd", "full"
     tasks = pd.DataFrame(rows).groupby("task", sort=False).mean()
     if len(tasks) < 3: return no_data("a", f"tuning curves of 3 tasks or more (there are {len(tasks)})")
     mean, low, high, p = paired(tasks["saved"])
-    ratio = float(tasks["ftgd"].sum() / max(tasks["full"].sum(), 1e-300))
-    spread = lambda keep: float(tasks["ftgd"].iloc[keep].sum() / max(tasks["full"].iloc[keep].sum(), 1e-300))
-    ratio_low, ratio_high = _jackknife(spread, len(tasks))
-    learns, harms = judge(ratio_low, ratio_high, at_least), judge(low, high)
-    why = (f"FTGD reaches {ratio:.2f} [{ratio_low:.2f}, {ratio_high:.2f}] of the full gain ({_says(learns, f'at least {at_least:g}')}), "
+    ahead, ahead_low, ahead_high, _ = paired(tasks["ftgd"] - at_least * tasks["full"])  # a ratio has no use where full tuning gains next to nothing
+    learns, harms = judge(ahead_low, ahead_high), judge(low, high)
+    why = (f"FTGD gains {tasks['ftgd'].mean():.2f} nats and full fine-tuning {tasks['full'].mean():.2f}; less {at_least:g} of the latter that is {ahead:+.2f} "
+           f"[{ahead_low:+.2f}, {ahead_high:+.2f}] ({_says(learns, 'about as well')}), "
            + (f"and at equal gain full fine-tuning costs {mean:+.3g} nats more ({_says(harms, 'more than 0')}); {len(tasks)} tasks." if mean == mean
               else f"but on none of {len(tasks)} tasks did both reach an equal gain, so their harm cannot be compared."))
     return Finding("a", both(learns, harms), "harm of full fine-tuning minus harm of FTGD at equal gain (nats)", mean, low, high, p, why,
-                   {"ratio": ratio, "ratio_low": ratio_low, "ratio_high": ratio_high, "tasks": len(tasks), "table": tasks})
-
-
-def _jackknife(statistic, n: int) -> tuple[float, float]:
-    "Interval of a smooth statistic over tasks."
-    from scipy.stats import t
-    everything = list(range(n))
-    left = np.array([statistic(everything[:i] + everything[i + 1:]) for i in range(n)])
-    reach = t.ppf(0.975, n - 1) * np.sqrt((n - 1) / n * ((left - left.mean()) ** 2).sum())
-    whole = statistic(everything)
-    return float(whole - reach), float(whole + reach)
+                   {"ahead": ahead, "ahead_low": ahead_low, "ahead_high": ahead_high, "tasks": len(tasks), "table": tasks})
 
 
 def _says(verdict: str, what: str) -> str:
@@ -179,6 +168,16 @@ def claim_b(space: TaskSpace | None,  # a transfer space
                    {"structure": structure, "words": words, "tasks": len(space)})
 
 # %% ../nbs/api/75_claims.ipynb #ddacfd6c
+def _jackknife(statistic, n: int) -> tuple[float, float]:
+    "Interval of a smooth statistic over tasks."
+    from scipy.stats import t
+    everything = list(range(n))
+    left = np.array([statistic(everything[:i] + everything[i + 1:]) for i in range(n)])
+    reach = t.ppf(0.975, n - 1) * np.sqrt((n - 1) / n * ((left - left.mean()) ** 2).sum())
+    whole = statistic(everything)
+    return float(whole - reach), float(whole + reach)
+
+
 def claim_c(spaces: Mapping[str, TaskSpace] | None,  # scale -> transfer space
             parameters: Mapping[str, float] | None,  # scale -> number of parameters
             groups: Mapping[str, str | None] | None = None,  # task -> overarching concept; the spaces' own groups by default
