@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from taskspace.models import LM
 
 # %% auto #0
-__all__ = ['Checkpoint', 'step_of', 'expand', 'directory_digests', 'digests', 'check_model', 'loaded_digests']
+__all__ = ['Checkpoint', 'step_of', 'expand', 'narrow', 'directory_digests', 'digests', 'check_model', 'loaded_digests']
 
 # %% ../nbs/api/77_checkpoints.ipynb #c8626ce1
 @dataclass(frozen=True)
@@ -136,6 +136,16 @@ def _expand_builtin(spec: ModelSpec, choice: Any, make: Callable[..., Checkpoint
     steps = {str(s): s for s in builtin_steps(scale)}
     if at: return [make(f"builtin:{scale}@{n}", None, s) for n, s in _pick([step], steps, f"model builtin:{scale}")]
     return [make(f"builtin:{scale}@{n}", None, s) for n, s in _pick(choice, steps, f"model builtin:{scale}")]
+
+# %% ../nbs/api/77_checkpoints.ipynb #c405a978
+def narrow(checkpoints: Sequence[Checkpoint],  # of one model
+           choice: Any,  # last | all | log-spaced N | list of steps
+           ) -> list[Checkpoint]:  # in the order given
+    "Those of a model's checkpoints that a choice names. Raises `TaskspaceError` for a step that is not among them."
+    steps = {str(s): s for s in sorted(c.step for c in checkpoints if c.step is not None)}
+    if choice == "all" or not steps: return list(checkpoints)
+    wanted = {step for _, step in _pick(choice, steps, f"transfer_checkpoints of {checkpoints[0].model}")}
+    return [c for c in checkpoints if c.step in wanted]
 
 # %% ../nbs/api/77_checkpoints.ipynb #e6f9e640
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".py", ".index.json")

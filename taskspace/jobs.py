@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from . import __version__
-from .checkpoints import Checkpoint, check_model, digests, expand, loaded_digests
+from .checkpoints import Checkpoint, check_model, digests, expand, loaded_digests, narrow
 from .study import Study
 from .tasks import MinimalPair, Suite, Task, TaskspaceError, load_suite
 
@@ -124,7 +124,10 @@ class Plan:
         self.scored = self.suite.take(study.score_pairs) if study.score_pairs else self.suite
         self.splits = {s: self.suite.split(study.train_pairs, study.eval_pairs, s) for s in study.seeds} if {"gradient", "transfer"} & set(study.probes) else {}
         self.checkpoints = [c for m in study.models for c in expand(m, study.checkpoints)]
-        for first in {c.model: c for c in reversed(self.checkpoints)}.values(): check_model(first)
+        models: dict[str, list[Checkpoint]] = {}
+        for c in self.checkpoints: models.setdefault(c.model, []).append(c)
+        self.tuned = {c for of_model in models.values() for c in narrow(of_model, study.transfer_checkpoints)}
+        for first, *_ in models.values(): check_model(first)
         self.digests = [digests(c, memory) for c in self.checkpoints]
         self.reference = reference_text(study.reference, study.reference_texts) if study.reference else None
         self._packed: dict[tuple, tuple[bytes, str]] = {}
@@ -152,7 +155,7 @@ class Plan:
             if "gradient" in study.probes:
                 for s, parts in self.splits.items():
                     yield Job(_key(["gradient", who, self.settings("gradient"), list(train[s].items()), s]), "gradient", at, s)
-            if "transfer" in study.probes:
+            if "transfer" in study.probes and self.checkpoints[at] in self.tuned:
                 for s in self.splits:
                     for control in ("none", *controls):
                         shared = _key(["transfer", who, self.settings("transfer", control), held_out[s], s])

@@ -156,7 +156,8 @@ class Study(BaseModel):
     checkpoints: Any = "last"  # for models that do not choose their own
     probes: tuple[Literal["score", "gradient", "transfer"], ...] = PROBES  # what to measure
     controls: tuple[Literal["full", "random", "masked", "shuffled"], ...] = ()  # transfer runs beside the plain one
-    control_checkpoints: Literal["all", "last"] = "all"  # whether controls run at every checkpoint or the last of each model
+    transfer_checkpoints: Any = "all"  # which of the checkpoints get the transfer probe, the dearest: last | all | log-spaced N | list of steps
+    control_checkpoints: Literal["all", "last"] = "all"  # whether controls run wherever transfer does or at the last of each model
     ftgd: dict[str, Any] = Field(default_factory=dict, validate_default=True)  # settings of the probe, see `FTGD`
     train_pairs: int = Field(100, ge=1, le=10**6)  # pairs a task to tune on
     eval_pairs: int = Field(50, ge=1, le=10**6)  # pairs a task to measure on
@@ -218,6 +219,7 @@ class Study(BaseModel):
         return value
 
     _check_checkpoints = field_validator("checkpoints")(lambda value: "last" if value is None else _choice(value))
+    _check_tuned = field_validator("transfer_checkpoints")(lambda value: "all" if value is None else _choice(value))
     _check_settings = field_validator("ftgd", mode="before")(_check_ftgd)
 
     @model_validator(mode="after")

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from taskspace import runs
 from taskspace.checkpoints import directory_digests, expand
 from taskspace.ftgd import FTGD
-from taskspace.jobs import Plan, code_version, from_bytes, seed_of, suite_from_json, suite_to_json, to_bytes, work
+from taskspace.jobs import Plan, code_version, frame_to_spaces, from_bytes, seed_of, spaces_to_frame, suite_from_json, suite_to_json, to_bytes, work
 from taskspace.models import load_lm
 from taskspace.probing import transfer_row
 from taskspace.results import open_run
@@ -499,6 +499,37 @@ def test_two_models_with_the_same_weights_share_results(toy, tmp_path):
     run = run_study(toy(models=[model, {**model, "label": "twin"}], seeds=1, controls=[]), tmp_path / "out", workers=0, progress=False)
     assert len(run.plan) == 16 and len(stored(tmp_path / "out")) == 8 and run.status().total == 8
     np.testing.assert_array_equal(run.space("toy").matrix, run.space("twin").matrix)
+
+
+@pytest.mark.parametrize("choice, tuned", [("all", {1, 2, 4, 8}), ("last", {8}), ("log-spaced 2", {1, 8}), ([2, 8], {2, 8}), (["4"], {4})])
+def test_transfer_at_some_checkpoints_only(toy, tmp_path, choice, tuned):
+    for step in (1, 2, 4, 8): toylm.write(tmp_path / f"model.json.step{step}", seed=step)
+    def planned(**changes):
+        plan = Plan(toy(models=[{**toy().models[0].model_dump(), "checkpoints": ["step1", "step2", "step4", "step8"]}], seeds=1, controls=["full"], **changes))
+        return {j.key: (j.kind, j.control, plan.checkpoints[j.at].step) for j in plan.jobs()}
+    some, every = planned(transfer_checkpoints=choice), planned()
+    at = lambda kind, control=None: {step for k, c, step in some.values() if k == kind and c == control}
+    assert at("transfer", "none") == at("transfer", "full") == tuned and at("score") == at("gradient") == {1, 2, 4, 8}
+    assert some.items() <= every.items() and len(every) == 4 * (2 + 12)
+
+
+def test_a_checkpoint_for_transfer_that_is_not_chosen_is_named(toy, tmp_path):
+    for step in (1, 2): toylm.write(tmp_path / f"model.json.step{step}", seed=step)
+    models = [{**toy().models[0].model_dump(), "checkpoints": ["step1", "step2"]}]
+    with pytest.raises(TaskspaceError, match="no checkpoint 7; there are: 1, 2"): Plan(toy(models=models, transfer_checkpoints=[7]))
+    with pytest.raises(TaskspaceError, match="transfer_checkpoints: must be last, all, log-spaced N"): toy(transfer_checkpoints="first")
+
+
+def test_gradient_spaces_with_empty_parts_come_back(toy, tmp_path):
+    "A component that no task moves, as in an untrained model, has cells without a value."
+    spaces = run_study(toy(probes=["gradient"], controls=[], seeds=1), tmp_path / "out", workers=0, progress=False).gradients()[0]
+    frame = spaces_to_frame(spaces)
+    part = next(p for p in frame.part.unique() if p.startswith("component:"))
+    frame.loc[(frame.part == part) & (frame.measure == "overlap"), "value"] = np.nan
+    back = frame_to_spaces(frame)
+    assert back.by_component["overlap"][part.removeprefix("component:")].matrix.isna().all(axis=None)
+    for measure, space in spaces.items(): pd.testing.assert_frame_equal(back[measure].matrix, space.matrix)
+    pd.testing.assert_frame_equal(spaces_to_frame(back), frame)
 
 
 def test_controls_at_the_last_checkpoint_only(toy, tmp_path):
