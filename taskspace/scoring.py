@@ -180,10 +180,9 @@ def score_pairs(lm: LM,
     "Score both sentences of every pair, in suite order. Raises `TaskspaceError` naming the pair that cannot be scored."
     if isinstance(suite, Task): suite = Suite(suite.name, (suite,))
     rule = convention_of(convention, prefix, leading_space, reduction)
-    encoded = [p for task in suite for p in encode_pairs(lm, task, rule.prefix, rule.leading_space)]
     frame = suite.to_frame()[["task", "phenomenon", "pair"]]
     where = [f"task {t!r}, pair {p}" for t, p in zip(frame.task, frame.pair) for _ in (0, 1)]
-    sequences = [s for p in encoded for s in (p.good, p.bad)]
+    sequences = _encode(lm, [s for task in suite for p in task for s in (p.good, p.bad)], rule.prefix, rule.leading_space, where.__getitem__)
     counts = np.array([len(s) - 1 for s in sequences])
     values = _sums(lm, sequences, where, token_budget, batch_size, progress, share) / (counts if rule.reduction == "mean" else 1)
     frame["logp_good"], frame["logp_bad"] = values[::2], values[1::2]
