@@ -269,6 +269,9 @@ def write_data(run: Run,
         first = ["model", "step", "kind", "source", "target"]
         spaces = spaces[[*first, *(c for c in spaces if c not in first)]]
         put("spaces", spaces, "every cell of every task space, with its interval; row = source, column = target", csv=len(spaces) <= 200_000)
+    for name, frame, what in (("curves", learning_curves(run), "gain on the source and harm to ordinary text at every step of tuning, FTGD and full tuning"),
+                              ("distribution", distributedness(run), "how widely the gradient differential of every task is spread over the parameters")):
+        if len(frame): put(name, frame, what)
     put("jobs", run.log().drop(columns=["key"]).astype({"kind": str}), "state, time and seconds of every job")
     (folder / "study.yaml").write_text(run.study.to_yaml(), encoding="utf-8")
     listed.append(("study.yaml", 0, "the study, to be run again"))
