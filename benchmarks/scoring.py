@@ -139,7 +139,7 @@ def bfloat16(directory: str, suite: Suite, exact) -> None:
         few = suite.take(1)
         other = score_pairs(low, few).merge(exact, on=["task", "pair"], suffixes=("", "_exact"))
         gap = (other.logp_good - other.logp_good_exact).abs()
-        print(f"  bfloat16 weights against float32: sentence scores differ by {gap.median():.2f} nats in the median, {gap.max():.2f} at most ({len(gap)} pairs)")
+        print(f"  bfloat16 weights against float32: sentence scores differ by {gap.median():.4f} nats in the median, {gap.max():.4f} at most ({len(gap)} pairs)")
     if not any(f in flags for f in ("avx512_bf16", "amx_bf16", "bf16")):
         print("  bfloat16 speed: skipped, this processor has no bfloat16 instructions")
         return
