@@ -450,7 +450,8 @@ def cka_matrix(a: LM,
                token_budget: int = 4096,  # padded tokens a forward pass
                ) -> pd.DataFrame:  # index: layers of a; columns: layers of b; attrs: rows, estimator
     "CKA of every layer of one model with every layer of another, in one pass over the text. Raises `TaskspaceError` where rows do not match."
-    texts, reach = list(texts), {"layers": [layers_a, layers_b], "positions": positions, "blocks": blocks}
+    texts = list(texts)
+    reach: dict[str, Any] = {"layers": [layers_a, layers_b], "positions": positions, "blocks": blocks}
     if not texts: raise TaskspaceError("CKA needs text; the list of texts is empty")
     X, Y = next(paired_states([a, b], texts[:1], **reach))
     sums = _sums([x.shape[1] for x in X.values()], [y.shape[1] for y in Y.values()], unbiased, estimator, batch, average)
@@ -540,7 +541,8 @@ def cka_models(lms: Sequence[LM],  # models that cut text into the same rows and
                ) -> dict[int, pd.DataFrame]:  # layer -> symmetric (models, models) similarities
     "CKA of every model with every other at the same layer, in one pass over the text. Raises what `cka_matrix` raises."
     if layers is None: layers = layer_numbers(lms[0], None, find_blocks(lms[0]))
-    names, reach = [lm.name for lm in lms], {"layers": [list(layers)] * len(lms), "positions": positions}
+    names = [lm.name for lm in lms]
+    reach: dict[str, Any] = {"layers": [list(layers)] * len(lms), "positions": positions}
     widths = [next(iter(m.values())).shape[1] for m in next(paired_states(lms, list(texts[:1]), **reach))]
     sums = {l: _sums(widths, widths, unbiased, estimator, batch, tables=len(reach["layers"][0])) for l in layers}
     for states in _mixed(lms, list(texts), next(iter(sums.values())), seed, token_budget, **reach):
