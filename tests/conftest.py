@@ -1,10 +1,29 @@
 """Shared by all tests: one torch thread, no network, no progress bars."""
 import os
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    "A folder with `run`, a finished run of two tiny untrained models, and `report`, its report: made once for all processes that test."
+    from filelock import FileLock
+
+    from taskspace.report import render_report
+    from taskspace.runs import run_study
+    from toysite import tiny_study
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "report" / "index.html").exists():
+            run = run_study(tiny_study(folder / "models"), folder / "run", workers=0, progress=False)
+            render_report(run, folder / "report", progress=False)
+    return folder

@@ -10,8 +10,6 @@ import pandas as pd
 import pytest
 
 from taskspace.display import html, write_bundle
-from taskspace.report import render_report
-from taskspace.runs import run_study
 
 CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed (apt-get install chromium chromium-driver)")
@@ -35,12 +33,7 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    "The report of a tiny run, and the folder it is in."
-    from toysite import tiny_study
-    folder = tmp_path_factory.mktemp("browser")
-    run = run_study(tiny_study(folder / "models"), folder / "run", workers=0, progress=False)
-    return render_report(run, folder / "report", progress=False).parent
+def report(tiny): return tiny / "report"
 
 
 def wait_for(browser, script: str, seconds: float = 40):

@@ -9,23 +9,18 @@ import pytest
 
 from taskspace import report
 from taskspace.report import check, check_parameters, execute, missing, page, parameters, render_report, templates, write_data
+from taskspace.results import open_run
 from taskspace.runs import run_study
 from taskspace.study import Study
 from taskspace.tasks import TaskspaceError
-from toysite import tiny_study
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    "A finished run of two tiny untrained models, two checkpoints each."
-    folder = tmp_path_factory.mktemp("run")
-    return run_study(tiny_study(folder / "models"), folder / "run", workers=0, progress=False)
+def run(tiny): return open_run(tiny / "run")
 
 
 @pytest.fixture(scope="module")
-def made(run, tmp_path_factory):
-    "Its report."
-    return render_report(run, tmp_path_factory.mktemp("out") / "report", progress=False)
+def made(tiny): return tiny / "report" / "index.html"
 
 
 def test_a_report_has_all_its_pages_and_names_its_models(made):
