@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: report test docs lab readme clean help install hooks step notebooks types pytest package
+.PHONY: report test docs lab readme clean help install hooks step types models notebooks pytest package
 .DEFAULT_GOAL := help
 
 help:
@@ -59,7 +59,12 @@ readme: .venv/dev
 
 # ---------------------------------------------------------------- everything that CI runs
 
-test: .venv/dev step types notebooks pytest package docs
+# What needs one core goes beside something else, so that two cores are busy all the time.
+test: .venv/dev step
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target types models
+	$(MAKE) --no-print-directory notebooks
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target pytest package
+	$(MAKE) --no-print-directory docs
 	coverage combine --quiet
 	coverage report
 	@echo; tail -n 1 .pytest.out
@@ -77,10 +82,14 @@ STUDIES := "generalisation:-p seeds 4 -p end_seeds 1 -p base_steps 30 -p steps 3
            "activations:-p seeds 2 -p steps 40 -p stitch_steps 5 -p sentences 2000 -p stitch_sentences 100 -p test_sentences 80" \
            "width_depth:-p seeds 2 -p steps 10 -p sentences 1000 -p test_sentences 40"
 
-notebooks: .venv/dev
+# The built-in models and the example study that many notebooks and tests look at
+models: .venv/dev
 	python -c "from taskspace.report import example_run; example_run()"
+	python -c "from taskspace.pretraining import builtin_checkpoint; builtin_checkpoint('mini')"
+
+notebooks: .venv/dev models
 	OMP_NUM_THREADS=1 coverage run --parallel-mode "$$(command -v nbdev_test)" --n_workers 2 --skip_file_re '^[_.]|^(activations|generalisation|inside_outside|width_depth)'
-	for study in $(STUDIES); do OMP_NUM_THREADS=1 papermill --no-progress-bar "nbs/studies/$${study%%:*}.ipynb" /dev/null $${study#*:} || exit 1; done
+	printf '%s\n' $(STUDIES) | OMP_NUM_THREADS=1 xargs -P 2 -d '\n' -I{} bash -c 'study="{}"; papermill --no-progress-bar "nbs/studies/$${study%%:*}.ipynb" /dev/null $${study#*:}'
 
 pytest: .venv/dev
 	set -o pipefail; OMP_NUM_THREADS=1 coverage run --parallel-mode -m pytest -n 2 --dist worksteal --durations=12 2>&1 | tee .pytest.out
