@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from .logprobs import batches, token_logprobs
+from .logprobs import batches, sequence_logprobs, token_logprobs
 from .models import LM
 from .scoring import EncodedPair, encode_pairs
 from .tasks import MinimalPair, Task, TaskspaceError
@@ -151,11 +151,14 @@ def part_logprobs(lm: LM,
 
 def margins(lm: LM,
             pairs: Sequence[EncodedPair],
-            tokens: int = TOKENS,  # tokens in one forward pass
+            tokens: int | None = None,  # tokens in one forward pass; None: as in `sequence_logprobs`
             ) -> np.ndarray:  # (pairs,) log P(good) - log P(bad) in nats
     "Margins without the shared beginning, which is all that probing needs."
-    logps = part_logprobs(lm, contrast(pairs), tokens=tokens).view(-1, 2)
-    return (logps[:, 0] - logps[:, 1]).numpy()
+    parts = contrast(pairs)
+    live = [i for i, p in enumerate(parts) if len(p.ids) > max(p.start, 1)]
+    logps = np.zeros(len(parts))
+    logps[live] = sequence_logprobs(lm, [parts[i].ids for i in live], tokens, starts=[parts[i].start for i in live])
+    return logps[::2] - logps[1::2]
 
 # %% ../nbs/api/43_gradients.ipynb #8fd6fb7f
 def encode_task(lm: LM,

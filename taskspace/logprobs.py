@@ -369,7 +369,8 @@ def sequence_logprobs(lm: LM,
                       share: bool = True,  # run equal prefixes once where the model allows it
                       row: int = ROW,  # nodes in a packed row
                       done: Callable[[int], Any] = lambda n: None,  # told how many more sequences are finished
-                      ) -> np.ndarray:  # (sequences,) float64: sum of log P(token k | tokens before), k >= 1, nats
+                      starts: Sequence[int] | None = None,  # first position that counts in each; None: 1
+                      ) -> np.ndarray:  # (sequences,) float64: sum of log P(token k | tokens before), k >= max(start, 1), nats
     "Log-probability of every sequence, in batches, without gradients."
     out = np.zeros(len(sequences))
     training = lm.model.training
@@ -381,14 +382,18 @@ def sequence_logprobs(lm: LM,
             if token_budget is None: token_budget = BUDGET.get(lm.device.type, BUDGET["else"])
             if way.head != "linear": token_budget = max(1, min(token_budget, LOGITS // _vocabulary(lm)))
             for piece in _pieces(sequences):
-                out[piece] = _tree_sums(lm, prefix_tree([sequences[i] for i in piece]), way, token_budget, batch_size, row, done)
+                first = np.array([starts[i] for i in piece] if starts is not None else [1] * len(piece))
+                out[piece] = _tree_sums(lm, prefix_tree([sequences[i] for i in piece]), first, way, token_budget, batch_size, row, done)
     finally:
         lm.model.train(training)
     return out
 
 
-def _tree_sums(lm: LM, tree: PrefixTree, way: Ways, token_budget: int, batch_size: int | None, row: int, done: Callable[[int], Any]) -> np.ndarray:
-    edges = _Edges(tree, tree.depth > 0)
+def _tree_sums(lm: LM, tree: PrefixTree, first: np.ndarray, way: Ways, token_budget: int, batch_size: int | None, row: int, done: Callable[[int], Any]) -> np.ndarray:
+    counted = (tree.path >= 0) & (np.arange(tree.path.shape[1]) >= np.maximum(first[tree.order], 1)[:, None])
+    wanted = np.zeros(len(tree), dtype=bool)
+    wanted[tree.path[counted]] = True
+    edges = _Edges(tree, wanted)
     plan = list(packed(tree, row, batch_size) if way.packed else chains(tree))
     done(sum(r.sequences for r in plan if not len(r.nodes)))
     plan = [r for r in plan if len(r.nodes)]
@@ -402,7 +407,7 @@ def _tree_sums(lm: LM, tree: PrefixTree, way: Ways, token_budget: int, batch_siz
     for chunk, found in zip(chunks, _side_by_side(run, chunks, workers)):
         if found is not None: logp[found[0]] = found[1]
         done(sum(plan[i].sequences for i in chunk))
-    total = np.where(tree.path >= 0, logp[tree.path], 0).sum(axis=1)
+    total = np.where(counted, logp[tree.path], 0).sum(axis=1)
     out = np.empty_like(total)
     out[tree.order] = total
     return out

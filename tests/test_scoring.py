@@ -191,6 +191,18 @@ def test_a_token_less_probable_than_a_float_can_say():
     assert (linear_logprobs(x, weight, None, rows, targets) - exact).abs().max() < 1e-4  # worst seen over 50 seeds: 5.6e-5, of values down to -450
 
 
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_a_margin_without_the_shared_beginning_is_the_whole_margin(kind):
+    from taskspace.gradients import margins
+    lm = LM(model(kind), tokenizer("words", True, "none"))
+    encoded = encode_pairs(lm, [p for task in pairs() for p in task])
+    short, whole = margins(lm, encoded), score_pairs(lm, pairs()).margin.to_numpy()
+    with torch.no_grad():
+        tails = np.array([[float(token_logprobs(lm, [ids], [max(p.start, p.shared)])[0].double().sum()) for ids in (p.good, p.bad)] for p in encoded])
+    assert np.abs(short - (tails[:, 0] - tails[:, 1])).max() < 1e-4 and np.abs(short - whole).max() < 1e-4  # worst seen: 4.3e-6
+    assert short[-1] == 0  # the tie
+
+
 @pytest.mark.parametrize("kind", ["bytes", "pieces", "words"])
 @pytest.mark.parametrize("special", [False, True])
 def test_many_texts_in_one_call_get_the_ids_of_one_by_one(kind, special):
