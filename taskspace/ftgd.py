@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from .gradients import (SCOPES, TOKENS, accumulate, contrast, encode_task, gradient_differential, likelihood, margins,
-                                 part_logprobs, subspace, trainable, undisturbed)
+                                 subspace, trainable, undisturbed)
 from .models import LM
 from .scoring import EncodedPair, text_loss
 from .tasks import Task, TaskspaceError

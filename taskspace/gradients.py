@@ -22,7 +22,7 @@ from .tasks import MinimalPair, Task, TaskspaceError
 
 # %% auto #0
 __all__ = ['COMPONENTS', 'TOKENS', 'SCOPES', 'parameter_table', 'trainable', 'undisturbed', 'Part', 'contrast', 'likelihood',
-           'part_logprobs', 'margins', 'encode_task', 'accumulate', 'gradient_differential', 'top_k', 'subspace']
+           'backpropagate', 'margins', 'encode_task', 'accumulate', 'gradient_differential', 'top_k', 'subspace']
 
 # %% ../nbs/api/43_gradients.ipynb #39ecb397
 COMPONENTS = ("attention", "mlp", "embedding", "norm", "other")
@@ -129,23 +129,25 @@ def likelihood(pairs: Sequence[EncodedPair],  # the pairs of a batch
 TOKENS = 8192  # tokens in one forward pass: 100 sentences of BLiMP fit in two
 
 
-def part_logprobs(lm: LM,
+def _live(parts: Sequence[Part]) -> list[int]:
+    "Where parts with a token that counts are."
+    return [i for i, p in enumerate(parts) if len(p.ids) > max(p.start, 1)]
+
+
+def backpropagate(lm: LM,
                   parts: Sequence[Part],
-                  backward: bool = False,  # add the gradient of the weighted sum to `.grad`
                   tokens: int = TOKENS,  # tokens in one forward pass, padding included
                   ) -> torch.Tensor:  # (parts,) float64 on the CPU, summed log-probabilities in nats
-    "The log-probability of every part and, if asked for, the gradient of their weighted sum."
+    "Add the gradient of the parts' weighted sum to `.grad`, and give the log-probability of each."
     out = torch.zeros(len(parts), dtype=torch.float64)
-    live = [i for i, p in enumerate(parts) if len(p.ids) > max(p.start, 1)]
-    with torch.set_grad_enabled(backward):
-        for chunk in batches([len(parts[i].ids) for i in live], tokens):
-            rows = [live[k] for k in chunk]
-            logps = token_logprobs(lm, [parts[i].ids for i in rows], [parts[i].start for i in rows])
-            sums = torch.stack([lp.sum() for lp in logps])
-            if backward:
-                weights = torch.tensor([parts[i].weight for i in rows], dtype=sums.dtype, device=sums.device)
-                (sums * weights).sum().backward()
-            out[rows] = sums.detach().double().cpu()
+    live = _live(parts)
+    for chunk in batches([len(parts[i].ids) for i in live], tokens):
+        rows = [live[k] for k in chunk]
+        logps = token_logprobs(lm, [parts[i].ids for i in rows], [parts[i].start for i in rows])
+        sums = torch.stack([lp.sum() for lp in logps])
+        weights = torch.tensor([parts[i].weight for i in rows], dtype=sums.dtype, device=sums.device)
+        (sums * weights).sum().backward()
+        out[rows] = sums.detach().double().cpu()
     return out
 
 
@@ -155,7 +157,7 @@ def margins(lm: LM,
             ) -> np.ndarray:  # (pairs,) log P(good) - log P(bad) in nats
     "Margins without the shared beginning, which is all that probing needs."
     parts = contrast(pairs)
-    live = [i for i, p in enumerate(parts) if len(p.ids) > max(p.start, 1)]
+    live = _live(parts)
     logps = np.zeros(len(parts))
     logps[live] = sequence_logprobs(lm, [parts[i].ids for i in live], tokens, starts=[parts[i].start for i in live])
     return logps[::2] - logps[1::2]
@@ -182,7 +184,7 @@ def accumulate(lm: LM,
                ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:  # gradients by name, handed over; log-probabilities of the parts
     "Gradient of the weighted sum of the parts. Raises `TaskspaceError` naming the first parameter that is not finite."
     for p in wanted.values(): p.grad = None
-    logps = part_logprobs(lm, parts, backward=True, tokens=tokens)
+    logps = backpropagate(lm, parts, tokens)
     grads = {}
     for name, p in wanted.items():
         g = p.grad if p.grad is not None else torch.zeros_like(p)
