@@ -102,7 +102,7 @@ def harm_at(gain: np.ndarray,  # shape (steps,), from the untuned model on
     return float(harm[k - 1] + share * (harm[k] - harm[k - 1]))
 
 
-def claim_a(curves: pd.DataFrame | None,  # columns task, method ("ftgd", "full"), gain, harm in the order of steps, and seed where there are several
+def claim_a(curves: pd.DataFrame | None,  # columns task, method ("ftgd", "full"), gain, harm in the order of steps, and scale and seed where there are several
             at_least: float = 0.8,  # share of the full gain that counts as "about as well"
             ) -> Finding:  # estimate: harm of full fine-tuning minus harm of FTGD at equal gain, nats
     "FTGD learns its task about as well as full fine-tuning and hurts ordinary text less."
@@ -111,7 +111,7 @@ def claim_a(curves: pd.DataFrame | None,  # columns task, method ("ftgd", "full"
     if lacking: raise TaskspaceError(f"claim_a: the table of curves has no column {lacking[0]!r}; it needs task, method, gain and harm")
     methods = set(curves["method"])
     if not {"ftgd", "full"} <= methods: return no_data("a", f"curves of method {sorted({'ftgd', 'full'} - methods)[0]!r}")
-    keys = ["task", "seed"] if "seed" in curves else ["task"]
+    keys = ["task", *(k for k in ("scale", "seed") if k in curves)]  # a path is one tuning of one model
     rows = []
     for key, runs in curves.groupby(keys, sort=False):
         paths = {m: r for m, r in runs.groupby("method")}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from taskspace.results import Run
 
 # %% auto #0
-__all__ = ['app', 'main', 'accuracy_table', 'score', 'run', 'status', 'report', 'pretrain', 'demo']
+__all__ = ['app', 'main', 'accuracy_table', 'score', 'run', 'status', 'report', 'extract', 'pretrain', 'demo']
 
 # %% ../nbs/api/95_cli.ipynb #a150374a
 app = typer.Typer(name="taskspace", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -253,6 +253,22 @@ def report(directory: Annotated[Path, typer.Argument(help="What was given as --o
     taskspace report runs/pythia --partial --out preview
     """
     typer.echo(_report(directory, out, partial))
+
+# %% ../nbs/api/95_cli.ipynb #f1ef486a
+@app.command()
+def extract(directory: Annotated[Path, typer.Argument(help="What was given as --out.")],
+            out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the extract: new, or an older extract.")],
+            scale: Annotated[list[str] | None, typer.Option("--scale", help="A scale that the claims are judged on; may be given several times. All by default.")] = None,
+            partial: Annotated[bool, typer.Option("--partial", help="Extract what is there, though jobs are missing.")] = False) -> None:
+    """Keep what a run found in a few small Parquet files: accuracies, spaces, tests, claims, provenance.
+
+    \b
+    taskspace extract runs/pythia --out pythia
+    taskspace extract runs/mixed --out mixed --scale 70m --scale 160m --scale 410m
+    """
+    from taskspace.extract import write_extract
+    from taskspace.results import open_run
+    typer.echo(f"Extract: {write_extract(open_run(directory), out, scale, partial=partial)}")
 
 # %% ../nbs/api/95_cli.ipynb #143d3791
 @app.command()

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
@@ -391,8 +391,12 @@ def parameter_counts(run: Run) -> dict[str, int]:  # scale -> number of paramete
     return counts
 
 
-def claims_of(run: Run) -> pd.DataFrame:  # as `taskspace.claims.claims` gives it
-    "What the run says about the claims of the paper."
+def claims_of(run: Run,
+              scales: Sequence[str] | None = None,  # what to judge, where not all scales: models of one kind
+              ) -> pd.DataFrame:  # as `taskspace.claims.claims` gives it
+    "What the run says about the claims of the paper. Raises `TaskspaceError` for a scale that the run lacks."
+    known = list(dict.fromkeys(run.checkpoints["scale"]))
+    if lacking := set(scales or ()) - set(known): raise TaskspaceError(f"{run.path}: no scale {sorted(lacking)[0]!r}; there are: {', '.join(map(str, known))}")
     from taskspace.claims import claims
     from taskspace.spaces import hypothesis_space
     hypotheses = {}
@@ -400,8 +404,9 @@ def claims_of(run: Run) -> pd.DataFrame:  # as `taskspace.claims.claims` gives i
         try: hypotheses[by] = hypothesis_space(run.suite, by)
         except TaskspaceError: continue  # the suite does not name its groups
     # a model without steps gets a place before all steps: claims about training leave it out
-    numbered = lambda spaces: {(scale, -1 if step is None else step): space for (scale, step), space in spaces.items()}
-    return claims(spaces=numbered(checkpoint_spaces(run)), hypotheses=hypotheses, curves=learning_curves(run), distribution=distributedness(run),
+    numbered = lambda spaces: {(scale, -1 if step is None else step): space for (scale, step), space in spaces.items() if scales is None or scale in scales}
+    judged = lambda table: table if scales is None else table[table["scale"].isin(scales)]
+    return claims(spaces=numbered(checkpoint_spaces(run)), hypotheses=hypotheses, curves=judged(learning_curves(run)), distribution=judged(distributedness(run)),
                   overlap=numbered(checkpoint_spaces(run, "overlap")), parameters=parameter_counts(run))
 
 # %% ../nbs/api/90_report.ipynb #dd08d039

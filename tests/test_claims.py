@@ -54,6 +54,12 @@ def test_a_can_be_won_and_lost_in_both_parts():
     assert claim_a(curves(0.75, 0.3), at_least=0.7).verdict == "supported"
 
 
+def test_a_keeps_the_paths_of_different_models_apart():
+    both_ = pd.concat([curves(0.95, s).assign(scale=name) for name, s in (("small", 0.3), ("large", 0.8))])
+    apart = np.mean([claim_a(both_[both_["scale"] == name]).estimate for name in ("small", "large")])
+    assert claim_a(both_).estimate == pytest.approx(apart, rel=1e-12)
+
+
 def test_a_compares_harm_at_equal_gain():
     assert harm_at(np.array([1.0, 2.0]), np.array([0.2, 0.6]), 1.5) == pytest.approx(0.4)
     assert harm_at(np.array([1.0]), np.array([0.2]), 0.5) == pytest.approx(0.1) and np.isnan(harm_at(np.array([1.0]), np.array([0.2]), 2.0))
