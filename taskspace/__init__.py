@@ -16,6 +16,7 @@ _HOME = {
     "cka": "dissimilarity", "cka_matrix": "dissimilarity", "procrustes": "dissimilarity",
     "hidden_states": "dissimilarity", "stitch": "stitching",
     "Study": "runs", "run_study": "runs", "open_run": "runs",
+    "write_extract": "extract", "open_extract": "extract",
 }
 __all__ = sorted(_HOME)
 

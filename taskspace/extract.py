@@ -155,9 +155,9 @@ def write_extract(run: Run,
     try:
         for name, table in tables.items():
             names = {c: "category" for c in ("model", "scale", "kind", "control", "source", "target", "task", "phenomenon", "method") if c in table}
-            whole = {c: "Int64" for c in ("step",) if c in table}
+            if "step" in table: names["step"] = "Int64"
             table.attrs = {}
-            table.astype({**names, **whole}).to_parquet(work / f"{name}.parquet", index=False, compression="zstd")
+            table.astype(cast(Any, names)).to_parquet(work / f"{name}.parquet", index=False, compression="zstd")
         (work / _MARK).write_text(json.dumps(_about(run), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         work.chmod(0o755)
         if folder.exists(): shutil.rmtree(folder)
