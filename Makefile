@@ -63,8 +63,7 @@ readme: .venv/dev
 test: .venv/dev step
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target types models
 	$(MAKE) --no-print-directory notebooks
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target pytest package
-	$(MAKE) --no-print-directory docs
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target pytest package docs
 	coverage combine --quiet
 	coverage report
 	@echo; tail -n 1 .pytest.out
@@ -88,7 +87,7 @@ models: .venv/dev
 	python -c "from taskspace.pretraining import builtin_checkpoint; builtin_checkpoint('mini')"
 
 notebooks: .venv/dev models
-	OMP_NUM_THREADS=1 coverage run --parallel-mode "$$(command -v nbdev_test)" --n_workers 2 --skip_file_re '^[_.]|^(activations|generalisation|inside_outside|width_depth)'
+	OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --skip_file_re '^[_.]|^(activations|generalisation|inside_outside|width_depth)'
 	printf '%s\n' $(STUDIES) | OMP_NUM_THREADS=1 xargs -P 2 -d '\n' -I{} bash -c 'study="{}"; papermill --no-progress-bar "nbs/studies/$${study%%:*}.ipynb" /dev/null $${study#*:}'
 
 pytest: .venv/dev

@@ -143,9 +143,9 @@ def write_extract(run: Run,
         except TaskspaceError: continue  # the suite does not name its groups
     cells, tests = [], []
     with progress_bar(None, "spaces", progress, unit="space") as bar:
-        for name, space in _spaces(run):
-            cells.append(space_rows(space).assign(**name))
-            tests.append({**name, **space_tests(space, hypotheses, permutations)})
+        for about, space in _spaces(run):
+            cells.append(space_rows(space).assign(**about))
+            tests.append({**about, **space_tests(space, hypotheses, permutations)})
             bar.update()
     tables = {"accuracy": _accuracy(run), "stability": _stability(run), "curves": learning_curves(run), "distribution": distributedness(run),
               "tests": pd.DataFrame(tests), "claims": claims_of(run, scales)}

@@ -82,7 +82,7 @@ def test_kill_9_at_twenty_random_moments(whole, tmp_path):
     while kills < 20:
         main = fork.Process(target=quietly, args=(study, out))
         main.start()
-        main.join(timeout=rng.uniform(0.05, 0.5) * span)
+        main.join(timeout=rng.uniform(0.03, 0.25) * span)
         if main.is_alive():
             main.kill()
             kills += 1

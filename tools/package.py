@@ -48,7 +48,7 @@ def main() -> None:
         env, empty = work / "env", work / "empty"
         empty.mkdir()
         run(sys.executable, "-m", "venv", env)
-        run(env / "bin" / "pip", "install", "--quiet", "--constraint", TOP / "constraints.txt", wheel)
+        run(env / "bin" / "pip", "install", "--quiet", "--no-compile", "--constraint", TOP / "constraints.txt", wheel)
         installed = time.monotonic()
         where = run(env / "bin" / "python", "-c", "import taskspace; print(taskspace.__file__)", cwd=empty).strip()
         if not where.startswith(str(env)): sys.exit(f"the clean environment imports taskspace from {where}")
