@@ -25,7 +25,7 @@ setup(
     # The study templates are notebooks of the source tree; in the wheel they become package data.
     packages=[*find_packages(include=["taskspace", "taskspace.*"]), "taskspace.studies"],
     package_dir={"taskspace.studies": "nbs/studies"},
-    package_data={"taskspace": ["py.typed", "assets/*"], "taskspace.studies": ["*.ipynb"]},
+    package_data={"taskspace": ["py.typed", "assets/*"], "taskspace.studies": ["*.ipynb", "english/*.yaml", "english/*.parquet", "english/*/*"]},
     include_package_data=False,
     python_requires=">=" + meta["min_python"],
     install_requires=meta["requirements"].split(),

@@ -263,7 +263,16 @@ def _hf_model(name: str, kwargs: dict[str, Any]) -> nn.Module:
                              "it is not a complete causal LM")
     return model
 
+# %% ../nbs/api/30_models.ipynb #c825649b
+def _fused(model: Any) -> Any:
+    "The model with GELU's tanh approximation in one operation where it is written in several: the same formula, equal but for rounding."
+    from transformers.activations import NewGELUActivation
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is NewGELUActivation: setattr(module, name, torch.nn.GELU(approximate="tanh"))
+    return model
 
+# %% ../nbs/api/30_models.ipynb #b5e8f30a
 def _hf_tokenizer(name: str, kwargs: dict[str, Any]) -> Any:
     from transformers import AutoTokenizer
     if Path(name).is_dir() and "gguf_file" not in kwargs and not any((Path(name) / f).exists() for f in _TOKENIZER_FILES):
@@ -308,7 +317,7 @@ def load_lm(name: str | os.PathLike,  # "builtin:SCALE", "builtin:SCALE@STEP", a
         else:
             source, options = text, {**kwargs, **({"revision": revision} if revision else {})}
         with _gguf_once() if "gguf_file" in kwargs else contextlib.nullcontext():
-            model = _hf_model(source, {"dtype": chosen or ("auto" if "gguf_file" not in kwargs else torch.float32), **options})
+            model = _fused(_hf_model(source, {"dtype": chosen or ("auto" if "gguf_file" not in kwargs else torch.float32), **options}))
             own = tokenizer or _hf_tokenizer(source, options)
         identity["step"] = training_step(revision, path.name if path.is_dir() else None)
     model = model.to(device=place, dtype=chosen) if chosen else model.to(place)
