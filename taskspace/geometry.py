@@ -78,6 +78,7 @@ class Differentials:
         count = len(suite) * blocks
         self.fold = Fold(self.sizes, fold_width(list(self.sizes.values()), count, memory) if width == "auto" else width, seed)  # type: ignore[arg-type]
         self.rows = {n: torch.zeros(count, min(s, self.fold.width or s)) for n, s in self.sizes.items()}
+        self.grams: dict[str, np.ndarray] = {}
         self.sparse: list[dict[str, tuple[np.ndarray, np.ndarray]]] = []
         self.squares = np.zeros((len(suite), len(self.sizes)))
         self.share = np.zeros(len(suite))
@@ -112,12 +113,19 @@ class Differentials:
 
     def gram(self, names: Sequence[str]) -> np.ndarray:  # (tasks * blocks, tasks * blocks)
         "Inner products of the differentials restricted to some parameters."
-        total = torch.zeros((len(self.suite) * self.blocks,) * 2, dtype=torch.float64)
-        for n in names:
-            for piece in self.rows[n].split(1 << 18, dim=1):
+        total = np.zeros((len(self.suite) * self.blocks,) * 2)
+        for n in names: total += self._gram(n)
+        return total
+
+    def _gram(self, name: str) -> np.ndarray:
+        "Those of one tensor, computed once: the whole, its layer and its component all ask for them."
+        if name not in self.grams:
+            total = torch.zeros((len(self.suite) * self.blocks,) * 2, dtype=torch.float64)
+            for piece in self.rows[name].split(1 << 18, dim=1):
                 d = piece.double()
                 total += d @ d.T
-        return total.numpy()
+            self.grams[name] = total.numpy()
+        return self.grams[name]
 
     def shared(self, names: Sequence[str]) -> dict[str, np.ndarray]:  # (tasks, tasks) each
         "Over the parameters in both subspaces: how many there are, how many agree in sign, inner products, and squares of the row's task."

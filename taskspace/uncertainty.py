@@ -85,7 +85,8 @@ def interval(draws: np.ndarray,  # shape (draws, ...)
     "Percentile interval of every cell, widened for few pairs. For means, not for statistics of a whole matrix (see below)."
     bounds = [(1 - level) / 2, (1 + level) / 2]
     whole = np.isfinite(draws).any(0)
-    low, high = np.nanquantile(np.where(whole, draws, 0.0), bounds, axis=0)
+    filled = np.where(whole, draws, 0.0)
+    low, high = (np.nanquantile if np.isnan(filled).any() else np.quantile)(filled, bounds, axis=0)  # the first goes cell by cell, forty times as slow
     low, high = (np.where(whole, b, np.nan) for b in (low, high))
     wide = widening(pairs, level)
     return estimate + wide * (low - estimate), estimate + wide * (high - estimate)
