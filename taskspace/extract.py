@@ -10,14 +10,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
-from .report import checkpoint_spaces, claims_of, distributedness, learning_curves, missing
+from .report import claims_of, distributedness, learning_curves, missing
 from .results import Run
 from .spaces import TaskSpace, hypothesis_space
 from .study import Study, parse_study
@@ -85,13 +85,14 @@ _MARK = "extract.json"
 
 
 def _spaces(run: Run) -> Iterator[tuple[dict[str, Any], TaskSpace]]:
-    "Every space of a run with what it is called."
-    models = {c.scale: c.model for c in cast(Any, run.checkpoints).itertuples(index=False)}
-    for kind in KINDS:
-        for control in CONTROLS if kind == "transfer" else CONTROLS[:1]:
+    "Every space of a run with what it is called, checkpoint by checkpoint."
+    for c in cast(Any, run.checkpoints).itertuples(index=False):
+        step = None if pd.isna(c.step) else int(c.step)
+        for kind, control in [*((KINDS[0], control) for control in CONTROLS), *((kind, "none") for kind in KINDS[1:])]:
             options = {"control": control} if kind == "transfer" else {}
-            for (scale, step), space in checkpoint_spaces(run, kind, **options).items():
-                yield {"model": models[scale], "scale": scale, "step": step, "kind": kind, "control": control}, space
+            try: space = run.space(c.model, step, kind, **options)
+            except TaskspaceError: continue  # not part of the study, or not there yet
+            yield {"model": c.model, "scale": c.scale, "step": step, "kind": kind, "control": control}, space
 
 
 def _accuracy(run: Run) -> pd.DataFrame:
@@ -102,10 +103,10 @@ def _accuracy(run: Run) -> pd.DataFrame:
     return table.astype({"accuracy": np.float32, "margin": np.float32, "spread": np.float32})
 
 
-def _stability(run: Run) -> pd.DataFrame:
+def _stability(spaces: Mapping[tuple[str, int | None], TaskSpace]) -> pd.DataFrame:  # (scale, step) -> space
     "How far every model's transfer spaces agree from checkpoint to checkpoint."
     from taskspace import uncertainty
-    spaces, parts = checkpoint_spaces(run), []
+    parts = []
     for scale in dict.fromkeys(s for s, _ in spaces):
         path = {step: space for (s, step), space in spaces.items() if s == scale and step is not None}
         if len(path) < 2 or any(s.replicates is None or s.matrix.isna().to_numpy().any() for s in path.values()): continue
@@ -142,13 +143,17 @@ def write_extract(run: Run,
         try: hypotheses[by] = hypothesis_space(run.suite, by)
         except TaskspaceError: continue  # the suite does not name its groups
     cells, tests = [], []
+    known: dict[str, dict] = {"transfer": {}, "overlap": {}}
     with progress_bar(None, "spaces", progress, unit="space") as bar:
         for about, space in _spaces(run):
             cells.append(space_rows(space).assign(**about))
             tests.append({**about, **space_tests(space, hypotheses, permutations)})
+            if about["kind"] in known and about["control"] == "none": known[about["kind"]][about["scale"], about["step"]] = space
             bar.update()
-    tables = {"accuracy": _accuracy(run), "stability": _stability(run), "curves": learning_curves(run), "distribution": distributedness(run),
-              "tests": pd.DataFrame(tests), "claims": claims_of(run, scales)}
+    curves, distribution = learning_curves(run), distributedness(run)
+    claims = claims_of(run, scales, spaces=known["transfer"], overlap=known["overlap"], curves=curves, distribution=distribution)
+    tables = {"accuracy": _accuracy(run), "stability": _stability(known["transfer"]), "curves": curves, "distribution": distribution,
+              "tests": pd.DataFrame(tests), "claims": claims}
     if cells: tables["spaces"] = pd.concat(cells, ignore_index=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
@@ -393,10 +393,11 @@ def parameter_counts(run: Run) -> dict[str, int]:  # scale -> number of paramete
 
 def claims_of(run: Run,
               scales: Sequence[str] | None = None,  # what to judge, where not all scales: models of one kind
+              **known: Any,  # spaces, overlap, curves and distribution, where they have been read before
               ) -> pd.DataFrame:  # as `taskspace.claims.claims` gives it
     "What the run says about the claims of the paper. Raises `TaskspaceError` for a scale that the run lacks."
-    known = list(dict.fromkeys(run.checkpoints["scale"]))
-    if lacking := set(scales or ()) - set(known): raise TaskspaceError(f"{run.path}: no scale {sorted(lacking)[0]!r}; there are: {', '.join(map(str, known))}")
+    there = list(dict.fromkeys(run.checkpoints["scale"]))
+    if lacking := set(scales or ()) - set(there): raise TaskspaceError(f"{run.path}: no scale {sorted(lacking)[0]!r}; there are: {', '.join(map(str, there))}")
     from taskspace.claims import claims
     from taskspace.spaces import hypothesis_space
     hypotheses = {}
@@ -406,8 +407,10 @@ def claims_of(run: Run,
     # a model without steps gets a place before all steps: claims about training leave it out
     numbered = lambda spaces: {(scale, -1 if step is None else step): space for (scale, step), space in spaces.items() if scales is None or scale in scales}
     judged = lambda table: table if scales is None else table[table["scale"].isin(scales)]
-    return claims(spaces=numbered(checkpoint_spaces(run)), hypotheses=hypotheses, curves=judged(learning_curves(run)), distribution=judged(distributedness(run)),
-                  overlap=numbered(checkpoint_spaces(run, "overlap")), parameters=parameter_counts(run))
+    read: dict[str, Callable[[Run], Any]] = {"spaces": checkpoint_spaces, "overlap": lambda r: checkpoint_spaces(r, "overlap"), "curves": learning_curves, "distribution": distributedness}
+    found = {name: known[name] if name in known else reader(run) for name, reader in read.items()}
+    return claims(spaces=numbered(found["spaces"]), hypotheses=hypotheses, curves=judged(found["curves"]), distribution=judged(found["distribution"]),
+                  overlap=numbered(found["overlap"]), parameters=parameter_counts(run))
 
 # %% ../nbs/api/90_report.ipynb #dd08d039
 class Tiles:

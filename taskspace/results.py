@@ -108,6 +108,7 @@ class Run:
     def __init__(self, path: str | os.PathLike):
         self.store = Store(path).require()
         self.plan, self._about = load_plan(self.store)
+        self._read: tuple[tuple[str, ...], list[GradientSpaces]] = (), []  # the gradients read last: their measures are asked for one after the other
 
     def __repr__(self) -> str: return f"Run({str(self.store.path)!r}: {self.study.name}, {len(self.plan)} jobs)"
 
@@ -251,7 +252,9 @@ class Run:
 
     def _gradients(self, at: int) -> list[GradientSpaces]:
         jobs = self.plan[(self.plan["kind"] == "gradient") & (self.plan["at"] == at)]
-        found = [frame_to_spaces(frame) for _, frame, _ in self._results(jobs)]
+        if (done := tuple(k for k in jobs["key"] if k in self.store.files())) != self._read[0]:
+            self._read = done, [frame_to_spaces(frame) for _, frame, _ in self._results(jobs)]
+        found = self._read[1]
         if not found:
             raise TaskspaceError(f"{self.path}: no gradient result of {self.checkpoints['model'][at]!r} is there"
                                  + ("; the study has no gradient probe" if jobs.empty else f" yet; see taskspace status {self.path}"))
