@@ -25,21 +25,20 @@ from .tasks import TaskspaceError
 from .training import progress_bar
 
 # %% auto #0
-__all__ = ['KINDS', 'CONTROLS', 'space_rows', 'space_of', 'space_tests', 'write_extract', 'Extract', 'open_extract']
+__all__ = ['KINDS', 'DECIMALS', 'CONTROLS', 'space_rows', 'space_of', 'space_tests', 'write_extract', 'Extract', 'open_extract']
 
 # %% ../nbs/api/92_extract.ipynb #5c873858
 KINDS = ("transfer", "cosine", "overlap")
+DECIMALS = 4
 CONTROLS = ("none", "full", "random", "masked", "shuffled")
 
 
-def space_rows(space: TaskSpace,
-               decimals: int = 4,
-               ) -> pd.DataFrame:  # columns source, target, value, low, high
+def space_rows(space: TaskSpace) -> pd.DataFrame:  # columns source, target, value, low, high
     "The cells of a space as a compact table; of a symmetric space one half and the diagonal."
     values = [np.full((len(space),) * 2, np.nan) if f is None else f.to_numpy() for f in (space.matrix, space.low, space.high)]
     symmetric = all(np.array_equal(v, v.T, equal_nan=True) for v in values)
     rows, columns = np.triu_indices(len(space)) if symmetric else np.indices((len(space),) * 2).reshape(2, -1)
-    numbers = {name: v[rows, columns].round(decimals).astype(np.float32) for name, v in zip(("value", "low", "high"), values)}
+    numbers = {name: v[rows, columns].round(DECIMALS).astype(np.float32) for name, v in zip(("value", "low", "high"), values)}
     return pd.DataFrame({"source": np.array(space.tasks, dtype=object)[rows], "target": np.array(space.tasks, dtype=object)[columns], **numbers})
 
 
@@ -52,7 +51,7 @@ def space_of(rows: pd.DataFrame,  # from `space_rows`
     tasks = list(dict.fromkeys(rows["source"]))
     def square(name: str) -> pd.DataFrame | None:
         if rows[name].isna().all(): return None
-        half = rows.pivot(index="source", columns="target", values=name).reindex(index=tasks, columns=tasks).astype(float)
+        half = rows.pivot(index="source", columns="target", values=name).reindex(index=tasks, columns=tasks).astype(float).round(DECIMALS)
         return half if len(rows) == len(tasks) ** 2 else half.fillna(half.T)
     matrix = square("value")
     if matrix is None: raise TaskspaceError(f"the {kind} space is empty")

@@ -352,7 +352,8 @@ def learning_curves(run: Run) -> pd.DataFrame:  # columns scale, task, seed, met
             parts.append(pd.DataFrame({"scale": scale, "task": log["source"], "seed": log["seed"], "method": method, "step": log["step"],
                                        "gain": log["eval_margin"].to_numpy() - first["eval_margin"].reindex(where).to_numpy(),
                                        "harm": np.log(log["perplexity"].to_numpy() / first["perplexity"].reindex(where).to_numpy())}))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["scale", "task", "seed", "method", "step", "gain", "harm"])
+    if not parts: return pd.DataFrame(columns=["scale", "task", "seed", "method", "step", "gain", "harm"])
+    return pd.concat(parts, ignore_index=True).dropna(subset=["gain", "harm"]).reset_index(drop=True)  # `every` may leave steps unmeasured
 
 
 def checkpoint_spaces(run: Run,

@@ -135,3 +135,11 @@ def test_data_of_a_study_without_probes(tmp_path, run):
     study = Study(**{**run.study.model_dump(), "probes": ["score"], "controls": []})
     only = run_study(study, tmp_path / "run", workers=0, progress=False)
     assert set(write_data(only, tmp_path / "data")["file"]) == {"scores.parquet", "scores.csv", "accuracy.parquet", "accuracy.csv", "jobs.parquet", "jobs.csv", "study.yaml"}
+
+
+def test_steps_that_were_not_measured_are_no_part_of_a_curve():
+    from types import SimpleNamespace
+    log = pd.DataFrame({"source": "t", "seed": 0, "step": range(5), "eval_margin": [1.0, None, 2.0, None, 4.0], "perplexity": [10.0, None, 20.0, None, 10.0]})
+    fake = SimpleNamespace(checkpoints=pd.DataFrame({"model": ["m"], "scale": ["s"]}), tuning=lambda model, control: log if control == "none" else log.head(0))
+    found = report.learning_curves(fake)
+    assert found["step"].tolist() == [0, 2, 4] and found["gain"].tolist() == [0.0, 1.0, 3.0] and found["harm"].round(6).tolist() == [0.0, 0.693147, 0.0]
