@@ -89,6 +89,44 @@ def test_a_click_in_the_legend_singles_out_a_method(browser, report):
     wait_for(browser, f"{opacities} === 2")
 
 
+@pytest.fixture(scope="module")
+def linked(browser, tmp_path_factory):
+    "A page with one clustermap of six tasks in three groups."
+    import numpy as np
+    from taskspace.charts import clustermap
+    from taskspace.display import asset
+    from taskspace.spaces import TaskSpace
+    names = [f"task {i}" for i in range(6)]
+    groups = {n: f"phenomenon {i % 3}" for i, n in enumerate(names)}
+    space = TaskSpace(pd.DataFrame(np.random.default_rng(0).normal(size=(6, 6)), names, names), kind="margin transfer", groups=groups)
+    folder = tmp_path_factory.mktemp("linked")
+    write_bundle(folder / "assets")
+    (folder / "page.html").write_text(f"<!DOCTYPE html><html><head><meta charset='utf-8'>{asset('site.html')}</head><body>{html(clustermap(space))}</body></html>", encoding="utf-8")
+    return folder / "page.html"
+
+
+PARTS = {"the map": ("symbol", "datum.task"), "the list": ("symbol", "!datum.task"), "the strip beside the matrix": ("rect", "datum.task")}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_click_links_the_matrix_and_the_map(browser, linked, part):
+    "A click on one group dims the others in the map and their cells in the matrix; a double click brings all back."
+    from selenium.webdriver import ActionChains
+    opened(browser, linked)
+    faded = """return JSON.stringify(['symbol', 'rect'].map(kind => [...document.querySelectorAll(`.taskspace-chart .mark-${kind}.role-mark path`)]
+        .filter(p => +(p.getAttribute('opacity') || p.style.opacity || 1) < 0.5).length))"""
+    assert browser.execute_script(faded) == "[0,0]"
+    kind, which = PARTS[part]
+    find = f"""const one = [...document.querySelectorAll('.taskspace-chart .mark-{kind}.role-mark path')]
+            .find(p => (datum => datum.group === 'phenomenon 1' && ({which}))(p.__data__.datum));
+        one.scrollIntoView({{block: 'center'}}); return one"""
+    ActionChains(browser).move_to_element(browser.execute_script(find)).click().perform()
+    # Four of six dots and two of three squares of the list; the strip's four, and the sixteen cells that neither come from nor go to the group.
+    wait_for(browser, f"(() => {{{faded}}})() === '[6,20]'")
+    ActionChains(browser).move_to_element(browser.execute_script(find)).double_click().perform()
+    wait_for(browser, f"(() => {{{faded}}})() === '[0,0]'")
+
+
 def test_search_finds_a_task_from_disk(browser, report):
     opened(browser, report / "index.html")
     task = browser.execute_script("return null") or pd.read_parquet(report / "data" / "accuracy.parquet")["task"].iloc[0]
