@@ -54,6 +54,7 @@ class TrainingConfig(BaseModel):
     steps: int = Field(1000, ge=1)  # updates
     batch_size: int = Field(32, ge=1)  # rows an update
     learning_rate: float = Field(3e-3, gt=0)  # at its highest
+    embedding_rate: float = Field(1.0, gt=0)  # of the embeddings, as a multiple of the learning rate
     warmup: float = Field(0.05, ge=0, le=1)  # share of the steps in which the rate rises to its highest
     final: float = Field(0.05, ge=0, le=1)  # the rate at the end, as a share of its highest
     weight_decay: float = Field(0.1, ge=0)  # on matrices; vectors are not decayed
@@ -230,14 +231,23 @@ def load_weights(model: nn.Module, directory: Path) -> None:
     for file in sorted(directory.glob("*.safetensors")): model.load_state_dict(load_file(file), strict=False)
 
 # %% ../nbs/api/24_training.ipynb #78d6af2b
+def _groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
+    "What the optimizer treats alike: matrices, embeddings, vectors."
+    found: dict[str, list[nn.Parameter]] = {"matrix": [], "embedding": [], "vector": []}
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    for p in model.parameters():
+        if p.requires_grad: found["embedding" if id(p) in embeddings else "matrix" if p.dim() > 1 else "vector"].append(p)
+    return [{"params": params, "weight_decay": 0.0 if kind == "vector" else config.weight_decay,
+             "factor": config.embedding_rate if kind == "embedding" else 1.0} for kind, params in found.items() if params]
+
+
 class _Run:
     "One training run: model, optimizer, and the files of its directory."
     def __init__(self, model: nn.Module, rows: Any, config: TrainingConfig, valid: Any, pad_id: int | None, out: Path | None, tokenizer: Any):
         self.model, self.rows, self.config, self.valid, self.pad_id, self.out, self.tokenizer = model, rows, config, valid, pad_id, out, tokenizer
         self.device = next(model.parameters()).device
-        matrices, vectors = [[p for p in model.parameters() if p.requires_grad and (p.dim() > 1) == wide] for wide in (True, False)]
-        self.optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-                                           lr=config.learning_rate, betas=config.betas, fused=self.device.type in ("cpu", "cuda") or None)
+        self.optimizer = torch.optim.AdamW(_groups(model, config), lr=config.learning_rate, betas=config.betas,
+                                           fused=self.device.type in ("cpu", "cuda") or None)
         bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported() if config.precision == "auto" else config.precision == "bfloat16"
         self.autocast = lambda: torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
         self.steps = set(checkpoint_steps(config))
@@ -255,7 +265,7 @@ class _Run:
     def update(self, step: int) -> float:
         "One update; gives the mean loss of its batch before it."
         rate = learning_rate(self.config, step)
-        for group in self.optimizer.param_groups: group["lr"] = rate
+        for group in self.optimizer.param_groups: group["lr"] = rate * group["factor"]
         torch.manual_seed(self.config.seed * 1_000_003 + step)  # dropout too follows from the step alone
         batch = _tensor(self.rows[batch_rows(step, len(self.rows), self.config.batch_size, self.config.seed)], self.device)
         count = max(1, int((batch[:, 1:] != self.pad_id).sum())) if self.pad_id is not None else batch[:, 1:].numel()
