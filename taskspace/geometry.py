@@ -67,6 +67,9 @@ class Fold:
         return out
 
 # %% ../nbs/api/58_geometry.ipynb #3418ac94
+_PIECE = 1 << 18  # entries of a tensor taken up at once for all tasks
+
+
 class Differentials:
     "The differentials of a suite, folded, with their subspaces."
     def __init__(self, lm: LM, suite: Suite, ftgd: FTGD, blocks: int, memory: int, width: int | str | None, seed: int, convention: Mapping[str, Any],
@@ -79,6 +82,7 @@ class Differentials:
         self.fold = Fold(self.sizes, fold_width(list(self.sizes.values()), count, memory) if width == "auto" else width, seed)  # type: ignore[arg-type]
         self.rows = {n: torch.zeros(count, min(s, self.fold.width or s)) for n, s in self.sizes.items()}
         self.grams: dict[str, np.ndarray] = {}
+        self.both: dict[str, np.ndarray] = {}
         self.sparse: list[dict[str, tuple[np.ndarray, np.ndarray]]] = []
         self.squares = np.zeros((len(suite), len(self.sizes)))
         self.share = np.zeros(len(suite))
@@ -98,8 +102,12 @@ class Differentials:
                 if total: total[n] += g
             total = total or grads
         chosen = subspace(lm, total, self.ftgd.keep, self.ftgd.scope)
-        narrow = lambda n: np.int32 if self.sizes[n] < 2**31 else np.int64
-        self.sparse.append({n: (k.cpu().numpy().astype(narrow(n)), total[n].reshape(-1)[k].float().cpu().numpy()) for n, k in chosen.items()})
+        if not i:  # every task keeps as many; in one piece, since thousands of small arrays that stay would scatter the memory that comes and goes
+            kept, narrow = sum(map(len, chosen.values())), np.int32 if max(self.sizes.values()) < 2**31 else np.int64
+            self.indices, self.values = np.empty((len(self.suite), kept), narrow), np.empty((len(self.suite), kept), np.float32)
+        ends = np.cumsum([len(k) for k in chosen.values()])
+        self.sparse.append({n: (self.indices[i, end - len(k):end], self.values[i, end - len(k):end]) for (n, k), end in zip(chosen.items(), ends)})
+        for n, k in chosen.items(): self.sparse[i][n][0][:], self.sparse[i][n][1][:] = k.cpu(), total[n].reshape(-1)[k].float().cpu()
         self.squares[i] = [float(torch.linalg.vector_norm(g.float())) ** 2 for g in total.values()]
         scale = math.sqrt(self.squares[i].sum()) or 1.0
         fourth = sum(float((g.float() / scale).square_().square_().sum()) for g in total.values())
@@ -121,7 +129,7 @@ class Differentials:
         "Those of one tensor, computed once: the whole, its layer and its component all ask for them."
         if name not in self.grams:
             total = torch.zeros((len(self.suite) * self.blocks,) * 2, dtype=torch.float64)
-            for piece in self.rows[name].split(1 << 18, dim=1):
+            for piece in self.rows[name].split(_PIECE, dim=1):
                 d = piece.double()
                 total += d @ d.T
             self.grams[name] = total.numpy()
@@ -129,26 +137,30 @@ class Differentials:
 
     def shared(self, names: Sequence[str]) -> dict[str, np.ndarray]:  # (tasks, tasks) each
         "Over the parameters in both subspaces: how many there are, how many agree in sign, inner products, and squares of the row's task."
-        n = len(self.suite)
-        out = {k: np.zeros((n, n)) for k in ("count", "agree", "inner", "square")}
-        for name in names:
-            held = [(i, *s[name]) for i, s in enumerate(self.sparse) if name in s]
-            if not held: continue
-            hit = np.zeros(self.sizes[name], dtype=bool)
-            for _, index, _ in held: hit[index] = True
-            place = np.cumsum(hit, dtype=np.int64) - 1
-            values, inside = torch.zeros(n, int(hit.sum())), torch.zeros(n, int(hit.sum()))
-            for i, index, value in held:
-                at = torch.from_numpy(place[index])
-                values[i, at], inside[i, at] = torch.from_numpy(value), 1.0
-            scale = values.abs().max()
-            values /= scale if scale > 0 else 1.0
-            signs = values.sign()
-            both = (inside @ inside.T).numpy()
-            out["count"] += both
-            out["agree"] += (both + (signs @ signs.T).numpy()) / 2
-            out["inner"] += float(scale) ** 2 * (values @ values.T).double().numpy()
-            out["square"] += float(scale) ** 2 * (values.square() @ inside.T).double().numpy()
+        total = np.zeros((4, len(self.suite), len(self.suite)))
+        for name in names: total += self._shared(name)
+        return dict(zip(("count", "agree", "inner", "square"), total))
+
+    def _shared(self, name: str) -> np.ndarray:  # (4, tasks, tasks)
+        "Those of one tensor, computed once."
+        if name in self.both: return self.both[name]
+        out = self.both[name] = np.zeros((4, len(self.suite), len(self.suite)))
+        held = [(i, *s[name]) for i, s in enumerate(self.sparse) if name in s]
+        if not held: return out
+        hit = np.zeros(self.sizes[name], dtype=bool)
+        for _, index, _ in held: hit[index] = True
+        place = np.cumsum(hit, dtype=np.int64) - 1
+        at = [place[index] for _, index, _ in held]
+        scale = max(float(np.abs(value).max()) for _, _, value in held) or 1.0
+        # All tasks together may touch nearly the whole of an embedding: too much to hold for all of them at once.
+        for start in range(0, (count := int(hit.sum())), _PIECE):
+            values, inside = torch.zeros(2, len(self.suite), min(_PIECE, count - start))
+            for (i, _, value), places in zip(held, at):
+                first, last = np.searchsorted(places, (start, start + _PIECE))
+                here = torch.from_numpy(places[first:last] - start)
+                values[i, here], inside[i, here] = torch.from_numpy(value[first:last] / scale), 1.0
+            signs, both = values.sign(), inside @ inside.T
+            out += torch.stack([both, (both + signs @ signs.T) / 2, scale**2 * (values @ values.T), scale**2 * (values.square() @ inside.T)]).double().numpy()
         return out
 
     def error(self) -> float:  # of a cosine over the whole model; 0 where nothing is folded

@@ -240,8 +240,9 @@ def naive_measures(lm, f):
     return out, flat
 
 
-@pytest.mark.parametrize("kind, scope, blocks", [("gpt2", "global", 1), ("lstm", "tensor", 3), ("llama", "layer", 2)])
-def test_gradient_probe_equals_a_naive_loop(kind, scope, blocks):
+@pytest.mark.parametrize("kind, scope, blocks, piece", [("gpt2", "global", 1, 1 << 18), ("gpt2", "global", 1, 7), ("lstm", "tensor", 3, 100), ("llama", "layer", 2, 1 << 18)])
+def test_gradient_probe_equals_a_naive_loop(kind, scope, blocks, piece, monkeypatch):
+    monkeypatch.setattr("taskspace.geometry._PIECE", piece)
     lm, f = make(kind), FTGD(keep=0.05, scope=scope)
     digest = lm.digest()
     spaces, (expected, flat) = gradient_probe(lm, SUITE, f, blocks=blocks), naive_measures(make(kind), f)
