@@ -19,7 +19,7 @@ import pandas as pd
 
 from .report import claims_of, distributedness, learning_curves, missing
 from .results import Run
-from .spaces import TaskSpace, hypothesis_space
+from .spaces import TaskSpace, hypothesis_spaces
 from .study import Study, parse_study
 from .tasks import TaskspaceError
 from .training import progress_bar
@@ -137,11 +137,7 @@ def write_extract(run: Run,
     if len(gone) and not partial: raise TaskspaceError(f"{run.path}: {gone['jobs'].sum()} results are missing; go on with the run, or extract with --partial")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir()) and not (folder / _MARK).exists()):
         raise TaskspaceError(f"{folder}: is there and not an extract; name another folder")
-    hypotheses = {}
-    for by in ("phenomenon", "lexicon"):
-        try: hypotheses[by] = hypothesis_space(run.suite, by)
-        except TaskspaceError: continue  # the suite does not name its groups
-    cells, tests = [], []
+    hypotheses, cells, tests = hypothesis_spaces(run.suite), [], []
     known: dict[str, dict] = {"transfer": {}, "overlap": {}}
     with progress_bar(None, "spaces", progress, unit="space") as bar:
         for about, space in _spaces(run):

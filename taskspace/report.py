@@ -400,17 +400,13 @@ def claims_of(run: Run,
     there = list(dict.fromkeys(run.checkpoints["scale"]))
     if lacking := set(scales or ()) - set(there): raise TaskspaceError(f"{run.path}: no scale {sorted(lacking)[0]!r}; there are: {', '.join(map(str, there))}")
     from taskspace.claims import claims
-    from taskspace.spaces import hypothesis_space
-    hypotheses = {}
-    for by in ("phenomenon", "lexicon"):
-        try: hypotheses[by] = hypothesis_space(run.suite, by)
-        except TaskspaceError: continue  # the suite does not name its groups
+    from taskspace.spaces import hypothesis_spaces
     # a model without steps gets a place before all steps: claims about training leave it out
     numbered = lambda spaces: {(scale, -1 if step is None else step): space for (scale, step), space in spaces.items() if scales is None or scale in scales}
     judged = lambda table: table if scales is None else table[table["scale"].isin(scales)]
     read: dict[str, Callable[[Run], Any]] = {"spaces": checkpoint_spaces, "overlap": lambda r: checkpoint_spaces(r, "overlap"), "curves": learning_curves, "distribution": distributedness}
     found = {name: known[name] if name in known else reader(run) for name, reader in read.items()}
-    return claims(spaces=numbered(found["spaces"]), hypotheses=hypotheses, curves=judged(found["curves"]), distribution=judged(found["distribution"]),
+    return claims(spaces=numbered(found["spaces"]), hypotheses=hypothesis_spaces(run.suite), curves=judged(found["curves"]), distribution=judged(found["distribution"]),
                   overlap=numbered(found["overlap"]), parameters=parameter_counts(run))
 
 # %% ../nbs/api/90_report.ipynb #dd08d039

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import altair as alt
 
 # %% auto #0
-__all__ = ['HYPOTHESES', 'TaskSpace', 'hypothesis_space']
+__all__ = ['HYPOTHESES', 'TaskSpace', 'hypothesis_space', 'hypothesis_spaces']
 
 # %% ../nbs/api/55_spaces.ipynb #7fb0bdf8
 @dataclass(frozen=True, eq=False, repr=False)
@@ -425,3 +425,16 @@ def hypothesis_space(suite: Suite,  # the tasks
         matrix = {"lexicon": lambda: word_likeness(suite, part), "edit": lambda: edit_likeness(suite), "length": lambda: length_likeness(suite)}[by]()
     meta = {"suite": suite.name, "digest": suite.digest, "by": by, **({"part": part} if by == "lexicon" else {})}
     return TaskSpace(matrix, f"hypothesis: {by}", groups, meta=meta)
+
+# %% ../nbs/api/55_spaces.ipynb #12698394
+def hypothesis_spaces(suite: Suite,
+                      by: Sequence[str] = ("phenomenon", "lexicon"),  # names, see above
+                      part: str = "pair",  # for "lexicon"
+                      ) -> dict[str, TaskSpace]:  # name -> space, without those for which the suite has no labels
+    "The hypotheses that a suite's own labels support. Raises `TaskspaceError` for an unknown name."
+    found = {}
+    for name in by:
+        try: found[name] = hypothesis_space(suite, name, part)
+        except TaskspaceError:
+            if name not in HYPOTHESES: raise
+    return found
