@@ -10,6 +10,7 @@ counted; tokenising is. Times are medians of the clock's seconds, and want a mac
 other at every operation lose most of their time where a third one runs. On a busy machine `--threads 1` counts processor seconds instead.
 """
 import argparse
+import gc
 import logging
 import os
 import statistics
@@ -65,6 +66,9 @@ def model_directory(shape: str, folder: Path) -> str:
 
 
 def seconds(function: Callable[[], object]) -> float:
+    "Time of one call, begun when what ran before is over: its garbage is collected, and its threads, which wait for work in a busy loop, sleep."
+    gc.collect()
+    time.sleep(0.5)
     start = CLOCK()
     function()
     return CLOCK() - start
