@@ -328,10 +328,14 @@ def _workers(lm: LM, way: Ways) -> int:
     return min(torch.get_num_threads(), WORKERS)
 
 
-def _even(tokens: int, budget: int, workers: int) -> int:
-    "The budget made so small that all workers get equally many batches."
-    rounds = max(1, -(-tokens // (workers * budget)))
-    return max(1, min(budget, -(-tokens // (workers * rounds))))
+def _evenly(lengths: Sequence[int], budget: int, workers: int) -> list[list[int]]:
+    "Rows, long ones first, in as few batches as the budget allows, all of like size and equally many for every worker."
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    rounds = max(1, -(-sum(lengths) // (workers * budget)))
+    while True:
+        found = [part.tolist() for part in np.array_split(order, workers * rounds) if len(part)]
+        if all(len(part) * lengths[part[0]] <= budget or len(part) == 1 for part in found): return found
+        rounds += 1
 
 
 def _side_by_side(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[Any]:
@@ -402,8 +406,7 @@ def _tree_sums(lm: LM, tree: PrefixTree, first: np.ndarray, way: Ways, token_bud
         with torch.no_grad(): found = _run(lm, tree, [plan[i] for i in chunk], edges, way)
         return None if found is None else (found[0], found[1].double().cpu().numpy())
     workers = _workers(lm, way)
-    budget = _even(sum(len(r.nodes) for r in plan), max(token_budget, row), workers)
-    chunks = list(_row_batches(plan, min(token_budget, budget), batch_size, way))
+    chunks = list(_row_batches(plan, token_budget, batch_size, way, workers))
     for chunk, found in zip(chunks, _side_by_side(run, chunks, workers)):
         if found is not None: logp[found[0]] = found[1]
         done(sum(plan[i].sequences for i in chunk))
@@ -413,8 +416,9 @@ def _tree_sums(lm: LM, tree: PrefixTree, first: np.ndarray, way: Ways, token_bud
     return out
 
 
-def _row_batches(plan: list[Row], token_budget: int, batch_size: int | None, way: Ways) -> Iterator[list[int]]:
-    for chunk in batches([len(r.nodes) for r in plan], token_budget, None if way.packed else batch_size):
+def _row_batches(plan: list[Row], token_budget: int, batch_size: int | None, way: Ways, workers: int) -> Iterator[list[int]]:
+    lengths = [len(r.nodes) for r in plan]
+    for chunk in _evenly(lengths, token_budget, workers) if way.packed else batches(lengths, token_budget, batch_size):
         if not way.packed or batch_size is None:
             yield chunk
             continue
