@@ -147,17 +147,14 @@ class Differentials:
         out = self.both[name] = np.zeros((4, len(self.suite), len(self.suite)))
         held = [(i, *s[name]) for i, s in enumerate(self.sparse) if name in s]
         if not held: return out
-        hit = np.zeros(self.sizes[name], dtype=bool)
-        for _, index, _ in held: hit[index] = True
-        place = np.cumsum(hit, dtype=np.int64) - 1
-        at = [place[index] for _, index, _ in held]
         scale = max(float(np.abs(value).max()) for _, _, value in held) or 1.0
         # All tasks together may touch nearly the whole of an embedding: too much to hold for all of them at once.
-        for start in range(0, (count := int(hit.sum())), _PIECE):
-            values, inside = torch.zeros(2, len(self.suite), min(_PIECE, count - start))
-            for (i, _, value), places in zip(held, at):
-                first, last = np.searchsorted(places, (start, start + _PIECE))
-                here = torch.from_numpy(places[first:last] - start)
+        for start in range(0, self.sizes[name], _PIECE):
+            ends = [np.searchsorted(index, (start, start + _PIECE)) for _, index, _ in held]
+            hit = np.unique(np.concatenate([index[first:last] for (_, index, _), (first, last) in zip(held, ends)]))
+            values, inside = torch.zeros(2, len(self.suite), len(hit))
+            for (i, index, value), (first, last) in zip(held, ends):
+                here = torch.from_numpy(np.searchsorted(hit, index[first:last]))
                 values[i, here], inside[i, here] = torch.from_numpy(value[first:last] / scale), 1.0
             signs, both = values.sign(), inside @ inside.T
             out += torch.stack([both, (both + signs @ signs.T) / 2, scale**2 * (values @ values.T), scale**2 * (values.square() @ inside.T)]).double().numpy()
