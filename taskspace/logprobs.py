@@ -329,13 +329,15 @@ def _workers(lm: LM, way: Ways) -> int:
 
 
 def _evenly(lengths: Sequence[int], budget: int, workers: int) -> list[list[int]]:
-    "Rows, long ones first, in as few batches as the budget allows, all of like size and equally many for every worker."
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    "Batches within the budget that leave no worker waiting long for another."
     rounds = max(1, -(-sum(lengths) // (workers * budget)))
-    while True:
-        found = [part.tolist() for part in np.array_split(order, workers * rounds) if len(part)]
-        if all(len(part) * lengths[part[0]] <= budget or len(part) == 1 for part in found): return found
-        rounds += 1
+    share = -(-sum(lengths) // (workers * rounds))
+    def longest_turn(found: list[list[int]]) -> int:
+        busy = [0] * workers
+        for part in found: busy[busy.index(min(busy))] += len(part) * lengths[part[0]]
+        return max(busy)
+    # An equal share may end in the middle of a row, so that one batch more is needed: a little more room is tried too.
+    return min((batches(lengths, min(budget, share + room)) for room in (0, max(lengths) // 2, max(lengths))), key=longest_turn)
 
 
 def _side_by_side(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[Any]:
@@ -418,7 +420,7 @@ def _tree_sums(lm: LM, tree: PrefixTree, first: np.ndarray, way: Ways, token_bud
 
 def _row_batches(plan: list[Row], token_budget: int, batch_size: int | None, way: Ways, workers: int) -> Iterator[list[int]]:
     lengths = [len(r.nodes) for r in plan]
-    for chunk in _evenly(lengths, token_budget, workers) if way.packed else batches(lengths, token_budget, batch_size):
+    for chunk in _evenly(lengths, token_budget, workers) if way.packed and plan else batches(lengths, token_budget, batch_size):
         if not way.packed or batch_size is None:
             yield chunk
             continue
