@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 # %% auto #0
-__all__ = ['COLUMNS', 'READERS', 'BLIMP', 'SOURCES', 'FOLDERS', 'TaskspaceError', 'MinimalPair', 'Task', 'Split', 'Suite',
-           'bundles', 'normalise', 'suite_from_frame', 'suite_from_file', 'blimp_from_directory', 'blimp_from_hub',
-           'zorro_from_directory', 'load_suite']
+__all__ = ['COLUMNS', 'ATTEMPTS', 'READERS', 'BLIMP', 'SOURCES', 'FOLDERS', 'TaskspaceError', 'MinimalPair', 'Task', 'Split',
+           'Suite', 'bundles', 'normalise', 'suite_from_frame', 'suite_from_file', 'blimp_from_directory',
+           'blimp_from_hub', 'zorro_from_directory', 'load_suite']
 
 # %% ../nbs/api/00_tasks.ipynb #3cfca8a2
 class TaskspaceError(ValueError):
@@ -139,10 +139,10 @@ class Suite:
         return {t.name: getattr(t, by) for t in self.tasks}
 
     def select(self,
-               names: Iterable[str],  # task names, in the order wanted
+               names: str | Iterable[str],  # task names, in the order wanted
                ) -> Suite:  # the same suite with these tasks alone
         "The named tasks. Raises `TaskspaceError` for a name that the suite lacks."
-        return replace(self, tasks=tuple(self[n] for n in names))
+        return replace(self, tasks=tuple(self[n] for n in ([names] if isinstance(names, str) else names)))
 
     def take(self,
              n: int,  # pairs a task
@@ -200,28 +200,40 @@ def _leak_free_split(suite: Suite, train: int, eval: int, seed: int) -> Split:
     for task in suite:
         if len(task) < train + eval:
             raise TaskspaceError(f"task {task.name!r} has {len(task)} pairs; {train} to train and {eval} to evaluate need {train + eval}")
-    pairs = [(t.name, i, p) for t in suite for i, p in enumerate(t)]
-    bundle_of = bundles([p for *_, p in pairs])
-    order = sorted(range(len(pairs)), key=lambda k: hashlib.sha256(f"{seed}\0{pairs[k][0]}\0{pairs[k][2].good}\0{pairs[k][2].bad}".encode()).digest())
-    members: dict[int, list[int]] = {}
+    pairs = [(t.name, replace(p, id=str(i)) if p.id is None else p) for t in suite for i, p in enumerate(t)]
+    bundle_of = bundles([p for _, p in pairs])
+    order = sorted(range(len(pairs)), key=lambda k: hashlib.sha256(f"{seed}\0{pairs[k][0]}\0{pairs[k][1].good}\0{pairs[k][1].bad}".encode()).digest())
+    members: dict[int, list[tuple[str, MinimalPair]]] = {}
     for k in order:
-        members.setdefault(int(bundle_of[k]), []).append(k)
-    need = {side: dict.fromkeys(suite.names, size) for side, size in (("train", train), ("eval", eval))}
-    chosen: dict[str, dict[str, list[MinimalPair]]] = {side: {n: [] for n in suite.names} for side in need}
-    for bundle in sorted(members.values(), key=len, reverse=True):
-        owners = {pairs[k][0] for k in bundle}
-        side = max(need, key=lambda s: sum(need[s][n] for n in owners))
-        for k in bundle:
-            name, _, pair = pairs[k]
+        members.setdefault(int(bundle_of[k]), []).append(pairs[k])
+    owned = sorted(members.values(), key=len, reverse=True)
+    rng = np.random.default_rng(seed)
+    for attempt in range(1 + ATTEMPTS):
+        chosen, lacking = _deal(owned, suite.names, {"train": train, "eval": eval}, rng if attempt else None)
+        if not lacking: break
+    else:
+        raise TaskspaceError(f"task {lacking[1]!r}: its pairs share too many sentences with one another or with other tasks; "
+                             f"the {lacking[0]} part lacks {lacking[2]} pairs, ask for fewer")
+    return Split(*(replace(suite, tasks=tuple(replace(t, pairs=tuple(part[t.name])) for t in suite)) for part in chosen))
+
+
+ATTEMPTS = 50  # random ways to deal out bundles, where the first one fails
+
+
+def _deal(owned: list[list[tuple[str, MinimalPair]]], names: list[str], sizes: dict[str, int], rng: np.random.Generator | None):
+    "Bundles put on either side, with what is lacking then as (side, task, pairs): the largest first to where most is needed, or at random."
+    need = {side: dict.fromkeys(names, size) for side, size in sizes.items()}
+    chosen: dict[str, dict[str, list[MinimalPair]]] = {side: {n: [] for n in names} for side in sizes}
+    for bundle in owned if rng is None else [owned[k] for k in rng.permutation(len(owned))]:
+        owners = {name for name, _ in bundle}
+        wanted = {side: sum(need[side][n] for n in owners) for side in need}
+        first, second = wanted
+        side = max(wanted, key=lambda s: wanted[s]) if rng is None else first if rng.random() * sum(wanted.values()) < wanted[first] else second
+        for name, pair in bundle:
             if need[side][name]:
                 need[side][name] -= 1
                 chosen[side][name].append(pair)
-    for side, missing in need.items():
-        for name, n in missing.items():
-            if n:
-                raise TaskspaceError(f"task {name!r}: its pairs share too many sentences with one another or with other tasks; "
-                                     f"the {side} part lacks {n} pairs, ask for fewer")
-    return Split(*(replace(suite, tasks=tuple(replace(t, pairs=tuple(chosen[side][t.name])) for t in suite)) for side in ("train", "eval")))
+    return list(chosen.values()), next(((s, name, n) for s, missing in need.items() for name, n in missing.items() if n), None)
 
 # %% ../nbs/api/00_tasks.ipynb #e12f9592
 def _text(value: object) -> str | None:
@@ -240,7 +252,7 @@ def _rows_to_suite(name: str, rows: Iterable[tuple[str, Mapping]]) -> Suite:
             if not isinstance(value, str) or not value.strip():
                 has = "is missing" if field not in row else f"must be text, not {value!r}"
                 raise TaskspaceError(f"{where}: field {field!r} {has}; every row needs task, good and bad")
-        task, label = row["task"], (normalise(_text(row.get("phenomenon"))), normalise(_text(row.get("field"))))
+        task, label = row["task"], (_text(row.get("phenomenon")), normalise(_text(row.get("field"))))
         if labels.setdefault(task, label) != label:
             raise TaskspaceError(f"{where}: task {task!r} has phenomenon and field {label}, but {labels[task]} in an earlier row")
         pairs.setdefault(task, []).append(MinimalPair(row["good"], row["bad"], _text(row.get("pair"))))
@@ -265,7 +277,7 @@ def suite_from_frame(frame: pd.DataFrame,  # columns task, good, bad[, phenomeno
 # %% ../nbs/api/00_tasks.ipynb #6a571b8b
 def _jsonl_rows(path: Path) -> Iterator[tuple[str, Mapping]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as e:
         raise TaskspaceError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start}); save the file as UTF-8") from None
     for n, line in enumerate(text.split("\n"), start=1):
@@ -283,7 +295,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Mapping]]:
 def _table_rows(path: Path) -> Iterator[tuple[str, Mapping]]:
     "Rows of a CSV, TSV or Parquet file; every CSV cell is text, so that a sentence such as `None` or `1` stays one."
     import csv
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         try:
             frame = pd.read_parquet(path)
         except Exception as e:
@@ -293,7 +305,7 @@ def _table_rows(path: Path) -> Iterator[tuple[str, Mapping]]:
         return
     try:
         with path.open(encoding="utf-8-sig", newline="") as f:
-            reader = csv.DictReader(f, delimiter="\t" if path.suffix == ".tsv" else ",")
+            reader = csv.DictReader(f, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
                 if None in row:
@@ -312,12 +324,12 @@ def suite_from_file(path: str | os.PathLike,  # ends in .jsonl, .csv, .tsv or .p
                     ) -> Suite:  # named after the file
     "Read a suite from one file. Raises `TaskspaceError` that names the file, line and field at fault."
     path = Path(path)
-    if path.suffix not in READERS:
+    if path.suffix.lower() not in READERS:
         raise TaskspaceError(f"{path}: unknown ending; a suite file ends in {', '.join(READERS)}")
     if not path.is_file():
         raise TaskspaceError(f"{path}: no such file")
     try:
-        return replace(_rows_to_suite(str(path), READERS[path.suffix](path)), name=path.stem)
+        return replace(_rows_to_suite(str(path), READERS[path.suffix.lower()](path)), name=path.stem)
     except OSError as e:
         raise TaskspaceError(f"{path}: cannot be read ({e.strerror})") from None
 
@@ -327,7 +339,7 @@ BLIMP = "nyu-mll/blimp"
 
 def _blimp_row(row: Mapping) -> dict:
     return {"task": row.get("UID"), "good": row.get("sentence_good"), "bad": row.get("sentence_bad"), "field": row.get("field"),
-            "phenomenon": row.get("linguistics_term"), "pair": row.get("pairID", row.get("pair_id"))}
+            "phenomenon": normalise(row.get("linguistics_term")), "pair": row.get("pairID", row.get("pair_id"))}
 
 
 def blimp_from_directory(path: str | os.PathLike,  # holds one JSON lines file a task
@@ -405,7 +417,7 @@ def load_suite(name: str | os.PathLike,  # "builtin", "blimp", "blimp:DIR", "zor
     kind, colon, path = text.partition(":")
     if colon and kind in FOLDERS:
         return FOLDERS[kind](path)
-    if Path(text).suffix in READERS:
+    if Path(text).suffix.lower() in READERS:
         return suite_from_file(text)
     known = [*SOURCES, *(f"{k}:DIR" for k in FOLDERS), *(f"FILE{e}" for e in READERS)]
     hint = f"for a directory write {' or '.join(f'{k}:{text}' for k in FOLDERS)}; " if Path(text).is_dir() else ""

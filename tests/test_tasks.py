@@ -62,6 +62,26 @@ def test_split_depends_on_the_text_and_not_on_the_order_of_pairs():
     assert ({p.good for p in Suite("s", [one]).split(10, 10).train["t"]} == {p.good for p in Suite("s", [other]).split(10, 10).train["t"]})
 
 
+def test_split_finds_a_way_where_the_greedy_one_fails():
+    bundle = lambda k, n: [MinimalPair(f"shared {k}", f"bad {k} {i}") for i in range(n)]
+    suite = Suite("s", [Task("t", bundle(0, 4) + bundle(1, 3) + bundle(2, 3))])
+    parts = suite.split(6, 4)  # 3 + 3 and 4; the largest bundle first would take 4 to the larger side
+    assert {p.good for p in parts.eval["t"]} == {"shared 0"} and suite.split(6, 4) == parts
+
+
+def test_pairs_without_identifiers_keep_their_places_in_a_split():
+    suite = Suite("s", [Task("t", [MinimalPair(f"good {i}", f"bad {i}") for i in range(8)])])
+    for part in suite.split(4, 4):
+        assert all(p.good == f"good {p.id}" for p in part["t"])
+
+
+def test_labels_of_a_file_stay_as_written(tmp_path):
+    path = tmp_path / "mine.JSONL"
+    path.write_text('\ufeff{"task": "t", "good": "a b", "bad": "b a", "phenomenon": "Subject-Verb Agreement", "field": "syntax/semantics"}\n', encoding="utf-8")
+    task, = load_suite(path)
+    assert (task.phenomenon, task.field) == ("Subject-Verb Agreement", "syntax_semantics")
+
+
 @anywhere
 @given(st.lists(pairs, min_size=1, max_size=25))
 def test_bundles_are_the_smallest_groups_closed_under_sharing(ps):
