@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import math
 import os
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,13 @@ def _bits(tensor: torch.Tensor) -> int:
     return int(tensor.detach().view(integers).sum()) if integers else int(tensor.detach().abs().sum().view(torch.int32))
 
 # %% ../nbs/api/30_models.ipynb #f0b92e00
+@lru_cache
+def _cached(forward: Callable) -> bool:
+    "Whether a forward function can be told to keep no cache, as those of transformers and of what wraps them."
+    known = inspect.signature(forward).parameters
+    return "use_cache" in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
+
+
 class LM:
     "A causal language model: module, tokenizer and identity. Raises `TaskspaceError` when one of the two lacks what scoring calls."
     def __init__(self,
@@ -85,14 +94,19 @@ class LM:
         return f"LM({self.name.removesuffix(at)}{at}, {self.n_parameters:,} parameters, {self.dtype}, {self.device})".replace("torch.", "")
 
     @property
+    def _weight(self) -> torch.Tensor:
+        "The first parameter, or the first numbers of a module that has only buffers, such as a table of counts."
+        return next(chain(self.model.parameters(), (b for b in self.model.buffers() if b.is_floating_point())), torch.empty(0))
+
+    @property
     def device(self) -> torch.device:  # where the first parameter lives
         "The device to put input on."
-        return next(self.model.parameters()).device
+        return self._weight.device
 
     @property
     def dtype(self) -> torch.dtype:  # of the first parameter
         "The type of the weights."
-        return next(self.model.parameters()).dtype
+        return self._weight.dtype
 
     @property
     def n_parameters(self) -> int:  # tied weights counted once
@@ -119,10 +133,10 @@ class LM:
                attention_mask: torch.Tensor,  # (batch, length), 1 for tokens, 0 for padding
                ) -> torch.Tensor:  # (batch, length, vocabulary)
         "Next-token logits; gradients flow where the caller allows them."
-        if hasattr(self.model, "generate"):  # a Hugging Face model, whose argument order varies
+        if hasattr(self.model, "generate") and _cached(type(self.model).forward):  # of transformers, where the order of arguments varies
             return self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
         out = self.model(input_ids, attention_mask)
-        return getattr(out, "logits", out)
+        return out[0] if isinstance(out, tuple) and not hasattr(out, "logits") else getattr(out, "logits", out)
 
     def digest(self) -> str:  # 64 hexadecimal digits
         "SHA-256 of the weights, computed again only when they were written to, see `weights_digest`."
@@ -151,6 +165,7 @@ def training_step(*names: str | None) -> int | None:  # None where no name tells
 def _builtin(name: str, revision: str | None, **kwargs: Any) -> tuple[nn.Module, Any, dict[str, Any]]:
     scale, _, at = name.removeprefix("builtin:").partition("@")
     steps, at = builtin_steps(scale), at or revision or ""
+    if other := sorted(kwargs.keys() - {"seed", "progress"}): raise TaskspaceError(f"{name}: a built-in model takes no {other[0]!r}; besides the name it takes seed and progress")
     digits = at.removeprefix("checkpoint-").removeprefix("step")
     if at and not digits.isdecimal():
         raise TaskspaceError(f"{name}: {at!r} is not a step; builtin:{scale} has checkpoints at {', '.join(map(str, steps))}")

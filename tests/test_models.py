@@ -56,7 +56,17 @@ class Plain(nn.Module):
     def forward(self, ids, mask): return type("Out", (), {"logits": self.table[ids]})
 
 
-@pytest.mark.parametrize("model", [Plain(), BigramLM(torch.randn(27, 27)), build(LSTMConfig(27, 8)), build(CNNConfig(27, 8))])
+class Counted(nn.Module):
+    "A module without parameters, which can also generate, and gives a tuple."
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("table", torch.randn(27, 27))
+
+    def forward(self, idx, mask=None): return (self.table[idx],)
+    def generate(self, idx): return idx
+
+
+@pytest.mark.parametrize("model", [Plain(), Counted(), BigramLM(torch.randn(27, 27)), build(LSTMConfig(27, 8)), build(CNNConfig(27, 8))])
 def test_any_module_and_any_tokenizer(model):
     lm = LM(model.train(), Letters(), name="mine")
     assert not model.training and lm.encode("abc") == [1, 2, 3]
@@ -283,6 +293,10 @@ def test_a_file_is_no_model(tmp_path):
 
 
 # Built-in scales and GGUF
+
+def test_builtin_models_take_nothing_of_transformers():
+    refused("takes no 'trust_remote_code'", lambda: load_lm("builtin:nano", trust_remote_code=True))
+
 
 def test_builtin_names(monkeypatch, tmp_path):
     monkeypatch.setattr(pretraining, "STEPS", (0, 1))
