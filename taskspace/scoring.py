@@ -40,7 +40,7 @@ def _together(lm: LM) -> bool:
     return all(getattr(type(lm.tokenizer), name) is getattr(PreTrainedTokenizerBase, name) for name in ("encode", "__call__"))
 
 # %% ../nbs/api/40_scoring.ipynb #27fd2d34
-def prefix_id(lm: LM,
+def prefix_id(lm: LM,  # model with its tokenizer
               prefix: int | str | None = "auto",  # "auto": bos, else eos, else none; "tokenizer": what that adds by itself; a token id; or None
               ) -> int | None:
     "The token that stands before every sentence. Raises `TaskspaceError` for one that the model lacks."
@@ -62,6 +62,12 @@ def _own_prefix(lm: LM) -> int | None:
     return whole[0] if whole[:1] != plain[:1] else None
 
 
+def _begins_every_text(lm: LM, token: int) -> bool:
+    "Whether the tokenizer writes the token before every text though it is told not to; then it must not be doubled."
+    try: return lm.encode("") == [token]
+    except Exception: return False  # it refuses the empty text
+
+
 def _vocabulary(lm: LM) -> int | None:
     get = getattr(lm.model, "get_input_embeddings", None)
     table = get() if get is not None else None
@@ -81,6 +87,7 @@ def _encode(lm: LM, sentences: Sequence[str], prefix: int | str | None, leading_
     special = prefix == "tokenizer"
     first, limit, unknown = None if special else prefix_id(lm, prefix), None if cut else lm.max_length, getattr(lm.tokenizer, "unk_token_id", None)
     if unknown in (lm.bos_id, lm.eos_id): unknown = None
+    doubled = first is not None and _begins_every_text(lm, first)
     found, out = _tokens(lm, [" " + s for s in sentences] if leading_space else sentences, special), []
     for n, sentence in enumerate(sentences):
         try:
@@ -93,7 +100,7 @@ def _encode(lm: LM, sentences: Sequence[str], prefix: int | str | None, leading_
             raise TaskspaceError(f"{where(n)}: the tokenizer gives no tokens for {sentence!r}; remove the pair or use the model's own tokenizer")
         if unknown is not None and unknown in ids:
             raise TaskspaceError(f"{where(n)}: the tokenizer cannot express {sentence!r}; remove the pair or use the model's own tokenizer")
-        if first is not None and ids[0] != first: ids = [first, *ids]  # a tokenizer that adds its bos by itself must not double it
+        if first is not None and not doubled: ids = [first, *ids]
         if len(ids) < 2:
             raise TaskspaceError(f"{where(n)}: {sentence!r} is one token with nothing before it, which has no probability; give a prefix token")
         if limit is not None and len(ids) > limit:
@@ -102,8 +109,8 @@ def _encode(lm: LM, sentences: Sequence[str], prefix: int | str | None, leading_
     return out
 
 
-def encode_pairs(lm: LM,
-                 pairs: Iterable[MinimalPair] | Task,
+def encode_pairs(lm: LM,  # model with its tokenizer
+                 pairs: Iterable[MinimalPair] | Task,  # a task is named in messages
                  prefix: int | str | None = "auto",  # as in `prefix_id`
                  leading_space: bool = False,  # put a space before each sentence
                  ) -> list[EncodedPair]:  # in the order given
@@ -166,8 +173,8 @@ def _sums(lm: LM, sequences: list[list[int]], where: Sequence[str], token_budget
     return sums
 
 
-def score_pairs(lm: LM,
-                suite: Suite | Task,  # what to score
+def score_pairs(lm: LM,  # model with its tokenizer
+                suite: Suite | Task | Sequence[Task],  # what to score
                 convention: str | Convention = "blimp",  # "blimp", "lm-eval", "minicons" or one of your own
                 prefix: int | str | None = "convention",  # instead of the convention's: "auto", "tokenizer", None or a token id
                 leading_space: bool | None = None,  # instead of the convention's
@@ -178,7 +185,7 @@ def score_pairs(lm: LM,
                 share: bool = True,  # compute shared beginnings once where the model allows it
                 ) -> pd.DataFrame:  # one row a pair: task, phenomenon, pair, logp_good, logp_bad, tokens_good, tokens_bad, margin, correct
     "Score both sentences of every pair, in suite order. Raises `TaskspaceError` naming the pair that cannot be scored."
-    if isinstance(suite, Task): suite = Suite(suite.name, (suite,))
+    if not isinstance(suite, Suite): suite = Suite(suite.name, (suite,)) if isinstance(suite, Task) else Suite("tasks", tuple(suite))
     rule = convention_of(convention, prefix, leading_space, reduction)
     frame = suite.to_frame()[["task", "phenomenon", "pair"]]
     where = [f"task {t!r}, pair {p}" for t, p in zip(frame.task, frame.pair) for _ in (0, 1)]
@@ -189,13 +196,13 @@ def score_pairs(lm: LM,
     frame["tokens_good"], frame["tokens_bad"] = counts[::2], counts[1::2]
     frame["margin"] = frame.logp_good - frame.logp_bad
     frame["correct"] = (frame.margin > 0) + 0.5 * (frame.margin == 0)
-    frame.attrs = {"suite": suite.name, "convention": asdict(rule), "prefix_id": prefix_id(lm, rule.prefix), "model": lm.name,
+    frame.attrs = {"suite": suite.name, "convention": {**asdict(rule), "ties": 0.5}, "prefix_id": prefix_id(lm, rule.prefix), "model": lm.name,
                    "revision": lm.revision, "step": lm.step, "dtype": str(lm.dtype).removeprefix("torch.")}
     return frame
 
 # %% ../nbs/api/40_scoring.ipynb #4846e813
-def score_sentences(lm: LM,
-                    sentences: Sequence[str],
+def score_sentences(lm: LM,  # model with its tokenizer
+                    sentences: Sequence[str],  # in any order
                     convention: str | Convention = "blimp",  # as in `score_pairs`
                     prefix: int | str | None = "convention",  # instead of the convention's
                     leading_space: bool | None = None,  # instead of the convention's
@@ -227,7 +234,7 @@ def _windows(ids: list[int], length: int | None) -> list[list[int]]:
     return [ids[k:k + length] for k in range(0, len(ids) - 1, length - 1)]
 
 
-def text_loss(lm: LM,
+def text_loss(lm: LM,  # model with its tokenizer
               texts: Sequence[str],  # ordinary text, one piece each; longer ones than the context are cut
               prefix: int | str | None = "auto",  # as in `prefix_id`
               ) -> float:  # nats a token; e to this power is the perplexity

@@ -133,8 +133,21 @@ def test_the_conventions_are_what_they_say():
     assert scores["blimp"].logp_good[0] == pytest.approx(naive(lm, [bos, *plain]), abs=1e-4)
     assert scores["lm-eval"].logp_good[0] == pytest.approx(naive(lm, [bos, *spaced]), abs=1e-4)
     assert scores["minicons"].logp_good[0] == pytest.approx(naive(lm, plain) / (len(plain) - 1), abs=1e-4)
-    assert scores["minicons"].attrs["convention"] == {"name": "minicons", "prefix": "tokenizer", "leading_space": False, "reduction": "mean"}
+    assert scores["minicons"].attrs["convention"] == {"name": "minicons", "prefix": "tokenizer", "leading_space": False, "reduction": "mean", "ties": 0.5}
     assert scores["blimp"].attrs["prefix_id"] == bos
+
+
+def test_a_sentence_may_begin_with_the_prefix_token():
+    from taskspace.architectures import BigramLM
+    class Letters:
+        bos_id = eos_id = pad_id = None
+        def encode(self, text, add_special_tokens=False): return [ord(c) - 97 for c in text]
+    table = torch.randn(26, 26, generator=torch.Generator().manual_seed(0))
+    lm = LM(BigramLM(table), Letters())
+    row = score_pairs(lm, Task("t", [MinimalPair("abc", "bcd")]), prefix=0).iloc[0]
+    logp = table.log_softmax(1)
+    assert (row.tokens_good, row.tokens_bad) == (3, 3)
+    assert row.logp_good == pytest.approx(float(logp[0, 0] + logp[0, 1] + logp[1, 2]), abs=1e-5)
 
 
 def test_a_prefix_is_never_doubled():
