@@ -14,8 +14,9 @@ import pandas as pd
 import torch
 
 from .ftgd import FTGD, Tuned, tune
-from .gradients import TOKENS, accumulate, contrast, encode_task, parameter_table, subspace, trainable, undisturbed
+from .gradients import TOKENS, accumulate, contrast, encode_task, parameter_table, places_kept, scope_groups, subspace, trainable, undisturbed
 from .models import LM
+from .scoring import prefix_id
 from .spaces import TaskSpace
 from .tasks import Suite, Task, TaskspaceError
 from .uncertainty import interval
@@ -74,8 +75,11 @@ class Differentials:
     "The differentials of a suite, folded, with their subspaces."
     def __init__(self, lm: LM, suite: Suite, ftgd: FTGD, blocks: int, memory: int, width: int | str | None, seed: int, convention: Mapping[str, Any],
                  tokens: int, progress: bool):
+        least = min(suite, key=len)
+        if not 1 <= blocks <= len(least): raise TaskspaceError(f"blocks must be from 1 to {len(least)}, the pairs of task {least.name!r}, not {blocks}")
         self.suite, self.ftgd, self.blocks, self.model = suite, ftgd, blocks, lm.name
         wanted = trainable(lm, ftgd.embeddings)
+        self.scopes = scope_groups(lm, list(wanted), ftgd.scope)
         self.sizes = {n: p.numel() for n, p in wanted.items()}
         self.table = parameter_table(lm).loc[list(wanted)]
         count = len(suite) * blocks
@@ -102,8 +106,11 @@ class Differentials:
                 if total: total[n] += g
             total = total or grads
         chosen = subspace(lm, total, self.ftgd.keep, self.ftgd.scope)
-        if not i:  # every task keeps as many; in one piece, since thousands of small arrays that stay would scatter the memory that comes and goes
-            kept, narrow = sum(map(len, chosen.values())), np.int32 if max(self.sizes.values()) < 2**31 else np.int64
+        # Places without a gradient fill a subspace up in the order of the parameters: every task's alike, as if tasks had them in common.
+        chosen = {n: k[total[n].reshape(-1)[k] != 0] for n, k in chosen.items()}
+        if not i:  # in one piece, since thousands of small arrays that stay would scatter the memory that comes and goes
+            kept = sum(places_kept(sum(self.sizes[n] for n in names), self.ftgd.keep) for names in self.scopes)
+            narrow = np.int32 if max(self.sizes.values()) < 2**31 else np.int64
             self.indices, self.values = np.empty((len(self.suite), kept), narrow), np.empty((len(self.suite), kept), np.float32)
         ends = np.cumsum([len(k) for k in chosen.values()])
         self.sparse.append({n: (self.indices[i, end - len(k):end], self.values[i, end - len(k):end]) for (n, k), end in zip(chosen.items(), ends)})
@@ -166,12 +173,15 @@ class Differentials:
         shares = self.squares / np.maximum(self.squares.sum(1, keepdims=True), np.finfo(float).tiny)
         return float(np.sqrt((shares * (2 / w)) @ shares.T).max())
 
-    def predicted(self) -> np.ndarray:  # (sources, targets)
-        "Inner product of each source's differential inside its subspace with each target's whole differential."
+    def predicted(self,
+                  direction: Callable[[np.ndarray], np.ndarray] = lambda g: g,  # of an update, from the differential
+                  ) -> np.ndarray:  # (sources, targets)
+        "Inner product of each source's update inside its subspace with each target's whole differential."
         out = np.zeros((len(self.suite), len(self.suite)))
         for i, s in enumerate(self.sparse):
             for name, (index, value) in s.items():
-                signed = value * self.fold.signs[name].numpy()[index] if name in self.fold.signs else value
+                step = direction(value)
+                signed = step * self.fold.signs[name].numpy()[index] if name in self.fold.signs else step
                 width = self.rows[name].shape[1]
                 folded = np.bincount(index % width, weights=signed, minlength=width)
                 target = self.rows[name].view(len(self.suite), self.blocks, -1).sum(1)
@@ -190,28 +200,52 @@ class GradientSpaces(dict):
         if name in self: return self[name]
         raise AttributeError(f"no measure {name!r}; there are {', '.join(self)}")
 
-
-def _cosines(gram: np.ndarray, blocks: int, weights: np.ndarray | None = None) -> np.ndarray:
-    "Cosines between tasks from the inner products of their blocks; `weights` (tasks, blocks) recombines the blocks."
+# %% ../nbs/api/58_geometry.ipynb #c379e005
+def _cosines(gram: np.ndarray, blocks: int) -> np.ndarray:
+    "Cosines between tasks from the inner products of their blocks."
     n = len(gram) // blocks
-    w = np.ones((n, blocks)) if weights is None else weights
-    inner = np.einsum("ia,iajb,jb->ij", w, gram.reshape(n, blocks, n, blocks), w, optimize=True)
+    inner = gram.reshape(n, blocks, n, blocks).sum((1, 3))
     norm = np.sqrt(np.diag(inner))
     with np.errstate(divide="ignore", invalid="ignore"): return inner / norm[:, None] / norm
 
 
+def _cosine_draws(gram: np.ndarray, blocks: int, draws: int, rng: np.random.Generator) -> np.ndarray:  # (draws, tasks, tasks)
+    "The cosines as other blocks would have given them, to first order in the blocks."
+    n = len(gram) // blocks
+    g, whole = gram.reshape(n, blocks, n, blocks), _cosines(gram, blocks)
+    norm = np.sqrt(np.einsum("iaib->i", g))
+    without = []  # the cosines with one block of the row's task left out
+    for b in range(blocks):
+        rest = np.delete(g, b, axis=1)
+        own = np.sqrt(np.einsum("iaib->i", np.delete(rest, b, axis=3)))
+        with np.errstate(divide="ignore", invalid="ignore"): without.append(rest.sum((1, 3)) / own[:, None] / norm)
+    pull = (blocks - 1) * (np.mean(without, axis=0) - without)  # what each block does to the cosine
+    counts = rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=(draws, n)) - 1
+    move = np.einsum("tib,bij->tij", counts, pull) / blocks
+    move[:, np.arange(n), np.arange(n)] = 0  # a task's cosine with itself is 1 whatever the blocks
+    return whole + move + move.swapaxes(1, 2)
+
+# %% ../nbs/api/58_geometry.ipynb #b4c09676
 def _measures(d: Differentials, names: Sequence[str]) -> dict[str, np.ndarray]:
-    s, size = d.shared(names), sum(d.sizes[n] for n in names)
+    s = d.shared(names)
     k = np.diag(s["count"])
     either = k[:, None] + k
-    expected = k[:, None] * k / size
+    expected = np.zeros(k.shape * 2)
+    for scope in (list(set(names) & set(group)) for group in d.scopes):  # places are drawn within each scope
+        own = np.diag(d.shared(scope)["count"])
+        expected += own[:, None] * own / max(1, sum(d.sizes[n] for n in scope))
     with np.errstate(divide="ignore", invalid="ignore"):
         return {"cosine": _cosines(d.gram(names), d.blocks), "overlap": s["count"] / (either - s["count"]), "chance": expected / (either - expected),
                 "alignment": s["inner"] / np.sqrt(s["square"] * s["square"].T), "sign_agreement": s["agree"] / s["count"]}
 
 
-def gradient_probe(lm: LM,
-                   suite: Suite,
+def _how(lm: LM, prefix: str | int | None, leading_space: bool) -> dict[str, Any]:
+    "How sentences became numbers, for the record."
+    return {"prefix": prefix, "prefix_id": prefix_id(lm, prefix), "leading_space": leading_space, "reduction": "sum"}
+
+
+def gradient_probe(lm: LM,  # model with its tokenizer
+                   suite: Suite,  # the tasks, with the pairs to measure on
                    ftgd: FTGD = FTGD(),  # its keep, scope and embeddings say what a subspace is
                    blocks: int = 1,  # blocks of pairs for the intervals of the cosine; 1 gives none
                    bootstrap: int = 200,  # draws over the blocks
@@ -223,10 +257,11 @@ def gradient_probe(lm: LM,
                    tokens: int = TOKENS,  # tokens in one forward pass
                    progress: bool = False,  # show a bar
                    ) -> GradientSpaces:
-    "Compare the gradient differentials of all tasks, one backward pass for each. Never holds more than one of them whole unless all fit."
+    """Compare the gradient differentials of all tasks, one backward pass for each: the gradient probe of Weber et al. (2024). Never holds more
+    than one of them whole unless all fit. Raises `TaskspaceError` for a task whose pairs do not differ, and for gradients that are not finite."""
     d = Differentials(lm, suite, ftgd, blocks, memory, width, seed, {"prefix": prefix, "leading_space": leading_space}, tokens, progress)
     meta = {"suite": suite.name, "digest": suite.digest, "model": lm.name, "keep": ftgd.keep, "scope": ftgd.scope, "embeddings": ftgd.embeddings,
-            "pairs": [len(t) for t in suite], "blocks": blocks, "fold_width": d.fold.width if d.fold.signs else None, "fold_error": d.error()}
+            **_how(lm, prefix, leading_space), "pairs": [len(t) for t in suite], "blocks": blocks, "fold_width": d.fold.width if d.fold.signs else None, "fold_error": d.error()}
 
     def spaces(names: Sequence[str], where: str) -> dict[str, TaskSpace]:
         frame = lambda a: pd.DataFrame(a, suite.names, suite.names)
@@ -234,9 +269,9 @@ def gradient_probe(lm: LM,
         for measure, values in _measures(d, names).items():
             more: dict[str, Any] = {}
             if measure == "cosine" and blocks > 1 and bootstrap:
-                rng, gram = np.random.default_rng(seed), d.gram(names)
-                draws = [_cosines(gram, blocks, rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=len(suite))) for _ in range(bootstrap)]
-                more = {"replicates": np.stack(draws), **dict(zip(("low", "high"), map(frame, interval(np.stack(draws), values, pairs=blocks))))}
+                draws = _cosine_draws(d.gram(names), blocks, bootstrap, np.random.default_rng(seed))
+                bounds = (frame(b.clip(-1, 1)) for b in interval(draws, values, pairs=blocks))
+                more = {"replicates": draws, **dict(zip(("low", "high"), bounds))}
             found[measure] = TaskSpace(frame(values), kind=f"gradient {measure.replace('_', ' ')}{where}", groups=suite.groups(), meta=meta, **more)
         return found
 
@@ -253,7 +288,7 @@ def _evenness(shares: np.ndarray) -> np.ndarray:  # (tasks, groups) -> (tasks,)
         return -np.where(shares > 0, shares * np.log(shares), 0).sum(1) / math.log(max(2, shares.shape[1]))
 
 
-def distribution(d: Differentials,
+def distribution(d: Differentials,  # of all tasks
                  ) -> pd.DataFrame:  # index task; effective_share, layer_spread, component_spread, and a share of the squared norm for each component
     "Distributedness of each task's differential."
     squares = pd.DataFrame(d.squares, d.suite.names, list(d.sizes))
@@ -263,9 +298,13 @@ def distribution(d: Differentials,
     return frame.join(shares["component"])
 
 # %% ../nbs/api/58_geometry.ipynb #8b5bd45a
-def predicted_transfer(lm: LM,
+# Where the first update goes: Adam's divides by the size of the gradient, so that only its sign is left
+_DIRECTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"sgd": lambda g: g, "adam": lambda g: g / (np.abs(g) + 1e-8)}
+
+
+def predicted_transfer(lm: LM,  # model with its tokenizer
                        suite: Suite,  # pairs of the sources, and of the targets unless `evaluation` is given
-                       ftgd: FTGD = FTGD(optimizer="sgd", steps=1, lr=1.0),  # its keep, scope, embeddings and lr; other updates need `evaluation`
+                       ftgd: FTGD = FTGD(optimizer="sgd", steps=1, lr=1.0),  # the settings to predict for
                        evaluation: Suite | None = None,  # held-out pairs of the same tasks
                        deltas: Mapping[str, Tuned] | None = None,  # source -> what tuning changed, in place of one step
                        memory: int = 2 << 30,  # bytes for the differentials; what does not fit is folded
@@ -276,18 +315,20 @@ def predicted_transfer(lm: LM,
                        tokens: int = TOKENS,  # tokens in one forward pass
                        progress: bool = False,  # show a bar
                        ) -> TaskSpace:  # row = source, column = target, in nats
-    "First-order estimate of margin transfer from gradients alone."
+    """First-order estimate of margin transfer from gradients alone: as if all updates, each of all pairs, went the way of the first. Raises
+    `TaskspaceError` as `gradient_probe` does."""
     from dataclasses import asdict, replace
+    if evaluation is not None: evaluation = evaluation.select(suite.names)
     convention: dict[str, Any] = {"prefix": prefix, "leading_space": leading_space}
-    meta: dict[str, Any] = {"suite": suite.name, "digest": suite.digest, "model": lm.name, "ftgd": asdict(ftgd)}
+    meta: dict[str, Any] = {"suite": suite.name, "digest": suite.digest, "model": lm.name, "ftgd": asdict(ftgd), **_how(lm, prefix, leading_space)}
     if evaluation is None and deltas is None and ftgd.update == "differential":
         d = Differentials(lm, suite, ftgd, 1, memory, width, seed, convention, tokens, progress)
-        values = ftgd.lr * d.predicted()
+        values = ftgd.lr * ftgd.steps * d.predicted(_DIRECTIONS[ftgd.optimizer])
         meta |= {"fold_width": d.fold.width if d.fold.signs else None, "fold_error": d.error()}
     else:
-        one_step = replace(ftgd, optimizer="sgd", steps=1, batch_size=None, perplexity_budget=None)
+        one_step = replace(ftgd, steps=1, batch_size=None, perplexity_budget=None)
         changes = [deltas[t.name] if deltas is not None else tune(lm, t, one_step, **convention, tokens=tokens) for t in suite]
-        values = np.stack([_first_order(lm, t, changes, convention, tokens) for t in (evaluation or suite)], axis=1)
+        values = np.stack([_first_order(lm, t, changes, convention, tokens) for t in (evaluation or suite)], axis=1) * (ftgd.steps if deltas is None else 1)
     return TaskSpace(pd.DataFrame(values, suite.names, suite.names), kind="predicted margin transfer", groups=suite.groups(), meta=meta)
 
 

@@ -22,13 +22,14 @@ from .tasks import MinimalPair, Task, TaskspaceError
 
 # %% auto #0
 __all__ = ['COMPONENTS', 'TOKENS', 'SCOPES', 'parameter_table', 'trainable', 'undisturbed', 'Part', 'contrast', 'likelihood',
-           'backpropagate', 'margins', 'encode_task', 'accumulate', 'gradient_differential', 'top_k', 'subspace']
+           'backpropagate', 'margins', 'encode_task', 'accumulate', 'gradient_differential', 'top_k', 'scope_groups',
+           'places_kept', 'subspace']
 
 # %% ../nbs/api/43_gradients.ipynb #39ecb397
 COMPONENTS = ("attention", "mlp", "embedding", "norm", "other")
 
 
-def parameter_table(lm: LM,
+def parameter_table(lm: LM,  # model with its tokenizer
                     ) -> pd.DataFrame:  # index parameter; columns layer ("" where the name has none), component, size, trainable
     "Layer and component of every parameter, tied weights once."
     owners = dict(lm.model.named_modules())
@@ -50,7 +51,7 @@ def _component(name: str, owner: nn.Module, output: bool) -> str:
     return "other"
 
 # %% ../nbs/api/43_gradients.ipynb #17d2438e
-def trainable(lm: LM,
+def trainable(lm: LM,  # model with its tokenizer
               embeddings: bool = True,  # False leaves out the input and output embeddings
               ) -> dict[str, nn.Parameter]:  # in the order of the model, tied weights once
     "The parameters that a gradient can change. Raises `TaskspaceError` for a quantised model or when nothing is left."
@@ -82,7 +83,7 @@ def _no_quantised_weights(lm: LM, named: dict[str, nn.Parameter]) -> None:
 
 # %% ../nbs/api/43_gradients.ipynb #04d150c1
 @contextmanager
-def undisturbed(lm: LM,
+def undisturbed(lm: LM,  # model with its tokenizer
                 wanted: Sequence[str],  # names of the parameters that need gradients
                 ) -> Iterator[None]:
     "Evaluation mode, and gradients for the wanted parameters alone; on leaving everything is as it was."
@@ -134,8 +135,8 @@ def _live(parts: Sequence[Part]) -> list[int]:
     return [i for i, p in enumerate(parts) if len(p.ids) > max(p.start, 1)]
 
 
-def backpropagate(lm: LM,
-                  parts: Sequence[Part],
+def backpropagate(lm: LM,  # model with its tokenizer
+                  parts: Sequence[Part],  # of one objective, over any number of sentences
                   tokens: int = TOKENS,  # tokens in one forward pass, padding included
                   ) -> torch.Tensor:  # (parts,) float64 on the CPU, summed log-probabilities in nats
     "Add the gradient of the parts' weighted sum to `.grad`, and give the log-probability of each."
@@ -151,8 +152,8 @@ def backpropagate(lm: LM,
     return out
 
 
-def margins(lm: LM,
-            pairs: Sequence[EncodedPair],
+def margins(lm: LM,  # model with its tokenizer
+            pairs: Sequence[EncodedPair],  # of any tasks
             tokens: int | None = None,  # tokens in one forward pass; None: as in `sequence_logprobs`
             ) -> np.ndarray:  # (pairs,) log P(good) - log P(bad) in nats
     "Margins without the shared beginning, which is all that probing needs."
@@ -163,8 +164,8 @@ def margins(lm: LM,
     return logps[::2] - logps[1::2]
 
 # %% ../nbs/api/43_gradients.ipynb #8fd6fb7f
-def encode_task(lm: LM,
-                pairs: Sequence[MinimalPair] | Task,
+def encode_task(lm: LM,  # model with its tokenizer
+                pairs: Sequence[MinimalPair] | Task,  # a task is named in messages
                 prefix: str | int | None = "auto",  # as in `encode_pairs`
                 leading_space: bool = False,  # as in `encode_pairs`
                 ) -> list[EncodedPair]:
@@ -177,10 +178,10 @@ def encode_task(lm: LM,
     return encoded
 
 
-def accumulate(lm: LM,
-               parts: Sequence[Part],
+def accumulate(lm: LM,  # model with its tokenizer
+               parts: Sequence[Part],  # the objective
                wanted: dict[str, nn.Parameter],  # gradients wanted, inside `undisturbed`
-               tokens: int = TOKENS,
+               tokens: int = TOKENS,  # tokens in one forward pass
                ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:  # gradients by name, handed over; log-probabilities of the parts
     "Gradient of the weighted sum of the parts. Raises `TaskspaceError` naming the first parameter that is not finite."
     for p in wanted.values(): p.grad = None
@@ -195,21 +196,22 @@ def accumulate(lm: LM,
     return grads, logps
 
 
-def gradient_differential(lm: LM,
-                          pairs: Sequence[MinimalPair] | Task,
+def gradient_differential(lm: LM,  # model with its tokenizer
+                          pairs: Sequence[MinimalPair] | Task,  # of one point of grammar
                           prefix: str | int | None = "auto",  # prefix token, as in `score_pairs`
                           leading_space: bool = False,  # a space before the sentence
                           embeddings: bool = True,  # False leaves out the input and output embeddings
                           tokens: int = TOKENS,  # tokens in one forward pass; memory, not results
                           ) -> dict[str, torch.Tensor]:  # parameter name -> tensor of its shape; frozen parameters are left out
-    "Mean over pairs of the gradient of L(good) - L(bad), L the summed negative log-likelihood in nats."
+    """Mean over pairs of the gradient of L(good) - L(bad), L the summed negative log-likelihood in nats; the gradient
+    differential of Weber et al. (2024). Raises `TaskspaceError` when no pair differs or a gradient is not finite."""
     wanted = trainable(lm, embeddings)
     encoded = encode_task(lm, pairs, prefix, leading_space)
     with undisturbed(lm, list(wanted)):
         return accumulate(lm, contrast(encoded), wanted, tokens)[0]
 
 # %% ../nbs/api/43_gradients.ipynb #b115b06f
-def top_k(tensors: Sequence[torch.Tensor],
+def top_k(tensors: Sequence[torch.Tensor],  # of any shapes
           k: int,  # how many entries to keep over all tensors together
           ) -> list[torch.Tensor]:  # one tensor of ascending flat indices (int64) for each given tensor
     "Where the k largest magnitudes stand; ties go to the earlier tensor and the lower index."
@@ -235,8 +237,11 @@ def top_k(tensors: Sequence[torch.Tensor],
 SCOPES = ("global", "layer", "module", "tensor")
 
 
-def _scope_groups(lm: LM, names: Sequence[str], scope: str) -> list[list[str]]:
-    "The names among which parameters compete."
+def scope_groups(lm: LM,  # model with its tokenizer
+                 names: Sequence[str],  # of parameters
+                 scope: str,  # one of `SCOPES`
+                 ) -> list[list[str]]:  # every name stands in one group
+    "The parameters that compete with one another for a place in the subspace."
     if scope == "global": return [list(names)]
     if scope == "tensor": return [[n] for n in names]
     table = parameter_table(lm).loc[list(names)]
@@ -244,19 +249,26 @@ def _scope_groups(lm: LM, names: Sequence[str], scope: str) -> list[list[str]]:
     return [list(g.index) for _, g in table.groupby(key, sort=False)]
 
 
-def subspace(lm: LM,
+def places_kept(size: int,  # parameters in a scope
+                keep: float,  # share of the parameters
+                ) -> int:  # at least 1
+    "How many places a scope has in the subspace."
+    return max(1, round(keep * size))
+
+
+def subspace(lm: LM,  # model with its tokenizer
              differential: dict[str, torch.Tensor],  # what to rank by
              keep: float = 0.01,  # share of the parameters, over 0 up to 1
              scope: str = "global",  # "global", "layer", "module" or "tensor": among which the share is kept
-             random: int | None = None,  # a seed: as many parameters at random, the control
+             random: int | Sequence[int] | None = None,  # a seed: as many parameters at random, the control
              ) -> dict[str, torch.Tensor]:  # parameter name -> ascending flat indices; parameters without any are left out
-    "The share of parameters with the largest differentials; at least one in each scope."
+    "The share of parameters with the largest differentials, at least one in each scope."
     chosen: dict[str, torch.Tensor] = {}
     generator = np.random.default_rng(random)
-    for names in _scope_groups(lm, list(differential), scope):
+    for names in scope_groups(lm, list(differential), scope):
         tensors = [differential[n] for n in names]
         sizes = [t.numel() for t in tensors]
-        k = max(1, round(keep * sum(sizes)))
+        k = places_kept(sum(sizes), keep)
         if random is None:
             found = top_k(tensors, k)
         else:
