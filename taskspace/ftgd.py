@@ -22,8 +22,8 @@ from torch import nn
 from .gradients import (SCOPES, TOKENS, accumulate, contrast, encode_task, gradient_differential, likelihood, margins,
                                  subspace, trainable, undisturbed)
 from .models import LM
-from .scoring import EncodedPair, text_loss
-from .tasks import Task, TaskspaceError
+from .scoring import EncodedPair, encode_pairs, text_loss
+from .tasks import MinimalPair, Task, TaskspaceError
 
 # %% auto #0
 __all__ = ['UPDATES', 'OPTIMIZERS', 'FTGD', 'read_at', 'write_at', 'Tuned', 'tune']
@@ -68,13 +68,18 @@ class FTGD:
         need(whole(self.every), "every", "a whole number of at least 1")
 
 # %% ../nbs/api/45_ftgd.ipynb #bbbcbcfa
-def read_at(p: torch.Tensor, index: torch.Tensor) -> torch.Tensor:  # a copy, in the order of the indices
+def read_at(p: torch.Tensor,  # a parameter of any shape
+            index: torch.Tensor,  # flat indices, ascending, each once
+            ) -> torch.Tensor:  # a copy
     "The values of a parameter at flat indices."
     flat = p.detach().reshape(-1)
     return flat.clone() if len(index) == p.numel() else flat[index]
 
 
-def write_at(p: torch.Tensor, index: torch.Tensor, values: torch.Tensor) -> None:
+def write_at(p: torch.Tensor,  # a parameter of any shape
+             index: torch.Tensor,  # flat indices, ascending, each once
+             values: torch.Tensor,  # one a place
+             ) -> None:
     "Set a parameter in place at flat indices, rounding to its own type."
     with torch.no_grad():
         whole = len(index) == p.numel()
@@ -213,16 +218,18 @@ def _batches_of_pairs(n: int, size: int | None, seed: int) -> Iterator[np.ndarra
         pool = pool[size:]
 
 
-def tune(lm: LM,
-         task: Task,  # pairs to tune on
-         ftgd: FTGD = FTGD(),
+def tune(lm: LM,  # model with its tokenizer
+         task: Task | Sequence[MinimalPair],  # pairs to tune on
+         ftgd: FTGD = FTGD(),  # the settings
          eval_task: Task | None = None,  # held-out pairs for the log
          reference: Sequence[str] | None = None,  # ordinary text whose perplexity is watched
          prefix: str | int | None = "auto",  # prefix token, as in `score_pairs`
          leading_space: bool = False,  # a space before the sentence
          tokens: int = TOKENS,  # tokens in one forward pass
          ) -> Tuned:  # `.log` has columns step, loss, margin, eval_margin, eval_accuracy, perplexity
-    "Tune on one task and give back the change; the model itself is as before. Raises `TaskspaceError` for input it cannot tune on."
+    """Tune on one task and give back the change; the model itself is as before. FTGD of Weber et al. (2024), or one of its controls.
+    Raises `TaskspaceError` for input it cannot tune on."""
+    if not isinstance(task, Task): task = Task("pairs", tuple(task))
     return _Tuning(lm, task, ftgd, eval_task, reference, prefix, leading_space, tokens).run()
 
 # %% ../nbs/api/45_ftgd.ipynb #f01eaaf8
@@ -234,7 +241,7 @@ class _Tuning:
         self.lm, self.task, self.ftgd, self.reference, self.tokens = lm, task, ftgd, reference, tokens
         self.wanted = trainable(lm, ftgd.embeddings)
         self.pairs = encode_task(lm, task, prefix, leading_space)
-        self.held_out = encode_task(lm, eval_task, prefix, leading_space) if eval_task is not None else None
+        self.held_out = encode_pairs(lm, eval_task, prefix, leading_space) if eval_task is not None else None
         self.objective = contrast if ftgd.update in ("differential", "random") else likelihood
         self.optimizer = _Adam(ftgd.lr) if ftgd.optimizer == "adam" else _SGD(ftgd.lr)
         self.places: dict[str, torch.Tensor] = {}
@@ -278,7 +285,8 @@ class _Tuning:
         if f.update == "full":
             chosen = {n: torch.arange(p.numel(), device=p.device) for n, p in self.wanted.items()}
         elif f.update == "random":
-            chosen = subspace(self.lm, dict(self.wanted), f.keep, f.scope, random=f.seed * 1_000_003 + step)
+            # The task is part of the seed: two tasks in one random subspace would have it in common.
+            chosen = subspace(self.lm, dict(self.wanted), f.keep, f.scope, random=(f.seed, step, *self.task.name.encode()))
         else:
             fresh = accumulate(self.lm, contrast(self.pairs), self.wanted, self.tokens)
             chosen = subspace(self.lm, fresh[0], f.keep, f.scope)
