@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from .ftgd import FTGD, tune
 from .geometry import GradientSpaces, gradient_probe, predicted_transfer  # noqa: F401 - probes are found here
 from .gradients import margins, undisturbed
 from .models import LM
-from .scoring import EncodedPair, encode_pairs
+from .scoring import EncodedPair, encode_pairs, prefix_id
 from .spaces import TaskSpace
 from .tasks import Suite, Task, TaskspaceError
 from .uncertainty import interval
@@ -25,10 +26,10 @@ from .uncertainty import interval
 __all__ = ['METRICS', 'NORMALISATIONS', 'transfer_row', 'space_from_rows', 'split_sizes', 'transfer_probe']
 
 # %% ../nbs/api/60_probing.ipynb #468944ff
-def transfer_row(lm: LM,
+def transfer_row(lm: LM,  # model with its tokenizer
                  source_train: Task,  # pairs of the source to tune on
                  evaluation: Suite,  # held-out pairs of every task
-                 ftgd: FTGD = FTGD(),
+                 ftgd: FTGD = FTGD(),  # the settings
                  before: Sequence[float] | np.ndarray | None = None,  # margins of the untuned model in suite order; None measures them
                  seed: int | None = None,  # replaces the seed of `ftgd`
                  reference: Sequence[str] | None = None,  # ordinary text, for the log and the perplexity budget
@@ -48,7 +49,8 @@ def transfer_row(lm: LM,
         raise TaskspaceError(f"transfer_row: `before` has {len(before)} margins, the evaluation suite {len(after)} pairs; they must match")
     frame = evaluation.to_frame()[["task", "pair"]].assign(before=np.asarray(before, dtype=float), after=after)
     frame.attrs = {"source": source_train.name, "seed": ftgd.seed, "log": tuned.log.to_dict("records"), "stop": tuned.meta["stop"],
-                   "changed": tuned.n_changed, "model": lm.name}
+                   "changed": tuned.n_changed, "model": lm.name, "prefix": prefix, "prefix_id": prefix_id(lm, prefix),
+                   "leading_space": leading_space, "reduction": "sum"}
     return frame
 
 # %% ../nbs/api/60_probing.ipynb #fd7671c1
@@ -79,6 +81,8 @@ class _Seed:
         first = next(iter(rows.values()))
         key = list(zip(first.task, first.pair))
         self.where = [np.flatnonzero(first.task.to_numpy() == t) for t in names]
+        again = first.groupby(["task", "pair"], sort=False).cumcount().to_numpy()
+        self.pairs = [[(key[p][1], int(again[p])) for p in w] for w in self.where]
         self.values = np.full((4, len(names), len(first)), np.nan)
         for source, row in rows.items():
             if list(zip(row.task, row.pair)) != key:
@@ -93,12 +97,69 @@ class _Seed:
         if weights is None: return np.stack([self.values[:, :, w].mean(-1) for w in self.where], -1)
         return np.stack([np.einsum("dp,ksp->dks", wt, self.values[:, :, w]) for wt, w in zip(weights, self.where)], -1)
 
-    def bootstrap(self, rng: np.random.Generator, draws: int) -> list[np.ndarray]:
-        return [rng.multinomial(n, np.full(n, 1 / n), size=draws) / n for n in self.n]
 
-    def halves(self, rng: np.random.Generator, splits: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        first = [rng.permuted(np.tile(np.arange(n) < n // 2, (splits, 1)), axis=1) for n in self.n]
-        return [f / max(1, f[0].sum()) for f in first], [~f / max(1, (~f)[0].sum()) for f in first]
+def _mean(each: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    "Mean over seeds (first axis) of what is there; `weights` broadcast against it."
+    w = np.where(np.isnan(each), 0, 1.0 if weights is None else weights)
+    with np.errstate(invalid="ignore", divide="ignore"): return np.nansum(np.nan_to_num(each) * w, 0) / w.sum(0)
+
+
+class _Pool:
+    "The distinct evaluation pairs of each target, and where each seed has its own among them."
+    def __init__(self, seeds: Sequence[_Seed]):
+        self.places, self.sizes = [], []
+        for t in range(len(seeds[0].where)):
+            known: dict[Any, int] = {}
+            self.places.append([np.array([known.setdefault(p, len(known)) for p in s.pairs[t]]) for s in seeds])
+            self.sizes.append(len(known))
+        self.pairs, self.seeds = min(self.sizes), len(seeds)
+
+    def _of_seed(self, k: int, counts: Sequence[np.ndarray]) -> list[np.ndarray]:  # counts: (draws, distinct pairs) a target
+        "Weights of a seed's own pairs, as `_Seed.means` takes them; even ones where a draw has none of them."
+        own = [c[:, places[k]].astype(float) for c, places in zip(counts, self.places)]
+        return [np.where(w.any(1, keepdims=True), w, 1) / np.where(w.any(1), w.sum(1), w.shape[1])[:, None] for w in own]
+
+    def bootstrap(self, rng: np.random.Generator, draws: int) -> list[list[np.ndarray]]:  # one a seed
+        counts = [rng.multinomial(n, np.full(n, 1 / n), size=draws) for n in self.sizes]
+        return [self._of_seed(k, counts) for k in range(self.seeds)]
+
+    def halves(self, rng: np.random.Generator, splits: int):
+        "For either half: the weights of each seed's pairs, and (seeds, splits, 1, 1) which seeds are in it."
+        first = [rng.permuted(np.tile(np.arange(n) < n // 2, (splits, 1)), axis=1) for n in self.sizes]
+        if self.seeds == 1: return [[self._of_seed(0, side)] for side in (first, [~f for f in first])], (None, None)
+        seeds = rng.permuted(np.tile(np.arange(self.seeds) < self.seeds // 2, (splits, 1)), axis=1)
+        sides = []
+        for mine, side in ((seeds, first), (~seeds, [~f for f in first])):
+            # A pair that only seeds of this half have stays; one that both halves have goes where chance puts it.
+            both = [np.stack([np.isin(np.arange(n), np.concatenate([places[k] for k in np.flatnonzero(~m)])) for m in mine]) for n, places in zip(self.sizes, self.places)]
+            sides.append([self._of_seed(k, [~b | f for b, f in zip(both, side)]) for k in range(self.seeds)])
+        return sides, tuple(s.T[:, :, None, None].astype(float) for s in (seeds, ~seeds))
+
+
+def _draws(mean: np.ndarray, each: np.ndarray, drawn: np.ndarray, pairs: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    "The space (draws, sources, targets) as other pairs and seeds would have given it, and the degrees of freedom of each cell."
+    by_pairs = _mean(drawn)
+    have = np.isfinite(each).any(-1)  # (seeds, sources)
+    k = have.sum(0)[:, None]
+    if len(each) == 1 or k.max() < 2: return by_pairs, np.full(mean.shape, pairs - 1.0)
+    counts = rng.multinomial(len(each), np.full(len(each), 1 / len(each)), size=len(by_pairs)).T[:, :, None] * have[:, None]
+    counts = np.where(counts.sum(0), counts, have[:, None])  # a draw without any seed that has the source
+    by_seeds = (_mean(each[:, None], counts[..., None]) - mean) * np.sqrt(k / np.maximum(k - 1, 1))
+    # Pairs make seeds differ too, as far as seeds do not share them; that part is in `by_pairs` already.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        of_pairs, of_seeds, alone = by_pairs.var(0), by_seeds.var(0), _mean(drawn.var(1))
+        twice = np.maximum(alone - (k * of_pairs - alone) / np.maximum(k - 1, 1), 0) / k
+        left = np.where(of_seeds > 0, np.clip(1 - twice / of_seeds, 0, 1), 0)
+        of_seeds = left * of_seeds
+        freedom = (of_pairs + of_seeds) ** 2 / (of_pairs ** 2 / max(pairs - 1, 1) + of_seeds ** 2 / np.maximum(k - 1, 1))
+    return by_pairs + np.sqrt(left) * by_seeds, np.where(np.isfinite(freedom), freedom, pairs - 1.0)
+
+
+def _check_metric(metric: str, normalise: str | None) -> None:
+    if metric not in METRICS: raise TaskspaceError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}")
+    if normalise not in NORMALISATIONS: raise TaskspaceError(f"normalise must be None, headroom or gain, not {normalise!r}")
+    if normalise == "headroom" and metric != "accuracy":
+        raise TaskspaceError(f"headroom is the room below accuracy 1; {metric!r} has none, use metric='accuracy' or normalise='gain'")
 
 
 def space_from_rows(rows: Mapping[Any, pd.DataFrame],  # source, or (source, seed), -> what `transfer_row` gave
@@ -111,10 +172,7 @@ def space_from_rows(rows: Mapping[Any, pd.DataFrame],  # source, or (source, see
                     meta: Mapping[str, Any] | None = None,  # provenance to keep
                     ) -> TaskSpace:  # row = source, column = target; a source without a row has empty cells
     "The task space that stored rows add up to: the mean over seeds. Raises `TaskspaceError` for rows that do not fit together."
-    if metric not in METRICS: raise TaskspaceError(f"space_from_rows: metric must be one of {', '.join(METRICS)}, not {metric!r}")
-    if normalise not in NORMALISATIONS: raise TaskspaceError(f"space_from_rows: normalise must be None, headroom or gain, not {normalise!r}")
-    if normalise == "headroom" and metric != "accuracy":
-        raise TaskspaceError(f"space_from_rows: headroom is the room below accuracy 1; {metric!r} has none, use metric='accuracy' or normalise='gain'")
+    _check_metric(metric, normalise)
     if not rows: raise TaskspaceError("space_from_rows: no rows; give at least one")
     by_seed: dict[Any, dict[str, pd.DataFrame]] = {}
     for key, row in rows.items():
@@ -124,49 +182,50 @@ def space_from_rows(rows: Mapping[Any, pd.DataFrame],  # source, or (source, see
     stray = [s for group in by_seed.values() for s in group if s not in names]
     if stray: raise TaskspaceError(f"space_from_rows: source {stray[0]!r} is not among the evaluated tasks: {', '.join(names)}")
     seeds = [_Seed(group, names, s) for s, group in by_seed.items()]
-    own, n = np.arange(len(names)), seeds[0].n
+    from scipy import stats
+    pool, own = _Pool(seeds), np.arange(len(names))
+    transfer = lambda means: np.stack([_transfer(metric, normalise == "headroom", m, s.n) for m, s in zip(means, seeds)])
 
-    def over_seeds(each: list[np.ndarray], weights: np.ndarray | None = None) -> np.ndarray:
-        "Mean over the seeds (first axis) that have the source; `weights` (seeds, draws) count how often a draw took each seed."
-        a = np.stack([_transfer(metric, normalise == "headroom", m, s.n) for m, s in zip(each, seeds)])
-        w = np.ones(a.shape) if weights is None else np.broadcast_to(weights[:, :, None, None], a.shape)
-        w = np.where(np.isnan(a), 0, w)
+    def finish(change: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):
-            mean = np.nansum(a * w, 0) / w.sum(0)
-            if normalise == "gain": mean = mean / mean[..., own, own][..., :, None]
-        return np.where(np.isfinite(mean), mean, np.nan)
+            if normalise == "gain": change = change / change[..., own, own][..., :, None]
+        return np.where(np.isfinite(change), change, np.nan)
 
-    matrix = over_seeds([s.means() for s in seeds])
-    rng = np.random.default_rng(seed)
+    each = transfer([s.means() for s in seeds])
+    mean, rng = _mean(each), np.random.default_rng(seed)
+    matrix = finish(mean)
     low = high = replicates = halves = None
     if bootstrap:
-        counts = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), size=bootstrap).T
-        replicates = over_seeds([s.means(s.bootstrap(rng, bootstrap)) for s in seeds], counts)
-        low, high = (pd.DataFrame(b, names, names) for b in interval(replicates, matrix, pairs=int(n.min())))
-    if splits and (n > 1).all():
-        pairs = [s.halves(rng, splits) for s in seeds]
-        first = rng.permuted(np.tile(np.arange(len(seeds)) < len(seeds) // 2, (splits, 1)), axis=1).T
-        chosen = (first, ~first) if len(seeds) > 1 else (None, None)
-        halves = np.stack([over_seeds([s.means(h[k]) for s, h in zip(seeds, pairs)], chosen[k]) for k in (0, 1)], 1)
-    about = {"metric": metric, "normalise": normalise, "seeds": len(seeds), "pairs": int(n.min()), **(meta or {})}
+        drawn = transfer([s.means(w) for s, w in zip(seeds, pool.bootstrap(rng, bootstrap))])
+        moved, freedom = _draws(mean, each, drawn, pool.pairs, rng)
+        replicates = finish(moved)
+        wide = np.sqrt(pool.pairs / max(pool.pairs - 1, 1)) * stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975) if pool.pairs > 1 else 1.0
+        low, high = (pd.DataFrame(matrix + wide * (b - matrix), names, names) for b in interval(replicates, matrix))
+    if splits and all((s.n > 1).all() for s in seeds):
+        parts, taken = pool.halves(rng, splits)
+        halves = np.stack([finish(_mean(transfer([s.means(w) for s, w in zip(seeds, part)]), t)) for part, t in zip(parts, taken)], 1)
+    about = {"metric": metric, "normalise": normalise, "seeds": len(seeds), "pairs": pool.pairs, **(meta or {})}
     kind = f"{metric.replace('_', '-')} transfer" + (f", by {normalise}" if normalise else "")
     return TaskSpace(pd.DataFrame(matrix, names, names), kind=kind, groups=dict(groups) if groups else None, low=low, high=high,
                      replicates=replicates, meta=about, halves=halves)
 
 # %% ../nbs/api/60_probing.ipynb #77afbbe7
-def split_sizes(suite: Suite, train_pairs: int | None, eval_pairs: int | None) -> tuple[int, int]:
+def split_sizes(suite: Suite,  # the whole suite
+                train_pairs: int | None,  # pairs a task to tune on, where wanted
+                eval_pairs: int | None,  # held-out pairs a task, where wanted
+                ) -> tuple[int, int]:  # (to tune on, held out)
     "Half of the smallest task each, where nothing else is asked for."
     least = min(map(len, suite))
     train = train_pairs if train_pairs is not None else max(1, (least - (eval_pairs or 0)) if eval_pairs else least // 2)
     return train, eval_pairs if eval_pairs is not None else max(1, least - train)
 
 
-def transfer_probe(lm: LM,
-                   suite: Suite,
-                   ftgd: FTGD = FTGD(),
+def transfer_probe(lm: LM,  # model with its tokenizer
+                   suite: Suite,  # the tasks, with all their pairs
+                   ftgd: FTGD = FTGD(),  # the settings
                    train_pairs: int | None = None,  # pairs a task to tune on; None takes half of the smallest task
                    eval_pairs: int | None = None,  # held-out pairs a task; None takes the rest
-                   seeds: int | Iterable[int] = 1,  # how many, or which
+                   seeds: int | Iterable[int] | None = None,  # how many (0, 1, ...), or which; None: the one of `ftgd`
                    metric: str = "margin",  # "margin" (nats), "accuracy" or "log_odds"
                    normalise: str | None = None,  # None, "headroom" (accuracy only) or "gain"
                    shuffled: bool = False,  # tune on pairs without their contrast: the null control
@@ -175,8 +234,9 @@ def transfer_probe(lm: LM,
                    progress: bool = False,  # show a bar
                    **convention,  # `prefix` and `leading_space`, as in `score_pairs`
                    ) -> TaskSpace:  # row = source, column = target
-    "Tune on each task, measure all tasks. Raises `TaskspaceError` when a task has too few pairs."
-    seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    "Similarity probing of Weber et al. (2024): tune on each task, measure all tasks. Raises `TaskspaceError` when a task has too few pairs."
+    _check_metric(metric, normalise)
+    seeds = [ftgd.seed] if seeds is None else list(range(seeds)) if isinstance(seeds, Integral) else list(seeds)
     if not seeds: raise TaskspaceError("transfer_probe: seeds must be at least 1")
     train_pairs, eval_pairs = split_sizes(suite, train_pairs, eval_pairs)
     rows = {}
@@ -189,6 +249,7 @@ def transfer_probe(lm: LM,
             for task in parts.train.shuffled(seed) if shuffled else parts.train:
                 rows[task.name, seed] = transfer_row(lm, task, parts.eval, ftgd, before, seed, reference, encoded=encoded, **convention)
                 bar.update()
-    meta = {"suite": suite.name, "digest": suite.digest, "model": lm.name, "ftgd": asdict(ftgd), "seeds": seeds, "train_pairs": train_pairs,
-            "eval_pairs": eval_pairs, "shuffled": shuffled, **convention}
+    told = {n: rows[suite.names[0], seeds[0]].attrs[n] for n in ("prefix", "prefix_id", "leading_space", "reduction")}
+    meta = {"suite": suite.name, "digest": suite.digest, "model": lm.name, "ftgd": {k: v for k, v in asdict(ftgd).items() if k != "seed"}, "seeds": seeds,
+            "train_pairs": train_pairs, "eval_pairs": eval_pairs, "shuffled": shuffled, **told}
     return space_from_rows(rows, metric, normalise, suite.groups(), bootstrap, meta=meta)

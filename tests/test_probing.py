@@ -82,6 +82,20 @@ def test_measured_transfer_tends_to_the_prediction(kind, update):
     assert (np.abs(np.diag(measured / predicted) - 1) < 1e-2).all()
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("update", ["differential", "full"])
+def test_the_prediction_is_for_the_settings_given(optimizer, update):
+    lm, f = make("llama", dtype=torch.float64), FTGD(update=update, optimizer=optimizer, steps=3, lr=1e-6, keep=0.05)
+    measured = space_from_rows({t.name: transfer_row(lm, t, SUITE, f) for t in SUITE}, bootstrap=0).matrix
+    assert np.abs(np.diag(measured / predicted_transfer(lm, SUITE, f).matrix) - 1).max() < 1e-2  # worst seen: 7e-4
+
+
+def test_prediction_puts_targets_in_the_order_of_the_suite():
+    lm, f = bigram(), replace(ONE_STEP, lr=1e-3)
+    turned = predicted_transfer(lm, ORACLE, f, evaluation=ORACLE.select(ORACLE.names[::-1]))
+    assert np.allclose(turned.matrix, predicted_transfer(lm, ORACLE, f).matrix, rtol=1e-4, atol=1e-8)
+
+
 def test_prediction_from_tuned_deltas():
     lm = make("llama", dtype=torch.float64)
     f = FTGD(lr=1e-6, steps=3, keep=0.05)
@@ -161,6 +175,41 @@ def test_seeds_widen_the_interval():
     assert space.matrix.iloc[0, 0] == 1.5 and space.low.iloc[0, 0] < 1 and space.high.iloc[0, 0] > 2
 
 
+def noisy_rows(rng, seeds, pool, held_out, seed_noise, pair_noise):
+    "Rows of five tasks without any transfer: noise of pairs, which seeds may share, and of seeds."
+    names, by_pair = [f"t{i}" for i in range(5)], rng.normal(size=(5, 5, pool)) * pair_noise
+    rows = {}
+    for k in range(seeds):
+        own = [np.sort(rng.permutation(pool)[:held_out]) for _ in names]
+        for i, source in enumerate(names):
+            parts = [pd.DataFrame({"task": t, "pair": own[j].astype(str), "before": 0.0, "after": by_pair[i, j, own[j]] + seed_noise * rng.normal()})
+                     for j, t in enumerate(names)]
+            rows[source, k] = pd.concat(parts, ignore_index=True)
+    return rows
+
+
+@pytest.mark.parametrize("seeds, seed_noise", [(1, 0), (6, 0), (3, 1)])
+def test_intervals_hold_the_truth_with_shared_pairs_and_few_seeds(seeds, seed_noise):
+    rng, inside = np.random.default_rng(seeds), []
+    for _ in range(24):
+        space = space_from_rows(noisy_rows(rng, seeds, 60, 30, seed_noise, 1), splits=0)
+        inside.append(((space.low <= 0) & (space.high >= 0)).to_numpy().mean())
+    assert 0.88 < np.mean(inside) < 0.99  # seen: 0.94, 0.94 and 0.93; pairs and seeds resampled apart hold 0.86 with ten seeds, 0.75 with three
+
+
+def test_halves_of_seeds_that_share_pairs_have_no_noise_in_common():
+    rng = np.random.default_rng(0)
+    agreement = [space_from_rows(noisy_rows(rng, 5, 40, 20, 0, 1), bootstrap=0, splits=8).noise_ceiling("pearson")["agreement"] for _ in range(30)]
+    assert abs(np.mean(agreement)) < 0.15  # seen: 0.02; 0.4 where a shared pair stands in both halves
+
+
+def test_a_source_without_one_of_the_seeds_keeps_its_evidence():
+    rows = noisy_rows(np.random.default_rng(0), 2, 30, 30, 0.1, 1)
+    del rows["t4", 1]
+    space = space_from_rows(rows)
+    assert np.isfinite(space.replicates).all() and space.significant().loc["t4"].drop("t4").notna().all()
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 3), st.integers(2, 6))
 def test_order_of_rows_changes_nothing(seed, seeds, pairs):
@@ -181,6 +230,19 @@ def test_rows_that_do_not_fit_are_refused():
 
 
 # -- the transfer probe
+
+
+def test_transfer_probe_takes_the_seed_of_its_settings():
+    lm, f = make("gpt2"), FTGD(update="random", keep=0.05, lr=0.01, steps=2)
+    one, other, same = (transfer_probe(lm, SUITE, replace(f, seed=a), 4, 4, seeds=b, bootstrap=0) for a, b in ((5, None), (0, None), (0, [5])))
+    assert one.matrix.equals(same.matrix) and not one.matrix.equals(other.matrix) and one.meta["seeds"] == [5]
+    with pytest.raises(TaskspaceError, match="metric"): transfer_probe(lm, SUITE, f, metric="f1")
+
+
+def test_random_subspaces_of_two_tasks_differ():
+    lm, f = make("gpt2"), FTGD(update="random", keep=0.05, steps=1)
+    a, b = (tune(lm, t, f).delta for t in list(SUITE)[:2])
+    assert any(n not in b or not torch.equal(a[n][0], b[n][0]) for n in a)
 
 
 def test_transfer_probe_repeats_and_leaves_the_model_alone():
@@ -248,7 +310,7 @@ def test_gradient_probe_equals_a_naive_loop(kind, scope, blocks, piece, monkeypa
     spaces, (expected, flat) = gradient_probe(lm, SUITE, f, blocks=blocks), naive_measures(make(kind), f)
     for m in ("cosine", "overlap", "alignment", "sign_agreement"):
         assert np.allclose(spaces[m].matrix, expected[m], atol=2e-5, equal_nan=True), m  # float32 sums; worst seen: 3e-6
-    assert np.allclose(predicted_transfer(lm, SUITE, replace(f, lr=1.0)).matrix, expected["predicted"], rtol=1e-4, atol=1e-5)
+    assert np.allclose(predicted_transfer(lm, SUITE, replace(f, lr=1.0, optimizer="sgd", steps=1)).matrix, expected["predicted"], rtol=1e-4, atol=1e-5)
     assert lm.digest() == digest and spaces.meta["fold_error"] == 0 and spaces.meta["fold_width"] is None
     share = [(x**2).sum() ** 2 / (x**4).sum() / len(x) for x in flat]
     assert np.allclose(spaces.distribution.effective_share, share, rtol=1e-4)
@@ -269,6 +331,39 @@ def test_parts_of_the_model_add_up():
     assert set(spaces.by_component["cosine"]) == {"attention", "mlp", "embedding", "norm"} and {"0", "1"} <= set(spaces.by_layer["overlap"])
     shares = spaces.distribution[["attention", "mlp", "embedding", "norm"]].sum(axis=1)
     assert np.allclose(shares, 1) and spaces.distribution.layer_spread.between(0, 1).all()
+
+
+def test_cosine_intervals_hold_the_measured_and_the_expected_cosine():
+    from taskspace.geometry import _cosine_draws, _cosines
+    from taskspace.uncertainty import interval
+    rng, width, blocks, truth, inside, found = np.random.default_rng(0), 2000, 5, 0.6, 0, []
+    task = np.zeros((2, width))
+    task[0, 0], task[1, :2] = 1, (truth, np.sqrt(1 - truth**2))
+    for _ in range(100):
+        x = (task[:, None] + rng.normal(size=(2, blocks, width)) / np.sqrt(width)).reshape(2 * blocks, width)
+        gram = x @ x.T
+        found.append((_cosines(gram, blocks)[0, 1], *(b[0, 1] for b in interval(_cosine_draws(gram, blocks, 200, rng), _cosines(gram, blocks), pairs=blocks))))
+    found = np.array(found)
+    assert (found[:, 1] < found[:, 0]).all() and (found[:, 0] < found[:, 2]).all()  # plain resampling of blocks leaves the cosine out
+    inside = ((found[:, 1] <= found[:, 0].mean()) & (found[:, 2] >= found[:, 0].mean())).mean()
+    assert inside > 0.9  # seen: 0.99
+    assert (found[:, 2] - found[:, 1]).mean() < 8 * found[:, 0].std()  # seen: 5.5
+
+
+def test_places_without_a_gradient_are_not_shared():
+    probe = gradient_probe(bigram(), ORACLE, FTGD(keep=0.5))
+    assert probe.overlap.matrix.loc["cat", "dog"] == 0 and probe.overlap.matrix.loc["cat", "cat"] == 1
+    assert (np.diag(probe.sign_agreement.matrix) == 1).all()
+
+
+def test_chance_follows_the_scope():
+    lm, f = make("gpt2"), FTGD(keep=0.2, scope="tensor")
+    weights = dict(lm.model.named_parameters())
+    sets = [{(n, int(i)) for n, index in subspace(lm, weights, 0.2, "tensor", random=s).items() for i in index} for s in range(40)]
+    simulated = np.mean([len(a & b) / len(a | b) for a, b in zip(sets[::2], sets[1::2])])
+    chance = gradient_probe(lm, SUITE, f)["chance"].matrix.to_numpy()
+    assert abs(chance[0, 1] - simulated) < 0.01 and gradient_probe(lm, SUITE, f, blocks=2).meta["prefix_id"] is not None
+    with pytest.raises(TaskspaceError, match="blocks must be from 1 to"): gradient_probe(lm, SUITE, f, blocks=99)
 
 
 def test_chance_overlap_is_what_random_subspaces_share():
