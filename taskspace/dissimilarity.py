@@ -16,14 +16,15 @@ import pandas as pd
 import torch
 from torch import nn
 
+from .logprobs import evaluating
 from .models import LM
 from .tasks import TaskspaceError
 
 # %% auto #0
 __all__ = ['POSITIONS', 'EXACT_LIMIT', 'ExactCKA', 'MinibatchCKA', 'cka', 'procrustes', 'mean_matching', 'find_blocks',
-           'layer_numbers', 'capture', 'replacing', 'Encoded', 'is_encoder', 'encode_text', 'pad', 'text_batches',
-           'stream_states', 'Reader', 'hidden_states', 'cka_matrix', 'paired_states', 'cka_states', 'model_distance',
-           'cka_models']
+           'layer_numbers', 'capture', 'replacing', 'Encoded', 'text_list', 'is_encoder', 'encode_text', 'pad',
+           'text_batches', 'stream_states', 'Reader', 'hidden_states', 'cka_matrix', 'paired_states', 'cka_states',
+           'model_distance', 'cka_models']
 
 # %% ../nbs/api/70_dissimilarity.ipynb #677865bf
 def _matrix(X: Any, name: str = "X") -> torch.Tensor:
@@ -267,7 +268,7 @@ def capture(lm: LM,
             layers: Sequence[int],  # from 0
             blocks: Sequence[nn.Module],
             ) -> dict[int, torch.Tensor]:  # layer -> (batch, length, width)
-    "The states of some layers in one forward pass, which ends at the last of them."
+    "The states of some layers in one forward pass in evaluation mode, which ends at the last of them."
     found: dict[int, torch.Tensor] = {}
     last = max(layers)
 
@@ -279,7 +280,8 @@ def capture(lm: LM,
     if 0 in layers:
         hooks.append(blocks[0].register_forward_pre_hook(
             lambda m, args, kwargs: keep(0, args[0] if args else kwargs["hidden_states"]), with_kwargs=True))
-    try: _forward(lm, input_ids, mask)
+    try:
+        with evaluating(lm): _forward(lm, input_ids, mask)
     except _Stop: pass
     finally:
         for h in hooks: h.remove()
@@ -289,16 +291,17 @@ def capture(lm: LM,
 @contextmanager
 def replacing(blocks: Sequence[nn.Module],
               layer: int,  # 0: what enters the first block; l: what leaves block l
-              state: torch.Tensor,  # (batch, length, width)
+              state: torch.Tensor,  # (batch, length, width), of any type; it takes the type and the device of what it replaces
               ) -> Iterator[None]:
     "Inside, a forward pass goes on from `state` instead of its own layer."
     if layer == 0:
         def enter(module, args, kwargs):
-            return ((state, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": state})
+            if args: return (state.to(args[0]), *args[1:]), kwargs
+            return args, kwargs | {"hidden_states": state.to(kwargs["hidden_states"])}
         hook = blocks[0].register_forward_pre_hook(enter, with_kwargs=True)
     else:
         hook = blocks[layer - 1].register_forward_hook(
-            lambda m, args, out: state if isinstance(out, torch.Tensor) else type(out)((state, *out[1:])))
+            lambda m, args, out: state.to(out) if isinstance(out, torch.Tensor) else type(out)((state.to(out[0]), *out[1:])))
     try: yield
     finally: hook.remove()
 
@@ -308,6 +311,11 @@ class Encoded(NamedTuple):
     ids: list[int]
     start: int
     stop: int
+
+
+def text_list(texts: str | Sequence[str]) -> list[str]:
+    "The texts as a list; a string is one text and not a sequence of letters."
+    return [texts] if isinstance(texts, str) else list(texts)
 
 
 def is_encoder(lm: LM) -> bool:
@@ -356,7 +364,7 @@ POSITIONS = ("all", "last", "first", "mean")
 
 
 def stream_states(lm: LM,
-                  texts: Sequence[str],  # in the order of the rows
+                  texts: str | Sequence[str],  # in the order of the rows; a string is one text
                   layers: Sequence[int] | None = None,  # 0 = input of the first block, negative from the last; None: all
                   positions: str = "all",  # "all" tokens; "last" token; "first" input position ([CLS] in encoders); "mean" over tokens
                   blocks: Sequence[nn.Module] | None = None,  # the layers, where `find_blocks` would not find them
@@ -364,13 +372,13 @@ def stream_states(lm: LM,
                   ) -> Iterator[dict[int, torch.Tensor]]:  # layer -> (rows, width), batch after batch
     "Hidden states of the texts, a batch at a time; memory is that of one batch. Raises `TaskspaceError` for a bad layer, position or text."
     read = Reader(lm, layers, positions, blocks)
-    texts = list(texts)
+    texts = text_list(texts)
     encoded = [encode_text(lm, t) for t in texts]
     for batch in text_batches(texts, encoded, token_budget): yield read([encoded[i] for i in batch])
 
 
 class Reader:
-    "Reads the states of some layers of one model, a batch of encoded texts at a time. Raises `TaskspaceError` for a bad layer or position."
+    "Reads the states of some layers of one model in evaluation mode, a batch of encoded texts at a time. Raises `TaskspaceError` for a bad layer or position."
     def __init__(self, lm: LM, layers: Sequence[int] | None = None, positions: str = "all", blocks: Sequence[nn.Module] | None = None):
         if positions not in POSITIONS: raise TaskspaceError(f"positions must be one of {', '.join(POSITIONS)}, not {positions!r}")
         self.lm, self.positions = lm, positions
@@ -395,7 +403,7 @@ def _rows(state: torch.Tensor, own: torch.Tensor, part: Sequence[Encoded], posit
 
 
 def hidden_states(lm: LM,
-                  texts: Sequence[str],  # in the order of the rows
+                  texts: str | Sequence[str],  # in the order of the rows; a string is one text
                   layers: Sequence[int] | None = None,  # 0 = input of the first block, negative from the last; None: all
                   positions: str = "all",  # "all", "last", "first" or "mean"
                   **kwargs,  # blocks, token_budget: see `stream_states`
@@ -435,9 +443,9 @@ def _mixed(lms: Sequence[LM], texts: Sequence[str], sums: ExactCKA | MinibatchCK
         yield rows
 
 
-def cka_matrix(a: LM,
-               b: LM,  # the same model is fine: its layers against each other
-               texts: Sequence[str],  # ordinary text; both models must cut it into the same rows
+def cka_matrix(a: LM | Mapping[int, torch.Tensor],  # a model, or its states from `hidden_states`
+               b: LM | Mapping[int, torch.Tensor],  # of the same kind as `a`; the same model is fine: its layers against each other
+               texts: str | Sequence[str] | None = None,  # ordinary text, which both models must cut into the same rows; none for states
                layers_a: Sequence[int] | None = None,  # None: all
                layers_b: Sequence[int] | None = None,
                positions: str = "all",  # models with different tokenizers need "last" or "mean"
@@ -449,8 +457,14 @@ def cka_matrix(a: LM,
                blocks: tuple[Sequence[nn.Module] | None, Sequence[nn.Module] | None] = (None, None),
                token_budget: int = 4096,  # padded tokens a forward pass
                ) -> pd.DataFrame:  # index: layers of a; columns: layers of b; attrs: rows, estimator
-    "CKA of every layer of one model with every layer of another, in one pass over the text. Raises `TaskspaceError` where rows do not match."
-    texts = list(texts)
+    "CKA of every layer of one model with every layer of another, in one pass over the text, or `cka_states`. Raises `TaskspaceError` where rows do not match."
+    if isinstance(a, Mapping) or isinstance(b, Mapping):
+        if not (isinstance(a, Mapping) and isinstance(b, Mapping)): raise TaskspaceError("cka_matrix compares two models or the states of two; gather the other's by hidden_states")
+        if texts is not None or layers_a is not None or layers_b is not None:
+            raise TaskspaceError("cka_matrix of states takes no texts and no layers, which hidden_states has chosen; give it cka_matrix(states_a, states_b)")
+        return cka_states(a, b, unbiased)
+    if texts is None: raise TaskspaceError("CKA of two models needs text: cka_matrix(a, b, texts)")
+    texts = text_list(texts)
     reach: dict[str, Any] = {"layers": [layers_a, layers_b], "positions": positions, "blocks": blocks}
     if not texts: raise TaskspaceError("CKA needs text; the list of texts is empty")
     X, Y = next(paired_states([a, b], texts[:1], **reach))
@@ -463,7 +477,7 @@ def cka_matrix(a: LM,
 
 
 def paired_states(lms: Sequence[LM],
-                  texts: Sequence[str],
+                  texts: str | Sequence[str],
                   layers: Sequence[Sequence[int] | None],  # one entry a model
                   positions: str = "all",
                   blocks: Sequence[Sequence[nn.Module] | None] | None = None,  # one entry a model
@@ -471,7 +485,7 @@ def paired_states(lms: Sequence[LM],
                   by_length: bool = False,  # short texts first: less padding, where the order of rows does not matter
                   ) -> Iterator[tuple[dict[int, torch.Tensor], ...]]:  # one dict a model, with the same rows
     "Hidden states of several models, the same texts at a time. Raises `TaskspaceError` when models cut a text into different rows."
-    texts, blocks = list(texts), blocks or [None] * len(lms)
+    texts, blocks = text_list(texts), blocks or [None] * len(lms)
     encoded = [[encode_text(lm, t) for t in texts] for lm in lms]
     if positions == "all":
         for lm, other in zip(lms[1:], encoded[1:]):
@@ -530,7 +544,7 @@ def model_distance(table: pd.DataFrame,  # square, from `cka_matrix` of two mode
 
 # %% ../nbs/api/70_dissimilarity.ipynb #ce0a6884
 def cka_models(lms: Sequence[LM],  # models that cut text into the same rows and have the layers asked for
-               texts: Sequence[str],
+               texts: str | Sequence[str],
                layers: Sequence[int] | None = None,  # None: the layers of the first model
                positions: str = "all",
                unbiased: bool = True,
@@ -541,10 +555,18 @@ def cka_models(lms: Sequence[LM],  # models that cut text into the same rows and
                ) -> dict[int, pd.DataFrame]:  # layer -> symmetric (models, models) similarities
     "CKA of every model with every other at the same layer, in one pass over the text. Raises what `cka_matrix` raises."
     if layers is None: layers = layer_numbers(lms[0], None, find_blocks(lms[0]))
-    names = [lm.name for lm in lms]
+    names, texts = [lm.name for lm in lms], text_list(texts)
     reach: dict[str, Any] = {"layers": [list(layers)] * len(lms), "positions": positions}
-    widths = [next(iter(m.values())).shape[1] for m in next(paired_states(lms, list(texts[:1]), **reach))]
+    widths = [next(iter(m.values())).shape[1] for m in next(paired_states(lms, texts[:1], **reach))]
     sums = {l: _sums(widths, widths, unbiased, estimator, batch, tables=len(reach["layers"][0])) for l in layers}
-    for states in _mixed(lms, list(texts), next(iter(sums.values())), seed, token_budget, **reach):
+    for states in _mixed(lms, texts, next(iter(sums.values())), seed, token_budget, **reach):
         for s, X in zip(sums.values(), zip(*states)): s.update(X, X)
     return {l: pd.DataFrame(s.value(), index=names, columns=names) for l, s in sums.items()}
+
+# %% ../nbs/api/70_dissimilarity.ipynb #5b1b2356
+def __getattr__(name: str) -> Any:
+    "Gives `stitch`, whose module imports this one."
+    if name == "stitch":
+        from taskspace.stitching import stitch
+        return stitch
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,8 +20,8 @@ from .models import LM
 from .prefixtree import PrefixTree, Row, chains, packed, prefix_tree, visible
 
 # %% auto #0
-__all__ = ['SLICE', 'PACKED', 'MINUS', 'ROW', 'BUDGET', 'WORKERS', 'CELLS', 'LOGITS', 'linear_logprobs', 'Ways', 'ways',
-           'batches', 'token_logprobs', 'sequence_logprobs']
+__all__ = ['SLICE', 'PACKED', 'MINUS', 'ROW', 'BUDGET', 'WORKERS', 'CELLS', 'LOGITS', 'linear_logprobs', 'evaluating', 'Ways',
+           'ways', 'batches', 'token_logprobs', 'sequence_logprobs']
 
 # %% ../nbs/api/38_logprobs.ipynb #47cb2e63
 SLICE = {"cpu": 1 << 19, "else": 1 << 26}  # logits held at once, by kind of device: 2 MB and 256 MB in float32
@@ -92,6 +92,18 @@ def linear_logprobs(x: Tensor,  # (positions, width) hidden states
     "Log-probabilities of single tokens under a linear output layer; differentiable once."
     if torch.is_grad_enabled(): return _LinearLogprobs.apply(x, weight, bias, rows, targets)
     return _LinearLogprobs.forward(None, x, weight, bias, rows, targets)
+
+# %% ../nbs/api/38_logprobs.ipynb #29c4cf13
+@contextmanager
+def evaluating(*lms: LM) -> Iterator[None]:
+    "Evaluation mode for all modules of the models; on leaving each module has the mode that it had."
+    modes = [(m, m.training) for lm in lms for m in lm.model.modules()]
+    # The flags themselves, and not `eval()`: a module may do more there, such as merge its weights, that setting a flag back would not undo.
+    for m, _ in modes: m.training = False
+    try:
+        yield
+    finally:
+        for m, mode in modes: m.training = mode
 
 # %% ../nbs/api/38_logprobs.ipynb #811903fc
 PACKED = {"gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "phi", "olmo", "olmo2"}  # model types that take masks and positions; each model is tried before use
@@ -174,12 +186,7 @@ def ways(lm: LM,
     key = _fingerprint(lm)
     found = _known.setdefault(lm.model, {})
     if key not in found:
-        training = lm.model.training
-        lm.model.eval()
-        try:
-            with torch.no_grad(): found[key] = _try_ways(lm, tokens)
-        finally:
-            lm.model.train(training)
+        with evaluating(lm), torch.no_grad(): found[key] = _try_ways(lm, tokens)
     return found[key]
 
 
@@ -379,19 +386,14 @@ def sequence_logprobs(lm: LM,
                       ) -> np.ndarray:  # (sequences,) float64: sum of log P(token k | tokens before), k >= max(start, 1), nats
     "Log-probability of every sequence, in batches, without gradients."
     out = np.zeros(len(sequences))
-    training = lm.model.training
-    lm.model.eval()
-    try:
-        with torch.no_grad():
-            way = ways(lm, sequences[0])
-            way = Ways(way.head, way.packed and share)
-            if token_budget is None: token_budget = BUDGET.get(lm.device.type, BUDGET["else"])
-            if way.head != "linear": token_budget = max(1, min(token_budget, LOGITS // _vocabulary(lm)))
-            for piece in _pieces(sequences):
-                first = np.array([starts[i] for i in piece] if starts is not None else [1] * len(piece))
-                out[piece] = _tree_sums(lm, prefix_tree([sequences[i] for i in piece]), first, way, token_budget, batch_size, row, done)
-    finally:
-        lm.model.train(training)
+    with evaluating(lm), torch.no_grad():
+        way = ways(lm, sequences[0])
+        way = Ways(way.head, way.packed and share)
+        if token_budget is None: token_budget = BUDGET.get(lm.device.type, BUDGET["else"])
+        if way.head != "linear": token_budget = max(1, min(token_budget, LOGITS // _vocabulary(lm)))
+        for piece in _pieces(sequences):
+            first = np.array([starts[i] for i in piece] if starts is not None else [1] * len(piece))
+            out[piece] = _tree_sums(lm, prefix_tree([sequences[i] for i in piece]), first, way, token_budget, batch_size, row, done)
     return out
 
 

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .dissimilarity import Encoded, capture, encode_text, find_blocks, is_encoder, layer_numbers, pad, replacing, text_batches
+from .dissimilarity import Encoded, capture, encode_text, find_blocks, is_encoder, layer_numbers, pad, replacing, text_batches, text_list
+from .logprobs import evaluating
 from .models import LM
 from .tasks import TaskspaceError
 
@@ -56,7 +57,8 @@ def _fit_linear(X: torch.Tensor, Y: torch.Tensor, ridge: float) -> tuple[torch.T
     X, Y = X - mx, Y - my
     values, vectors = torch.linalg.eigh(X.T @ X)
     keep = values > values.max().clamp(min=1e-300) * 1e-12
-    scale = torch.where(keep, 1 / (values + ridge * values.mean()), 0.0)
+    # The median, since a few huge features, as large models have them, would make a share of the mean drown all other directions.
+    scale = torch.where(keep, 1 / (values + ridge * values.median()), 0.0)
     W = (vectors * scale @ vectors.T) @ (X.T @ Y)
     return W.T, my - W.T @ mx
 
@@ -64,7 +66,7 @@ def _fit_linear(X: torch.Tensor, Y: torch.Tensor, ridge: float) -> tuple[torch.T
 def fit_map(phi: StitchMap,  # changed in place
             X: torch.Tensor,  # (tokens, width of the bottom)
             Y: torch.Tensor,  # (tokens, width of the top): its own states of the same tokens
-            ridge: float = 1e-6,  # relative to the mean variance of X
+            ridge: float = 1e-6,  # relative to the median variance of X over directions
             ) -> StitchMap:  # the same map
     "Set a map to its least-squares solution."
     dtype = next(phi.parameters(), X).dtype
@@ -105,7 +107,8 @@ class Stitched(nn.Module):
                 input_ids: torch.Tensor,  # (batch, length)
                 attention_mask: torch.Tensor,  # (batch, length)
                 ) -> torch.Tensor:  # (batch, length, vocabulary)
-        state = self.phi(self.states(0, input_ids, attention_mask))
+        state = self.states(0, input_ids, attention_mask)
+        state = self.phi(state.to(next(self.phi.parameters(), state)))  # `replacing` gives it the top's type again
         with replacing(self._blocks[1], self.layers[1], state):
             return self._lms[1].logits(input_ids, attention_mask)
 
@@ -122,13 +125,14 @@ def _losses(lm: LM, encoded: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Ten
 
 
 def text_losses(lm: LM,
-                texts: Sequence[str],
+                texts: str | Sequence[str],  # a string is one text
                 token_budget: int = 4096,  # padded tokens a forward pass
                 ) -> pd.DataFrame:  # one row a text: nll (nats), tokens
-    "Negative log-likelihood of each text."
+    "Negative log-likelihood of each text, in evaluation mode."
+    texts = text_list(texts)
     encoded = [encode_text(lm, t) for t in texts]
     rows: list[tuple[torch.Tensor, torch.Tensor]] = []
-    with torch.no_grad():
+    with evaluating(lm), torch.no_grad():
         for batch in text_batches(texts, encoded, token_budget):
             rows.append(_losses(lm, [encoded[i] for i in batch]))
     nll, tokens = (torch.cat(v).cpu().double().numpy() for v in zip(*rows))
@@ -189,10 +193,10 @@ def stitch(bottom: LM,  # runs up to `layer_bottom`
            top: LM,  # goes on after `layer_top`
            layer_bottom: int,  # 0 = input of the first block, l = what leaves block l
            layer_top: int,
-           train: Sequence[str],  # text that the map is trained on
-           test: Sequence[str],  # text that the penalty is measured on; none of it in `train`
+           train: str | Sequence[str],  # text that the map is fitted on, of more tokens than the bottom has features
+           test: str | Sequence[str],  # text that the penalty is measured on; none of it in `train`
            kind: str = "affine",  # "affine", "affine+norm", "mean" or "identity"
-           steps: int = 200,  # gradient steps after the least-squares start; 0 keeps that start
+           steps: int = 0,  # gradient steps after the least-squares solution, which also teach the map the text: read such a penalty beside a self-stitch's
            lr: float = 1e-3,  # of Adam, falling to 0 as a cosine
            batch_size: int = 32,  # texts a step
            seed: int = 0,  # order of the train text
@@ -204,7 +208,7 @@ def stitch(bottom: LM,  # runs up to `layer_bottom`
     for lm in (bottom, top):
         if is_encoder(lm):
             raise TaskspaceError(f"{lm.name} is an encoder and predicts no next token, so it has no loss to stitch by; compare it by `cka_matrix` or `procrustes`")
-    train, test = list(train), list(test)
+    train, test = text_list(train), text_list(test)
     shared = set(train) & set(test)
     if shared: raise TaskspaceError(f"{min(shared)[:60]!r} stands in train and test text; a penalty on trained text says nothing")
     if not test or (kind != "identity" and len(train) < 10):
@@ -213,18 +217,19 @@ def stitch(bottom: LM,  # runs up to `layer_bottom`
     _same_tokens(bottom, top, test)
     held = encoded[:max(1, len(encoded) // 5)]  # chooses the best point of the training
     encoded = encoded[len(held):]
-    probe = Stitched(bottom, top, layer_bottom, layer_top, StitchMap(1, 1, "identity"), blocks)
-    one = [encode_text(top, test[0])]
-    widths = [probe.states(side, *pad(top, one)).shape[-1] for side in (0, 1)]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        phi = StitchMap(widths[0], widths[1], kind).to(top.device)
-    chimera = Stitched(bottom, top, layer_bottom, layer_top, phi, blocks)
-    name = f"{bottom.name}:{chimera.layers[0]} -> {top.name}:{chimera.layers[1]}"
-    lm = LM(chimera, top.tokenizer, name=name)
-    log = [] if kind == "identity" else _train(lm, chimera, encoded, held, steps if kind.startswith("affine") else 0, lr, batch_size, seed, fit_tokens, token_budget)
-    losses = text_losses(lm, test, token_budget).rename(columns={"nll": "stitched"})
-    losses["receiver"], losses["giver"] = (text_losses(m, test, token_budget).nll for m in (top, bottom))
+    with evaluating(bottom, top):
+        probe = Stitched(bottom, top, layer_bottom, layer_top, StitchMap(1, 1, "identity"), blocks)
+        one = [encode_text(top, test[0])]
+        widths = [probe.states(side, *pad(top, one)).shape[-1] for side in (0, 1)]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            phi = StitchMap(widths[0], widths[1], kind).to(top.device, torch.promote_types(torch.promote_types(bottom.dtype, top.dtype), torch.float32))
+        chimera = Stitched(bottom, top, layer_bottom, layer_top, phi, blocks)
+        name = f"{bottom.name}:{chimera.layers[0]} -> {top.name}:{chimera.layers[1]}"
+        lm = LM(chimera, top.tokenizer, name=name)
+        log = [] if kind == "identity" else _train(lm, chimera, encoded, held, steps if kind.startswith("affine") else 0, lr, batch_size, seed, fit_tokens, token_budget)
+        losses = text_losses(lm, test, token_budget).rename(columns={"nll": "stitched"})
+        losses["receiver"], losses["giver"] = (text_losses(m, test, token_budget).nll for m in (top, bottom))
     return Stitch(lm, kind, (chimera.layers[0], chimera.layers[1]), losses, pd.DataFrame(log, columns=["step", "loss"]))
 
 
@@ -294,14 +299,26 @@ def scrambled(lm: LM,
     return LM(model, lm.tokenizer, name=f"scrambled {lm.name}")
 
 
+def _counterparts(blocks: Sequence[nn.Module] | None, lm: LM, other: LM) -> list[nn.Module] | None:
+    "The modules of a copy that stand where `blocks` stand in the original. Raises `TaskspaceError` for a block that is not in the model."
+    if blocks is None: return None
+    names = {id(m): name for name, m in lm.model.named_modules()}
+    for b in blocks:
+        if id(b) not in names: raise TaskspaceError(f"{lm.name} holds no such {type(b).__name__} as blocks gives; take the blocks from lm.model itself")
+    return [other.model.get_submodule(names[id(b)]) for b in blocks]
+
+
 def stitch_controls(bottom: LM, top: LM, layer_bottom: int, layer_top: int,
-                    train: Sequence[str], test: Sequence[str],
+                    train: str | Sequence[str], test: str | Sequence[str],
+                    blocks: tuple[Sequence[nn.Module] | None, Sequence[nn.Module] | None] = (None, None),  # layers of bottom and top, where `find_blocks` fails
                     **kwargs,  # see `stitch`
                     ) -> pd.DataFrame:  # index: stitched, self, scrambled; columns loss, receiver_loss, penalty, low, high
     "A stitch beside its two controls: the top stitched to itself, and a scrambled bottom. Raises what `stitch` raises."
-    pairs = {"stitched": (bottom, layer_bottom), "self": (top, layer_top), "scrambled": (scrambled(bottom), layer_bottom)}
+    noise = scrambled(bottom)
+    pairs = {"stitched": (bottom, layer_bottom, blocks[0]), "self": (top, layer_top, blocks[1]),
+             "scrambled": (noise, layer_bottom, _counterparts(blocks[0], bottom, noise))}
     rows = {}
-    for name, (lm, layer) in pairs.items():
-        s = stitch(lm, top, layer, layer_top, train, test, **kwargs)
+    for name, (lm, layer, own) in pairs.items():
+        s = stitch(lm, top, layer, layer_top, train, test, blocks=(own, blocks[1]), **kwargs)
         rows[name] = [s.loss, s.receiver_loss, s.penalty, *s.interval()]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["loss", "receiver_loss", "penalty", "low", "high"])

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from taskspace.architectures import CNNConfig, LSTMConfig, TransformerConfig, build
-from taskspace.dissimilarity import (ExactCKA, MinibatchCKA, cka, cka_matrix, cka_models, cka_states, find_blocks, hidden_states,
-                                     mean_matching, model_distance, procrustes, stream_states)
+from taskspace.dissimilarity import (ExactCKA, MinibatchCKA, Reader, capture, cka, cka_matrix, cka_models, cka_states, encode_text, find_blocks,
+                                     hidden_states, mean_matching, model_distance, pad, procrustes, stream_states)
 from taskspace.models import LM
 from taskspace.stitching import StitchMap, fit_map, scrambled, stitch, stitch_controls, text_losses
 from taskspace.tasks import TaskspaceError
@@ -280,6 +280,52 @@ def test_state_failures():
     with pytest.raises(TaskspaceError, match="bare: found no list of layers in Embedding; pass blocks="): hidden_states(bare, ["the cat"])
 
 
+def dropping(seed=0, depth=3):
+    "A GPT-2 with dropout, in training mode but for its first block."
+    from transformers import GPT2Config, GPT2LMHeadModel
+    torch.manual_seed(seed)
+    rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.3)
+    config = GPT2Config(vocab_size=len(WORDS) + 1, n_positions=32, n_embd=16, n_layer=depth, n_head=2, initializer_range=0.3, bos_token_id=0, eos_token_id=0, **rates)
+    lm = LM(GPT2LMHeadModel(config), Words(), name=f"dropping-{seed}")
+    lm.model.train()
+    find_blocks(lm)[0].eval()
+    return lm
+
+
+def modes(*lms): return [(name, m.training) for lm in lms for name, m in lm.model.named_modules()]
+
+
+@pytest.mark.parametrize("measure", [
+    lambda a, b: torch.cat(list(hidden_states(a, TEST).values())),
+    lambda a, b: torch.cat([v for s in stream_states(a, TEST) for v in s.values()]),
+    lambda a, b: torch.cat(list(Reader(a)([encode_text(a, t) for t in TEST]).values())),
+    lambda a, b: capture(a, *pad(a, [encode_text(a, TEST[0])]), [2], find_blocks(a))[2].detach(),
+    lambda a, b: torch.tensor(cka_matrix(a, b, TEST).values),
+    lambda a, b: torch.tensor(cka_models([a, b], TEST)[2].values),
+    lambda a, b: torch.tensor(text_losses(a, TEST).nll),
+    lambda a, b: torch.tensor(stitch(a, b, 1, 2, TRAIN, TEST).losses.values),
+    lambda a, b: torch.tensor(stitch(a, b, 1, 2, TRAIN, TEST, steps=5).losses.values),
+    lambda a, b: torch.tensor(text_losses(stitch(a, b, 1, 2, [], TEST, kind="identity").lm, TEST).nll),
+], ids="hidden_states stream_states Reader capture cka_matrix cka_models text_losses stitch trained chimera".split())
+def test_models_are_measured_in_evaluation_mode_and_left_as_they_were(measure):
+    a, b = dropping(0), dropping(1)
+    before = modes(a, b)
+    assert {v for _, v in before} == {True, False}
+    got = measure(a, b)
+    assert modes(a, b) == before
+    for lm in (a, b): lm.model.eval()
+    assert torch.equal(got, measure(a, b))
+
+
+def test_a_string_is_one_text():
+    lm, text = model("gpt2"), "the king sees her"
+    assert torch.equal(hidden_states(lm, text)[3], hidden_states(lm, [text])[3]) and len(hidden_states(lm, text)[3]) == 4
+    assert torch.equal(next(stream_states(lm, text))[3], hidden_states(lm, text)[3])
+    assert text_losses(lm, text).tokens.tolist() == [4]
+    assert cka_matrix(lm, lm, text).attrs["rows"] == 4 and cka_models([lm, lm], text)[1].shape == (2, 2)
+    assert len(stitch(lm, lm, 1, 1, TRAIN, "the dog of the hill", kind="mean").losses) == 1
+
+
 # --- all layers of two models ---
 
 @pytest.mark.parametrize("pair", [("gpt2", "lstm"), ("cnn", "transformer"), ("bert", "lstm")])
@@ -305,6 +351,28 @@ def test_cka_matrix_equals_the_loop(pair):
     grams = [[x @ x.T for x in (S[l].double().numpy() for l in (1, 2))] for S in (X, Y)]
     assert parts.loc[2, 1] == pytest.approx(hsic0(grams[0][1], grams[1][0]) / np.sqrt(hsic0(grams[0][1], grams[0][1]) * hsic0(grams[1][0], grams[1][0])), abs=1e-5)
     assert procrustes(X[3], Y[2]) == pytest.approx(procrustes(Y[2], X[3]), abs=1e-9)  # differing widths
+
+
+def test_cka_matrix_of_gathered_states():
+    a, b, texts = model("gpt2"), model("lstm", 1, width=24, depth=2), sentences(60)
+    X, Y = hidden_states(a, texts), hidden_states(b, texts)
+    for unbiased in (True, False):
+        table = cka_matrix(X, Y, unbiased=unbiased)
+        assert (table.shape, list(table.columns)) == ((4, 3), [0, 1, 2]) and table.equals(cka_states(X, Y, unbiased))
+        assert np.abs(table.values - cka_matrix(a, b, texts, unbiased=unbiased).values).max() < 1e-6
+    with pytest.raises(TaskspaceError, match="two models or the states of two"): cka_matrix(X, b)
+    with pytest.raises(TaskspaceError, match="two models or the states of two"): cka_matrix(a, Y, texts)
+    with pytest.raises(TaskspaceError, match="takes no texts and no layers"): cka_matrix(X, Y, texts)
+    with pytest.raises(TaskspaceError, match="takes no texts and no layers"): cka_matrix(X, Y, layers_b=[1])
+    with pytest.raises(TaskspaceError, match="of two models needs text"): cka_matrix(a, b)
+
+
+def test_stitch_stands_beside_the_other_measures():
+    import subprocess, sys
+    code = "from taskspace.dissimilarity import hidden_states, cka_matrix, stitch; import taskspace.stitching as s; assert stitch is s.stitch"
+    for first in ("", "import taskspace.stitching; "): subprocess.run([sys.executable, "-c", first + code], check=True)
+    import taskspace.dissimilarity as module
+    with pytest.raises(AttributeError, match="has no attribute 'stitches'"): module.stitches
 
 
 def test_cka_of_groups_and_model_distance():
@@ -377,8 +445,46 @@ def test_self_stitch_costs_nothing(kind):
     lm = model(kind)
     for layer in range(4):
         assert stitch(lm, lm, layer, layer, [], TEST, kind="identity").penalty == 0
+        assert abs(stitch(lm, lm, layer, layer, TRAIN, TEST).penalty) < 1e-4, (kind, layer)  # worst seen 2e-6
         trained = stitch(lm, lm, layer, layer, TRAIN, TEST, steps=20)
         assert trained.penalty <= 0.01 * trained.receiver_loss, (kind, layer, trained.penalty)  # below 0 where the map teaches an untrained top
+
+
+def test_a_default_self_stitch_costs_nothing_on_text_that_the_model_has_not_read():
+    from taskspace.grammar import builtin_suite
+    from taskspace.models import load_lm
+    lm = load_lm("builtin:nano")
+    texts = list(dict.fromkeys(s for t in builtin_suite(5) for p in t for s in (p.good, p.bad)))
+    texts = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))]
+    for layer in range(3): assert abs(stitch(lm, lm, layer, layer, texts[:200], texts[200:]).penalty) < 1e-5  # worst seen 5e-7
+    assert stitch(lm, lm, 1, 1, texts[:200], texts[200:], steps=100).penalty < -0.01  # training teaches the map the text
+    assert 0.01 < stitch(load_lm("builtin:nano@0"), lm, 1, 1, texts[:200], texts[200:]).penalty < 5
+
+
+def test_one_huge_feature_costs_a_self_stitch_nothing():
+    "Large models have a few features a thousand times the size of the others."
+    rng = torch.Generator().manual_seed(0)
+    X = torch.randn(2000, 16, generator=rng) * torch.tensor([3000.0, 0.05] + [1.0] * 14)
+    phi = fit_map(StitchMap(16, 16), X, X)
+    assert torch.allclose(phi(X)[:, 1:], X[:, 1:], atol=2e-3)  # worst seen 8e-5; 1.6 with a ridge that goes by the mean
+
+
+HALVES = [(torch.bfloat16, torch.bfloat16), (torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16), (torch.float16, torch.float16), (torch.float64, torch.float32)]
+
+
+@pytest.mark.parametrize("types", HALVES, ids=lambda t: "-".join(str(x).removeprefix("torch.") for x in t))
+@pytest.mark.parametrize("kind", ["affine", "affine+norm", "mean", "identity"])
+def test_models_of_any_type_can_be_stitched(types, kind):
+    bottom, top = (LM(model("gpt2", seed).model.to(dtype), Words(), name=f"{dtype}") for seed, dtype in enumerate(types))
+    for layer in (0, 2):
+        s = stitch(bottom, top, layer, 2, TRAIN, TEST, kind=kind, steps=3)
+        assert np.isfinite(s.losses.values).all() and (s.interval()[0] <= s.penalty <= s.interval()[1])
+        wide = torch.float64 if torch.float64 in types else torch.float32
+        assert {p.dtype for p in s.lm.model.phi.parameters()} == ({wide} if kind != "identity" else set())
+        assert {p.dtype for p in top.model.parameters()} == {types[1]}
+    own = stitch(top, top, 2, 2, TRAIN, TEST, kind=kind)
+    if kind in ("mean", "identity"): assert own.penalty == 0
+    elif kind == "affine": assert abs(own.penalty) < 1e-3, own.penalty  # worst seen 2e-7
 
 
 def test_stitch_losses_are_those_of_the_models():
@@ -450,6 +556,19 @@ def test_controls_and_failures():
     with pytest.raises(TaskspaceError, match="layer 8 is not one of them"): stitch(a, a, 8, 1, TRAIN, TEST)
     with pytest.raises(TaskspaceError, match="bert is an encoder and predicts no next token"): stitch(encoder(), a, 1, 1, TRAIN, TEST)
     assert text_losses(a, TEST).tokens.sum() == sum(len(t.split()) for t in TEST)
+
+
+def test_controls_take_blocks():
+    a, wide = model("transformer"), model("gpt2", 1, width=24)
+    plain = stitch_controls(a, wide, 1, 2, TRAIN, TEST)
+    given_blocks = stitch_controls(a, wide, 1, 2, TRAIN, TEST, blocks=(find_blocks(a), find_blocks(wide)))
+    assert given_blocks.equals(plain)
+    assert stitch_controls(a, wide, 1, 2, TRAIN, TEST, blocks=(None, find_blocks(wide))).equals(plain)
+    # other blocks than those that would be found: every second of them
+    a2, b2 = find_blocks(a)[::2], find_blocks(wide)[::2]
+    other = stitch_controls(a, wide, 2, 1, TRAIN, TEST, blocks=(a2, b2))
+    assert other.equals(stitch_controls(a, wide, 3, 1, TRAIN, TEST)) and not other.equals(plain)
+    with pytest.raises(TaskspaceError, match="holds no such"): stitch_controls(a, wide, 1, 2, TRAIN, TEST, blocks=(find_blocks(model("transformer", 5)), None))
 
 
 # --- statistics over models ---
