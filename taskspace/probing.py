@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -236,7 +235,7 @@ def transfer_probe(lm: LM,  # model with its tokenizer
                    ) -> TaskSpace:  # row = source, column = target
     "Similarity probing of Weber et al. (2024): tune on each task, measure all tasks. Raises `TaskspaceError` when a task has too few pairs."
     _check_metric(metric, normalise)
-    seeds = [ftgd.seed] if seeds is None else list(range(seeds)) if isinstance(seeds, Integral) else list(seeds)
+    seeds = [ftgd.seed] if seeds is None else list(range(seeds)) if isinstance(seeds, (int, np.integer)) else list(seeds)
     if not seeds: raise TaskspaceError("transfer_probe: seeds must be at least 1")
     train_pairs, eval_pairs = split_sizes(suite, train_pairs, eval_pairs)
     rows = {}
