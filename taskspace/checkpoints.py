@@ -182,12 +182,12 @@ def directory_digests(path: Path,  # holds one model
     return total(weights), total([p for p in files if not is_weight(p)])
 
 
-def _hub_digests(checkpoint: Checkpoint, gguf_file: str | None) -> tuple[str, str]:
+def _hub_digests(checkpoint: Checkpoint, gguf_file: str | None, subfolder: str) -> tuple[str, str]:
     "Digests of a hub model: from the hub's file list, or from the cache when there is no network; nothing is downloaded."
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.constants import HF_HUB_OFFLINE
     try:
-        folder = Path(snapshot_download(checkpoint.name, revision=checkpoint.revision, local_files_only=True))
+        folder = Path(snapshot_download(checkpoint.name, revision=checkpoint.revision, local_files_only=True), subfolder)
         if HF_HUB_OFFLINE: return directory_digests(folder, gguf_file)
     except Exception:
         folder = None
@@ -197,7 +197,10 @@ def _hub_digests(checkpoint: Checkpoint, gguf_file: str | None) -> tuple[str, st
         if folder is not None: return directory_digests(folder, gguf_file)
         reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
         raise TaskspaceError(f"model {checkpoint.name}: neither a directory, nor in the cache, nor on the hub ({reason})") from None
-    names = {s.rfilename: (s.lfs.sha256 if s.lfs else s.blob_id) for s in info.siblings or () if "/" not in s.rfilename and not _NEITHER.fullmatch(s.rfilename)}
+    inside = f"{subfolder}/" if subfolder else ""
+    here = {s.rfilename.removeprefix(inside): s for s in info.siblings or () if s.rfilename.startswith(inside)}
+    names = {n: (s.lfs.sha256 if s.lfs else s.blob_id) for n, s in here.items() if "/" not in n and not _NEITHER.fullmatch(n)}
+    if not names: raise TaskspaceError(f"model {checkpoint.name}: the repository has no files{f' in the subfolder {subfolder!r}' if subfolder else ''}")
     weights = {n for n in names if (n.endswith(_WEIGHTS) or n == "config.json") and (not gguf_file or not n.endswith(".gguf") or n == gguf_file)}
     if any(n.endswith(".safetensors") for n in weights): weights = {n for n in weights if not n.endswith((".bin", ".pt", ".pth"))}
     total = lambda part: hashlib.sha256(json.dumps(sorted((n, names[n]) for n in part)).encode()).hexdigest()[:32]
@@ -210,27 +213,53 @@ def digests(checkpoint: Checkpoint,
     "What a checkpoint's weights and tokenizer are, by content."
     if checkpoint.loader: return loaded_digests(checkpoint.load())
     gguf_file = json.loads(checkpoint.kwargs).get("gguf_file")
+    if (folder := _folder(checkpoint)) is not None: return directory_digests(folder, gguf_file, memory)
+    return _hub_digests(checkpoint, gguf_file, json.loads(checkpoint.kwargs).get("subfolder") or "")
+
+
+def _folder(checkpoint: Checkpoint) -> Path | None:
+    "Where the files of a checkpoint are; None for one of the hub. A built-in one is trained on first use."
+    kwargs = json.loads(checkpoint.kwargs)
     if checkpoint.name.startswith("builtin:"):
         from taskspace.pretraining import builtin_checkpoint
         scale, _, step = checkpoint.name.removeprefix("builtin:").partition("@")
-        return directory_digests(Path(builtin_checkpoint(scale, int(step) if step else None)), None, memory)
-    if Path(checkpoint.name).is_dir(): return directory_digests(Path(checkpoint.name), gguf_file, memory)
-    return _hub_digests(checkpoint, gguf_file)
-
-
-def check_model(checkpoint: Checkpoint) -> None:
-    "Refuse, by its configuration alone, a directory that holds no causal LM; a study should not find that out job by job."
+        if odd := sorted(set(kwargs) - {"seed"}): raise TaskspaceError(f"model {checkpoint.model}: kwargs: a built-in scale takes seed alone, not {odd[0]!r}")
+        seed = kwargs.get("seed", 0)
+        if type(seed) is not int or seed < 0: raise TaskspaceError(f"model {checkpoint.model}: kwargs: seed must be a whole number of at least 0, not {seed!r}")
+        return Path(builtin_checkpoint(scale, int(step) if step else None, seed))
     path = Path(checkpoint.name)
-    if checkpoint.loader or not path.is_dir(): return
+    if not path.is_dir(): return None
+    path = path / (kwargs.get("subfolder") or "")
+    if not path.is_dir(): raise TaskspaceError(f"model {checkpoint.name}: has no subfolder {kwargs['subfolder']!r}")
+    return path
+
+
+def check_model(checkpoint: Checkpoint,
+                prefix: Any = None,  # what a study puts before each sentence
+                ) -> None:
+    "Refuse, by its configuration alone, a directory that holds no causal LM or lacks the prefix token; a study should not find that out job by job."
+    if checkpoint.loader or (path := _folder(checkpoint)) is None: return
     from taskspace.architectures import saved_architecture
     kwargs = json.loads(checkpoint.kwargs)
     if "gguf_file" in kwargs:
         if not (path / kwargs["gguf_file"]).is_file(): raise TaskspaceError(f"model {path}: has no file {kwargs['gguf_file']}")
         return
     if not (path / "config.json").is_file(): raise TaskspaceError(f"model {path}: no config.json there; it must be a directory that save_pretrained wrote")
-    if not saved_architecture(path):
+    if not checkpoint.name.startswith("builtin:") and not saved_architecture(path):
         from taskspace.models import _causal_config
-        _causal_config(str(path), kwargs)
+        _causal_config(checkpoint.name, kwargs)
+    rows = _vocabulary_size(path)
+    if isinstance(prefix, int) and rows is not None and prefix >= rows:
+        raise TaskspaceError(f"prefix {prefix}: model {checkpoint.model} has no such token; its ids go from 0 to {rows - 1}")
+
+
+def _vocabulary_size(path: Path) -> int | None:
+    "How many tokens a saved model knows, as far as its configuration says."
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    if not isinstance(config, dict): return None
+    inner = config.get("text_config")
+    sizes = [c.get("vocab_size") for c in (config, inner) if isinstance(c, dict)]
+    return next((n for n in sizes if isinstance(n, int)), None)
 
 
 def loaded_digests(lm: LM) -> tuple[str, str]:

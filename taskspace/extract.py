@@ -118,7 +118,7 @@ def _stability(spaces: Mapping[tuple[str, int | None], TaskSpace]) -> pd.DataFra
 
 def _about(run: Run) -> dict[str, Any]:
     "From what everything was computed."
-    provenance, status = run.provenance(), run.status()
+    provenance, status = run.provenance(), run.status(check=True)
     return {"format": 1, "study": run.study.to_yaml(), "suite": {"name": run.suite.name, "digest": run.suite.digest, "tasks": len(run.suite), "pairs": run.suite.n_pairs},
             "groups": run.suite.groups(), "checkpoints": json.loads(run.checkpoints.to_json(orient="records")),
             "code": sorted(set(provenance["code"].astype(str))), "taskspace": importlib.metadata.version("taskspace"),

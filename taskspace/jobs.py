@@ -29,7 +29,6 @@ from .tasks import MinimalPair, Suite, Task, TaskspaceError, load_suite
 if TYPE_CHECKING:
     from taskspace.geometry import GradientSpaces
     from taskspace.models import LM
-    from taskspace.scoring import Convention
 
 # %% auto #0
 __all__ = ['GRADIENT_BLOCKS', 'GRADIENT_MEMORY', 'code_version', 'suite_to_json', 'suite_from_json', 'pack', 'unpack', 'Job',
@@ -37,7 +36,8 @@ __all__ = ['GRADIENT_BLOCKS', 'GRADIENT_MEMORY', 'code_version', 'suite_to_json'
            'compute', 'work']
 
 # %% ../nbs/api/78_jobs.ipynb #7d6a601b
-_SCIENCE = ("tasks", "architectures", "tokens", "models", "logprobs", "prefixtree", "scoring", "gradients", "ftgd", "geometry", "probing", "checkpoints", "jobs")
+_SCIENCE = ("tasks", "architectures", "tokens", "models", "logprobs", "prefixtree", "scoring", "gradients", "ftgd",
+            "statistics", "uncertainty", "spaces", "geometry", "probing", "checkpoints", "jobs")
 
 
 @functools.cache
@@ -90,6 +90,11 @@ def _key(parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
 
 
+def _loaded_by(checkpoint: Checkpoint) -> dict[str, Any]:
+    "What beside its files decides what a checkpoint computes: its loader and how that is called."
+    return {"loader": checkpoint.loader, "kwargs": json.loads(checkpoint.kwargs)}
+
+
 def seed_of(key: str) -> int:  # 0 .. 2**31 - 1
     "The seed that a job computes under."
     return int(key[:8], 16) >> 1
@@ -127,18 +132,21 @@ class Plan:
         models: dict[str, list[Checkpoint]] = {}
         for c in self.checkpoints: models.setdefault(c.model, []).append(c)
         self.tuned = {c for of_model in models.values() for c in narrow(of_model, study.transfer_checkpoints)}
-        for first, *_ in models.values(): check_model(first)
+        for first, *_ in models.values(): check_model(first, study.prefix)
         self.digests = [digests(c, memory) for c in self.checkpoints]
         self.reference = reference_text(study.reference, study.reference_texts) if study.reference else None
         self._packed: dict[tuple, tuple[bytes, str]] = {}
 
     def settings(self, kind: str, control: str | None = None) -> dict[str, Any]:
         "What a job of this kind is computed with."
-        s, shared = self.study, {"prefix": self.study.prefix, "dtype": self.study.dtype, "convention": self.study.convention}
-        if kind == "score": return shared
-        ftgd = dict(s.ftgd)
+        from taskspace.scoring import convention_of
+        s = self.study
+        if kind == "score": return {"prefix": s.prefix, "dtype": s.dtype, "convention": s.convention}
+        told, ftgd = convention_of(s.convention, s.prefix), dict(s.ftgd)
         if control in ("full", "masked", "random"): ftgd["update"] = control
-        return {**shared, "ftgd": ftgd, "control": control, "reference": _key(self.reference) if self.reference else None}
+        # Tuning and gradients follow a convention in how sentences are encoded; their margins are sums whatever it says of scores.
+        return {"prefix": told.prefix, "leading_space": told.leading_space, "reduction": "sum", "dtype": s.dtype,
+                "ftgd": ftgd, "control": control, "reference": _key(self.reference) if self.reference else None}
 
     def jobs(self) -> Iterator[Job]:  # checkpoint by checkpoint, so that a worker loads each model once
         "All jobs in order, made one at a time."
@@ -149,7 +157,7 @@ class Plan:
         last = {c.model: at for at, c in self._in_order()}
         for at, (weights, tokenizer) in enumerate(self.digests):
             controls = study.controls if study.control_checkpoints == "all" or at == last[self.checkpoints[at].model] else ()
-            who = {"weights": weights, "tokenizer": tokenizer, "code": code}
+            who = {"weights": weights, "tokenizer": tokenizer, "code": code, **_loaded_by(self.checkpoints[at])}
             if "score" in study.probes:
                 yield Job(_key(["score", who, self.settings("score"), scored]), "score", at)
             if "gradient" in study.probes:
@@ -307,27 +315,25 @@ def compute(payload: Mapping[str, Any]) -> pd.DataFrame:
         return score_pairs(lm, suite, convention=settings["convention"], prefix=settings["prefix"])
     from taskspace import probing
     from taskspace.ftgd import FTGD
-    from taskspace.scoring import convention_of
-    seed, told = seed_of(job.key), convention_of(settings["convention"], settings["prefix"])
+    seed, told = seed_of(job.key), {"prefix": settings["prefix"], "leading_space": settings["leading_space"]}
     if job.kind == "gradient":
         blocks = min(GRADIENT_BLOCKS, *map(len, suite))
-        return spaces_to_frame(probing.gradient_probe(lm, suite, FTGD(**settings["ftgd"]), blocks, memory=GRADIENT_MEMORY, seed=seed,
-                                                      prefix=told.prefix, leading_space=told.leading_space))
+        return spaces_to_frame(probing.gradient_probe(lm, suite, FTGD(**settings["ftgd"]), blocks, memory=GRADIENT_MEMORY, seed=seed, **told))
     source = unpack(payload["source"]).tasks[0]
     if job.control == "shuffled": source = source.shuffled(seed)
     encoded, before = _measured(lm, suite, payload["data"].split("+")[-1], told)
     return probing.transfer_row(lm, source, suite, FTGD(**settings["ftgd"], seed=seed), before=before, encoded=encoded,
-                                prefix=told.prefix, leading_space=told.leading_space, reference=payload["reference"])
+                                reference=payload["reference"], **told)
 
 
-def _measured(lm: LM, suite: Suite, digest: str, told: Convention) -> tuple[Any, Any]:
+def _measured(lm: LM, suite: Suite, digest: str, told: Mapping[str, Any]) -> tuple[Any, Any]:
     "The evaluation pairs encoded and their margins before tuning: the same for every source, so measured once a worker."
     from taskspace.gradients import margins, undisturbed
     from taskspace.scoring import encode_pairs
-    place = (digest, told)
+    place = (digest, *told.values())
     if place not in _before:
         _before.clear()
-        encoded = encode_pairs(lm, [p for t in suite for p in t], prefix=told.prefix, leading_space=told.leading_space)
+        encoded = encode_pairs(lm, [p for t in suite for p in t], **told)
         with undisturbed(lm, []): _before[place] = encoded, margins(lm, encoded)
     return _before[place]
 
@@ -357,7 +363,7 @@ def work(payload: dict[str, Any],  # from `Plan.payload`
             frame = compute(payload)
             job, checkpoint = Job(*payload["job"]), payload["checkpoint"]
             about = {"key": key, "kind": job.kind, "model": checkpoint.model, "scale": checkpoint.scale, "step": checkpoint.step, "revision": checkpoint.revision,
-                     "weights": payload["weights"], "tokenizer": payload["tokenizer"], "data": payload["data"],
+                     "weights": payload["weights"], "tokenizer": payload["tokenizer"], **_loaded_by(checkpoint), "data": payload["data"],
                      "seed": job.seed, "control": job.control, "source": job.source, "settings": payload["settings"], "code": payload["code"], "libraries": _libraries()}
             done["data"] = to_bytes(frame, about)
         except Exception as e:  # any failure of one job, from a bad model to a bug, must not end the others

@@ -10,7 +10,7 @@ import functools
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,6 +22,7 @@ from .spaces import TaskSpace
 from .store import Store, _get_named, _put_named
 from .study import Study, parse_study
 from .tasks import Suite, TaskspaceError
+from .uncertainty import interval
 
 if TYPE_CHECKING:
     from taskspace.geometry import GradientSpaces
@@ -137,11 +138,17 @@ class Run:
         "What the log said last about each job."
         return {e["key"]: e for e in self.store.entries() if isinstance(e.get("key"), str)}
 
+    def _done(self, last: dict[str, dict], check: bool) -> dict[str, int]:  # job key -> bytes
+        "The results that can be believed: as large as the log says, or, with `check` and where the log does not say, with the right checksum."
+        return self.store.believable({k: e.get("bytes") for k, e in last.items()}, check)
+
     # -- how far it is -----------------------------------------------------------------------------------------------
-    def status(self) -> Status:
-        "Where the run stands now."
-        sizes = self.store.sizes()
+    def status(self,
+               check: bool = False,  # read every result and compare its checksum, which takes longer; else sizes must be those in the log
+               ) -> Status:
+        "Where the run stands now. A damaged result counts as missing."
         last = self._last()
+        sizes = self._done(last, check)
         plan = self.plan.drop_duplicates("key").reset_index(drop=True)
         keys = plan["key"].tolist()  # plain lists: a hundred thousand look-ups through pandas take seconds
         done = np.array([k in sizes for k in keys], dtype=bool)
@@ -153,10 +160,12 @@ class Run:
         aside = sum(1 for _ in self.store.aside.iterdir()) if self.store.aside.is_dir() else 0
         return Status(len(plan), int(done.sum()), int(failed.sum()), int((~done & ~failed).sum()), sum(sizes.values()), float(seconds.sum()), self.store.busy, aside, failures, kinds)
 
-    def log(self) -> pd.DataFrame:  # one row a job of the plan: what it is, state, time, seconds, worker, error
-        "What happened to each job when it was last tried."
+    def log(self,
+            check: bool = False,  # as in `status`
+            ) -> pd.DataFrame:  # one row a job of the plan: what it is, state, time, seconds, worker, error
+        "What happened to each job when it was last tried. A damaged result counts as missing."
         last = self._last()
-        files = self.store.files()
+        files = self._done(last, check)
         keep = ("time", "seconds", "worker", "error")
         rows = [{"state": "done" if k in files else "failed" if last.get(k, {}).get("state") == "failed" else "missing",
                  **{n: last.get(k, {}).get(n) for n in keep}} for k in self.plan["key"]]
@@ -251,8 +260,8 @@ class Run:
         return _mean_space([f[kind] for f in found], about)
 
     def _gradients(self, at: int) -> list[GradientSpaces]:
-        jobs = self.plan[(self.plan["kind"] == "gradient") & (self.plan["at"] == at)]
-        if (done := tuple(k for k in jobs["key"] if k in self.store.files())) != self._read[0]:
+        jobs, files = self.plan[(self.plan["kind"] == "gradient") & (self.plan["at"] == at)], self.store.files()
+        if (done := tuple(k for k in jobs["key"] if k in files)) != self._read[0]:
             self._read = done, [frame_to_spaces(frame) for _, frame, _ in self._results(jobs)]
         found = self._read[1]
         if not found:
@@ -275,17 +284,27 @@ class Run:
 
 
 def _mean_space(spaces: list[TaskSpace], about: dict[str, Any]) -> TaskSpace:
-    "The mean over seeds; the draws of all seeds together give the interval."
-    first = spaces[0]
-    meta = {**(first.meta or {}), **about, "seeds": len(spaces)}
-    if len(spaces) == 1: return TaskSpace(first.matrix, first.kind, first.groups, first.low, first.high, first.replicates, meta, getattr(first, "halves", None))
-    matrix = pd.DataFrame(np.mean([s.matrix.to_numpy() for s in spaces], axis=0), first.matrix.index, first.matrix.columns)
+    "The mean over seeds, with an interval that covers the mean over other seeds and other pairs of the same kind."
+    first, count = spaces[0], len(spaces)
+    meta = {**(first.meta or {}), **about, "seeds": count}
+    if count == 1: return replace(first, meta=meta)
+    each = np.stack([s.matrix.to_numpy() for s in spaces])
+    mean = each.mean(0)
+    frame = lambda values: pd.DataFrame(values, first.matrix.index, first.matrix.columns)
     draws = [s.replicates for s in spaces if s.replicates is not None]
     low = high = replicates = None
-    if len(draws) == len(spaces) and len({len(d) for d in draws}) == 1:
-        replicates = np.mean(draws, axis=0)
-        low, high = (pd.DataFrame(np.nanquantile(replicates, q, axis=0), matrix.index, matrix.columns) for q in (0.025, 0.975))
-    return TaskSpace(matrix, first.kind, first.groups, low, high, replicates, meta)
+    if len(draws) == count:
+        # A draw takes as many seeds as there are, with replacement, and of each one of its own draws. Few seeds look more alike than they are:
+        # hence the root, which makes their variance unbiased. `interval` widens for few blocks of pairs.
+        rng, times = np.random.default_rng(0), min(map(len, draws))
+        replicates = np.tile(mean, (times, 1, 1))
+        for _ in range(count):
+            taken = rng.integers(count, size=times)
+            own = np.stack([draws[k][rng.integers(len(draws[k]))] for k in taken]) - each[taken]
+            replicates += (own + np.sqrt(count / (count - 1)) * (each[taken] - mean)) / count
+        pairs = min((p for s in spaces if (p := s._pairs()) is not None), default=None)
+        low, high = map(frame, interval(replicates, mean, pairs=pairs))
+    return TaskSpace(frame(mean), first.kind, first.groups, low, high, replicates, meta)
 
 
 def open_run(path: str | os.PathLike,  # what was given as --out

@@ -14,7 +14,7 @@ import queue
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -211,16 +211,37 @@ class _Driver:
         return {"key": job.key, "error": _DIED}
 
 # %% ../nbs/api/80_runs.ipynb #8aef7e47
-def run_study(study: Study | str | os.PathLike,  # a study, or the path of its YAML file
+def _as_study(given: Any) -> Study:
+    "The study that is meant. Raises `TaskspaceError` for what is none."
+    if isinstance(given, Study): return given
+    if isinstance(given, (str, os.PathLike)): return read_study(given)
+    if not isinstance(given, Mapping): raise TaskspaceError(f"run_study: study must be a Study, a mapping of its fields or the path of a YAML file, not a {type(given).__name__}")
+    if odd := [k for k in given if not isinstance(k, str)]: raise TaskspaceError(f"study: {odd[0]!r} is not a field name")
+    return Study(**given)
+
+
+def _check_device(device: str) -> None:
+    "Refuse a device that this machine lacks. GPUs are counted, not tried: this process needs none, and one may allow its worker alone."
+    from taskspace.training import pick_device
+    kind, _, index = device.partition(":")
+    if kind != "cuda":
+        pick_device(device)
+        return
+    import torch
+    if int(index or 0) >= (n := torch.cuda.device_count()): raise TaskspaceError(f"device {device!r} cannot be used here ({n} GPUs are visible); try device: auto")
+
+
+def run_study(study: Study | Mapping[str, Any] | str | os.PathLike,  # a study, its fields, or the path of its YAML file
               out: str | os.PathLike,  # folder of the run: new, empty, or one to go on with
               executor: Executor | None = None,  # anything that submits; local processes where None
               workers: int | None = None,  # local processes; one a CPU or GPU where None; 0 computes in this process
               progress: bool = True,  # show a bar with rate and time left
               ) -> Run:  # also when jobs failed: see `Run.status`
     "Run what is missing of a study. Raises `TaskspaceError` for a bad study, a folder in use, a full disk."
-    study = study if isinstance(study, Study) else read_study(study)
+    study = _as_study(study)
     if workers is not None and workers < 0: raise TaskspaceError(f"workers must be 0 or more, not {workers}")
     store = Store(out).check()
+    if executor is None: _check_device(study.device)
     memory = _digest_memory(store)
     plan = Plan(study, memory)
     with store.create().locked():
@@ -256,7 +277,7 @@ def _execute(plan: Plan, store: Store, missing: deque[Job], executor: Executor |
             for job, result in driver:
                 data = result.pop("data", None)
                 if data is not None: store.put(job.key, data)
-                store.log(**result, state="failed" if data is None else "done")
+                store.log(**result, **({"state": "failed"} if data is None else {"state": "done", "bytes": len(data)}))
                 if data is None: bar.set_postfix(failed=(failed := failed + 1))
                 bar.update()
         if pool and pool.executor: pool.executor.shutdown(wait=True)

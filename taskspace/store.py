@@ -126,6 +126,18 @@ class Store:
             with contextlib.suppress(FileNotFoundError): found[key] = e.stat().st_size
         return found
 
+    def believable(self,
+                   told: Mapping[str, Any],  # job key -> bytes, as the log has them
+                   check: bool = False,  # read every file, also where its size is as told
+                   ) -> dict[str, int]:  # job key -> bytes
+        "How large the sound results are. A file of the size that was told is believed; any other is read, and counts only if its checksum fits its name."
+        found = {}
+        for key, e in self._entries():
+            try: size = e.stat().st_size
+            except FileNotFoundError: continue
+            if (not check and told.get(key) == size) or self.read(Path(e.path)) is not None: found[key] = size
+        return found
+
     def put(self,
             key: str,  # 32 hexadecimal digits
             data: bytes,  # the result file
@@ -218,9 +230,9 @@ class Store:
         "The lines of the log that are whole."
         with contextlib.suppress(FileNotFoundError), open(self.log_path, encoding="utf-8", errors="replace") as f:
             for line in f:
-                with contextlib.suppress(ValueError):
-                    entry = json.loads(line)
-                    if isinstance(entry, dict): yield entry
+                try: entry = json.loads(line)
+                except ValueError: continue
+                if isinstance(entry, dict): yield entry
 
 
 def _lock(fd: int) -> bool:

@@ -18,6 +18,7 @@ import toylm
 
 from taskspace import runs
 from taskspace.jobs import Plan
+from taskspace.report import missing
 from taskspace.results import open_run
 from taskspace.runs import Study, dask_executor, run_study
 from taskspace.store import Store
@@ -241,11 +242,25 @@ def test_damaged_results_are_set_aside_and_computed_again(whole, tmp_path, damag
         else: data[(len(data) - 1) * n // 2] ^= 1 << n
         path.write_bytes(data)
     before = open_run(out)
+    assert before.status(check=True).done == 60 and sorted(before.log(check=True).query("state == 'missing'").key) == sorted(p.name[:32] for p in victims)
+    if damage != "flipped": assert before.status().done == 60 and (before.log().state == "missing").sum() == 3
+    assert missing(before).jobs.sum() == 3
     assert sum(len(before.rows(control=c)) for c in ("none", "full", "masked", "shuffled")) + len(before.gradients()) == 60  # not believed by readers either
     run = quietly(study, out)
     assert stored(out) == expected
     assert sorted(p.name for p in Store(out).aside.iterdir()) == sorted(f"{p.name}.0" for p in victims)
     assert run.status().set_aside == 3 and sum(e["state"] == "aside" for e in run.store.entries()) == 3
+
+
+def test_status_reads_no_result_whose_size_the_log_knows(whole, tmp_path, monkeypatch):
+    run, read, really = open_run(tmp_path / "whole"), [], Store.read
+    monkeypatch.setattr(Store, "read", lambda self, path: read.append(path) or really(self, path))
+    assert run.status().done == 63 and (run.log().state == "done").all() and not read
+    lines = run.store.log_path.read_text().splitlines()
+    run.store.log_path.write_text("\n".join(json.dumps({**json.loads(line), "bytes": None}) for line in lines[:10]) + "\n")  # no sizes, as older runs and killed ones leave it
+    victim = list(run.store.files().values())[0]
+    victim.write_bytes(victim.read_bytes()[:-1])
+    assert run.status().done == 62 and len(read) == 63
 
 
 @pytest.mark.parametrize("name", ["plan.*", "suite.*"])

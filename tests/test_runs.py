@@ -23,17 +23,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taskspace import runs
-from taskspace.checkpoints import directory_digests, expand
+from taskspace.checkpoints import digests, directory_digests, expand
 from taskspace.ftgd import FTGD
 from taskspace.jobs import Plan, code_version, frame_to_spaces, from_bytes, seed_of, spaces_to_frame, suite_from_json, suite_to_json, to_bytes, work
 from taskspace.models import load_lm
 from taskspace.probing import transfer_row
-from taskspace.results import open_run
+from taskspace.report import methods
+from taskspace.results import _mean_space, open_run
 from taskspace.runs import Study, run_study
 from taskspace.scoring import score_pairs
+from taskspace.spaces import TaskSpace
 from taskspace.store import Store
 from taskspace.study import ModelSpec, log_spaced, parse_study
 from taskspace.tasks import TaskspaceError, load_suite
+from taskspace.uncertainty import widening
 
 
 def maker(folder):
@@ -84,6 +87,42 @@ ftgd: {{steps: 2, lr: 5e-4}}
 """
     assert parse_study(text) == study == parse_study(study.to_yaml())
     assert keys(parse_study(text)) == keys(study)
+
+
+def test_paths_stand_for_their_names(toy, tmp_path):
+    plain = toy()
+    suite, model = Path(plain.suite), plain.models[0].model_dump()
+    assert toy(suite=suite, models=[{**model, "name": Path(model["name"])}]) == plain
+    assert Study(models=[Path("a/b"), "c"]).models == Study(models=["a/b", "c"]).models and Study(models=Path("a/b")).models == Study(models=["a/b"]).models
+    assert Study(models=["a"], reference=Path("text.txt")).reference == "text.txt"
+    (tmp_path / "study.yaml").write_text(plain.to_yaml())
+    assert Study.from_yaml(tmp_path / "study.yaml") == plain == Study.from_yaml(str(tmp_path / "study.yaml"))
+    with pytest.raises(TaskspaceError, match="nowhere.yaml: no such file"): Study.from_yaml("nowhere.yaml")
+
+
+def test_a_study_may_come_as_object_fields_or_file(toy, tmp_path):
+    study = toy(probes=["score"], controls=[])
+    (tmp_path / "study.yaml").write_text(study.to_yaml())
+    for n, given in enumerate((study, study.model_dump(), str(tmp_path / "study.yaml"), tmp_path / "study.yaml")):
+        assert run_study(given, tmp_path / f"out{n}", workers=0, progress=False).study == study
+    for wrong, says in ((3, "study must be a Study, a mapping of its fields or the path of a YAML file, not a int"), (None, "not a NoneType"),
+                        ({3: "x"}, "study: 3 is not a field name"), ({"models": ["a"], "eval_pair": 3}, "did you mean 'eval_pairs'")):
+        with pytest.raises(TaskspaceError, match=says): run_study(wrong, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_device_that_is_not_here_is_refused_unless_others_compute(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    for device, says in (("cuda:1", "device 'cuda:1' cannot be used here .1 GPUs are visible."), ("xla", "device 'xla' cannot be used here")):
+        with pytest.raises(TaskspaceError, match=says): run_study(toy(device=device), tmp_path / "out", workers=0, progress=False)
+    assert not (tmp_path / "out").exists()
+    with Backwards(1) as executor: assert run_study(toy(device="cuda:1", probes=["score"], controls=[]), tmp_path / "out", executor, progress=False).status().total == 1
+
+
+def test_a_budget_needs_text_where_models_are_tuned(toy):
+    with pytest.raises(TaskspaceError, match="reference: ftgd has a perplexity_budget, which needs text"): toy(ftgd={"perplexity_budget": 1.1})
+    assert toy(ftgd={"perplexity_budget": 1.1}, reference="builtin").reference == "builtin"
+    assert toy(ftgd={"perplexity_budget": 1.1}, probes=["score"], controls=[]).reference is None
 
 
 def test_one_number_in_two_spellings_is_one_setting(toy):
@@ -234,6 +273,62 @@ def test_every_job_has_its_own_key(toy):
     assert len(found) == len(set(found)) == 1 + 2 + 2 * 3 * 6
 
 
+def tiny_files(folder, weights="weights", **config):
+    "What a directory of a small model holds, as far as planning looks at it."
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": 20, **config}))
+    (folder / "model.safetensors").write_text(weights)
+    return folder
+
+
+def test_seeds_of_a_built_in_scale_are_different_models(toy, tmp_path, monkeypatch):
+    def made(scale, step=None, seed=0):
+        folder = tmp_path / f"{scale}-{seed}"
+        return folder if folder.exists() else tiny_files(folder, f"weights of seed {seed}")
+    monkeypatch.setattr("taskspace.pretraining.builtin_checkpoint", made)
+    def study(**kwargs): return toy(models=["builtin:nano", {"name": "builtin:nano", "label": "other", "kwargs": kwargs}])
+    plan = Plan(study(seed=1))
+    assert plan.digests[0][0] != plan.digests[1][0] and plan.digests[0] == Plan(study(seed=0)).digests[1]
+    found = [j.key for j in plan.jobs()]
+    assert len(set(found)) == len(found)
+    for kwargs, says in (({"sead": 1}, "a built-in scale takes seed alone, not 'sead'"), ({"seed": "x"}, "seed must be a whole number of at least 0, not 'x'")):
+        with pytest.raises(TaskspaceError, match=f"model other: kwargs: {says}"): Plan(study(**kwargs))
+    with pytest.raises(TaskspaceError, match="prefix 20: model builtin:nano has no such token; its ids go from 0 to 19"): Plan(toy(models=["builtin:nano"], prefix=20))
+    assert Plan(toy(models=["builtin:nano"], prefix=19)).digests
+
+
+def test_subfolders_of_a_directory_are_different_models(toy, tmp_path):
+    for name in ("one", "two"): tiny_files(tmp_path / "both" / name, name)
+    def model(name): return {"name": str(tmp_path / "both"), "label": name, "kwargs": {"subfolder": name}}
+    plan = Plan(toy(models=[model("one"), model("two")]))
+    assert plan.digests == [directory_digests(tmp_path / "both" / name) for name in ("one", "two")]
+    with pytest.raises(TaskspaceError, match="both: has no subfolder 'three'"): Plan(toy(models=[model("three")]))
+    with pytest.raises(TaskspaceError, match="prefix 999: model two has no such token"): Plan(toy(models=[model("two")], prefix=999))
+
+
+def test_subfolders_of_a_hub_repository_are_different_models(monkeypatch):
+    import huggingface_hub as hub
+    from types import SimpleNamespace as Space
+    files = ["config.json", "one/model.safetensors", "one/config.json", "one/deep/model.safetensors", "two/model.safetensors", "two/config.json"]
+    def info(self, name, revision, files_metadata): return Space(siblings=[Space(rfilename=f, lfs=None, blob_id=f"blob of {f}") for f in files])
+    def down(*args, **kwargs): raise OSError("not in the cache")
+    monkeypatch.setattr(hub, "HfApi", type("HfApi", (), {"model_info": info}))
+    monkeypatch.setattr(hub, "snapshot_download", down)
+    def found(**kwargs): return digests(expand(ModelSpec(name="lab/both", kwargs=kwargs))[0])
+    assert len({found(), found(subfolder="one"), found(subfolder="two")}) == 3
+    files.append("readme/about.txt")
+    assert found(subfolder="one") == found(subfolder="one", local_files_only=False)
+    with pytest.raises(TaskspaceError, match="lab/both: the repository has no files in the subfolder 'three'"): found(subfolder="three")
+
+
+def test_loader_and_arguments_are_part_of_the_key(toy, tmp_path):
+    plain = toy().models[0].model_dump()
+    other = {**plain, "kwargs": {"temperature": 2}}
+    assert not set(keys(toy())) & set(keys(toy(models=[other])))
+    run = run_study(toy(models=[other], probes=["score"], controls=[]), tmp_path / "out", workers=0, progress=False)
+    assert dict(run.provenance().iloc[0][["loader", "kwargs"]]) == {"loader": "toylm:load", "kwargs": {"temperature": 2}}
+
+
 @pytest.mark.parametrize("changes", [{"ftgd": {"steps": 3}}, {"convention": "lm-eval"}, {"prefix": None}, {"dtype": "float64"}])
 def test_settings_change_keys(toy, changes):
     assert not set(keys(toy(probes=["gradient", "transfer"], **changes))) & set(keys(toy(probes=["gradient", "transfer"])))
@@ -276,13 +371,15 @@ def test_the_code_version_covers_every_module_that_makes_numbers():
     jobs = importlib.import_module("taskspace.jobs")
     folder = Path(jobs.__file__).parent
     # What these compute never reaches a result file: sentences come in through the data digest, weights through the weights digest.
-    elsewhere = {"study", "pretraining", "training", "grammar", "lexicon", "spaces", "statistics", "uncertainty", "maps", "likeness", "display", "charts"}
+    elsewhere = {"study", "pretraining", "training", "grammar", "lexicon", "maps", "likeness", "display", "charts"}
     seen, left = set(), ["models", "scoring", "probing", "geometry", "jobs"]
     while left:
         module = left.pop()
         if module in seen or module in elsewhere: continue
         seen.add(module)
-        left += re.findall(r"^from (?:taskspace)?\.(\w+) import", (folder / f"{module}.py").read_text(), re.M)
+        text = (folder / f"{module}.py").read_text()
+        left += re.findall(r"^from (?:taskspace)?\.(\w+) import", text, re.M)
+        left += [n.strip() for names in re.findall(r"^from \. import ([\w, ]+)$", text, re.M) for n in names.split(",") if (folder / f"{n.strip()}.py").exists()]
     assert seen <= set(jobs._SCIENCE), f"modules that are not in _SCIENCE: {seen - set(jobs._SCIENCE)}"
 
 
@@ -326,6 +423,52 @@ def test_jobs_give_what_the_library_gives(toy, tmp_path):
     for job in run.plan[run.plan.kind == "transfer"].itertuples():
         expected = transfer_row(lm, parts.train[job.source], parts.eval, FTGD(steps=2), seed=seed_of(job.key))
         pd.testing.assert_frame_equal(run.rows()[job.source, 0], expected, check_exact=True)
+
+
+def test_provenance_says_how_tuning_and_gradients_really_measure(toy, tmp_path):
+    run = run_study(toy(convention="minicons", seeds=1, controls=[]), tmp_path / "out", workers=0, progress=False)
+    told = {kind: rows.iloc[0] for kind, rows in run.provenance().groupby("kind").settings}
+    assert told["score"]["convention"] == "minicons"
+    for kind in ("gradient", "transfer"):
+        assert "convention" not in told[kind] and {k: told[kind][k] for k in ("prefix", "leading_space", "reduction")} == {"prefix": "tokenizer", "leading_space": False, "reduction": "sum"}
+    parts, lm = load_suite(run.study.suite).split(4, 3, 0), toylm.load(run.study.models[0].name)
+    before = run.rows()["cat", 0].groupby("task").before.sum()
+    sums = score_pairs(lm, parts.eval, "minicons", reduction="sum").groupby("task").margin.sum()
+    np.testing.assert_allclose(before, sums.loc[before.index], rtol=1e-5)
+    assert "mean of the natural-log" in methods(run) and "differences of sums under every convention" in methods(run)
+
+
+def spaces_of_seeds(values, draws=400, noise=0.0, blocks=None, n=3, seed=0):
+    "One gradient space a seed around its value, with replicates."
+    rng, names = np.random.default_rng(seed), [f"t{i}" for i in range(n)]
+    frame = lambda a: pd.DataFrame(a, names, names)
+    for v in values:
+        matrix = np.broadcast_to(v, (n, n)) + noise * rng.normal(size=(n, n))
+        yield TaskSpace(frame(matrix), "gradient cosine", low=frame(matrix - 1), high=frame(matrix + 1), replicates=matrix + noise * rng.normal(size=(draws, n, n)),
+                        meta={} if blocks is None else {"pairs": blocks})
+
+
+def test_the_interval_of_a_mean_over_seeds_knows_that_seeds_differ():
+    two = _mean_space(list(spaces_of_seeds([0.2, 0.6], noise=1e-3)), {})
+    assert two.replicates.std(0) == pytest.approx(0.2, rel=0.15)  # the standard error of a mean of these two
+    assert (two.low < 0.25).all(axis=None) and (two.high > 0.55).all(axis=None) and two.matrix.to_numpy() == pytest.approx(0.4, abs=0.01) and two.meta["seeds"] == 2
+    alike = _mean_space(list(spaces_of_seeds([0.4] * 4, noise=0.1)), {})
+    assert 0.05 < alike.replicates.std(0).mean() < 0.1  # the noise of four seeds, a little too much rather than too little
+    few = _mean_space(list(spaces_of_seeds([0.4] * 4, noise=0.1, blocks=5)), {})
+    wide = ((few.high - few.low) / (alike.high - alike.low)).to_numpy()
+    assert wide == pytest.approx(widening(5))
+    (one,) = spaces_of_seeds([0.3], noise=0.1)
+    same = _mean_space([one], {"study": "s"})
+    assert same.low.equals(one.low) and same.high.equals(one.high) and same.replicates is one.replicates and same.meta["study"] == "s"
+
+
+def test_the_interval_of_a_mean_over_seeds_holds_the_truth():
+    rng, hits = np.random.default_rng(1), []
+    for trial in range(20):  # 400 cells each; seeds differ and each is measured with noise
+        values = 0.5 + 0.2 * rng.normal(size=(4, 20, 20))
+        found = _mean_space(list(spaces_of_seeds(values, draws=200, noise=0.1, blocks=5, n=20, seed=trial)), {})
+        hits.append(((found.low < 0.5) & (0.5 < found.high)).to_numpy().mean())
+    assert 0.92 < np.mean(hits) < 0.995
 
 
 def test_a_run_as_objects(serial):
