@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from taskspace.results import Run
 
 # %% auto #0
-__all__ = ['app', 'main', 'accuracy_table', 'score', 'run', 'status', 'report', 'extract', 'pretrain', 'demo']
+__all__ = ['app', 'main', 'accuracy_table', 'convention_words', 'score', 'run', 'status', 'report', 'extract', 'pretrain', 'demo']
 
 # %% ../nbs/api/95_cli.ipynb #a150374a
 app = typer.Typer(name="taskspace", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -119,10 +119,18 @@ def accuracy_table(scores: pd.DataFrame,  # from `score_pairs`
 
 def _prefix(value: str) -> str | int | None:
     "A prefix token from the command line."
-    if value in ("auto", "convention"): return value
+    if value in ("auto", "tokenizer", "convention"): return value
     if value == "none": return None
-    if value.isdigit(): return int(value)
-    raise TaskspaceError(f"--prefix {value}: must be auto, none or a token id")
+    if value.isdecimal(): return int(value)
+    raise TaskspaceError(f"--prefix {value}: must be tokenizer, auto, none or a token id")
+
+
+def convention_words(about: Mapping[Any, Any],  # the `attrs` of what `score_pairs` gave
+                     ) -> str:
+    "How sentences were turned into numbers, in words."
+    told, token = about["convention"], about["prefix_id"]
+    prefix = f"prefix {told['prefix']} ({'none' if token is None else f'token {token}'})" if isinstance(told["prefix"], str) else "no prefix" if token is None else f"prefix token {token}"
+    return f"{told['name']}; {prefix}; {'a' if told['leading_space'] else 'no'} leading space; {told['reduction']} of log-probabilities; ties count one half"
 
 
 @app.command()
@@ -130,7 +138,7 @@ def score(model: Annotated[str, typer.Option("--model", "-m", help="Hugging Face
           suite: Annotated[str, typer.Option("--suite", "-s", help="builtin, blimp, blimp:DIR, zorro:DIR, or a .jsonl, .csv, .tsv or .parquet file.")] = "builtin",
           output: Annotated[Path | None, typer.Option("-o", "--output", help="File for the scores of all pairs: .parquet, .csv or .tsv.")] = None,
           convention: Annotated[str, typer.Option(help="How a sentence becomes a number: blimp, lm-eval or minicons.")] = "blimp",
-          prefix: Annotated[str, typer.Option(help="Token before each sentence: auto (bos, else eos), none, or a token id.")] = "convention",
+          prefix: Annotated[str, typer.Option(help="Token before each sentence: auto (bos, else eos), tokenizer (what that adds by itself), none, or a token id.")] = "convention",
           pairs: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs of each task.")] = None,
           revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
           gguf_file: Annotated[str | None, typer.Option("--gguf-file", help="The file to load from a directory of GGUF files.")] = None,
@@ -154,8 +162,11 @@ def score(model: Annotated[str, typer.Option("--model", "-m", help="Hugging Face
     if pairs: data = data.take(pairs)
     lm = load_lm(model, revision=revision, device=device, dtype=dtype, **({"gguf_file": gguf_file} if gguf_file else {}))
     scores = score_pairs(lm, data, told, progress=sys.stderr.isatty())
-    if output: _write(scores, output)
+    words = convention_words(scores.attrs)
+    # A Parquet file holds the attributes of the table; text files have no place for them but a column.
+    if output: _write(scores if output.suffix == ".parquet" else scores.assign(convention=words), output)
     typer.echo(accuracy_table(scores))
+    typer.echo(f"Convention: {words}")
     if output: typer.echo(f"{len(scores)} pairs in {output}")
 
 # %% ../nbs/api/95_cli.ipynb #50103897
@@ -317,3 +328,7 @@ def demo(out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the ru
     if _finish(result): return 1
     typer.echo(_report(out, None, False))
     return 0
+
+# %% ../nbs/api/95_cli.ipynb #96ae5437
+#| eval: false
+if __name__ == "__main__" and "__file__" in globals(): main()  # a notebook is __main__ too, but no file

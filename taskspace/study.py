@@ -47,6 +47,11 @@ def _one_line(error: ValidationError,  # what pydantic found
     return " ".join(f"{where + ': ' if where else ''}{text}{more}".split())
 
 # %% ../nbs/api/76_study.ipynb #33a8f52a
+def _text(value: Any) -> Any:
+    "A path as text; anything else as it is."
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
 _LOG_SPACED = re.compile(r"log-spaced\s+([1-9]\d{0,5})")
 
 
@@ -88,6 +93,7 @@ class ModelSpec(BaseModel):
     loader: str | None = None  # "module:function" called as load_lm is, for models that load_lm does not know
     kwargs: dict[str, Any] = Field(default_factory=dict)  # passed on when the model is loaded, e.g. gguf_file
 
+    _path_is_text = field_validator("name", mode="before")(_text)
     _check_checkpoints = field_validator("checkpoints")(_choice)
 
     @field_validator("loader")
@@ -164,7 +170,7 @@ class Study(BaseModel):
     score_pairs: int | None = Field(None, ge=1, le=10**6)  # pairs a task for the score probe; all where None
     seeds: tuple[int, ...] = (0,)  # repetitions; a number N stands for 0 .. N-1
     convention: str = "blimp"  # how pairs are scored, see `taskspace.scoring`
-    prefix: int | None | Literal["auto", "convention"] = "convention"  # token before each sentence, where not the convention's
+    prefix: int | None | Literal["auto", "tokenizer", "convention"] = "convention"  # token before each sentence, where not the convention's
     reference: str | None = None  # text whose perplexity is watched during tuning: "builtin" or a .txt file
     reference_texts: int = Field(100, ge=1, le=10**6)  # how many lines of it
     device: str = "auto"  # where models run
@@ -179,9 +185,9 @@ class Study(BaseModel):
     @field_validator("models", mode="before")
     @classmethod
     def _names_are_models(cls, value: Any) -> Any:
-        if isinstance(value, (str, Mapping, ModelSpec)): value = [value]
+        if isinstance(value, (str, os.PathLike, Mapping, ModelSpec)): value = [value]
         if not isinstance(value, (list, tuple)): raise ValueError("must be a list of names or mappings")
-        return [{"name": v} if isinstance(v, str) else v for v in value]
+        return [{"name": v} if isinstance(v, (str, os.PathLike)) else v for v in value]
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -218,6 +224,33 @@ class Study(BaseModel):
         if value not in CONVENTIONS: raise ValueError(f"unknown convention {value!r}; there are: {', '.join(CONVENTIONS)}")
         return value
 
+    @field_validator("prefix", mode="before")
+    @classmethod
+    def _known_prefix(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.isdecimal(): value = int(value)
+        if value is None or isinstance(value, str) and value in ("auto", "tokenizer", "convention"): return value
+        if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 0: return int(value)
+        raise ValueError(f"must be convention, auto, tokenizer, null or a token id, not {value!r}")
+
+    @field_validator("dtype")
+    @classmethod
+    def _known_dtype(cls, value: str) -> str:
+        if value != "auto" and not _stored.get():
+            from taskspace.models import pick_dtype
+            pick_dtype(value)
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:  # whether this machine has it is asked when a run starts: the study may be meant for another
+        if value == "auto" or _stored.get(): return value
+        import torch
+        try:
+            if torch.device(value).type != "meta": return value
+        except (RuntimeError, ValueError): pass
+        raise ValueError(f"unknown device {value!r}; there are: auto, cpu, cuda, cuda:1, mps, ...")
+
+    _paths_are_text = field_validator("suite", "reference", mode="before")(_text)
     _check_checkpoints = field_validator("checkpoints")(lambda value: "last" if value is None else _choice(value))
     _check_tuned = field_validator("transfer_checkpoints")(lambda value: "all" if value is None else _choice(value))
     _check_settings = field_validator("ftgd", mode="before")(_check_ftgd)
@@ -229,11 +262,19 @@ class Study(BaseModel):
         if twice: raise ValueError(f"models: two are called {twice!r}; give one a label")
         if self.controls and "transfer" not in self.probes:
             raise ValueError("controls: they belong to the transfer probe, which is not among the probes")
+        if "transfer" in self.probes and self.reference is None and self.ftgd.get("perplexity_budget") is not None and not _stored.get():
+            raise ValueError("reference: ftgd has a perplexity_budget, which needs text to be watched; set it to builtin or a .txt file")
         return self
 
     def to_yaml(self) -> str:  # reads back as an equal study
         "The study with every field spelt out, as YAML."
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike,  # a .yaml file
+                  ) -> Study:
+        "Read a study file, as `read_study` does. Raises `TaskspaceError` that names the file and the line or field."
+        return read_study(path)
 
 # %% ../nbs/api/76_study.ipynb #ee029610
 def parse_study(text: str,  # YAML

@@ -57,6 +57,8 @@ def material(tmp_path_factory):
     write("bert/model.safetensors", "x")
     write("t5/config.json", json.dumps({"model_type": "t5", "is_encoder_decoder": True, "architectures": ["T5ForConditionalGeneration"]}))
     write("t5/model.safetensors", "x")
+    write("sound/config.json", json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": 20}))
+    write("sound/model.safetensors", "x")
     write("classifier/config.json", json.dumps({"model_type": "gpt2", "architectures": ["GPT2ForSequenceClassification"]}))
     write("classifier/model.safetensors", "x")
     write("not_config/config.json", "{oops")
@@ -113,7 +115,7 @@ CASES = {
     "dask without a scheduler": (("run", "s.yaml", "--out", "out", "--executor", "dask"), None, ["--scheduler ADDRESS"]),
     "a scheduler without dask": (("run", "s.yaml", "--out", "out", "--scheduler", "tcp://x:1"), None, ["--executor dask"]),
     "unknown convention": (score("--convention", "blim"), None, ["blim", "blimp, lm-eval, minicons"]),
-    "unknown prefix": (score("--prefix", "bos"), None, ["--prefix bos", "auto, none or a token id"]),
+    "unknown prefix": (score("--prefix", "bos"), None, ["--prefix bos", "tokenizer, auto, none or a token id"]),
     "output of unknown kind": (score("-o", "scores.xlsx"), None, ["scores.xlsx", ".parquet, .csv, .tsv"]),
     "output in no folder": (score("-o", "nowhere/scores.csv"), None, ["nowhere", "does not exist"]),
     "output is a folder": (score("-o", "other_folder.csv"), None, ["other_folder.csv"]),
@@ -149,6 +151,15 @@ CASES = {
     "unknown checkpoints": (run, study(checkpoints="first"), ["checkpoints", "log-spaced N", "'first'"]),
     "checkpoints twice": (run, study(checkpoints=[1, 1]), ["checkpoints", "twice"]),
     "study with an unknown convention": (run, study(convention="blim"), ["convention", "blimp, lm-eval, minicons"]),
+    "unknown dtype": (run, study(dtype="float13"), ["dtype", "'float13'", "auto, float32, bfloat16"]),
+    "dtype of whole numbers": (run, study(dtype="int8"), ["dtype", "'int8'"]),
+    "unknown device": (run, study(device="banana"), ["device", "'banana'", "auto, cpu, cuda"]),
+    "device that is not there": (run, study(device="cuda:99"), ["device 'cuda:99' cannot be used here", "device: auto"]),
+    "prefix that the model lacks": (run, study(models=["sound"], prefix=999999), ["prefix 999999", "sound", "0 to 19"]),
+    "prefix below zero": (run, study(prefix=-1), ["prefix", "token id", "-1"]),
+    "prefix that is a truth value": (run, study(prefix=True), ["prefix", "token id", "True"]),
+    "prefix of another name": (run, study(prefix="bos"), ["prefix", "convention, auto, tokenizer", "'bos'"]),
+    "budget without text": (run, study(ftgd={"perplexity_budget": 1.1}), ["reference", "perplexity_budget", "builtin or a .txt file"]),
     "reference text missing": (run, study(reference="nowhere.txt"), ["nowhere.txt", "reference text"]),
     # suites
     "unknown suite": (run, study(suite="glue"), ["glue", "builtin, blimp"]),
@@ -341,5 +352,5 @@ def test_stored_runs_survive_any_bytes_in_their_files(material, tmp_path):
     shutil.copytree(material / "run", tmp_path / "run")
     for path in Store(tmp_path / "run").files().values(): path.write_bytes(os.urandom(64))
     found = open_run(tmp_path / "run")
-    assert found.scores().empty and found.status().done == found.status().total
+    assert found.scores().empty and found.status().missing == found.status(check=True).missing == found.status().total
     with pytest.raises(TaskspaceError, match="no transfer result"): found.space()

@@ -66,15 +66,30 @@ def test_no_command_shows_the_help_and_version_the_version(capsys):
 def test_score_writes_what_score_pairs_gives(here, tiny, capsys, ending):
     status, out, _ = say(capsys, "score", "--model", tiny, "--suite", "toy.parquet", "--pairs", 5, "-o", f"scores.{ending}")
     assert status == 0 and re.search(r"^agreement +3 +15 ", out, re.M) and re.search(r"^mean over tasks +6 +30 ", out, re.M)
+    words = "blimp; prefix auto (token 0); no leading space; sum of log-probabilities; ties count one half"
+    assert f"\nConvention: {words}\n" in out
     read = pd.read_parquet if ending == "parquet" else lambda f: pd.read_csv(f, sep="\t" if ending == "tsv" else ",", dtype={"pair": str})
     expected = score_pairs(taskspace.load_lm(str(tiny)), taskspace.load_suite("toy.parquet").take(5))
-    pd.testing.assert_frame_equal(read(f"scores.{ending}"), expected, check_dtype=False, rtol=1e-12)
+    found = read(f"scores.{ending}")
+    if ending == "parquet": assert found.attrs["convention"]["name"] == "blimp" and found.attrs["prefix_id"] == 0
+    else: assert (found.pop("convention") == words).all()
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-12)
     assert sorted(p.name for p in here.iterdir() if "scores" in p.name) == [f"scores.{ending}"]
 
 
 def test_the_prefix_reaches_the_scores(here, tiny, capsys):
-    outputs = {prefix: say(capsys, "score", "--model", tiny, "--suite", "toy.parquet", "--prefix", prefix)[1] for prefix in ("auto", "none", "0", "5")}
-    assert outputs["auto"] == outputs["0"] and len(set(outputs.values())) == 3
+    prefixes = ("auto", "none", "0", "5", "tokenizer")
+    said = {p: say(capsys, "score", "--model", tiny, "--suite", "toy.parquet", "--prefix", p, "-o", f"{p}.parquet")[1] for p in prefixes}
+    margins = {p: tuple(pd.read_parquet(f"{p}.parquet").margin) for p in prefixes}
+    assert margins["auto"] == margins["0"] and margins["tokenizer"] == margins["none"] and len(set(margins.values())) == 3  # this tokenizer adds nothing by itself
+    words = [re.search(r"^Convention: blimp; (.+?);", said[p], re.M)[1] for p in prefixes]
+    assert words == ["prefix auto (token 0)", "no prefix", "prefix token 0", "prefix token 5", "prefix tokenizer (none)"]
+
+
+def test_the_convention_is_told_in_words(here, tiny, capsys):
+    def said(*args): return say(capsys, "score", "--model", tiny, "--suite", "toy.parquet", *args)[1].strip().splitlines()[-1]
+    assert said("--convention", "minicons") == "Convention: minicons; prefix tokenizer (none); no leading space; mean of log-probabilities; ties count one half"
+    assert said("--convention", "lm-eval", "--prefix", 3) == "Convention: lm-eval; prefix token 3; a leading space; sum of log-probabilities; ties count one half"
 
 
 def test_accuracy_is_the_mean_over_tasks_not_pairs():
@@ -161,6 +176,12 @@ def test_the_study_of_the_demo_is_sound_and_uses_the_built_in_material():
 def test_a_closed_pipe_is_no_error(here):
     done = subprocess.run(f"{sys.executable} -c 'from taskspace.cli import main; main()' --help | head -1", shell=True, capture_output=True, text=True, env={**os.environ})
     assert done.returncode == 0 and done.stderr == ""
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "taskspace.cli", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"taskspace {taskspace.__version__}\n", "")
+    assert subprocess.run([sys.executable, "-m", "taskspace.cli", "status", "nowhere"], capture_output=True).returncode == 2
 
 
 def test_importing_the_command_line_loads_no_torch():
