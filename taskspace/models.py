@@ -301,7 +301,7 @@ def _fused(model: Any) -> Any:
 # %% ../nbs/api/30_models.ipynb #b5e8f30a
 def _hf_tokenizer(name: str, kwargs: dict[str, Any]) -> Any:
     from transformers import AutoTokenizer
-    if Path(name).is_dir() and "gguf_file" not in kwargs and not any((Path(name) / f).exists() for f in _TOKENIZER_FILES):
+    if Path(name).is_dir() and "gguf_file" not in kwargs and not any((Path(name) / kwargs.get("subfolder", "") / f).exists() for f in _TOKENIZER_FILES):
         raise TaskspaceError(f"{name}: has no tokenizer; save the tokenizer into the directory, or give tokenizer=")
     with _explained(name, "tokenizer", kwargs):
         return AutoTokenizer.from_pretrained(name, **{k: v for k, v in kwargs.items() if k in _HUB})

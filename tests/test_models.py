@@ -174,6 +174,11 @@ def test_own_architectures(tmp_path, config):
     refused("is not an empty directory", lambda: lm.save(tmp_path / "m"))
 
 
+def test_a_model_in_a_subfolder(tmp_path):
+    saved(llama(3), tmp_path / "inner")
+    assert same(load_lm(tmp_path, subfolder="inner", device="cpu").model, llama(3))
+
+
 def test_own_tokenizer_instead(tmp_path):
     path = saved(llama(), tmp_path / "m", tokenizer=None)
     refused("has no tokenizer; save the tokenizer", lambda: load_lm(path))
