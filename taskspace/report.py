@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
     from taskspace.results import Run
 
 # %% auto #0
-__all__ = ['templates', 'template', 'parameters', 'check_parameters', 'check', 'execute', 'missing', 'page', 'methods',
-           'write_data', 'renderer', 'render', 'example_study', 'example_run', 'learning_curves', 'checkpoint_spaces',
-           'distributedness', 'parameter_counts', 'claims_of', 'Tiles', 'render_report']
+__all__ = ['templates', 'template', 'parameters', 'check_parameters', 'check', 'execute', 'missing', 'page', 'for_page',
+           'proportioned', 'methods', 'write_data', 'renderer', 'render', 'without_modules', 'example_study',
+           'example_run', 'learning_curves', 'checkpoint_spaces', 'distributedness', 'parameter_counts', 'claims_of',
+           'Tiles', 'render_report']
 
 # %% ../nbs/api/90_report.ipynb #c3a47fea
 def templates() -> dict[str, Path]:  # name -> file
@@ -118,8 +120,8 @@ def execute(name: str,  # of a template
 
 # %% ../nbs/api/90_report.ipynb #07bf1ce1
 def missing(run: Run) -> pd.DataFrame:  # columns model, step, kind, control, state, jobs, sources
-    "Which results of a run are not there, one row a checkpoint and kind."
-    log = run.log()
+    "Which results of a run are not there or damaged, one row a checkpoint and kind. Reads every file: what a report is made of must be whole."
+    log = run.log(check=True)
     gone = log[log["state"] != "done"].copy()
     if gone.empty: return pd.DataFrame(columns=["model", "step", "kind", "control", "state", "jobs", "sources"])
     gone["control"] = gone["control"].astype(object).where(gone["control"].notna(), "")
@@ -151,18 +153,57 @@ def page(notebook: Mapping[str, Any],  # an executed notebook, as JSON
     for i, cell in enumerate(cells[1:] if first else cells):
         if cell["cell_type"] == "markdown":
             shown.append({"cell_type": "markdown", "id": f"c{i}", "metadata": {}, "source": _text(cell["source"])})
-        elif outputs := [_for_page(out) for out in cell.get("outputs", []) if out.get("name") != "stderr"]:
+        elif outputs := [for_page(out) for out in cell.get("outputs", []) if out.get("name") != "stderr"]:
             shown.append({"cell_type": "code", "id": f"c{i}", "metadata": {}, "execution_count": None, "source": "#| echo: false", "outputs": outputs})
+    # Lists of lines, as Jupyter writes them: Quarto 1.4 takes nothing else, and later ones lose the line ends of a single text
+    for cell in shown: cell["source"] = cell["source"].splitlines(True)
     kernel = {"display_name": "python3", "language": "python", "name": "python3"}
     return {"cells": shown, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
 
 
-def _for_page(out: Mapping[str, Any]) -> dict:
-    "An output with HTML where there is HTML, and without Vega's own type, which no renderer draws."
+def for_page(out: Mapping[str, Any],  # an output of a cell
+             ) -> dict:  # the same, as renderers should show it
+    "An output without Vega's own type, which no renderer draws, and with HTML as a block of Markdown."
     if "data" not in out: return dict(out)
     data = {mime: value for mime, value in out["data"].items() if not mime.startswith("application/")}
-    if "text/html" in data: data.pop("text/plain", None)
+    # Quarto takes any output of type text/html for a widget, and then loads two scripts from elsewhere
+    if "text/html" in data: data = {"text/markdown": _raw(_text(data["text/html"])).splitlines(True)}
+    elif "text/markdown" in data: data["text/markdown"] = proportioned(_text(data["text/markdown"])).splitlines(True)
     return {**out, "data": data, "execution_count": None} if "execution_count" in out else {**out, "data": data}
+
+
+def _raw(html: str) -> str:
+    "HTML as a block of Markdown that lets it through as it is."
+    fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`+", html))])
+    if "<script" not in html: html = re.sub(r"<table(?=[\s>])", '<table data-quarto-disable-processing="true"', html)  # Quarto 1.4 spoils a block of two tables
+    return f"{fence}{{=html}}\n{html}\n{fence}\n"
+
+
+def proportioned(text: str,  # Markdown
+                 ) -> str:  # the same, with other numbers of dashes below the heads of tables
+    "Tables whose dashes say how wide the columns are: where a row is long, Quarto divides the page by them."
+    lines, fenced = text.split("\n"), False
+    for i, line in enumerate(lines):
+        fenced ^= line.startswith("```")
+        if not i or fenced or not re.match(r"\|(\s*:?-+:?\s*\|)+\s*$", line): continue
+        rows = [lines[i - 1], *itertools.takewhile(lambda row: row.startswith("|"), lines[i + 1:])]
+        lines[i] = _dashes(line, [_cells(row) for row in rows])
+    return "\n".join(lines)
+
+
+def _cells(row: str) -> list[str]:
+    "The cells of a row of a table, without what is not seen of links, code and HTML."
+    return [re.sub(r"\]\([^)]*\)|<[^>]*>|[`*[]", "", cell).strip() for cell in re.split(r"(?<!\\)\|", row.strip())[1:-1]]
+
+
+def _dashes(line: str, rows: list[list[str]]) -> str:
+    "The line below the head of a table, with dashes as wide as the columns; no column narrower than its longest word."
+    marks = [mark.strip() for mark in line.strip().strip("|").split("|")]
+    rows = [row for row in rows if len(row) == len(marks)]
+    if not rows: return line
+    wide = [max(min(40, max(len(cell) for cell in column)), *(len(word) for cell in column for word in cell.split() or [""]), 3) for column in zip(*rows)]
+    share = [max(3, round(w * min(1, 72 / sum(wide)))) for w in wide]
+    return "|" + "|".join(re.sub("-+", "-" * (n - mark.count(":")), mark) for n, mark in zip(share, marks)) + "|"
 
 # %% ../nbs/api/90_report.ipynb #49e91fa9
 _LIBRARIES = ("taskspace", "torch", "transformers", "numpy", "pandas", "scipy", "scikit-learn", "altair")
@@ -178,15 +219,18 @@ def _table(frame: pd.DataFrame) -> str:
 def methods(run: Run) -> str:  # a Markdown page
     "What the run did, with which settings, versions and weights, and how long it took."
     from taskspace.results import duration
-    study, status = run.study, run.status()
+    from taskspace.scoring import convention_of
+    study, status = run.study, run.status(check=True)
     provenance = run.provenance()
     kept = run.checkpoints.assign(step=lambda f: f["step"].astype(object).where(f["step"].notna(), ""))
     versions = pd.DataFrame({"library": _LIBRARIES, "version": [importlib.metadata.version(n) for n in _LIBRARIES]})
     kinds = status.kinds.reset_index(names="kind").assign(seconds=lambda f: [duration(s) for s in f["seconds"]]).rename(columns={"seconds": "computing"})
     code = ", ".join(sorted(set(provenance["code"].astype(str)))) if "code" in provenance else "not recorded"
+    rule = convention_of(study.convention, study.prefix)
+    space = "a" if rule.leading_space else "no"
     transfers = f"""For each source task and seed, a copy of the model was tuned on {study.train_pairs} pairs with the settings below, then measured on
 {study.eval_pairs} held-out pairs of every task; transfer is after − before, in nats of margin unless a figure says otherwise. Sentences that any task
-was tuned on stand in no pair that any task was measured on.""" if "transfer" in study.probes else "The study has no transfer probe."
+was tuned on stand in no pair that any task was measured on. Margins in tuning, transfer and gradients are differences of sums under every convention.""" if "transfer" in study.probes else "The study has no transfer probe."
     return f"""---
 title: Methods and provenance
 description: What was computed, from what, with which settings and versions, and how long it took.
@@ -194,9 +238,9 @@ description: What was computed, from what, with which settings and versions, and
 
 ## What was measured
 
-The suite `{run.suite.name}` has {len(run.suite)} tasks and {run.suite.n_pairs:,} minimal pairs (digest `{run.suite.digest[:16]}`). A score is the sum of the natural-log
-probabilities of all tokens of a sentence, under the convention `{study.convention}` with prefix `{study.prefix}`; a margin is score(good) − score(bad);
-accuracy is the share of pairs with a margin above 0, ties counting ½.
+The suite `{run.suite.name}` has {len(run.suite)} tasks and {run.suite.n_pairs:,} minimal pairs (digest `{run.suite.digest[:16]}`). A score is the {rule.reduction} of the natural-log
+probabilities of all tokens of a sentence, under the convention `{rule.name}` with prefix `{rule.prefix}` and {space} leading space; a margin is
+score(good) − score(bad); accuracy is the share of pairs with a margin above 0, ties counting ½.
 
 {transfers}
 
@@ -285,17 +329,61 @@ def renderer() -> str:  # "quarto" or "smalldocs"
 
 def render(folder: Path,  # holds `_quarto.yml` and the pages
            ) -> Path:  # the folder of the website
-    "Turn a folder of pages into a website. Raises `TaskspaceError` with the renderer's last line when it fails."
+    "Turn a folder of pages into a website. Raises `TaskspaceError` with what the renderer said when it fails."
     command = ["quarto", "render", "."] if renderer() == "quarto" else [sys.executable, "-m", "smalldocs.cli", "render", "--quiet", "."]
-    done = subprocess.run(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "NO_COLOR": "1"})
     site = folder / "_site"
     if done.returncode or not (site / "index.html").exists():
-        said = done.stdout.strip().splitlines()
-        raise TaskspaceError(f"{renderer()} could not render the report: {said[-1] if said else 'no index.html came out'}")
+        said = done.stdout.strip().splitlines() or ["no index.html came out"]
+        why = next((line for line in said if "ERROR" in line), said[-1])  # Quarto's last lines are its own stack
+        raise TaskspaceError(f"{renderer()} could not render the report: {why}")
     write_bundle(site / "assets")
+    without_modules(site)
     return site
 
+
+_IMPORT = re.compile(r"""^import\s+\*\s+as\s+(\w+)\s+from\s+["']\./([\w./-]+)["'][ \t]*;?[ \t]*$""", re.M)
+_EXPORT = re.compile(r"^export\s+(?=(?:async\s+)?(?:function\s*\*?|class|const|let)\s+(\w+))", re.M)
+_JOINED = "// In one piece with: "
+
+
+def _in_one_piece(script: Path) -> str | None:  # None where it has no imports, or other ones than are known here
+    "A script with the modules that it imports inside, so that it needs to be no module itself."
+    text, files = script.read_text(encoding="utf-8"), []
+    for found in _IMPORT.finditer(text):
+        if not (script.parent / found[2]).is_file(): return None
+        module = (script.parent / found[2]).read_text(encoding="utf-8")
+        given = ", ".join(_EXPORT.findall(module))
+        text = text.replace(found[0], f"const {found[1]} = (() => {{\n{_EXPORT.sub('', module)}\nreturn {{{given}}};\n}})();", 1)
+        files.append(found[2])
+    if not files or re.search(r"^\s*(import|export)\b(?!\s*\()", text, re.M): return None
+    return f'{_JOINED}{" ".join(files)}\n(() => {{\n"use strict";\n{text}\n}})();\n'
+
+
+def _tag(script: Path) -> str:  # a pattern
+    "What loads a script, on any page of a site."
+    path = script.as_posix().rpartition("/site_libs/")[2]
+    return rf"""<script\b[^>]*\bsrc=["'][^"']*/?site_libs/{re.escape(path)}["'][^>]*></script>"""
+
+
+def without_modules(site: Path,  # a rendered website
+                    ) -> None:
+    "Make a plain script of Quarto's own, which is a module since version 1.7: browsers load no module from a disk. Other sites stay as they are."
+    for script in site.glob("site_libs/*/quarto.js"):
+        if text := _in_one_piece(script): script.write_text(text, encoding="utf-8")
+        first = script.read_text(encoding="utf-8").partition("\n")[0]
+        if not first.startswith(_JOINED): continue  # as it comes from older versions
+        for page in site.rglob("*.html"):
+            old = new = page.read_text(encoding="utf-8")
+            for file in first.removeprefix(_JOINED).split(): new = re.sub(_tag(script.parent / file) + r"\n?", "", new)
+            # A module waits until the page is read, and so does a script that is deferred
+            new = re.sub(_tag(script), lambda found: re.sub(r"""\btype=["']module["']""", "defer", found[0]), new)
+            if new != old: page.write_text(new, encoding="utf-8")
+
 # %% ../nbs/api/90_report.ipynb #2bced1d7
+_HEAD = "site-head.txt"  # `site.html` under a name that nothing takes for a page, since a report keeps it
+
+
 def _configuration(title: str, scales: Mapping[str, str], others: Iterable[str]) -> str:
     "The `_quarto.yml` of a report."
     config = yaml.safe_load(asset("report.yml"))
@@ -305,6 +393,7 @@ def _configuration(title: str, scales: Mapping[str, str], others: Iterable[str])
     left += [{"text": "Models", "menu": entries}] if len(entries) > 4 else entries
     left += [{"text": pages[name][0], "href": pages[name][1]} for name in others]
     left += [{"text": "Methods", "href": "methods.md"}, {"text": "Data", "href": "data.md"}]
+    config["format"]["html"]["include-in-header"] = _HEAD
     config["website"] |= {"title": title, "description": f"Report of the study {title}", "navbar": {"left": left}}
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
 
@@ -424,6 +513,7 @@ class Tiles:
 
 # %% ../nbs/api/90_report.ipynb #ab5d3f4e
 _MARK = ".taskspace-report"
+_SOURCES = ("_quarto.yml", "site.css", _HEAD, "*.ipynb", "*.md")
 
 
 def _accepts(out: Path) -> None:
@@ -452,6 +542,8 @@ def render_report(run: Run | str | os.PathLike,  # a run, or its folder
         _write_pages(run, work, len(gone) > 0, progress)
         site = render(work)
         for name in ("data", "notebooks"): (work / f"_{name}").rename(site / name)
+        for name in _SOURCES:  # what it was rendered from, to be changed and rendered again
+            for path in work.glob(name): shutil.copyfile(path, site / path.name)
         (site / _MARK).write_text(json.dumps({"run": str(run.path), "study": run.study.name, "renderer": renderer()}) + "\n")
         old = work / "old"
         if out.exists(): out.rename(old)
@@ -482,7 +574,7 @@ def _write_pages(run: Run, work: Path, partial: bool, progress: bool) -> None:
     with ThreadPoolExecutor(2) as pool:
         list(tqdm(pool.map(make, jobs), total=len(jobs), desc="pages", unit="page", disable=not progress))
     files = write_data(run, work / "_data")
-    (work / "methods.md").write_text(methods(run), encoding="utf-8")
-    (work / "data.md").write_text(_data_page(files, sorted(p.name for p in notebooks.iterdir())), encoding="utf-8")
-    for name in ("site.css", "site.html"): (work / name).write_text(asset(name), encoding="utf-8")
+    (work / "methods.md").write_text(proportioned(methods(run)), encoding="utf-8")
+    (work / "data.md").write_text(proportioned(_data_page(files, sorted(p.name for p in notebooks.iterdir()))), encoding="utf-8")
+    for name, place in (("site.css", "site.css"), ("site.html", _HEAD)): (work / place).write_text(asset(name), encoding="utf-8")
     (work / "_quarto.yml").write_text(_configuration(run.study.name, scales, others), encoding="utf-8")

@@ -133,8 +133,23 @@ def test_search_finds_a_task_from_disk(browser, report):
     box = browser.find_element("css selector", ".smalldocs-search input, #quarto-search input")
     box.click()
     box.send_keys(task)
-    wait_for(browser, "document.querySelectorAll('.search-result').length")
+    wait_for(browser, "document.querySelectorAll('.search-result, .search-item').length")
     assert browser.get_log("browser") == []
+
+
+def test_scripts_of_quarto_run_from_disk(browser, tmp_path):
+    "What Quarto loads as modules, and its search, which would only say that it does not work from disk."
+    from test_site import quarto_site
+    from taskspace.display import asset
+    from taskspace.report import without_modules
+    page = quarto_site(tmp_path) / "pages" / "a.html"
+    (tmp_path / "site_libs" / "quarto-nav").mkdir()
+    (tmp_path / "site_libs" / "quarto-nav" / "quarto-nav.js").write_text(
+        "document.addEventListener('DOMContentLoaded', () => { window.silent = shownWarning; });\nvar shownWarning = false;\n")
+    page.write_text(page.read_text().replace("</head>", f"{asset('site.html')}</head>"))
+    without_modules(tmp_path)
+    opened(browser, page)
+    assert browser.execute_script("return [window.ready, window.tabs, window.axe, window.throttle, window.silent]") == [1, "interactive", "off", None, True]
 
 
 @pytest.mark.parametrize("page", ["index", "scale-small", "training", "methods", "data"])

@@ -6,8 +6,11 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+import yaml
 
 from taskspace import report
+from taskspace.cli import main
+from taskspace.extract import write_extract
 from taskspace.report import check, check_parameters, execute, missing, page, parameters, render_report, templates, write_data
 from taskspace.results import open_run
 from taskspace.runs import run_study
@@ -77,6 +80,34 @@ def test_missing_results_are_refused_then_named(run, tmp_path, monkeypatch):
     assert "A partial report" in text and all(job.source in text for job in gone)
 
 
+def test_a_damaged_result_is_a_missing_one(run, tmp_path, capsys):
+    part = tmp_path / "part"
+    shutil.copytree(run.path, part)
+    job = next(j for j in run.plan.itertuples() if j.kind == "transfer" and j.model == "large" and j.step == 1)
+    (path,) = part.glob(f"results/*/{job.key}.*")
+    data = path.read_bytes()
+    for damaged in (data[:len(data) // 2], data[:-1] + bytes([data[-1] ^ 1])):  # the second has the size that the log tells
+        path.write_bytes(damaged)
+        gone = missing(open_run(part))
+        assert gone[["model", "step", "kind", "state", "jobs", "sources"]].values.tolist() == [["large", 1, "transfer", "missing", 1, job.source]]
+        with pytest.raises(TaskspaceError, match=rf"1 of \d+ results are missing, first transfer large step 1 {job.source}; .*--partial"): render_report(part, tmp_path / "out", progress=False)
+        with pytest.raises(TaskspaceError, match="1 results are missing.*--partial"): write_extract(open_run(part), tmp_path / "out", progress=False)
+        with pytest.raises(SystemExit) as e: main(["report", str(part), "--out", str(tmp_path / "out")])
+        assert e.value.code == 2 and "results are missing" in capsys.readouterr().err and not (tmp_path / "out").exists()
+        assert f"{len(run.plan) - 1} of {len(run.plan)} jobs are done" in report.methods(open_run(part))
+
+
+def test_a_report_holds_what_it_was_rendered_from(made, tmp_path):
+    config = yaml.safe_load((made.parent / "_quarto.yml").read_text(encoding="utf-8"))
+    assert config["website"]["title"] == open_run(made.parent.parent / "run").study.name
+    for name in report._SOURCES:
+        for path in made.parent.glob(name): shutil.copy(path, tmp_path)
+    assert (tmp_path / config["format"]["html"]["css"]).is_file() and (tmp_path / config["format"]["html"]["include-in-header"]).is_file()
+    assert {e["href"] for e in config["website"]["navbar"]["left"]} == {p.name for p in tmp_path.glob("*.[im][pd]*")}
+    site = report.render(tmp_path)
+    assert {p.name for p in site.glob("*.html")} == {p.name for p in made.parent.glob("*.html")}
+
+
 def test_nothing_half_written_stays_when_a_page_fails(run, made, tmp_path, monkeypatch):
     out = tmp_path / "report"
     shutil.copytree(made.parent, out)
@@ -123,8 +154,9 @@ def test_pages_hide_code_and_keep_what_it_showed():
     cells = [nbformat.v4.new_markdown_cell("# Title\n\n> What it\n> is about."), nbformat.v4.new_code_cell("secret = 1"),
              nbformat.v4.new_code_cell("chart", outputs=[nbformat.v4.new_output("display_data", {"application/vnd.vegalite.v5+json": {}, "text/html": "<b>", "text/plain": "b"})])]
     shown = page(nbformat.v4.new_notebook(cells=cells))
-    assert "title: Title" in shown["cells"][0]["source"] and "description: What it is about." in shown["cells"][0]["source"]
-    assert "secret" not in json.dumps(shown) and shown["cells"][1]["outputs"][0]["data"] == {"text/html": "<b>"}
+    front = "".join(shown["cells"][0]["source"])
+    assert "title: Title" in front and "description: What it is about." in front
+    assert "secret" not in json.dumps(shown) and shown["cells"][1]["outputs"][0]["data"] == {"text/markdown": ["```{=html}\n", "<b>\n", "```\n"]}
 
 
 def test_nothing_is_missing_in_a_finished_run(run):

@@ -1,8 +1,8 @@
-"""Turn the notebooks into the pages of the website, and the first of them into README.md.
+"""Turn the notebooks into the pages of the website, and the first of them into README.md and index.qmd.
 
     python tools/docs.py pages     before rendering: nbs/ -> pages/, with signatures, docments and links between names
-    python tools/docs.py finish    after rendering: the search index also as a script, for sites opened from a disk
-    python tools/docs.py readme    nbs/index.ipynb -> README.md; with --check, only say whether it is in step
+    python tools/docs.py finish    after rendering: what pages load, also where a site is opened from a disk
+    python tools/docs.py readme    nbs/index.ipynb -> README.md, index.qmd; with --check, only say whether they are in step
     python tools/docs.py links DIR check all local links, anchors and images of a built site
 
 nbdev's own commands for this call Quarto, whichever is installed; these steps feed Quarto and smalldocs alike.
@@ -18,17 +18,25 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 import tokenize
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import yaml
-
 TOP = Path(__file__).resolve().parent.parent
+try:
+    import taskspace  # noqa: F401
+    import yaml
+except ImportError:
+    # A renderer that is started outside the environment finds another Python on the path
+    if __name__ != "__main__" or sys.prefix == str(TOP / ".venv") or not (TOP / ".venv/bin/python").exists(): raise
+    os.execv(TOP / ".venv/bin/python", [str(TOP / ".venv/bin/python"), *sys.argv])
+
 NBS, PAGES = TOP / "nbs", TOP / "pages"
 KEPT = ("echo", "output", "fig-", "tbl-", "code-", "column", "layout-", "label", "warning")  # options that renderers read
 HOME = "https://taskspace.github.io/taskspace/"  # where README's links to pages lead
+MADE = "Made from nbs/index.ipynb by `make readme`; edit that."
 
 
 # ---------------------------------------------------------------- cells
@@ -51,14 +59,13 @@ def markdown(source: str) -> dict:
     return {"cell_type": "markdown", "metadata": {}, "source": source}
 
 
-def outputs(cell: dict) -> list[dict]:
-    "A cell's outputs without what no page shows: Vega's own type beside the HTML that draws it."
-    kept = []
-    for out in cell.get("outputs", []):
-        if "data" in out and "text/html" in out["data"]:
-            out = {**out, "data": {mime: data for mime, data in out["data"].items() if not mime.startswith("application/")}}
-        kept.append(out)
-    return kept
+def apart(source: str, taken: set[str]) -> str:
+    "Markdown whose headings leave the ids of documented names to them: `## Curves` may stand beside the function `curves`."
+    def own(line: re.Match) -> str:
+        plain = re.sub(r"[^\w\s.-]", "", line[0]).strip().lower()
+        return f"{line[0]} {{#about-{plain}}}" if plain in taken else line[0]
+    parts = re.split(r"(^```.*?^```)", source, flags=re.S | re.M)
+    return "".join(part if i % 2 else re.sub(r"^#+ [^{\n]+$", own, part, flags=re.M) for i, part in enumerate(parts))
 
 
 # ---------------------------------------------------------------- names
@@ -71,7 +78,7 @@ def symbols() -> dict[str, str]:
         for full in index[module]:
             name = full.removeprefix(module + ".")
             if any(part.startswith("_") for part in name.split(".")): continue
-            href = f"pages/api/{module.removeprefix('taskspace.')}.ipynb#{name.lower()}"
+            href = f"pages/api/{module.removeprefix('taskspace.')}.ipynb#{name}"
             found.setdefault(name, href)
             found[full] = href
         found.setdefault(module, f"pages/api/{module.removeprefix('taskspace.')}.ipynb")
@@ -143,12 +150,27 @@ def table(rows: list[tuple[str, str, str]]) -> str:
     def cell(value: str, code: bool) -> str:
         # a bar would end the cell, and the renderers disagree on how to escape one inside code
         value = value.replace(" | ", " or ").replace("|", "∣")
-        value = value if code else re.sub(r"<(?=[/\w])", "&lt;", value)
+        value = value if code else re.sub(r"<(?=[/\w])", "&lt;", options_as_code(value))
         return f"`{value}`" if value and code and value != "→" else value
     if not rows: return ""
     if len(rows) == 1 and rows[0][0] == "→": return f"Returns {cell(rows[0][2], False)}." if rows[0][2] else ""
     lines = [f"| {'returns' if name == '→' else cell(name, True)} | {cell(kind, True)} | {cell(note, False)} |" for name, kind, note in rows]
     return "\n".join(["| parameter | type | meaning |", "|---|---|---|", *lines])
+
+
+def options_as_code(source: str) -> str:
+    "Markdown with `--out` as code wherever it stands as text: typography makes one dash of two."
+    parts = re.split(r"(```.*?```|`[^`]*`)", source, flags=re.S)
+    return "".join(part if i % 2 else re.sub(r"(?<![\w-])--[a-z][\w-]*", r"`\g<0>`", part) for i, part in enumerate(parts))
+
+
+def told(docstring: str) -> str:
+    "A docstring as Markdown. A paragraph that the command line shows as it stands, marked by a backspace, is a block of code."
+    def block(match: re.Match) -> str:
+        first, _, rest = match[1].partition("\n")
+        title, body = (f"{first}\n\n", rest) if rest.startswith("  ") else ("", match[1])
+        return f"{title}```{'yaml' if title else 'bash'}\n{textwrap.dedent(body)}\n```"
+    return options_as_code(re.sub(r"^\x08\n(.*?)(?=\n\n|\Z)", block, docstring, flags=re.S | re.M))
 
 
 def documented(source: str) -> list[dict]:
@@ -160,7 +182,7 @@ def documented(source: str) -> list[dict]:
         kind = next((d.id for d in node.decorator_list if isinstance(d, ast.Name) and d.id in ("property", "classmethod", "staticmethod")), "")
         if kind == "property": line = f"{name}{line.partition(')')[2]}"
         elif "." in name: line = line.replace("\n", "\n" + " " * (len(name) - len(node.name))).replace(node.name, name, 1)
-        parts = [f"{'#' * level} `{name}` {{#{name.lower()}}}", f"```python\n{line}\n```", ast.get_docstring(node) or "", table(rows)]
+        parts = [f"{'#' * level} `{name}` {{#{name}}}", f"```python\n{line}\n```", told(ast.get_docstring(node) or ""), table(rows)]
         cells.append(markdown("\n\n".join(part for part in parts if part)))
 
     for node in ast.parse(source).body:
@@ -196,8 +218,19 @@ def page_of(notebook: Path) -> Path:
     return where.with_name(re.sub(r"^\d+_", "", where.name)) if where.parent.name == "api" else where
 
 
+def outputs(cell: dict) -> list[dict]:
+    "A cell's outputs as renderers should show them."
+    from taskspace.report import for_page
+    kept = [for_page(out) for out in cell.get("outputs", [])]
+    for old, new in zip(cell.get("outputs", []), kept):
+        data = new.get("data", {})
+        if "text/markdown" in data and "text/html" not in old["data"]: data["text/markdown"] = options_as_code(text(data["text/markdown"])).splitlines(True)
+    return kept
+
+
 def process(notebook: dict, page: Path, names: dict[str, str]) -> dict:
     "A notebook as its page shows it."
+    from taskspace.report import proportioned
     meta, cells = front_matter(notebook["cells"])
     module = next((d["default_exp"] for c in cells if c["cell_type"] == "code" for d in [directives(text(c["source"]))[0]] if "default_exp" in d), None)
     full = f"taskspace.{re.split(r'[ .]', module)[0]}" if module else None
@@ -222,40 +255,46 @@ def process(notebook: dict, page: Path, names: dict[str, str]) -> dict:
                 options += ["#| code-fold: true", '#| code-summary: "Code"']  # a study is read for its figures
             shown.append({"cell_type": "code", "metadata": {"tags": cell["metadata"].get("tags", [])}, "execution_count": None,
                           "source": "\n".join([*options, code]), "outputs": outputs(cell)})
-    for i, cell in enumerate(shown): cell["id"] = f"c{i}"
+    taken = {name for cell in shown for name in re.findall(r"^#+ `.*\{#(.+)\}$", cell["source"], re.M) if cell["cell_type"] == "markdown"}
+    for i, cell in enumerate(shown):
+        if cell["cell_type"] == "markdown": cell["source"] = proportioned(apart(cell["source"], taken))
+        # Lists of lines, as Jupyter writes them: Quarto 1.4 takes nothing else, and later ones lose the line ends of a single text
+        cell |= {"id": f"c{i}", "source": cell["source"].splitlines(True)}
     return {"cells": shown, "metadata": {"kernelspec": notebook["metadata"].get("kernelspec", {"display_name": "python3", "language": "python", "name": "python3"})},
             "nbformat": 4, "nbformat_minor": 5}
 
 
+def notebooks() -> list[Path]:
+    "The notebooks that become pages. The first one is the site's first page, which is a file beside its configuration."
+    return [path for path in sorted(NBS.rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts and path != NBS / "index.ipynb"]
+
+
 def write_pages() -> None:
     "Write pages/ afresh."
+    from taskspace.report import proportioned
     names = symbols()
     shutil.rmtree(PAGES, ignore_errors=True)
     PAGES.mkdir()
-    # Git ignores the folder from inside: Quarto leaves out what the .gitignore at the top names.
-    (PAGES / ".gitignore").write_text("*\n")
-    for notebook in sorted(NBS.rglob("*.ipynb")):
-        if ".ipynb_checkpoints" in notebook.parts or notebook == NBS / "index.ipynb": continue
+    (PAGES / ".gitignore").write_text("*\n")  # all of it is made from what is in git
+    for notebook in notebooks():
         page = page_of(notebook)
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(json.dumps(process(json.loads(notebook.read_text()), page, names), ensure_ascii=False, indent=1), encoding="utf-8")
     for source in [*NBS.rglob("*.md"), *NBS.rglob("*.svg"), *NBS.rglob("*.png")]:
         page = PAGES / source.relative_to(NBS)
         page.parent.mkdir(parents=True, exist_ok=True)
-        if source.suffix == ".md": page.write_text(linked(source.read_text(), names, page), encoding="utf-8")
+        if source.suffix == ".md": page.write_text(proportioned(linked(source.read_text(), names, page)), encoding="utf-8")
         else: shutil.copy(source, page)
     changes = re.sub(r"\A# .*\n", "", (TOP / "CHANGELOG.md").read_text())
     (PAGES / "reference" / "changelog.md").write_text('---\ntitle: Changelog\ndescription: What changed from one version to the next.\n---\n' + changes)
-    # The site's first page is the README: index.qmd at the top includes its body
-    (PAGES / "_home.md").write_text(home_markdown(json.loads((NBS / "index.ipynb").read_text()), names))
 
 
-def home_markdown(notebook: dict, names: dict[str, str]) -> str:
-    "The first notebook as Markdown for the site: links lead to the site's own pages."
-    body = readme(notebook, title=False)
-    body = re.sub(re.escape(HOME) + r"([\w/]*)\.html", lambda m: f"{m[1]}.ipynb" if (TOP / f"{m[1]}.ipynb").exists() else f"{m[1]}.md", body)
-    body = re.sub(r"\[([^\]]+)\]\((?:tests|benchmarks)/[^)]+\)", r"`\1`", body)  # files that the site does not have
-    return linked(body.replace("](nbs/", "](pages/"), names, TOP / "index.qmd")
+def say_what_was_late() -> None:
+    "Quarto 1.4 lists the pages of a site before it runs what makes them; newer versions and smalldocs look again."
+    listed = os.environ.get("QUARTO_PROJECT_INPUT_FILES", "").split()
+    made = [path for path in PAGES.rglob("*") if path.suffix in (".ipynb", ".md")]
+    if os.environ.get("QUARTO_PROJECT_RENDER_ALL") and "SMALLDOCS" not in os.environ and len(listed) < len(made):
+        print(f"pages/ was made just now, {len(made)} pages. Quarto 1.4 renders only what was there before: with that version, run it again.")
 
 
 # ---------------------------------------------------------------- README
@@ -281,19 +320,35 @@ def readme(notebook: dict, title: bool = True) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def home(notebook: dict, names: dict[str, str]) -> str:
+    "The first notebook as the site's first page: links lead to the site's own pages. It is kept in git, as Quarto reads it before pages are made."
+    from taskspace.report import proportioned
+    meta, _ = front_matter(notebook["cells"])
+    body = readme(notebook, title=False)
+    pages = {str(page_of(path).relative_to(TOP)) for path in notebooks()}
+    body = re.sub(re.escape(HOME) + r"([\w/]*)\.html", lambda m: f"{m[1]}.ipynb" if f"{m[1]}.ipynb" in pages else f"{m[1]}.md", body)
+    body = re.sub(r"\[([^\]]+)\]\((?:tests|benchmarks)/[^)]+\)", r"`\1`", body)  # files that the site does not have
+    body = proportioned(linked(body.replace("](nbs/", "](pages/"), names, TOP / "index.qmd"))
+    return f"---\n# {MADE}\n{yaml.safe_dump({**meta, 'toc': True}, sort_keys=False, allow_unicode=True, width=1000)}---\n\n{body}"
+
+
 def write_readme(check: bool = False) -> None:
-    new = "<!-- Made from nbs/index.ipynb by `make readme`; edit that. -->\n\n" + readme(json.loads((NBS / "index.ipynb").read_text()))
-    path = TOP / "README.md"
-    if check and path.read_text() != new: sys.exit("README.md is out of step with nbs/index.ipynb: run `make readme`")
-    if not check: path.write_text(new)
+    "Write README.md and index.qmd, or only say which of them is not what the first notebook makes."
+    notebook = json.loads((NBS / "index.ipynb").read_text())
+    for name, new in {"README.md": f"<!-- {MADE} -->\n\n{readme(notebook)}", "index.qmd": home(notebook, symbols())}.items():
+        path = TOP / name
+        if check and (not path.exists() or path.read_text() != new): sys.exit(f"{name} is out of step with nbs/index.ipynb: run `make readme`")
+        if not check: path.write_text(new)
 
 
 # ---------------------------------------------------------------- after rendering
 
 def finish(site: Path) -> None:
-    "Add what the pages load: Vega, the script that draws with it, and the search index."
+    "Add what the pages load: Vega, the script that draws with it, and the search index; let Quarto's script run from a disk."
     from taskspace.display import write_bundle
+    from taskspace.report import without_modules
     write_bundle(site / "assets")
+    without_modules(site)
 
 
 class Links(HTMLParser):
@@ -336,7 +391,9 @@ def broken(site: Path) -> list[str]:
 
 def main() -> None:
     match sys.argv[1:]:
-        case ["pages"]: write_pages()
+        case ["pages"]:
+            write_pages()
+            say_what_was_late()
         case ["finish"]: finish(TOP / os.environ.get("QUARTO_PROJECT_OUTPUT_DIR", "_docs"))
         case ["readme", *rest]: write_readme(check="--check" in rest)
         case ["links", folder]:
