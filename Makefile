@@ -1,7 +1,7 @@
 # make report   install, pre-train three small models, probe them, render the report, print where it is
 # make test     everything that CI runs
 # make docs     the documentation site in _docs/        make lab     JupyterLab on the notebooks
-# make readme   README.md from its notebook               make clean   remove what these made, but the models' cache
+# make readme   README.md, index.qmd from their notebook  make clean   remove what these made, but the models' cache
 SHELL := /bin/bash
 PYTHON ?= python3
 PORT ?= 8888
@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: report test docs lab readme clean help install hooks step types models notebooks pytest package
+.PHONY: report test docs lab readme clean help install hooks step types models example mini notebooks pytest package
 .DEFAULT_GOAL := help
 
 help:
@@ -49,7 +49,9 @@ report: .venv/user
 lab: .venv/lab
 	jupyter lab --notebook-dir=nbs --port=$(PORT)
 
+# Pages are made before rendering as well, since Quarto 1.4 would not see those that it makes itself.
 docs: .venv/dev
+	python tools/docs.py pages
 	@if command -v quarto >/dev/null; then quarto render; else smalldocs render --strict .; fi
 	python tools/docs.py links _docs
 	@echo "_docs/index.html"
@@ -61,7 +63,7 @@ readme: .venv/dev
 
 # What needs one core goes beside something else, so that two cores are busy all the time.
 test: .venv/dev step
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target types models
+	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=3 --output-sync=target types models
 	$(MAKE) --no-print-directory notebooks
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target pytest package docs
 	coverage combine --quiet
@@ -82,8 +84,12 @@ STUDIES := "generalisation:-p seeds 4 -p end_seeds 1 -p base_steps 30 -p steps 3
            "width_depth:-p seeds 2 -p steps 10 -p sentences 1000 -p test_sentences 40"
 
 # The built-in models and the example study that many notebooks and tests look at
-models: .venv/dev
+models: example mini
+
+example: .venv/dev
 	python -c "from taskspace.report import example_run; example_run()"
+
+mini: .venv/dev
 	python -c "from taskspace.pretraining import builtin_checkpoint; builtin_checkpoint('mini')"
 
 notebooks: .venv/dev models
