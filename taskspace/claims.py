@@ -142,8 +142,8 @@ def claim_b(space: TaskSpace | None,  # a transfer space
             linguistic: TaskSpace | None,  # hypothesis: phenomenon, rules, ...
             lexical: TaskSpace | None,  # hypothesis: shared words
             alpha: float = 0.05,  # of the partial Mantel test
-            permutations: int = 999,
-            seed: int = 0,
+            permutations: int = 999,  # of the tasks
+            seed: int = 0,  # of the permutations
             ) -> Finding:  # estimate: partial r of the linguistic minus partial r of the lexical hypothesis
     "Task spaces follow linguistic structure rather than shared vocabulary."
     missing = [what for what, given in (("a transfer space", space), ("a linguistic hypothesis", linguistic), ("a lexical hypothesis", lexical)) if given is None]
@@ -174,6 +174,7 @@ def _jackknife(statistic, n: int) -> tuple[float, float]:
     everything = list(range(n))
     left = np.array([statistic(everything[:i] + everything[i + 1:]) for i in range(n)])
     reach = t.ppf(0.975, n - 1) * np.sqrt((n - 1) / n * ((left - left.mean()) ** 2).sum())
+    if not reach > 0: return float("nan"), float("nan")  # no spread says nothing about the precision
     whole = statistic(everything)
     return float(whole - reach), float(whole + reach)
 
@@ -200,6 +201,7 @@ def _common(spaces: Mapping[str, TaskSpace], groups: Mapping[str, str | None] | 
     whole = {k: s.complete() for k, s in spaces.items()}
     first = next(iter(whole.values()))
     groups = groups if groups is not None else (first.groups or {})
+    groups = dict(zip(groups, statistics.known_labels(groups.values())))
     names = [t for t in first.tasks if groups.get(t) is not None and all(t in set(s.tasks) for s in whole.values())]
     labels = [groups[t] for t in names]
     if len(names) < 4 or not 1 < len(set(labels)) < len(names): return None, []
@@ -277,7 +279,7 @@ def claim_d(distribution: pd.DataFrame | None,  # columns step, task, share (eff
 
 # %% ../nbs/api/75_claims.ipynb #6185d49e
 def claim_e(spaces: Mapping[int, TaskSpace] | None,  # step -> transfer space, measured on the same pairs
-            agreement: float = 0.5,  # mean corrected correlation of successive spaces that counts as "mostly stable"
+            agreement: float = 0.5,  # mean correlation of successive spaces, without noise, that counts as "mostly stable"
             alpha: float = 0.05,  # of the test of even change
             ) -> Finding:  # estimate: largest share that one stretch of training has in the whole change
     "The patterns are mostly stable through training, with no incisive stages."
@@ -292,20 +294,28 @@ def claim_e(spaces: Mapping[int, TaskSpace] | None,  # step -> transfer space, m
     durations = np.diff(np.log10(list(path)))
     change = uncertainty.change_point(stack, draws, durations, pairs)
     curve = uncertainty.stability(stack, draws, list(path), "pearson", pairs)
-    trusted = curve["previous_ceiling"] > 0.3
-    corrected = np.minimum(1.0, curve["previous"] / curve["previous_ceiling"])[trusted]
-    if len(corrected) < 2: return no_data("e", "spaces that are more than noise at successive checkpoints")
-    mean, low, high, _ = paired(corrected) if len(corrected) > 2 else (float(corrected.mean()), float("nan"), float("nan"), float("nan"))
-    stable = judge(low, high, agreement)
+    trusted = [k for k in range(1, len(stack)) if np.sqrt(curve["reliability"][k - 1] * curve["reliability"][k]) > 0.3]
+    found = [uncertainty.agreement(stack[k - 1], stack[k], draws[k - 1], draws[k], pairs) for k in trusted]
+    if len(found) < 2: return no_data("e", f"spaces that are more than noise at successive checkpoints (they are in {len(found)} of {len(durations)} stretches)")
+    mean, *over_stretches, _ = paired([f[0] for f in found], flips=1)
+    count = min(len(f[1]) for f in found)
+    over_pairs = np.quantile(np.mean([f[1][:count] for f in found], axis=0), [0.025, 0.975])
+    low = float(np.clip(np.minimum(over_stretches[0], over_pairs[0]), -1, 1))  # missing where one is
+    high = float(np.clip(np.maximum(over_stretches[1], over_pairs[1]), -1, 1))
+    stable, same_pairs = judge(low, high, agreement), len({len(d) for d in draws}) == 1
+    if not same_pairs and stable == "supported": stable = "undecided"
+    left_out = len(durations) - len(found)
     even = float((durations / durations.sum())[change["at"]])
     limit = max(0.5, 2 * even)
     incisive = change["p"] < alpha and change["low"] > 2 * even
     calm = "not supported" if incisive else "supported" if change["p"] >= alpha and change["high"] < limit else "undecided"
     at = list(path)[change["at"]], list(path)[change["at"] + 1]
     why = (f"Largest share {change['largest']:.2f} of the change between steps {at[0]} and {at[1]}, where even change gives {even:.2f} (p = {change['p']:.3f}); "
-           f"successive spaces agree by {mean:.2f} [{low:.2f}, {high:.2f}] without noise; {len(names)} tasks, {len(path)} checkpoints.")
+           f"successive spaces agree by {mean:.2f} [{low:.2f}, {high:.2f}] without noise"
+           + (f" ({left_out} of {len(durations)} stretches left out: mostly noise)" if left_out else "")
+           + ("" if same_pairs else ", common noise unknown since their draws are not of the same pairs") + f"; {len(names)} tasks, {len(path)} checkpoints.")
     return Finding("e", both(stable, calm), "largest share of one stretch in the whole change", change["largest"], change["low"], change["high"], change["p"], why,
-                   {"shares": change["shares"].tolist(), "agreement": mean, "curve": curve})
+                   {"shares": change["shares"].tolist(), "agreement": mean, "agreement_low": low, "agreement_high": high, "left_out": left_out, "curve": curve})
 
 # %% ../nbs/api/75_claims.ipynb #1e725edc
 def findings(spaces: Mapping[tuple[str, int], TaskSpace] | None = None,  # (scale, step) -> transfer space
@@ -323,10 +333,12 @@ def findings(spaces: Mapping[tuple[str, int], TaskSpace] | None = None,  # (scal
     largest = scales[-1] if scales else None
     linguistic = hypotheses.get("phenomenon", hypotheses.get("rules"))
     along = max(scales, key=lambda k: (len(steps[k]), parameters.get(k, 0.0))) if scales else None
-    d_scales = sorted({k for k, _ in overlap} | (set(distribution["scale"]) if distribution is not None and "scale" in distribution else set()),
-                      key=lambda k: (len({s for scale, s in overlap if scale == k}), parameters.get(k, 0.0)))
-    d_scale = d_scales[-1] if d_scales else None
-    shares = distribution if distribution is None or "scale" not in distribution else distribution[distribution["scale"] == d_scale]
+    table = distribution if distribution is not None and "scale" in distribution else None
+    spread = pd.Series(dtype=int) if table is None else table[table["step"] > 0].groupby("scale", observed=True)["step"].nunique()
+    overlaps = pd.Series([k for k, s in overlap if s > 0], dtype=object).value_counts()
+    d_scale = max({k for k, _ in overlap} | set(spread.index), default=None,
+                  key=lambda k: (sum(kind.get(k, 0) >= 3 for kind in (overlaps, spread)), parameters.get(k, 0.0), str(k)))
+    shares = distribution if table is None else table[table["scale"] == d_scale]
     return [claim_a(curves), claim_b(last.get(largest) if largest is not None else None, linguistic, hypotheses.get("lexicon")), claim_c(last, parameters),
             claim_d(shares, {s: o for (k, s), o in overlap.items() if k == d_scale}),
             claim_e({s: spaces[along, s] for s in steps[along]} if along is not None else None)]

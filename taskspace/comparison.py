@@ -23,7 +23,7 @@ class Estimate(NamedTuple):
     mean: float
     low: float  # bounds of Student's interval
     high: float
-    p: float  # two-sided sign-flip p-value of the mean being 0
+    p: float  # two-sided sign-flip p-value of the mean being 0; missing where a value is
     n: int  # models, or pairs of models
 
     def __str__(self) -> str: return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}], p = {self.p:.3f}, n = {self.n}"
@@ -34,7 +34,8 @@ def over_seeds(values: Sequence[float],  # one value a seed; for a paired compar
                flips: int = 4096,  # sign patterns tried; all of them where there are no more
                seed: int = 0,  # of the patterns, where not all are tried
                ) -> Estimate:
-    "Mean over models with interval and exact sign-flip test. Raises `TaskspaceError` for fewer than two values."
+    """Mean over models with Student's interval and the exact sign-flip test (Fisher 1935, *The Design of Experiments*, section 21).
+    Bounds and p are missing where a value is. Raises `TaskspaceError` for fewer than two values."""
     v = np.asarray(values, dtype=float)
     n = len(v)
     if n < 2: raise TaskspaceError(f"an interval over seeds needs at least 2 values, not {n}; train more seeds")
@@ -42,7 +43,8 @@ def over_seeds(values: Sequence[float],  # one value a seed; for a paired compar
     half = t.ppf((1 + level) / 2, n - 1) * v.std(ddof=1) / np.sqrt(n)
     if 2 ** n <= flips: null = np.array(list(product((1, -1), repeat=n))) @ v / n
     else: null = np.append(np.random.default_rng(seed).choice((1, -1), (flips, n)) @ v / n, v.mean())
-    p = float((np.abs(null) >= abs(v.mean()) - 1e-12).mean())
+    # Without the question no comparison with a missing mean would be true, and p would be 0.
+    p = float((np.abs(null) >= abs(v.mean()) - 1e-12).mean()) if np.isfinite(v).all() else float("nan")
     return Estimate(float(v.mean()), float(v.mean() - half), float(v.mean() + half), p, n)
 
 # %% ../nbs/api/74_comparison.ipynb #a702b965

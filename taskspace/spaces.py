@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -64,11 +65,14 @@ class TaskSpace:
                     raise TaskspaceError(f"TaskSpace: {name!r} has shape {draws.shape}; its last two axes must be {len(names)} tasks")
                 put(name, draws)
         if self.groups is not None:
-            put("groups", {n: self.groups.get(n) for n in names})
+            put("groups", dict(zip(names, statistics.known_labels(self.groups.get(n) for n in names))))
         put("meta", dict(self.meta or {}))
 
     @property
-    def tasks(self) -> list[str]: return list(self.matrix.index)
+    def tasks(self) -> list[str]:
+        "Names of the tasks, in the order of rows and columns."
+        return list(self.matrix.index)
+
     def __len__(self) -> int: return len(self.matrix)
     def __repr__(self) -> str:
         known = sum(g is not None for g in (self.groups or {}).values())
@@ -83,10 +87,12 @@ class TaskSpace:
         draws = lambda a: None if a is None else a[..., keep, :][..., keep]
         return replace(self, matrix=cut(self.matrix), low=cut(self.low), high=cut(self.high), replicates=draws(self.replicates), halves=draws(self.halves))
 
-    def select(self, tasks: Iterable[str]) -> TaskSpace:  # in the order given
+    def select(self,
+               tasks: Iterable[str],  # names, in the order wanted; a single name is one task
+               ) -> TaskSpace:  # in the order given
         "The space of these tasks, in this order. Raises `TaskspaceError` for a task that it lacks."
         place = {n: i for i, n in enumerate(self.tasks)}
-        tasks = list(tasks)
+        tasks = [tasks] if isinstance(tasks, str) else list(tasks)
         lacking = [n for n in tasks if n not in place]
         if lacking:
             raise TaskspaceError(f"the space {self.kind!r} has no task {lacking[0]!r}" + (f" nor {len(lacking) - 1} others that were asked for" if lacking[1:] else "")
@@ -117,21 +123,22 @@ class TaskSpace:
     def average(self,
                 by: Mapping[str, str | None] | None = None,  # task -> group; the space's own groups by default
                 ) -> TaskSpace:  # tasks are now the groups; a group of one task has no diagonal cell
-        "The mean over the tasks of each group: a space over phenomena. The cells from a task to itself are left out."
+        "The mean over the tasks of each group: a space over phenomena. The cells from a task to itself, and missing ones, are left out."
         labels = self._labels(by)
         names = list(dict.fromkeys(g for g in labels if g is not None))
         member = np.array([[float(g == name) for g in labels] for name in names])
         hole = ~np.eye(len(self), dtype=bool)
-        weight = member @ hole @ member.T
         def change(a: np.ndarray) -> np.ndarray:
-            total = member @ np.where(hole, a, 0) @ member.T
+            there = hole & np.isfinite(a)
+            total, weight = (member @ v @ member.T for v in (np.where(there, a, 0), there.astype(float)))
             return np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight > 0)
         return self._map(change, f"{self.kind}, mean by group", names)
 
     def centred(self) -> TaskSpace:
-        "The space without the mean of each source and target: what a pair of tasks adds to how much one gives and the other takes."
+        "The space without what each source gives and each target takes on the whole: what a pair of tasks adds to that. Missing cells stay missing."
         hole = ~np.eye(len(self), dtype=bool)
         def change(a: np.ndarray) -> np.ndarray:
+            if not np.isfinite(a[..., hole]).all(): return _additive_rest(a)
             # Two-way analysis of variance with an empty diagonal has this closed form.
             n, rows, columns = a.shape[-1], np.where(hole, a, 0).sum(-1), np.where(hole, a, 0).sum(-2)
             total = rows.sum(-1)[..., None]
@@ -175,11 +182,14 @@ class TaskSpace:
         groups = groups if groups is not None else self.groups
         if groups is None:
             raise TaskspaceError(f"the space {self.kind!r} has no groups; pass groups={{task: group}}")
-        return [groups.get(n) for n in self.tasks]
+        return statistics.known_labels(groups.get(n) for n in self.tasks)
 
     def _pairs(self) -> int | None:
-        "How many evaluation pairs lie behind a cell, where the probe wrote it down."
-        pairs = (self.meta or {}).get("pairs", (self.meta or {}).get("eval_pairs"))
+        "How many units were resampled for a cell, where the probe wrote it down: evaluation pairs, or blocks of pairs for gradients."
+        meta = self.meta or {}
+        blocks = meta.get("blocks")
+        if isinstance(blocks, (int, float)) and blocks > 1: return int(blocks)
+        pairs = meta.get("pairs", meta.get("eval_pairs"))
         return int(pairs) if isinstance(pairs, (int, float)) else None
 
     def _interval(self, over: str | None, statistic: Callable, hypotheses: list[np.ndarray], bounds: tuple[float, float], test: Test) -> Test:
@@ -361,7 +371,9 @@ class TaskSpace:
         return path
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> TaskSpace:
+    def load(cls,
+             path: str | os.PathLike,  # a file that `save` wrote
+             ) -> TaskSpace:
         "Read a space that `save` wrote. Raises `TaskspaceError` for a file that is missing, damaged or something else."
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -387,16 +399,43 @@ class TaskSpace:
 def _refuse(value: object) -> None:
     raise TypeError(f"a {type(value).__name__}")
 
+
+def _additive_rest(a: np.ndarray) -> np.ndarray:
+    "Residuals, shape (..., tasks, tasks), of the least-squares fit of row and column effects to the off-diagonal cells that are there."
+    n = a.shape[-1]
+    rows, columns = np.nonzero(~np.eye(n, dtype=bool))
+    design = np.concatenate([np.eye(n)[rows], np.eye(n)[columns]], 1)
+    values = a[..., rows, columns].reshape(-1, len(rows))
+    rest, there = np.full(values.shape, np.nan), np.isfinite(values)
+    for mask in np.unique(there, axis=0):  # draws that lack the same cells are done at once
+        same = np.nonzero((there == mask).all(1))[0]
+        basis, size, _ = np.linalg.svd(design[mask], full_matrices=False)
+        basis = basis[:, size > 1e-9 * size.max(initial=0)]
+        mine = values[np.ix_(same, mask)]
+        left = mine - (mine @ basis) @ basis.T
+        left[:, (basis ** 2).sum(1) > 1 - 1e-9] = np.nan  # the only cell of its row or column says nothing beyond that row or column
+        rest[np.ix_(same, mask)] = left
+    out = np.full(a.shape, np.nan)
+    out[..., rows, columns] = rest.reshape(*a.shape[:-2], -1)
+    return out
+
 # %% ../nbs/api/55_spaces.ipynb #3063cc79
 HYPOTHESES = ("phenomenon", "field", "rules", "words", "lexicon", "edit", "length")
 
 
 def hypothesis_space(suite: Suite,  # the tasks
-                     by: str | Mapping[str, str | None] | pd.DataFrame | np.ndarray = "phenomenon",  # see above; a mapping task -> label; or a matrix
+                     by: str | Mapping[str, str | None] | pd.Series | TaskSpace | pd.DataFrame | np.ndarray | Sequence = "phenomenon",  # a name, labels or a matrix, see above
                      part: str = "pair",  # for "lexicon": "pair" or "difference"
                      ) -> TaskSpace:  # cells from 0 (unrelated) to 1, or the matrix as given
     "What a theory expects of every pair of tasks. Raises `TaskspaceError` when the suite lacks what the theory needs."
     groups = suite.groups()
+    if isinstance(by, TaskSpace): by = by.matrix
+    if isinstance(by, pd.Series): by = cast(dict[str, Any], by.to_dict())
+    if isinstance(by, (list, tuple)):
+        try: by = np.array(by, dtype=float)
+        except (TypeError, ValueError):
+            raise TaskspaceError(f"hypothesis_space: a {type(by).__name__} must be a matrix of numbers, one row a task; "
+                                 "for labels give a mapping task -> label") from None
     if isinstance(by, np.ndarray):
         if by.shape != (len(suite),) * 2:
             raise TaskspaceError(f"hypothesis_space: a matrix of shape {by.shape} for a suite of {len(suite)} tasks")
@@ -407,10 +446,11 @@ def hypothesis_space(suite: Suite,  # the tasks
         lacking = [n for n in suite.names if n not in by]
         if lacking:
             raise TaskspaceError(f"hypothesis_space: the mapping has no label for task {lacking[0]!r} ({len(lacking)} of {len(suite)} lack one); None means no group")
-        labels = {n: by[n] for n in suite.names}
+        labels = dict(zip(suite.names, statistics.known_labels(by[n] for n in suite.names)))
         return TaskSpace(same_label(labels), "hypothesis: mapping", labels, meta={"suite": suite.name, "by": "mapping"})
-    if by not in HYPOTHESES:
-        raise TaskspaceError(f"hypothesis_space: by={by!r} is unknown; choose one of {', '.join(HYPOTHESES)}, a mapping task -> label or a matrix")
+    if not isinstance(by, str) or by not in HYPOTHESES:
+        what = f"by={reprlib.repr(by)}" if isinstance(by, str) else f"by, a {type(by).__name__},"
+        raise TaskspaceError(f"hypothesis_space: {what} is unknown; choose one of {', '.join(HYPOTHESES)}, a mapping task -> label or a matrix")
     if by in ("phenomenon", "field", "words"):
         labels = suite.groups({"words": "lexicon"}.get(by, by))
         if not any(labels.values()):
@@ -427,7 +467,7 @@ def hypothesis_space(suite: Suite,  # the tasks
     return TaskSpace(matrix, f"hypothesis: {by}", groups, meta=meta)
 
 # %% ../nbs/api/55_spaces.ipynb #12698394
-def hypothesis_spaces(suite: Suite,
+def hypothesis_spaces(suite: Suite,  # the tasks
                       by: Sequence[str] = ("phenomenon", "lexicon"),  # names, see above
                       part: str = "pair",  # for "lexicon"
                       ) -> dict[str, TaskSpace]:  # name -> space, without those for which the suite has no labels

@@ -5,7 +5,7 @@
 # %% ../nbs/api/50_statistics.ipynb #cf71f765
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from .tasks import TaskspaceError
 
 # %% auto #0
 __all__ = ['ALTERNATIVES', 'METHODS', 'square', 'cells', 'from_cells', 'task_permutations', 'permuted_cells', 'permutation_p',
-           'Test', 'within_across', 'mantel', 'partial_mantel', 'mrqap', 'benjamini_hochberg']
+           'Test', 'known_labels', 'within_across', 'mantel', 'partial_mantel', 'mrqap', 'benjamini_hochberg']
 
 # %% ../nbs/api/50_statistics.ipynb #df45cc79
 def square(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
@@ -77,10 +77,13 @@ def permutation_p(observed: float,  # the statistic
                   null: np.ndarray,  # shape (permutations,), the statistic under permutation
                   alternative: str = "greater",  # "greater", "less" or "two-sided"
                   centre: float = 0.0,  # where the statistic lies under no association, for "two-sided"
-                  ) -> float:  # in (0, 1]
-    "P-value with the +1 correction. Raises `TaskspaceError` for an unknown alternative."
+                  ) -> float:  # in (0, 1]; missing where the statistic is
+    "P-value with the +1 correction (Phipson and Smyth [2010](https://doi.org/10.2202/1544-6115.1585)). Raises `TaskspaceError` for an unknown alternative."
     if alternative not in ALTERNATIVES:
         raise TaskspaceError(f"alternative {alternative!r} is unknown; choose one of {', '.join(ALTERNATIVES)}")
+    null = np.asarray(null, dtype=float)
+    null = null[~np.isnan(null)]
+    if not np.isfinite(observed): return float("nan")  # a comparison with a missing value is never true, which would look like the best of all
     if alternative == "two-sided":
         observed, null = abs(observed - centre), np.abs(null - centre)
     elif alternative == "less":
@@ -103,7 +106,11 @@ class Test:
     details: dict = field(default_factory=dict)  # further figures of this test
     null: np.ndarray | None = field(default=None, repr=False, compare=False)  # the statistic under permutation
 
-    def with_interval(self, low: float, high: float, source: str) -> Test:
+    def with_interval(self,
+                      low: float,  # lower bound, in units of the statistic
+                      high: float,  # upper bound
+                      source: str,  # what the interval is over, e.g. "over tasks"
+                      ) -> Test:
         "The same record with interval bounds and where they come from."
         return replace(self, low=float(low), high=float(high), details={**self.details, "interval": source})
 
@@ -116,21 +123,28 @@ class Test:
         return pd.DataFrame([self.to_dict()]).to_html(index=False, float_format=lambda v: f"{v:.4g}", border=0)
 
 # %% ../nbs/api/50_statistics.ipynb #2c36addf
+def known_labels(labels: Iterable,  # one a task
+                 ) -> list:  # the same, None where a label is missing
+    "Labels with one way of being missing: None, where tables of pandas have NaN or NA."
+    return [None if g is None or g is pd.NA or g != g else g for g in labels]
+
+
 def within_across(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
-                  groups: Sequence,  # one label a task; tasks labelled None are left out
+                  groups: Sequence,  # one label a task; tasks labelled None or NaN are left out
                   permutations: int = 999,  # 0 gives the statistic alone
                   seed: int = 0,  # of the permutations
                   alternative: str = "greater",  # "greater": cells within groups are larger
                   ) -> Test:  # statistic = AUC; details: mean_within, mean_across, cells_within
-    "AUC of cells within groups against cells across groups. Raises `TaskspaceError` when there are none of one kind."
-    labels = np.array([None if g is None or g != g else g for g in groups], dtype=object)
+    """AUC of cells within groups against cells across groups (Mann and Whitney [1947](https://doi.org/10.1214/aoms/1177730491)).
+    Raises `TaskspaceError` when there are none of one kind."""
+    labels = known_labels(groups)
     if len(labels) != len(matrix):
         raise TaskspaceError(f"within_across: {len(labels)} group labels for {len(matrix)} tasks; give one label a task")
     keep = np.array([g is not None for g in labels], dtype=bool)
     if not keep.any(): raise TaskspaceError("within_across: no task has a group; name the group of at least three tasks")
     a = square(np.asarray(matrix, dtype=float)[np.ix_(keep, keep)])
     n = len(a)
-    member = pd.get_dummies(pd.Series(labels[keep].astype(str))).to_numpy(float)
+    member = pd.get_dummies(pd.Series([str(g) for g in labels if g is not None])).to_numpy(float)
     inside = cells(member @ member.T) > 0
     within, across = int(inside.sum()), int((~inside).sum())
     if not within or not across:
@@ -180,7 +194,8 @@ def mantel(x: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), e.g. a measure
            seed: int = 0,  # of the permutations
            alternative: str = "greater",  # "greater", "less" or "two-sided"
            ) -> Test:  # statistic = correlation over off-diagonal cells
-    "Mantel test. Raises `TaskspaceError` for different sizes, missing cells or a constant matrix."
+    """Mantel test ([Mantel 1967](https://aacrjournals.org/cancerres/article/27/2_Part_1/209/476508)).
+    Raises `TaskspaceError` for different sizes, missing cells or a constant matrix."""
     a, b = _prepared(x, "x", method), _prepared(y, "y", method)
     _same_size(a, b)
     mine = cells(a)
@@ -217,7 +232,8 @@ def partial_mantel(x: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), a meas
                    seed: int = 0,  # of the permutations
                    alternative: str = "greater",  # "greater", "less" or "two-sided"
                    ) -> Test:  # statistic = partial correlation over off-diagonal cells
-    "Partial Mantel test. Raises `TaskspaceError` when the controls explain a matrix completely."
+    """Partial Mantel test (Smouse, Long and Sokal [1986](https://doi.org/10.2307/2413122)), permuting residuals as Dekker, Krackhardt and Snijders
+    ([2007](https://doi.org/10.1007/s11336-007-9016-1)) advise. Raises `TaskspaceError` when the controls explain a matrix completely."""
     if isinstance(controls, pd.DataFrame) or np.ndim(controls) == 2: controls = [controls]
     a, b = _prepared(x, "x", method), _prepared(y, "y", method)
     zs = [_prepared(z, f"control {k}", method) for k, z in enumerate(controls)]
@@ -242,7 +258,8 @@ def mrqap(x: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), a measured spac
           seed: int = 0,  # of the permutations
           alternative: str = "two-sided",  # "greater", "less" or "two-sided"
           ) -> pd.DataFrame:  # one row a hypothesis: beta, partial, t, p; attrs: r2, p
-    "Multiple regression of a space on several hypotheses. Raises `TaskspaceError` when they determine one another."
+    """Multiple regression of a space on several hypotheses (MRQAP, [Krackhardt 1988](https://doi.org/10.1016/0378-8733%2888%2990004-4); Dekker, Krackhardt and
+    Snijders [2007](https://doi.org/10.1007/s11336-007-9016-1)). Raises `TaskspaceError` when they determine one another."""
     if not hypotheses:
         raise TaskspaceError("mrqap: no hypotheses; give at least one")
     a = _prepared(x, "x", method)
@@ -270,7 +287,8 @@ def mrqap(x: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), a measured spac
 # %% ../nbs/api/50_statistics.ipynb #4069f6ee
 def benjamini_hochberg(p: np.ndarray | pd.DataFrame,  # p-values of any shape; missing ones stay missing
                        ) -> np.ndarray:  # q-values, same shape
-    "Q-values of all p-values that are not missing, by `scipy.stats.false_discovery_control`."
+    """Q-values of all p-values that are not missing (Benjamini and Hochberg [1995](https://doi.org/10.1111/j.2517-6161.1995.tb02031.x)),
+    by `scipy.stats.false_discovery_control`."""
     from scipy.stats import false_discovery_control
     p = np.asarray(p, dtype=float)
     q = np.full(p.shape, np.nan)

@@ -15,8 +15,8 @@ from .tasks import TaskspaceError
 
 # %% auto #0
 __all__ = ['resample_means', 'split_halves', 'widening', 'interval', 'cell_tests', 'auc_of', 'correlation_of', 'noise_variance',
-           'statistic_draws', 'statistic_interval', 'jackknife_interval', 'noise_ceiling', 'reliability', 'stability',
-           'change_point', 'asymmetry']
+           'statistic_draws', 'statistic_interval', 'jackknife_interval', 'noise_ceiling', 'reliability', 'agreement',
+           'stability', 'change_point', 'asymmetry']
 
 # %% ../nbs/api/51_uncertainty.ipynb #99c8b56f
 def _seeds_first(values: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +70,7 @@ def split_halves(values: np.ndarray,  # shape (sources, pairs) or (seeds, source
 def widening(pairs: int | None,  # evaluation pairs behind a cell; None: unknown, no correction
              level: float = 0.95,  # of the interval
              ) -> float:  # factor by which to widen draws around their centre
-    "What makes draws of a mean over `pairs` values as wide as Student's interval."
+    "What makes draws of a mean over `pairs` values as wide as Student's interval ([Hesterberg 2015](https://doi.org/10.1080/00031305.2015.1089789))."
     if pairs is None or pairs < 2: return 1.0
     from scipy.stats import norm, t
     q = (1 + level) / 2
@@ -92,15 +92,34 @@ def interval(draws: np.ndarray,  # shape (draws, ...)
     return estimate + wide * (low - estimate), estimate + wide * (high - estimate)
 
 
+def _variance(draws: np.ndarray) -> np.ndarray:
+    "Variance over the draws (first axis) that are not missing; missing where fewer than two are there."
+    there = np.isfinite(draws)
+    if there.all(): return draws.var(0, ddof=1)
+    count = there.sum(0)
+    gap = np.where(there, draws - np.where(there, draws, 0).sum(0) / np.maximum(count, 1), 0)
+    return np.where(count > 1, (gap ** 2).sum(0) / np.maximum(count - 1, 1), np.nan)
+
+
+def _p_values(estimate: np.ndarray, draws: np.ndarray, pairs: int | None) -> np.ndarray:
+    "Two-sided p-values of means against 0, by the draws' standard error and Student's curve; missing where the error is unknown or 0 but for rounding."
+    from scipy.stats import norm, t
+    error = np.sqrt(_variance(draws) * _correct(pairs))
+    score = np.abs(np.divide(estimate, error, out=np.full(np.shape(estimate), np.nan), where=error > 1e-10 * np.abs(estimate)))
+    return 2 * (t.sf(score, pairs - 1) if pairs and pairs > 1 else norm.sf(score))
+
+
+def _correct(pairs: int | None) -> float:
+    "What draws of a mean over so many pairs lack in variance."
+    return pairs / (pairs - 1) if pairs and pairs > 1 else 1.0
+
+
 def cell_tests(estimate: np.ndarray,  # shape (tasks, tasks)
                draws: np.ndarray,  # shape (draws, tasks, tasks)
                pairs: int | None = None,  # evaluation pairs behind each cell
                ) -> tuple[np.ndarray, np.ndarray]:  # p and q, shape (tasks, tasks), missing on the diagonal
-    "Which cells differ from 0: two-sided p-values by the draws' standard error, and Benjamini-Hochberg q-values."
-    from scipy.stats import norm, t
-    error = draws.std(0, ddof=1) * (np.sqrt(pairs / (pairs - 1)) if pairs and pairs > 1 else 1.0)
-    score = np.abs(np.divide(estimate, error, out=np.full(np.shape(estimate), np.nan), where=error > 0))
-    p = 2 * (t.sf(score, pairs - 1) if pairs and pairs > 1 else norm.sf(score))
+    "Which cells differ from 0: two-sided p-values by the draws' standard error and Student's curve, and Benjamini-Hochberg q-values."
+    p = _p_values(np.asarray(estimate, dtype=float), draws, pairs)
     np.fill_diagonal(p, np.nan)
     return p, benjamini_hochberg(p)
 
@@ -149,9 +168,23 @@ def _denoised(values: np.ndarray, noise: float, basis: np.ndarray, floor: float)
 def noise_variance(draws: np.ndarray,  # shape (draws, tasks, tasks)
                    pairs: int | None = None,  # evaluation pairs behind each cell
                    ) -> float:  # in squared units of the cells
-    "Mean variance of an off-diagonal cell over the draws."
-    correct = pairs / (pairs - 1) if pairs and pairs > 1 else 1.0
-    return float(cells(draws.var(0, ddof=1)).mean() * correct)
+    "Mean variance of an off-diagonal cell over the draws; missing draws do not count."
+    known = cells(_variance(draws))
+    known = known[np.isfinite(known)]
+    return float(known.mean() * _correct(pairs)) if len(known) else float("nan")
+
+
+def _whole(draws: np.ndarray) -> np.ndarray:
+    "The cells of the draws, shape (draws, cells). A statistic needs all of them: what a draw lacks is taken from the next one that has it."
+    flat = draws[:, ~np.eye(draws.shape[-1], dtype=bool)]
+    there = np.isfinite(flat)
+    return flat if there.all() else pd.DataFrame(np.where(there, flat, np.nan)).bfill().ffill().to_numpy()
+
+
+def _errors(draws: np.ndarray, pairs: int | None) -> np.ndarray:
+    "Errors of measurement as the draws show them, shape (draws, cells)."
+    flat = _whole(draws)
+    return (flat - flat.mean(0)) * np.sqrt(_correct(pairs))
 
 
 def statistic_draws(matrix: np.ndarray,  # shape (tasks, tasks), what was measured
@@ -166,11 +199,9 @@ def statistic_draws(matrix: np.ndarray,  # shape (tasks, tasks), what was measur
     basis = _basis([cells(h) for h in hypotheses], len(values))
     noise = noise_variance(draws, pairs)
     rest = values - (values @ basis) @ basis.T
-    if noise >= (1 - floor) * (rest ** 2).sum() / max(1, len(values) - basis.shape[1]): return None
+    if not noise < (1 - floor) * (rest ** 2).sum() / max(1, len(values) - basis.shape[1]): return None
     centre = _denoised(values, noise, basis, floor)
-    deviations = draws[:, ~np.eye(len(matrix), dtype=bool)]
-    deviations = (deviations - deviations.mean(0)) * (np.sqrt(pairs / (pairs - 1)) if pairs and pairs > 1 else 1.0)
-    return float(statistic(centre)), statistic(_denoised(centre + deviations, noise, basis, floor))
+    return float(statistic(centre)), statistic(_denoised(centre + np.nan_to_num(_errors(draws, pairs)), noise, basis, floor))
 
 
 def statistic_interval(matrix: np.ndarray,  # shape (tasks, tasks), what was measured
@@ -191,24 +222,28 @@ def jackknife_interval(statistic: Callable[[list[int]], float],  # the statistic
                        n: int,  # how many tasks
                        level: float = 0.95,  # at least this share of intervals holds the population's value
                        bounds: tuple[float, float] = (-1.0, 1.0),  # range of the statistic
-                       ) -> tuple[float, float]:  # lower and upper bound
-    "Interval over tasks: leave one out, on a scale stretched towards the bounds."
+                       ) -> tuple[float, float]:  # lower and upper bound; missing where leaving out a task never changes anything
+    """Interval over tasks: leave one out (Snijders and Borgatti [1999](https://www.insna.org/PDF/Connections/v22/1999_I-2_61-70.pdf)),
+    on a scale stretched towards the bounds."""
     from scipy.stats import t
     floor, top = bounds
     stretch = lambda v: np.arctanh(np.clip(2 * (v - floor) / (top - floor) - 1, -0.9999, 0.9999))
     back = lambda v: floor + (top - floor) * (np.tanh(v) + 1) / 2
     everything = list(range(n))
-    whole = stretch(statistic(everything))
+    value = statistic(everything)
+    whole = stretch(value)
     left = np.array([stretch(statistic(everything[:i] + everything[i + 1:])) for i in range(n)])
     error = np.sqrt((n - 1) / n * ((left - left.mean()) ** 2).sum())
+    if not error > 1e-12: return float("nan"), float("nan")  # no spread says nothing about the precision
     reach = t.ppf((1 + level) / 2, n - 1) * error
-    return float(back(whole - reach)), float(back(whole + reach))
+    return min(float(back(whole - reach)), float(value)), max(float(back(whole + reach)), float(value))  # a value on the edge has no place on the stretched scale
 
 # %% ../nbs/api/51_uncertainty.ipynb #f1de32ef
 def noise_ceiling(spaces: np.ndarray,  # shape (splits, 2, tasks, tasks) from split halves, or (seeds, tasks, tasks)
                   method: str = "spearman",  # or "pearson"
                   ) -> dict[str, float]:  # agreement of two parts, reliability of the whole, ceiling, parts
-    "How well a perfect hypothesis could agree with the space. Raises `TaskspaceError` for fewer than two parts."
+    """How well a perfect hypothesis could agree with the space (Spearman [1910](https://doi.org/10.1111/j.2044-8295.1910.tb00206.x), Brown
+    [1910](https://doi.org/10.1111/j.2044-8295.1910.tb00207.x)). Raises `TaskspaceError` for fewer than two parts."""
     spaces = np.asarray(spaces, dtype=float)
     if spaces.ndim == 4:
         parts, pairs = 2, [(a, b) for a, b in spaces]
@@ -230,29 +265,67 @@ def reliability(matrix: np.ndarray,  # shape (tasks, tasks)
     return float(np.clip(1 - noise_variance(draws, pairs) / max(cells(matrix).var(ddof=1), 1e-300), 0, 1))
 
 
+def _moments(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "Variances and covariance over the last axis."
+    x, y, n = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True), x.shape[-1] - 1
+    return (x * x).sum(-1) / n, (y * y).sum(-1) / n, (x * y).sum(-1) / n
+
+
+def _noise(e: np.ndarray, f: np.ndarray) -> tuple[float, float, float]:
+    "Variances and covariance over cells that errors, shape (draws, cells), have in the mean; no covariance where draws are not paired."
+    mean = lambda v, count: float(v.sum() / max(1, count - 1))  # deviations from the mean of the draws: one degree of freedom less
+    return mean(_moments(e, e)[0], len(e)), mean(_moments(f, f)[0], len(f)), mean(_moments(e, f)[2], len(e)) if len(e) == len(f) else 0.0
+
+
+def agreement(a: np.ndarray,  # shape (tasks, tasks)
+              b: np.ndarray,  # the same shape, another checkpoint measured on the same pairs
+              draws_a: np.ndarray,  # shape (draws, tasks, tasks)
+              draws_b: np.ndarray,  # the same shape; draw number k resamples the same pairs in both
+              pairs: int | None = None,  # evaluation pairs behind each cell
+              floor: float = 0.02,  # least share of a space's variance that must be signal
+              ) -> tuple[float, np.ndarray]:  # correlation without noise, and its draws; missing where noise is all
+    """Pearson's correlation of two spaces, corrected for attenuation ([Spearman 1904](https://doi.org/10.2307/1412159)) and for the errors that
+    both have in common. It is cut to [-1, 1]."""
+    x, y, e, f = cells(a), cells(b), _errors(draws_a, pairs), _errors(draws_b, pairs)
+    noise_x, noise_y, common = _noise(e, f)
+    def corrected(x: np.ndarray, y: np.ndarray, times: int) -> np.ndarray:
+        "The correlation less the noise, as often as the spaces have it."
+        var_x, var_y, cov = _moments(x, y)
+        size = np.sqrt(np.maximum(var_x - times * noise_x, floor * var_x) * np.maximum(var_y - times * noise_y, floor * var_y))
+        return np.clip((cov - times * common) / np.maximum(size, 1e-300), -1.0, 1.0)
+    count = min(len(e), len(f))
+    again = corrected(x + e[:count], y + f[:count], 2)
+    if not (noise_x < (1 - floor) * _moments(x, x)[0] and noise_y < (1 - floor) * _moments(y, y)[0]): return float("nan"), np.full(count, np.nan)
+    return float(corrected(x, y, 1)), again
+
+
 def stability(spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in order of training
               draws: Sequence[np.ndarray] | None = None,  # one array (draws, tasks, tasks) a checkpoint
               steps: Sequence[float] | None = None,  # training step of each checkpoint
               method: str = "spearman",  # or "pearson"
               pairs: int | None = None,  # evaluation pairs behind each cell
-              ) -> pd.DataFrame:  # one row a checkpoint: step, {previous,last}, _low, _high, _ceiling
-    "Agreement of each checkpoint's space with the one before and the last; bounds at the precision of the measurement."
+              ) -> pd.DataFrame:  # one row a checkpoint: step, reliability, {previous,last}, _low, _high, _ceiling, _corrected
+    """Agreement of each checkpoint's space with the one before and the last; bounds at the precision of the measurement, the ceiling for spaces with the
+    same truth, and the correlation without noise (Pearson's, see `agreement`). Without draws there is only the agreement."""
     spaces = np.asarray(spaces, dtype=float)
     steps = list(range(len(spaces))) if steps is None else list(steps)
     trust = [reliability(s, d, pairs) for s, d in zip(spaces, draws)] if draws is not None else [float("nan")] * len(spaces)
-    flat = lambda a: a[..., ~np.eye(a.shape[-1], dtype=bool)]
+    flat = [_whole(d) for d in draws] if draws is not None else []
     rows = []
     for t, here in enumerate(spaces):
         row = {"step": steps[t], "reliability": trust[t]}
         for name, other in (("previous", t - 1), ("last", len(spaces) - 1)):
-            row |= {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan, f"{name}_ceiling": np.nan}
+            row |= {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan, f"{name}_ceiling": np.nan, f"{name}_corrected": np.nan}
             if other < 0 or other == t: continue
             r = row[name] = float(correlation_of(cells(here), cells(spaces[other]), method))
-            row[f"{name}_ceiling"] = float(np.sqrt(trust[t] * trust[other]))
             if draws is not None:
-                found = np.array([correlation_of(flat(a), flat(b), method) for a, b in zip(draws[t], draws[other])])
+                found = np.array([correlation_of(a, b, method) for a, b in zip(flat[t], flat[other])])
                 low, high = np.quantile(found - found.mean(), [0.025, 0.975])
-                row |= {f"{name}_low": max(-1.0, r + low), f"{name}_high": min(1.0, r + high)}
+                size = float(np.sqrt(cells(here).var(ddof=1) * cells(spaces[other]).var(ddof=1)))
+                common = _noise(_errors(draws[t], pairs), _errors(draws[other], pairs))[2] / max(size, 1e-300)
+                row |= {f"{name}_low": float(np.clip(r + low, -1, 1)), f"{name}_high": float(np.clip(r + high, -1, 1)),
+                        f"{name}_ceiling": float(np.clip(np.sqrt(trust[t] * trust[other]) + common, 0, 1)),
+                        f"{name}_corrected": agreement(here, spaces[other], draws[t], draws[other], pairs)[0]}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -264,7 +337,7 @@ def change_point(spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in or
                  simulations: int = 499,  # of even change
                  seed: int = 0,  # of the simulations
                  ) -> dict:  # shares (one a stretch), largest, low, high, at (index of the stretch), p; bounds and p missing without draws
-    "Does one stretch of training hold an uneven share of the change? Raises `TaskspaceError` for fewer than 3 checkpoints."
+    "Does one stretch of training hold an uneven share of the change? A test of our own. Raises `TaskspaceError` for fewer than 3 checkpoints."
     path = np.stack([cells(square(s)) for s in spaces])
     if len(path) < 3:
         raise TaskspaceError(f"change_point: {len(path)} checkpoints; at least 3 are needed")
@@ -272,9 +345,8 @@ def change_point(spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in or
     expected = expected / expected.sum()
     noisy = draws is not None
     if draws is not None:
-        widen = np.sqrt(pairs / (pairs - 1)) if pairs and pairs > 1 else 1.0
         count = min(len(d) for d in draws)
-        errors = np.stack([widen * (d[:count] - d[:count].mean(0))[:, ~np.eye(d.shape[-1], dtype=bool)] for d in draws])
+        errors = np.stack([_errors(d[:count], pairs) for d in draws])
         noise = np.diff(errors, axis=0).var(axis=1, ddof=1).mean(-1)
     else:
         noise = np.zeros(len(path) - 1)
@@ -312,11 +384,9 @@ def asymmetry(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
     receives = lambda m: np.where(hole, m, 0).sum(-2) / (n - 1)
     table = pd.DataFrame({"gives": gives(a), "receives": receives(a), "balance": gives(a) - receives(a)}, index=pd.Index(names, name="task"))
     if draws is not None:
-        from scipy.stats import norm
-        resampled = gives(draws) - receives(draws)
-        table["low"], table["high"] = interval(resampled, table["balance"].to_numpy(), pairs=pairs)
-        error = resampled.std(0, ddof=1) * (np.sqrt(pairs / (pairs - 1)) if pairs and pairs > 1 else 1.0)
-        table["p"] = 2 * norm.sf(np.abs(table["balance"]) / np.maximum(error, 1e-300))
+        resampled, balance = gives(draws) - receives(draws), table["balance"].to_numpy()
+        table["low"], table["high"] = interval(resampled, balance, pairs=pairs)
+        table["p"] = _p_values(balance, resampled, pairs)
         table["q"] = benjamini_hochberg(table["p"].to_numpy())
     table.attrs["symmetry"] = float(correlation_of(cells(a), cells(a.T), "pearson"))
     return table

@@ -137,6 +137,59 @@ def test_e_can_be_won_and_lost():
     assert claim_e(churn).verdict == "not supported"  # nothing stays
 
 
+def same_sentences(related, seed, noise=9.0, share=0.8, steps=7, pairs=60, draws=60):
+    "Spaces along training whose noise is mostly that of their sentences; truths of neighbours correlate by `related`."
+    rng = np.random.default_rng(seed)
+    names, target, common, x, out = [f"task {i}" for i in range(N)], np.repeat(np.arange(N), pairs), rng.normal(size=(N, N * pairs)), rng.normal(size=(N, N)), {}
+    for k in range(steps):
+        if k: x = related * x + np.sqrt(1 - related**2) * rng.normal(size=(N, N))
+        values = x[:, target] + noise * (np.sqrt(share) * common + np.sqrt(1 - share) * rng.normal(size=common.shape))
+        matrix = pd.DataFrame(np.stack([values[:, target == j].mean(1) for j in range(N)], 1), names, names)
+        out[10**k] = TaskSpace(matrix, "margin transfer", replicates=resample_means(values, target, draws, seed=seed), meta={"pairs": pairs})
+    return out
+
+
+def test_e_does_not_take_common_sentences_for_stability():
+    nothing = [claim_e(same_sentences(0.0, s)) for s in range(8)]
+    assert all(f.verdict != "supported" and f.details["agreement"] < 0.5 for f in nothing), [f.why for f in nothing]
+    assert abs(np.mean([f.details["agreement"] for f in nothing])) < 0.12
+    stable = [claim_e(same_sentences(0.93, s, noise=4.0)) for s in range(4)]
+    assert all(f.details["agreement"] > 0.85 and f.details["agreement_low"] > 0.5 for f in stable)
+    assert all(f.verdict == "supported" for f in stable), [f.why for f in stable]
+
+
+def test_e_says_how_many_stretches_are_left_out():
+    path = course(False)
+    assert "left out" not in claim_e(path).why and claim_e(path).details["left_out"] == 0
+    steps = list(path)
+    def drown(space): return TaskSpace(space.matrix, replicates=3 * (space.replicates - space.replicates.mean(0)), meta=space.meta)  # noise alone, by its draws
+    path[steps[0]] = drown(measured(np.zeros((N, N)), 0, pairs=30))
+    found = claim_e(path)
+    assert "1 of 5 stretches left out: mostly noise" in found.why and "6 checkpoints" in found.why
+    for k in steps[:4]: path[k] = drown(measured(np.zeros((N, N)), k, pairs=30))
+    assert "in 1 of 5 stretches" in claim_e(path).why and claim_e(path).verdict == "undecided"
+
+
+def test_e_needs_draws_of_the_same_pairs_for_support():
+    path = course(False)
+    last = list(path)[-1]
+    path[last] = TaskSpace(path[last].matrix, "margin transfer", replicates=path[last].replicates[:80], meta={"pairs": 30})
+    assert claim_e(path).verdict == "undecided" and "not of the same pairs" in claim_e(path).why
+
+
+def test_d_is_asked_of_the_largest_scale_that_has_the_data():
+    shares, overlap = spread(0.02, 0.02)
+    of = lambda scale, count: {(scale, s): o for s, o in list(overlap.items())[:count]}
+    table = lambda **steps: pd.concat([shares[shares.step.isin([0, 1, 10, 100, 1000][:k + 1])].assign(scale=name) for name, k in steps.items()])
+    sizes = {"small": 1e5, "big": 1e7}
+    d = lambda shares, overlap: findings(distribution=shares, overlap=overlap, parameters=sizes)[3]
+    assert d(table(small=4, big=3), of("small", 4) | of("big", 3)).why == claim_d(shares[shares.step < 1000], {s: overlap[s] for s in (1, 10, 100)}).why
+    assert d(table(small=4, big=1), {}).estimate == claim_d(shares, None).estimate  # the big one has a single step
+    assert d(table(small=4, big=4), of("small", 4)).verdict == "supported"  # the big one lacks its overlaps
+    assert d(None, of("small", 4) | of("big", 2)).details["related"] == claim_d(None, overlap).details["related"]
+    assert d(None, {("big", 0): overlap[1]}).why.startswith("no data")
+
+
 def test_missing_data_decide_nothing_and_say_what_is_missing():
     table = claims()
     assert list(table.claim) == list("abcde") and set(table.verdict) == {"undecided"} and table.why.str.startswith("no data: ").all()

@@ -132,6 +132,88 @@ def test_averages_and_centring_equal_naive_code():
     assert np.allclose(shifted.centred().matrix, centred, equal_nan=True)
 
 
+def test_averages_are_over_the_cells_that_are_there():
+    a = space(9)
+    holes, draws = a.matrix.copy(), a.replicates.copy()
+    holes.iloc[2], holes.iloc[1, 4], draws[:, 2] = np.nan, np.nan, np.nan
+    draws[0, 5, 6] = np.nan
+    mean = TaskSpace(holes, groups=a.groups, replicates=draws, meta={"pairs": 20}).average()
+    inside = [holes.loc[i, j] for i in a.tasks for j in a.tasks if i != j and a.groups[i] == a.groups[j] == "group 0"]
+    assert mean.matrix.loc["group 0", "group 0"] == pytest.approx(np.nanmean(inside)) and mean.matrix.notna().all(axis=None)
+    assert np.isfinite(mean.replicates).all() and (mean.low < mean.matrix).all(axis=None)
+
+
+def test_centring_fits_rows_and_columns_to_the_cells_that_are_there():
+    a = space(9)
+    complete = a.centred()
+    holes, draws = a.matrix.copy(), a.replicates.copy()
+    holes.iloc[2], holes.iloc[1, 4], holes.iloc[7, 1:7], holes.iloc[7, 8] = np.nan, np.nan, np.nan, np.nan
+    draws[3:, 2], draws[3:5, 1, 4] = np.nan, np.nan
+    left = TaskSpace(holes, replicates=draws).centred()
+    off = np.isfinite(holes.to_numpy()) & ~np.eye(9, dtype=bool)
+    i, j = np.nonzero(off)
+    design = np.column_stack([np.eye(9)[i], np.eye(9)[j]])
+    values = holes.to_numpy()[i, j]
+    expected = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+    alone = (i == 7)  # the only cell of its row
+    assert np.allclose(left.matrix.to_numpy()[i, j][~alone], expected[~alone]) and np.isnan(left.matrix.to_numpy()[~off]).all() and np.isnan(left.matrix.iloc[7, 0])
+    assert np.allclose(left.replicates[:3], complete.replicates[:3], equal_nan=True)  # fitted or by the closed form
+    assert np.isfinite(left.replicates[5:]).sum((1, 2)).tolist() == [64] * 15
+    shifted = TaskSpace(holes + np.arange(9)[:, None] + 3 * np.arange(9)).centred().matrix
+    assert np.allclose(shifted, left.matrix, equal_nan=True)
+
+
+def test_a_single_name_is_one_task():
+    assert space().select("task 3").tasks == ["task 3"]
+    with pytest.raises(TaskspaceError, match="no task 'task 99'"): space().select("task 99")
+
+
+def test_missing_labels_are_no_group():
+    a = space(8)
+    labels_ = {t: (f"group {i % 2}" if i < 6 else missing) for i, (t, missing) in enumerate(zip(a.tasks, [None] * 6 + [float("nan"), pd.NA]))}
+    plain = {t: g if isinstance(g, str) else None for t, g in labels_.items()}
+    assert a.within_across(labels_) == a.within_across(plain) and a.within_across(labels_).tasks == 6
+    assert TaskSpace(a.matrix, groups=labels_).groups == plain and list(a.average(labels_).tasks) == ["group 0", "group 1"]
+
+
+def gradients(seed, n=8, blocks=5, size=60):
+    "A space of gradient cosines with nothing in it, resampled in a few blocks as the gradient probe does."
+    rng = np.random.default_rng(seed)
+    g = rng.normal(size=(n, blocks, size))
+    def cosines(w):
+        v = np.einsum("nb,nbs->ns", w, g)
+        return v @ v.T / np.sqrt(np.outer((v ** 2).sum(1), (v ** 2).sum(1)))
+    draws = np.stack([cosines(rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=n)) for _ in range(100)])
+    return TaskSpace(pd.DataFrame(cosines(np.ones((n, blocks))), labels(n), labels(n)), "gradient cosine", replicates=draws,
+                     meta={"pairs": [20] * n, "blocks": blocks})
+
+
+def test_gradients_are_tested_with_the_number_of_their_blocks():
+    from taskspace.uncertainty import cell_tests
+    assert gradients(0)._pairs() == 5 and space()._pairs() == 20 and TaskSpace(space().matrix, meta={"blocks": 1, "pairs": 7})._pairs() == 7
+    assert TaskSpace(space().matrix, meta={"pairs": [4, 4]})._pairs() is None
+    spaces = [gradients(s) for s in range(60)]
+    alarms = lambda known: np.mean([np.nanmean(cell_tests(a.matrix.to_numpy(), a.replicates, a._pairs() if known else None)[0][~np.eye(8, dtype=bool)] < 0.05) for a in spaces])
+    assert alarms(True) < 0.06 < alarms(False), (alarms(True), alarms(False))
+
+
+def test_draws_with_missing_cells_are_passed_over_by_trees():
+    a = space(8, draws=40)
+    draws = a.replicates.copy()
+    draws[::2, 1] = np.nan
+    few = maps.cluster_stability(a.matrix, draws)
+    assert few.stability.equals(maps.cluster_stability(a.matrix, a.replicates[1::2]).stability)
+    assert maps.cluster_stability(a.matrix, np.full((3, 8, 8), np.nan)).stability.isna().all()
+
+
+def test_a_perfect_space_shows_its_tests_without_bounds():
+    from taskspace.charts import forest
+    a = TaskSpace(hypothesis(space(12)).matrix, groups=space(12).groups)
+    test = a.within_across()
+    assert test.statistic == 1.0 and np.isnan([test.low, test.high]).all()
+    assert forest({"perfect": test, "other": space(12).within_across()}).to_dict() and "NaN" in test._repr_html_()
+
+
 def test_complete_drops_as_little_as_it_can():
     a = space(6).matrix.copy()
     a.iloc[2] = np.nan  # a source that is not tuned yet
@@ -218,6 +300,21 @@ def test_hypotheses_by_label_rules_and_words():
     frame = pd.DataFrame(np.arange(9.0).reshape(3, 3), list("cba"), list("cba"))
     assert hypothesis_space(SUITE, frame).matrix.loc["a", "c"] == 6.0 and hypothesis_space(SUITE, frame).tasks == list("abc")
     assert hypothesis_space(SUITE, np.eye(3)).matrix.loc["b", "b"] == 1 and hypothesis_space(SUITE, "field").groups["c"] == "semantics"
+
+
+def test_hypotheses_take_what_holds_labels_or_a_matrix():
+    series = pd.Series({"a": "x", "b": "x", "c": np.nan})
+    given = hypothesis_space(SUITE, series)
+    assert given.matrix.equals(hypothesis_space(SUITE, {"a": "x", "b": "x", "c": None}).matrix) and given.groups["c"] is None
+    for same_ in (given, given.select(["c", "a", "b"]), given.matrix, given.matrix.to_numpy().tolist(), tuple(map(tuple, given.matrix.to_numpy()))):
+        assert hypothesis_space(SUITE, same_).matrix.equals(given.matrix)
+
+
+@pytest.mark.parametrize(("by", "message"), [(["x", "x", "y"], "a list must be a matrix of numbers"), ([[1, 2], [3]], "a list must be a matrix"), ([[1, 2], [3, 4]], "a matrix of shape"),
+                                             (3, "by, a int,"), ({1, 2}, "by, a set,"), ("x" * 5000, "is unknown"), (pd.Series({"a": "x"}), "no label for task 'b'")])
+def test_other_hypotheses_get_one_short_line(by, message):
+    with pytest.raises(TaskspaceError, match=message) as e: hypothesis_space(SUITE, by)
+    assert "\n" not in str(e.value) and len(str(e.value)) < 250
 
 
 def test_lexical_overlap_by_hand():

@@ -216,3 +216,19 @@ def test_tasks_without_a_group_are_left_out():
     labels = ["x", "y", "x", "y", "x", "y", None, float("nan")]
     assert within_across(a, labels, 99) == within_across(a[:6, :6], labels[:6], 99)
     assert np.isnan(benjamini_hochberg(pd.DataFrame([[np.nan, 0.1]]))[0, 0])
+
+
+# -- what is missing is missing, never significant
+
+@pytest.mark.parametrize("alternative", ["greater", "less", "two-sided"])
+def test_a_missing_statistic_has_no_p_value(alternative):
+    for value in (np.nan, np.inf, -np.inf): assert np.isnan(permutation_p(value, np.zeros(999), alternative))
+    null = np.random.default_rng(0).normal(size=99)
+    assert permutation_p(0.3, np.append(null, [np.nan] * 900), alternative) == permutation_p(0.3, null, alternative)
+    assert permutation_p(0.3, np.full(9, np.nan), alternative) == 1.0
+
+
+def test_labels_of_tables_can_be_missing():
+    a = np.random.default_rng(0).normal(size=(8, 8))
+    labels = ["x", "y", "x", "y", "x", "y"]
+    assert within_across(a, [*labels, None, None]) == within_across(a, [*labels, np.nan, pd.NA]) == within_across(a[:6, :6], labels)
