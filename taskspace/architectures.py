@@ -39,12 +39,13 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True)
 class Config:
-    "What every architecture needs to know; the names are those of Hugging Face configurations."
-    vocab_size: int
+    """What every architecture needs to know; the names are those of Hugging Face configurations.
+    Raises `TaskspaceError` for a size below 1."""
+    vocab_size: int  # tokens, the special ones among them
     hidden_size: int = 128  # width of the hidden states
-    num_hidden_layers: int = 2
-    tie_word_embeddings: bool = True  # one matrix for embedding and head
-    dropout: float = 0.0
+    num_hidden_layers: int = 2  # depth
+    tie_word_embeddings: bool = True  # one matrix for embedding and head (Press & Wolf 2017)
+    dropout: float = 0.0  # probability, in training alone
 
     def __post_init__(self):
         for name in ("vocab_size", "hidden_size", "num_hidden_layers"):
@@ -58,9 +59,11 @@ _Config: TypeAlias = Config  # within the models `Config` is the class of their 
 class CausalModel(nn.Module):
     "A causal language model made of an embedding, layers, a norm and a head. Padding on either side changes nothing."
     kind: ClassVar[str]  # what config.json calls the architecture
-    Config: ClassVar[type[_Config]] = Config
+    Config: ClassVar[type[_Config]] = Config  # the class of its configuration
 
-    def __init__(self, config: _Config):
+    def __init__(self,
+                 config: _Config,  # sizes; the model's own `Config`
+                 ):
         super().__init__()
         self.config = config
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -71,7 +74,7 @@ class CausalModel(nn.Module):
         if config.tie_word_embeddings: self.head.weight = self.embed.weight
 
     def layer(self) -> nn.Module:  # maps (batch, length, width) to the same shape and looks at no later position
-        "One layer."
+        "One new layer; each architecture has its own."
         raise NotImplementedError
 
     def embeddings(self,
@@ -80,15 +83,21 @@ class CausalModel(nn.Module):
         "The input of the first layer."
         return self.dropout(self.embed(input_ids))
 
-    def get_input_embeddings(self) -> nn.Module: return self.embed
-    def get_output_embeddings(self) -> nn.Module | None: return self.head
+    def get_input_embeddings(self) -> nn.Module:  # a module that maps token ids to hidden states
+        "The embedding, under Hugging Face's name for it."
+        return self.embed
+
+    def get_output_embeddings(self) -> nn.Module | None:  # a module that maps hidden states to logits
+        "The head, under Hugging Face's name for it."
+        return self.head
 
     def forward(self,
                 input_ids: Tensor,  # (batch, length) token ids; those under padding are never read
                 attention_mask: Tensor | None = None,  # (batch, length), 1 for tokens, 0 for padding; None where there is no padding
-                output_hidden_states: bool = False,
+                output_hidden_states: bool = False,  # give an `Output` with the hidden states in it
                 ) -> Tensor | Output:  # logits (batch, length, vocabulary), or both
-        "Next-token logits, with the hidden states of all layers where asked for. What stands at padding positions is arbitrary but finite."
+        """Next-token logits, with the hidden states of all layers where asked for. What stands at padding positions is arbitrary but finite.
+        Raises `TaskspaceError` for an input that is longer than the model takes."""
         limit = getattr(self.config, "max_position_embeddings", None)
         if limit and input_ids.shape[1] > limit:
             raise TaskspaceError(f"the input has {input_ids.shape[1]} tokens, the model takes {limit}; shorten the text")
@@ -106,8 +115,10 @@ class CausalModel(nn.Module):
         return Output(logits, tuple(states)) if output_hidden_states else logits
 
 # %% ../nbs/api/20_architectures.ipynb #e022d39b
-def solu(x: Tensor) -> Tensor:  # the same shape
-    "Softmax linear unit over the last axis, `x * softmax(x)`: keeps the largest feature and dims the others."
+def solu(x: Tensor,  # (..., features)
+         ) -> Tensor:  # the same shape
+    """Softmax linear unit over the last axis, `x * softmax(x)`: keeps the largest feature and dims the others
+    ([Elhage et al. 2022](https://transformer-circuits.pub/2022/solu/index.html))."""
     return x * x.softmax(dim=-1)
 
 
@@ -117,7 +128,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "solu": so
 @dataclass(frozen=True)
 class TransformerConfig(Config):
     "A decoder transformer. Raises `TaskspaceError` for an unknown activation or a width that the heads do not divide."
-    num_attention_heads: int = 4
+    num_attention_heads: int = 4  # a divisor of hidden_size
     intermediate_size: int | None = None  # width of the feed-forward part; four times hidden_size where None
     max_position_embeddings: int = 128  # longest input in tokens
     activation: str = "gelu"  # "gelu", "solu" or "relu"
@@ -133,7 +144,9 @@ class TransformerConfig(Config):
 
 class TransformerLayer(nn.Module):
     "Causal self-attention and a feed-forward part, each with a norm before it and a residual connection around it."
-    def __init__(self, config: TransformerConfig):
+    def __init__(self,
+                 config: TransformerConfig,  # width, heads, inner width, activation, dropout
+                 ):
         super().__init__()
         width, inner = config.hidden_size, config.intermediate_size or 4 * config.hidden_size
         self.heads, self.activation = config.num_attention_heads, ACTIVATIONS[config.activation]
@@ -143,21 +156,29 @@ class TransformerLayer(nn.Module):
         self.norm_activation = nn.LayerNorm(inner) if config.activation_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
 
-    def attend(self, x: Tensor) -> Tensor:
+    def attend(self,
+               x: Tensor,  # (batch, length, width), normed
+               ) -> Tensor:  # the same shape
+        "Causal self-attention, without norm and residual connection."
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in self.qkv(x).chunk(3, dim=-1))
         return self.out(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self,
+                x: Tensor,  # (batch, length, width)
+                ) -> Tensor:  # the same shape
+        "The residual stream after attention and feed-forward part."
         x = x + self.dropout(self.attend(self.norm_attention(x)))
         return x + self.dropout(self.down(self.norm_activation(self.activation(self.up(self.norm_ff(x))))))
 
 
 class TransformerLM(CausalModel):
-    "A decoder transformer whose activation can be chosen."
+    "A decoder transformer in the form of GPT-2 (Radford et al. 2019), whose activation can be chosen."
     kind, Config = "transformer", TransformerConfig
-    config: TransformerConfig
+    config: TransformerConfig  # what the model was built from
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self,
+                 config: TransformerConfig,  # sizes, activation, longest input
+                 ):
         super().__init__(config)
         self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size)
@@ -166,15 +187,21 @@ class TransformerLM(CausalModel):
             for linear in (layer.out, layer.down):
                 nn.init.normal_(linear.weight, std=0.02 / (2 * config.num_hidden_layers) ** 0.5)
 
-    def layer(self) -> nn.Module: return TransformerLayer(self.config)
+    def layer(self) -> nn.Module:
+        "One new `TransformerLayer`."
+        return TransformerLayer(self.config)
 
-    def embeddings(self, input_ids: Tensor) -> Tensor:
+    def embeddings(self,
+                   input_ids: Tensor,  # (batch, length), tokens first
+                   ) -> Tensor:  # (batch, length, width)
+        "Tokens plus learned positions."
         places = torch.arange(input_ids.shape[1], device=input_ids.device)
         return self.dropout(self.embed(input_ids) + self.positions(places))
 
 
-def normal_init(module: nn.Module) -> None:
-    "GPT-2's initialisation: normal weights with standard deviation 0.02, zero biases."
+def normal_init(module: nn.Module,  # changed in place where it is linear, an embedding or a convolution; for `nn.Module.apply`
+                ) -> None:
+    "GPT-2's initialisation (Radford et al. 2019): normal weights with standard deviation 0.02, zero biases."
     if isinstance(module, nn.Linear | nn.Embedding | nn.Conv1d):
         nn.init.normal_(module.weight, std=0.02)
         if isinstance(bias := getattr(module, "bias", None), Tensor): nn.init.zeros_(bias)
@@ -182,7 +209,7 @@ def normal_init(module: nn.Module) -> None:
 # %% ../nbs/api/20_architectures.ipynb #3ad7c1db
 def build(config: Config,  # its type decides the architecture
           seed: int = 0,  # of the initial weights
-          ) -> CausalModel:
+          ) -> CausalModel:  # in evaluation mode, float32, on the CPU
     "A freshly initialised model; the same configuration and seed give the same weights."
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -190,45 +217,56 @@ def build(config: Config,  # its type decides the architecture
 
 # %% ../nbs/api/20_architectures.ipynb #2576c2c2
 def twins(config: TransformerConfig,  # its activation is ignored
-          activations: Sequence[str] = ("solu", "gelu"),
+          activations: Sequence[str] = ("solu", "gelu"),  # keys of ACTIVATIONS, one model each
           seed: int = 0,  # of the weights they share
           ) -> dict[str, TransformerLM]:  # activation -> model
-    "Transformers with equal initial weights that differ in their activation alone."
+    "Transformers with equal initial weights that differ in their activation alone. Raises `TaskspaceError` for an unknown one."
     return {a: cast(TransformerLM, build(type(config)(**{**asdict(config), "activation": a}), seed)) for a in activations}
 
 # %% ../nbs/api/20_architectures.ipynb #3de69766
 @dataclass(frozen=True)
 class LSTMConfig(Config):
-    "A stack of LSTM layers."
+    "A stack of LSTM layers; it has no settings beyond those of `Config`."
 
 
 class LSTMLayer(nn.Module):
-    "One LSTM layer that returns its hidden states alone."
-    def __init__(self, width: int, dropout: float):
+    "One LSTM layer that returns its hidden states alone ([Hochreiter & Schmidhuber 1997](https://doi.org/10.1162/neco.1997.9.8.1735))."
+    def __init__(self,
+                 width: int,  # of input and output
+                 dropout: float,  # probability, on the output
+                 ):
         super().__init__()
         self.lstm, self.dropout = nn.LSTM(width, width, batch_first=True), nn.Dropout(dropout)
         with torch.no_grad():
             for name in ("bias_ih_l0", "bias_hh_l0"): self.lstm.get_parameter(name).zero_()
             self.lstm.get_parameter("bias_ih_l0")[width:2 * width] = 1.0  # gates lie in the order input, forget, cell, output
 
-    def forward(self, x: Tensor) -> Tensor: return self.dropout(self.lstm(x)[0])
+    def forward(self,
+                x: Tensor,  # (batch, length, width)
+                ) -> Tensor:  # the same shape
+        "The hidden state after each token; the first token starts from zero."
+        return self.dropout(self.lstm(x)[0])
 
 
 class LSTMLM(CausalModel):
     "An LSTM language model; it has no longest input."
     kind, Config = "lstm", LSTMConfig
-    config: LSTMConfig
+    config: LSTMConfig  # what the model was built from
 
-    def __init__(self, config: LSTMConfig):
+    def __init__(self,
+                 config: LSTMConfig,  # sizes
+                 ):
         super().__init__(config)
         nn.init.normal_(self.embed.weight, std=config.hidden_size ** -0.5)  # the cells have no norm before them; smaller inputs start slowly
 
-    def layer(self) -> nn.Module: return LSTMLayer(self.config.hidden_size, self.config.dropout)
+    def layer(self) -> nn.Module:
+        "One new `LSTMLayer`."
+        return LSTMLayer(self.config.hidden_size, self.config.dropout)
 
 # %% ../nbs/api/20_architectures.ipynb #b17f6081
 @dataclass(frozen=True)
 class CNNConfig(Config):
-    "A stack of gated causal convolutions."
+    "A stack of gated causal convolutions ([Dauphin et al. 2017](https://arxiv.org/abs/1612.08083))."
     kernel_size: int = 4  # tokens that one layer sees, the current one among them
 
     @property
@@ -239,13 +277,18 @@ class CNNConfig(Config):
 
 class CNNLayer(nn.Module):
     "Norm, causal convolution, gated linear unit, and a residual connection around them."
-    def __init__(self, config: CNNConfig):
+    def __init__(self,
+                 config: CNNConfig,  # width, kernel size, dropout
+                 ):
         super().__init__()
         self.norm, self.pad = nn.LayerNorm(config.hidden_size), config.kernel_size - 1
         self.conv = nn.Conv1d(config.hidden_size, 2 * config.hidden_size, config.kernel_size)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self,
+                x: Tensor,  # (batch, length, width)
+                ) -> Tensor:  # the same shape
+        "The residual stream after one convolution, which is padded on the left alone."
         y = F.pad(self.norm(x).transpose(1, 2), (self.pad, 0))
         return x + self.dropout(F.glu(self.conv(y), dim=1).transpose(1, 2))
 
@@ -253,14 +296,18 @@ class CNNLayer(nn.Module):
 class CNNLM(CausalModel):
     "A convolutional language model; it has no longest input, but forgets what lies before its receptive field."
     kind, Config = "cnn", CNNConfig
-    config: CNNConfig
+    config: CNNConfig  # what the model was built from
 
-    def __init__(self, config: CNNConfig):
+    def __init__(self,
+                 config: CNNConfig,  # sizes
+                 ):
         super().__init__(config)
         self.norm = nn.LayerNorm(config.hidden_size)
         nn.init.normal_(self.embed.weight, std=0.02)
 
-    def layer(self) -> nn.Module: return CNNLayer(self.config)
+    def layer(self) -> nn.Module:
+        "One new `CNNLayer`."
+        return CNNLayer(self.config)
 
 # %% ../nbs/api/20_architectures.ipynb #0ab6e8ae
 @dataclass(frozen=True)
@@ -269,7 +316,8 @@ class BigramConfig(Config):
 
 
 class BigramLM(CausalModel):
-    "A language model whose next-token logits are the row of one table. Its only hidden state is that row; it has no layers and no head."
+    """A language model whose next-token logits are the row of one table. Its only hidden state is that row; it has no layers and no head.
+    Raises `TaskspaceError` for a table that is not square."""
     kind, Config = "bigram", BigramConfig
 
     def __init__(self,
@@ -283,10 +331,21 @@ class BigramLM(CausalModel):
         self.layers = nn.ModuleList()
         self.table = nn.Parameter(table.detach().clone())
 
-    def get_input_embeddings(self) -> None: return None  # type: ignore[override]
-    def get_output_embeddings(self) -> None: return None
+    def get_input_embeddings(self,  # type: ignore[override]
+                             ) -> None:
+        "None: the table is embedding and head in one."
+        return None
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False) -> Tensor | Output:
+    def get_output_embeddings(self) -> None:
+        "None: there is no head."
+        return None
+
+    def forward(self,
+                input_ids: Tensor,  # (batch, length) token ids; those under padding are never read
+                attention_mask: Tensor | None = None,  # (batch, length), 1 for tokens, 0 for padding; None where there is no padding
+                output_hidden_states: bool = False,  # give an `Output` with the logits as the only hidden state
+                ) -> Tensor | Output:  # logits (batch, length, vocabulary), or both
+        "The row of each token."
         if attention_mask is not None: input_ids = input_ids.masked_fill(attention_mask == 0, 0)
         logits = F.embedding(input_ids, self.table)
         return Output(logits, (logits,)) if output_hidden_states else logits
@@ -294,10 +353,10 @@ class BigramLM(CausalModel):
     @classmethod
     def fit(cls,
             sequences: Iterable[Sequence[int]],  # token ids of texts
-            vocab_size: int,
+            vocab_size: int,  # rows and columns of the table
             smoothing: float = 1.0,  # added to every count; more than 0
             ) -> BigramLM:  # its logits are log-probabilities
-        "The table that counts how often each token follows each other one, with additive smoothing."
+        "The table that counts how often each token follows each other one, with additive smoothing. Raises `TaskspaceError` for smoothing of 0 or less."
         if not smoothing > 0: raise TaskspaceError(f"bigram smoothing must be more than 0, not {smoothing}")
         counts = torch.full((vocab_size, vocab_size), float(smoothing), dtype=torch.float64)
         for s in sequences:
@@ -312,7 +371,7 @@ MODELS: dict[str, type[CausalModel]] = {m.kind: m for m in (TransformerLM, LSTML
 _KEY = "taskspace_architecture"
 
 
-def save_model(model: CausalModel,
+def save_model(model: CausalModel,  # on any device
                directory: str | os.PathLike,  # created where missing
                ) -> Path:  # the directory
     "Save a model as `model.safetensors` and `config.json`."
@@ -326,7 +385,8 @@ def save_model(model: CausalModel,
     return path
 
 # %% ../nbs/api/20_architectures.ipynb #daca0e91
-def saved_architecture(directory: str | os.PathLike) -> str | None:  # e.g. "lstm"; None where something else or nothing is saved there
+def saved_architecture(directory: str | os.PathLike,  # that may hold a model
+                       ) -> str | None:  # e.g. "lstm"; None where something else or nothing is saved there
     "Which of this module's architectures a directory holds."
     try:
         config = json.loads((Path(directory) / "config.json").read_text(encoding="utf-8"))

@@ -59,12 +59,13 @@ def _theme() -> alt.theme.ThemeConfig:
     return cast(alt.theme.ThemeConfig, {"config": config("light")})
 
 
-def save(chart: alt.TopLevelMixin,
+def save(chart: alt.TopLevelMixin,  # any Altair chart
          path: str | os.PathLike,  # ends in .png, .svg or .json
          theme: str = "light",  # or "dark"
          scale: float = 2.0,  # pixels of the PNG per pixel of the chart
          ) -> Path:  # the file written
-    "Write a chart as a picture, without a browser or a network. Raises `TaskspaceError` for another ending."
+    """Write a chart as a picture, without a browser or a network.
+    Raises `TaskspaceError` for another ending, an unknown theme, and a file that cannot be written."""
     import json
 
     import vl_convert
@@ -141,16 +142,17 @@ def _cells(space: TaskSpace, names: Sequence[str]) -> pd.DataFrame:
 
 
 def _tooltip(space: TaskSpace, long: pd.DataFrame) -> list[alt.Tooltip]:
-    pairs = f" over {space._pairs()} pairs" if space._pairs() else ""
+    what = "blocks of pairs" if ((space.meta or {}).get("blocks") or 0) > 1 else "pairs"
+    pairs = f" over {space._pairs()} {what}" if space._pairs() else ""
     shown = [alt.Tooltip("source:N", title="tuned on"), alt.Tooltip("target:N", title="measured on"), alt.Tooltip("value:Q", format=".3g", title=space.kind + pairs)]
     if "interval" in long: shown.append(alt.Tooltip("interval:N", title="95 % interval"))
     if "source_group" in long: shown += [alt.Tooltip("source_group:N", title="source group"), alt.Tooltip("target_group:N", title="target group")]
     return shown
 
 
-def headline(space: TaskSpace,
-             title: str | None = None,  # the kind of the space by default
-             ) -> alt.TitleParams:
+def headline(space: TaskSpace,  # with whatever it knows of its origin in `meta`
+             title: str | None = None,  # None: the kind of the space
+             ) -> alt.TitleParams:  # title and subtitle
     "A title and, below it, where the space comes from and how far it follows its groups."
     meta = space.meta or {}
     about = [str(meta["model"])] if meta.get("model") else []
@@ -253,11 +255,11 @@ def _heat_row(space: TaskSpace, order: str | Sequence[str], tree: bool, size: in
     return row
 
 
-def heatmap(space: TaskSpace,
+def heatmap(space: TaskSpace,  # with or without groups; cells may be missing
             order: str | Sequence[str] = "cluster",  # "cluster", "group", "suite" or a list of tasks
             tree: bool = True,  # draw the tree, where the order is the cluster's
-            size: int | None = None,  # side of the matrix in pixels; chosen by the number of tasks
-            title: str | None = None,  # the kind of the space by default
+            size: int | None = None,  # side of the matrix in pixels; None: chosen by the number of tasks
+            title: str | None = None,  # None: the kind of the space
             ) -> alt.TopLevelMixin:
     "A space as a clustered heat map. Raises `TaskspaceError` for an unknown order or task."
     picked, groups = _pick(), _groups(space)
@@ -266,14 +268,14 @@ def heatmap(space: TaskSpace,
     return _joined(alt.hconcat, *row, spacing=4, title=headline(space, title))
 
 # %% ../nbs/api/85_charts.ipynb #9a76c663
-def task_map(space: TaskSpace,
+def task_map(space: TaskSpace,  # with or without groups; no cell missing
              method: str = "mds",  # "mds", "classical" or "umap"
              onto: pd.DataFrame | None = None,  # turn the map onto this one, from `TaskSpace.embed`
              size: int = 400,  # side in pixels
-             labels: bool | None = None,  # write task names; by default up to 30 tasks
-             title: str | None = None,
+             labels: bool | None = None,  # write task names; None: up to 30 tasks
+             title: str | None = None,  # None: "Map of" and the kind of the space
              ) -> alt.TopLevelMixin:
-    "The tasks in the plane."
+    "The tasks in the plane, related ones near each other. Raises `TaskspaceError` for an unknown method and missing cells."
     picked, groups = _pick(), _groups(space)
     chart = _map_chart(space, method, onto, size, labels, picked)
     stress = space.embed(method, onto=onto).attrs["stress"]
@@ -344,13 +346,14 @@ def _map_chart(space: TaskSpace, method: str, onto: pd.DataFrame | None, size: f
     return alt.layer(*parts).properties(width=size, height=size)
 
 
-def clustermap(space: TaskSpace,
+def clustermap(space: TaskSpace,  # with or without groups; no cell missing
                embedding: str = "mds",  # "mds", "classical" or "umap"
-               order: str | Sequence[str] = "cluster",  # of the heat map
-               size: int | None = None,  # side of the heat map in pixels
-               title: str | None = None,
+               order: str | Sequence[str] = "cluster",  # of the heat map: "cluster", "group", "suite" or a list of tasks
+               size: int | None = None,  # side of the heat map in pixels; None: chosen by the number of tasks
+               title: str | None = None,  # None: the kind of the space
                ) -> alt.TopLevelMixin:
-    "Heat map with its tree, and below it the map, linked: pick a group in either."
+    """Heat map with its tree, and below it the map, linked: pick a group in either.
+    Raises `TaskspaceError` for an unknown order, task or embedding, and for missing cells."""
     picked, groups = _pick(), _groups(space)
     above = _joined(alt.hconcat, *_heat_row(space, order, True, size, picked), spacing=4)
     below: list[Any] = [_map_chart(space, embedding, None, 400, None, picked)]
@@ -358,11 +361,11 @@ def clustermap(space: TaskSpace,
     return _joined(alt.vconcat, above, _joined(alt.hconcat, *below, spacing=20), spacing=18, title=headline(space, title))
 
 # %% ../nbs/api/85_charts.ipynb #f674d283
-def network(space: TaskSpace,
-            links: int | None = None,  # draw so many, the strongest; by default twice the number of tasks
+def network(space: TaskSpace,  # of transfers; no cell missing
+            links: int | None = None,  # draw so many, the strongest; None: twice the number of tasks
             alpha: float = 0.05,  # largest q-value of a link, where the space has replicates
             size: int = 420,  # side in pixels
-            title: str | None = None,
+            title: str | None = None,  # None: "Network of" and the kind of the space
             ) -> alt.TopLevelMixin:
     "Which tasks help and harm which. Raises `TaskspaceError` for missing cells."
     points, groups = space.embed(), _groups(space)
@@ -403,12 +406,12 @@ def network(space: TaskSpace,
 
 # %% ../nbs/api/85_charts.ipynb #099d0e45
 def small_multiples(spaces: Mapping[str, TaskSpace],  # name -> space, all over the same tasks
-                    order: str | Sequence[str] = "cluster",  # taken from the last space
+                    order: str | Sequence[str] = "cluster",  # "cluster" or "group" of the last space, "suite" or a list of tasks
                     size: int = 180,  # side of one in pixels
                     columns: int = 4,  # in a row
-                    title: str | None = None,
+                    title: str | None = None,  # None: no title
                     ) -> alt.TopLevelMixin:
-    "Spaces side by side. Raises `TaskspaceError` when their tasks differ."
+    "Spaces side by side, in one order and one colour scale. Raises `TaskspaceError` when their tasks differ, and when there are none."
     if not spaces:
         raise TaskspaceError("small_multiples: no spaces")
     names = _order(list(spaces.values())[-1], order)
@@ -425,13 +428,16 @@ def small_multiples(spaces: Mapping[str, TaskSpace],  # name -> space, all over 
 def curves(frame: pd.DataFrame,  # long table
            x: str,  # column of the x-axis
            y: str,  # column of the y-axis
-           colour: str | None = None,  # column that tells lines apart
-           low: str | None = None,  # column of the lower bounds
-           high: str | None = None,  # column of the upper bounds
-           reference: float | None = None,  # a horizontal line, such as chance
-           log: bool = True,  # logarithmic x-axis
-           width: int = 420, height: int = 240,  # pixels
-           title: str | None = None, x_title: str | None = None, y_title: str | None = None,
+           colour: str | None = None,  # column that tells lines apart; None: one line
+           low: str | None = None,  # column of the lower bounds; None: no band
+           high: str | None = None,  # column of the upper bounds; None: no band
+           reference: float | None = None,  # height of a horizontal line, such as chance
+           log: bool = True,  # logarithmic x-axis; it holds 0
+           width: int = 420,  # pixels
+           height: int = 240,  # pixels
+           title: str | None = None,  # None: no title
+           x_title: str | None = None,  # None: the name of the column
+           y_title: str | None = None,  # None: the name of the column
            facet: str | None = None,  # column that makes small multiples
            dash: str | None = None,  # column that tells solid lines from dashed ones
            ) -> alt.TopLevelMixin:
@@ -468,14 +474,14 @@ def curves(frame: pd.DataFrame,  # long table
 def training_curves(frame: pd.DataFrame,  # columns step, value, and if known series, low, high
                     **options: Any,  # of `curves`
                     ) -> alt.TopLevelMixin:
-    "A quantity through pre-training."
+    "A quantity through pre-training. Raises `TaskspaceError` for a column that the table lacks."
     return _series(frame, "step", "pre-training step", options)
 
 
 def scale_curves(frame: pd.DataFrame,  # columns parameters, value, and if known series, low, high
                  **options: Any,  # of `curves`
                  ) -> alt.TopLevelMixin:
-    "A quantity over model sizes."
+    "A quantity over model sizes. Raises `TaskspaceError` for a column that the table lacks."
     return _series(frame, "parameters", "parameters of the model", options)
 
 
@@ -498,10 +504,10 @@ def stability_chart(frame: pd.DataFrame,  # from `taskspace.uncertainty.stabilit
 
 # %% ../nbs/api/85_charts.ipynb #3fbcaf35
 def forest(tests: Mapping[str, Any],  # name -> `taskspace.statistics.Test`
-           x_title: str | None = None,  # the name of the first test by default
-           reference: float | None = None,  # no effect: 0.5 for an AUC, 0 for a correlation; guessed from the tests
+           x_title: str | None = None,  # None: the name of the first test
+           reference: float | None = None,  # what no effect would give; None: 0.5 where the first test is an AUC, else 0
            width: int = 380,  # pixels
-           title: str | None = None,
+           title: str | None = None,  # None: no title
            ) -> alt.TopLevelMixin:
     "Statistics with their intervals and p-values, one line a test. Raises `TaskspaceError` when there are none."
     if not tests:
@@ -523,10 +529,13 @@ def forest(tests: Mapping[str, Any],  # name -> `taskspace.statistics.Test`
 
 # %% ../nbs/api/85_charts.ipynb #7f493026
 def frontier(curves_: pd.DataFrame,  # columns task, method, gain, harm, one row a tuning step
-             width: int = 420, height: int = 300,  # pixels
-             title: str | None = None, x_title: str = "harm: rise of log perplexity (nats)", y_title: str = "gain: rise of the margin (nats)",
+             width: int = 420,  # pixels
+             height: int = 300,  # pixels
+             title: str | None = None,  # None: no title
+             x_title: str = "harm: rise of log perplexity (nats)",  # what harm is, and its unit
+             y_title: str = "gain: rise of the margin (nats)",  # what gain is, and its unit
              ) -> alt.TopLevelMixin:
-    "What tuning wins and what it costs. Raises `TaskspaceError` for missing columns."
+    "What tuning wins and what it costs: a thin path for each task, a thick one for the mean of a method. Raises `TaskspaceError` for missing columns."
     lacking = [c for c in ("task", "method", "gain", "harm") if c not in curves_]
     if lacking:
         raise TaskspaceError(f"frontier: the table has no column {lacking[0]!r}")
@@ -541,8 +550,10 @@ def frontier(curves_: pd.DataFrame,  # columns task, method, gain, harm, one row
 
 # %% ../nbs/api/85_charts.ipynb #475a4e24
 def layers(frame: pd.DataFrame,  # columns layer, value, and if known series, low, high
-           width: int = 420, height: int = 240,  # pixels
-           title: str | None = None, y_title: str = "share",
+           width: int = 420,  # pixels
+           height: int = 240,  # pixels
+           title: str | None = None,  # None: no title
+           y_title: str = "share",  # what the value is
            ) -> alt.TopLevelMixin:
     "A quantity by layer. Raises `TaskspaceError` for missing columns."
     lacking = [c for c in ("layer", "value") if c not in frame]
@@ -560,9 +571,10 @@ def layers(frame: pd.DataFrame,  # columns layer, value, and if known series, lo
 
 # %% ../nbs/api/85_charts.ipynb #baf9d574
 def before_after(frame: pd.DataFrame,  # columns task, before, after, and if known group, low, high (bounds of after)
-                 x_title: str = "accuracy", width: int = 340,  # pixels
-                 chance: float | None = None,  # a vertical line
-                 title: str | None = None,
+                 x_title: str = "accuracy",  # what before and after are
+                 width: int = 340,  # pixels
+                 chance: float | None = None,  # place of a vertical line; None: no line
+                 title: str | None = None,  # None: no title
                  ) -> alt.TopLevelMixin:
     "Each task before and after. Raises `TaskspaceError` for missing columns."
     lacking = [c for c in ("task", "before", "after") if c not in frame]

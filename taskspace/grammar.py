@@ -142,41 +142,59 @@ BE, WAS, HAVE = ("is", "are"), ("was", "were"), ("has", "have")
 class Draw:
     "Random words of one lexicon."
     def __init__(self,
-                 rng: random.Random,
+                 rng: random.Random,  # the source of all choices
                  words: Mapping[str, tuple],  # a value of LEXICONS
                  free: bool,  # whether to write ordinary text; otherwise a test sentence
                  ):
         self.rng, self.words, self.free = rng, words, free
         self.bit = lambda: rng.random() < .5
 
-    def pick(self, options: Sequence): return options[int(self.rng.random() * len(options))]
-    def __call__(self, kind: str): return self.pick(self.words[kind])
+    def pick(self,
+             options: Sequence,  # not empty
+             ):
+        "One of the options, each as likely as the others."
+        return options[int(self.rng.random() * len(options))]
 
-    def other(self, feature: int) -> int:  # number or gender of a distractor
+    def __call__(self,
+                 kind: str,  # a key of `words`, e.g. "thing"
+                 ):
+        "One entry of a word list."
+        return self.pick(self.words[kind])
+
+    def other(self,
+              feature: int,  # number or gender of the subject
+              ) -> int:  # number or gender of a distractor
         "The opposite feature; in ordinary text either one."
         flip = self.bit()
         return int(flip) if self.free else 1 - feature
 
-    def maybe(self, text: str, chance: float = .5) -> str:  # the text with a blank before it, or nothing
+    def maybe(self,
+              text: str,  # words separated by blanks
+              chance: float = .5,  # probability of the text
+              ) -> str:  # the text with a blank before it, or nothing
         "An optional piece of a sentence."
         return f" {text}" if self.rng.random() < chance else ""
 
     def noun(self,
-             forms: tuple,  # of a noun
-             n: int,  # number
-             look: str,  # kind of adjective that may stand before it
+             forms: tuple,  # (singular, plural)
+             n: int,  # number: SINGULAR or PLURAL
+             look: str,  # kind of adjective that may stand before it: "look" or "trait"
              ) -> str:
         "A noun, now and then with an adjective."
         chance, adjective = self.rng.random(), self(look)
         return f"{adjective} {forms[n]}" if chance < .25 else forms[n]
 
-    def the(self, forms: tuple, n: int, look: str | None = None) -> str:  # noun phrase
+    def the(self,
+            forms: tuple,  # (singular, plural)
+            n: int,  # number: SINGULAR or PLURAL
+            look: str | None = None,  # kind of adjective that may stand before the noun; None: never one
+            ) -> str:
         "A noun phrase: definite in a test sentence, with any determiner in ordinary text."
         determiner = self.pick(DETERMINERS[n]) if self.free else "the"
         return f"{determiner} {self.noun(forms, n, look) if look else forms[n]}"
 
-    def near(self) -> str:  # prepositional phrase
-        "A place."
+    def near(self) -> str:
+        "A place: a prepositional phrase such as *near the ring*."
         return f"{self.pick(NEAR)} {self.the(self('thing'), int(self.bit()), 'look')}"
 
 # %% ../nbs/api/10_grammar.ipynb #877121c4
@@ -193,7 +211,10 @@ class Construction:
 CONSTRUCTIONS: dict[str, Construction] = {}
 
 
-def construction(phenomenon: str, *rules: str, weight: float = 1.):
+def construction(phenomenon: str,  # a key of FIELDS
+                 *rules: str,  # keys of RULES: what the bad sentence breaks
+                 weight: float = 1.,  # share of the corpus, relative to the others
+                 ):  # a decorator; the function is named as the tasks are
     "Register a function as a construction that tests `rules`."
     def register(write):
         CONSTRUCTIONS[write.__name__] = Construction(write.__name__, phenomenon, rules, write, weight)
@@ -209,31 +230,36 @@ def sides(text: str,  # with [good|bad]
 
 # %% ../nbs/api/10_grammar.ipynb #d70b26a7
 @construction("subject_verb_agreement", "verb_number", weight=1.5)
-def subject_verb_across_phrase(d, n):
+def subject_verb_across_phrase(d, n):  # text with [good|bad]
+    "The verb has the number of the subject, not of the noun in the phrase between: *the king near the rings sleeps*, not *sleep*."
     subject, thing, verb = d("person"), d("thing"), d("idle")
     return f"{d.the(subject, n, 'trait')} {d.pick(NEAR)} {d.the(thing, d.other(n), 'look')} [{verb[n]}|{verb[1 - n]}] ."
 
 
 @construction("subject_verb_agreement", "verb_number", weight=1.5)
-def subject_verb_across_clause(d, n):
+def subject_verb_across_clause(d, n):  # text with [good|bad]
+    "The verb has the number of the subject, not of the noun in the relative clause: *the duke that blamed the kings kneels*, not *kneel*."
     subject, other, deed, verb = d("person"), d("person"), d("personal"), d("idle")
     return f"{d.the(subject, n, 'trait')} that {deed[PAST]} {d.the(other, d.other(n))} [{verb[n]}|{verb[1 - n]}] ."
 
 # %% ../nbs/api/10_grammar.ipynb #cb0eb5f9
 @construction("determiner_noun_agreement", "determiner_number")
-def determiner_noun(d, n):
+def determiner_noun(d, n):  # text with [good|bad]
+    "A noun has the number of its demonstrative: *the king held this ring*, not *this rings*."
     person, m, deed, thing, which = d("person"), int(d.bit()), d("strict"), d("thing"), d.pick(DEMONSTRATIVES)
     return f"{d.the(person, m)} {deed[PAST]} {which[n]} [{thing[n]}|{thing[1 - n]}]{d.maybe(d.near(), .3)} ."
 
 
 @construction("determiner_noun_agreement", "determiner_number")
-def determiner_adjective_noun(d, n):
+def determiner_adjective_noun(d, n):  # text with [good|bad]
+    "A noun has the number of its demonstrative, across an adjective: *the duke held this heavy ring*, not *this heavy rings*."
     person, m, deed, thing, which = d("person"), int(d.bit()), d("strict"), d("thing"), d.pick(DEMONSTRATIVES)
     return f"{d.the(person, m)} {deed[PAST]} {which[n]} {d('look')} [{thing[n]}|{thing[1 - n]}]{d.maybe(d.near(), .3)} ."
 
 # %% ../nbs/api/10_grammar.ipynb #60ef979c
 @construction("anaphor_agreement", "reflexive_gender", weight=1.5)
-def reflexive_gender(d, g):
+def reflexive_gender(d, g):  # text with [good|bad]
+    "A reflexive has the gender of the subject: *Edmund blamed himself*, not *herself*."
     couple, name, deed = d("couple"), d("names"), d("personal")
     who = name[g] if d.rng.random() < .3 else d.the(couple[g], SINGULAR, "trait")
     return f"{who}{d.maybe(d.near(), .3)} {deed[d.pick((SINGULAR, PAST))]} [{SELF[g]}|{SELF[1 - g]}]{d.maybe(d.near(), .2)} ."
@@ -246,15 +272,20 @@ def _reflexive(d, g, between):
 
 
 @construction("binding", "reflexive_antecedent", weight=1.5)
-def reflexive_across_phrase(d, g): return _reflexive(d, g, d.pick(NEAR))
+def reflexive_across_phrase(d, g):  # text with [good|bad]
+    "A reflexive refers to the subject, not to the noun in the phrase between: *the king near the queen blamed himself*, not *herself*."
+    return _reflexive(d, g, d.pick(NEAR))
 
 
 @construction("binding", "reflexive_antecedent", weight=1.5)
-def reflexive_across_clause(d, g): return _reflexive(d, g, f"that {d('personal')[PAST]}")
+def reflexive_across_clause(d, g):  # text with [good|bad]
+    "A reflexive refers to the subject, not to the noun in the relative clause: *the king that admired the queen blames himself*, not *herself*."
+    return _reflexive(d, g, f"that {d('personal')[PAST]}")
 
 # %% ../nbs/api/10_grammar.ipynb #299855e2
 @construction("argument_structure", "object")
-def object_or_none(d, k):
+def object_or_none(d, k):  # text with [good|bad]
+    "Some verbs need an object, others take none: *the duke held the ring*, not *slept the ring*; *the duke slept near the ring*, not *held near the ring*."
     person, n, deed, rest, thing = d("person"), int(d.bit()), d("strict"), d("idle"), d.the(d("thing"), int(d.bit()), "look")
     place = d.pick(NEAR)
     verbs = f"[{deed[PAST]}|{rest[PAST]}]" if k == 0 else f"[{rest[PAST]}|{deed[PAST]}]"
@@ -262,7 +293,8 @@ def object_or_none(d, k):
 
 # %% ../nbs/api/10_grammar.ipynb #d55fe43a
 @construction("filler_gap_dependency", "wh_gap", weight=1.5)
-def what_or_that(d, k):
+def what_or_that(d, k):  # text with [good|bad]
+    "*What* leaves a gap, *that* none: *the king guesses what the king held*, not *that the king held*; *the king guessed that the duke held the ring*, not *what*."
     who, knew, person, deed = d("person"), d("knowing"), d("person"), d("strict")
     m, n, thing, place = int(d.bit()), int(d.bit()), d.the(d("thing"), int(d.bit()), "look"), d.maybe(d.near(), .2)
     words = "[what|that]" if k == 0 else "[that|what]"
@@ -270,7 +302,8 @@ def what_or_that(d, k):
 
 
 @construction("island_effects", "island")
-def adjunct_island(d, k):
+def adjunct_island(d, k):  # text with [good|bad]
+    "The gap of *what* is not in an adjunct clause: *what did the king bury after the duke held the ring*, not *bury the ring after the duke held*."
     person, deed, other, did = d("person"), d("strict"), d("person"), d("strict")
     m, n, thing, when = int(d.bit()), int(d.bit()), d.the(d("thing"), int(d.bit()), "look"), d.pick(("before", "after"))
     while_ = f"{when} {d.the(other, n)} {did[PAST]}"
@@ -278,7 +311,8 @@ def adjunct_island(d, k):
 
 # %% ../nbs/api/10_grammar.ipynb #d1c502f5
 @construction("control_raising", "tough")
-def tough_or_raising(d, k):
+def tough_or_raising(d, k):  # text with [good|bad]
+    "*Easy* leaves out an object, *sure* none: *the king is easy to blame*, not *sure to blame*; *the king is sure to defend the duke*, not *easy*."
     person, n, tough, raising = d("person"), int(d.bit()), d("tough"), d("raising")
     deed, whom, be = d("personal"), d.the(d("person"), int(d.bit())), d.pick((BE, WAS))[n]
     adjectives = f"[{tough}|{raising}]" if k == 0 else f"[{raising}|{tough}]"
@@ -286,7 +320,8 @@ def tough_or_raising(d, k):
 
 # %% ../nbs/api/10_grammar.ipynb #93630050
 @construction("ellipsis", "ellipsis")
-def noun_ellipsis(d, k):
+def noun_ellipsis(d, k):  # text with [good|bad]
+    "A noun is left out with its adjective: *the king held one heavy sword and the king held two*, not *one sword and the king held two heavy*."
     first, second, deed, thing, look = d("person"), d("person"), d("strict")[PAST], d("thing"), d("look")
     (one, n), (two, _) = d.rng.sample(NUMBERS, 2)
     middle = f"and {d.the(second, int(d.bit()))} {deed} {two}"
@@ -294,7 +329,8 @@ def noun_ellipsis(d, k):
 
 # %% ../nbs/api/10_grammar.ipynb #2777a1a2
 @construction("irregular_forms", "participle", weight=1.5)
-def past_or_participle(d, k):
+def past_or_participle(d, k):  # text with [good|bad]
+    "After *has* comes the participle, else the past: *the duke has often drawn the ring*, not *drew*; *the duke often drew the ring*, not *drawn*."
     person, n, deed, thing = d("person"), int(d.bit()), d("irregular"), d.the(d("thing"), int(d.bit()), "look")
     adverb = d.pick(ADVERBS)
     adverb = "" if d.free and d.bit() else f"{adverb} "
@@ -303,19 +339,22 @@ def past_or_participle(d, k):
 
 # %% ../nbs/api/10_grammar.ipynb #c4eef780
 @construction("npi_licensing", "polarity")
-def ever_with_negative_object(d, n):
+def ever_with_negative_object(d, n):  # text with [good|bad]
+    "*Ever* needs a negative subject, an object does not help: *no king has ever held the ring*, not *the king has ever held no ring*."
     person, deed, thing, m = d("person"), d("strict"), d("thing"), int(d.bit())
     return f"[no|the] {d.noun(person, n, 'trait')} {HAVE[n]} ever {deed[PARTICIPLE]} [the|no] {d.noun(thing, m, 'look')}{d.maybe(d.near(), .2)} ."
 
 
 @construction("npi_licensing", "polarity")
-def ever_outside_negative_clause(d, n):
+def ever_outside_negative_clause(d, n):  # text with [good|bad]
+    "*Ever* needs a negative subject, a relative clause does not help: *no duke that blamed the king has ever slept*, not *the duke that blamed no king*."
     person, met, other, m, rest = d("person"), d("personal"), d("person"), int(d.bit()), d("idle")
     return f"[no|the] {d.noun(person, n, 'trait')} that {met[PAST]} [the|no] {other[m]} {HAVE[n]} ever {rest[PARTICIPLE]} ."
 
 # %% ../nbs/api/10_grammar.ipynb #83693c30
 @construction("quantifiers", "strength")
-def there_or_nearly(d, k):
+def there_or_nearly(d, k):  # text with [good|bad]
+    "*There is* takes weak quantifiers, *nearly* strong ones: *there is a king near the ring*, not *every king*; *almost every king near the ring sleeps*, not *a king*."
     (weak, n), (strong, m), person, verb, place = d("weak"), d("strong"), d("person"), d("idle"), d.near()
     be, almost = d.pick((BE, WAS)), d.pick(("nearly", "almost"))
     if d.free: m, n = (m, m) if k else (n, n)
@@ -325,7 +364,8 @@ def there_or_nearly(d, k):
 PLAIN: dict[Callable[[Draw, int], str], float] = {}
 
 
-def plain(weight: float):
+def plain(weight: float,  # share of the corpus, relative to the others
+          ):  # a decorator
     "Register a function that writes ordinary sentences."
     def register(write):
         PLAIN[write] = weight
@@ -334,45 +374,52 @@ def plain(weight: float):
 
 
 @plain(2.)
-def simple_clause(d, n):
+def simple_clause(d, n):  # text
+    "A subject and a verb without an object: *the king slept*."
     place, adverb = d.maybe(d.near(), .3), d.maybe(d.pick(ADVERBS), .2)
     return f"{d.the(d('person'), n, 'trait')}{adverb} {d('idle')[d.pick((n, PAST))]}{place} ."
 
 
 @plain(2.)
-def clause_with_thing(d, n):
+def clause_with_thing(d, n):  # text
+    "Somebody does something with a thing: *the king holds a ring*."
     place, adverb, deed = d.maybe(d.near(), .2), d.maybe(d.pick(ADVERBS), .2), d("acting")[d.pick((n, PAST))]
     return f"{d.the(d('person'), n, 'trait')}{adverb} {deed} {d.the(d('thing'), int(d.bit()), 'look')}{place} ."
 
 
 @plain(1.)
-def clause_with_person(d, n):
+def clause_with_person(d, n):  # text
+    "Somebody does something to a person: *the duke blamed Clara*."
     subject = d("names")[int(d.bit())] if n == SINGULAR and d.bit() else d.the(d("person"), n, "trait")
     whom = d("names")[int(d.bit())] if d.rng.random() < .2 else d.the(d("person"), int(d.bit()), "trait")
     return f"{subject} {d('personal')[d.pick((n, PAST))]} {whom} ."
 
 
 @plain(.4)
-def plural_reflexive(d, n):
+def plural_reflexive(d, n):  # text
+    "A reflexive and a plural subject, whatever `n`: *the kings blame themselves*."
     return f"{d.the(d('person'), PLURAL, 'trait')} {d('personal')[d.pick((PLURAL, PAST))]} themselves ."
 
 
 @plain(.3)
-def reflexive_in_clause(d, g):
+def reflexive_in_clause(d, g):  # text
+    "A reflexive in a clause after *that*, whose subject it refers to: *the king reveals that a queen blamed herself*."
     couple, other, n = d("couple"), d("person"), int(d.bit())
     return (f"{d.the(other, n)} {d('knowing')[d.pick((n, PAST))]} that {d.the(couple[g], SINGULAR)} "
             f"{d('personal')[d.pick((SINGULAR, PAST))]} {SELF[g]} .")
 
 
 @plain(2.)
-def emphasis(d, n):
+def emphasis(d, n):  # text
+    "A reflexive that stresses the subject beside it: *the king himself slept*."
     g = int(d.bit())
     subject = d.the(d("couple")[g], n, "trait") if n or d.rng.random() < .7 else d("names")[g]
     return f"{subject} {'themselves' if n else SELF[g]} {d('idle')[d.pick((n, PAST))]}{d.maybe(d.near(), .3)} ."
 
 
 @plain(1.5)
-def own_thing(d, n):
+def own_thing(d, n):  # text
+    "A possessive that refers to the subject: *the queen hid her own ring*."
     g = int(d.bit())
     who, thing, deed = d("couple")[g], d("thing"), d("acting")[d.pick((n, PAST))]
     subject = d("names")[g] if n == SINGULAR and d.rng.random() < .2 else d.the(who, n, "trait")
@@ -380,31 +427,36 @@ def own_thing(d, n):
 
 
 @plain(1.)
-def description(d, n):
+def description(d, n):  # text
+    "A person or thing with its adjective at the end: *the duke is proud*."
     what, how = (d("thing"), d("look")) if d.bit() else (d("person"), d("trait"))
     return f"{d.the(what, n)}{d.maybe(d.near(), .2)} {d.pick((BE, WAS))[n]} {how} ."
 
 
 @plain(.5)
-def question(d, n):
+def question(d, n):  # text
+    "A question, with *what* or with an object: *did the duke hold the candle*."
     when = f" {d.pick(('before', 'after'))} {d.the(d('person'), int(d.bit()))} {d('strict')[PAST]} {d.the(d('thing'), int(d.bit()))}"
     what = d.the(d("thing"), int(d.bit()), "look") if d.bit() else ""
     return f"{'did' if what else 'what did'} {d.the(d('person'), n)} {d('strict')[PLURAL]}{' ' if what else ''}{what}{d.maybe(when[1:], .4)} ?"
 
 
 @plain(.5)
-def passive(d, n):
+def passive(d, n):  # text
+    "A passive, with or without *by*: *the ring was held*."
     return f"{d.the(d('thing'), n, 'look')} {WAS[n]} {d('acting')[PARTICIPLE]}{d.maybe('by ' + d.the(d('person'), int(d.bit())), .6)} ."
 
 
 @plain(.5)
-def two_clauses(d, n):
+def two_clauses(d, n):  # text
+    "Two clauses with *and*, *before* or *after* between them: *the king broke a sword and a prince slept*."
     first = f"{d.the(d('person'), n)} {d('acting')[PAST]} {d.the(d('thing'), int(d.bit()), 'look')}"
     return f"{first} {d.pick(('and', 'before', 'after'))} {d.the(d('person'), int(d.bit()))} {d('idle')[PAST]} ."
 
 
 @plain(.7)
-def perfect(d, n):
+def perfect(d, n):  # text
+    "*Has* with its participle, and *ever* only after *no*: *the king has often slept*."
     deed, no = d.pick((d("idle")[PARTICIPLE], f"{d('acting')[PARTICIPLE]} {d.the(d('thing'), int(d.bit()), 'look')}")), d.bit()
     clause = f" that {d('personal')[PAST]} {d.the(d('person'), int(d.bit()))}" if d.rng.random() < .4 else ""
     ever = d.pick(ADVERBS) if no or d.bit() else "ever"
@@ -413,12 +465,14 @@ def perfect(d, n):
 
 
 @plain(.3)
-def negation(d, n):
+def negation(d, n):  # text
+    "*Did not* with the bare verb: *the king did not kneel*."
     return f"{d.the(d('person'), n, 'trait')} did not {d('idle')[PLURAL] if d.bit() else d('acting')[PLURAL] + ' ' + d.the(d('thing'), int(d.bit()))} ."
 
 
 @plain(.3)
-def object_clause(d, n):
+def object_clause(d, n):  # text
+    "A thing and a relative clause whose object it is: *the rings that the king hid were heavy*."
     verb = d("personal")[PAST]
     return f"{d.the(d('thing'), n)} that {d.the(d('person'), int(d.bit()))} {d('acting')[PAST]} {d.pick((BE, WAS))[n]} {d('look')} ."
 
@@ -430,7 +484,7 @@ def spell(words: str,  # words separated by blanks
 
 # %% ../nbs/api/10_grammar.ipynb #09cf566b
 def held_out(sentence: str,  # as `spell` writes it
-             ) -> bool:
+             ) -> bool:  # True for about a quarter of all sentences
     "Whether a sentence is reserved for testing."
     return crc32(sentence.encode()) % 4 == 0
 

@@ -89,13 +89,14 @@ def linear_logprobs(x: Tensor,  # (positions, width) hidden states
                     rows: Tensor,  # (n,) position of each wanted value
                     targets: Tensor,  # (n,) token of each wanted value
                     ) -> Tensor:  # (n,) log P(target at its position), nats, float32 or wider
-    "Log-probabilities of single tokens under a linear output layer; differentiable once."
+    "Log-probabilities of single tokens under a linear output layer, without the matrix of all logits; differentiable once."
     if torch.is_grad_enabled(): return _LinearLogprobs.apply(x, weight, bias, rows, targets)
     return _LinearLogprobs.forward(None, x, weight, bias, rows, targets)
 
 # %% ../nbs/api/38_logprobs.ipynb #29c4cf13
 @contextmanager
-def evaluating(*lms: LM) -> Iterator[None]:
+def evaluating(*lms: LM,  # models with their tokenizers
+               ) -> Iterator[None]:
     "Evaluation mode for all modules of the models; on leaving each module has the mode that it had."
     modes = [(m, m.training) for lm in lms for m in lm.model.modules()]
     # The flags themselves, and not `eval()`: a module may do more there, such as merge its weights, that setting a flag back would not undo.
@@ -179,7 +180,7 @@ def _collate(lm: LM, tree: PrefixTree, nodes: Sequence[np.ndarray], pack: bool) 
 _known: WeakKeyDictionary[nn.Module, dict[tuple, Ways]] = WeakKeyDictionary()
 
 
-def ways(lm: LM,
+def ways(lm: LM,  # model with its tokenizer
          tokens: Sequence[int] | np.ndarray = (0,),  # some ids that the model knows
          ) -> Ways:  # tried once for each model
     "Which shortcuts give this model's own numbers."
@@ -246,7 +247,7 @@ def _attention_allows(lm: LM) -> bool:
 # %% ../nbs/api/38_logprobs.ipynb #1c9b9a9a
 def batches(lengths: Sequence[int],  # tokens of each sequence
             token_budget: int = 2048,  # tokens in one batch, padding included
-            batch_size: int | None = None,  # at most so many sequences in one batch
+            batch_size: int | None = None,  # at most so many sequences in one batch; None: any number
             ) -> list[list[int]]:  # indices into `lengths`, long sequences first
     "Group sequences of like length, so that little is padded and no batch exceeds the budget unless one sequence does alone."
     found: list[list[int]] = []
@@ -296,7 +297,7 @@ def _run(lm: LM, tree: PrefixTree, rows: Sequence[Row], edges: _Edges, way: Ways
 ROW = 64  # nodes in a packed row
 
 
-def token_logprobs(lm: LM,
+def token_logprobs(lm: LM,  # model with its tokenizer
                    sequences: Sequence[Sequence[int]],  # token ids, the prefix token included
                    starts: Sequence[int],  # first scored position of each; position 0 never is
                    ) -> list[Tensor]:  # one value for each position k >= max(start, 1): log P(token k | tokens before), nats, float32 or wider
@@ -375,10 +376,10 @@ def _pieces(sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     if piece: yield piece
 
 
-def sequence_logprobs(lm: LM,
+def sequence_logprobs(lm: LM,  # model with its tokenizer
                       sequences: Sequence[Sequence[int]],  # token ids, the prefix token included; each at least two
                       token_budget: int | None = None,  # tokens in one forward pass, padding included; None: `BUDGET` of the device
-                      batch_size: int | None = None,  # at most so many sequences in one forward pass
+                      batch_size: int | None = None,  # at most so many sequences in one forward pass; None: any number
                       share: bool = True,  # run equal prefixes once where the model allows it
                       row: int = ROW,  # nodes in a packed row
                       done: Callable[[int], Any] = lambda n: None,  # told how many more sequences are finished

@@ -22,7 +22,7 @@ __all__ = ['EMBEDDINGS', 'dissimilarity', 'Clustering', 'cluster', 'cluster_stab
 def dissimilarity(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), large = related
                   metric: str = "cells",  # "cells" or "profile"
                   ) -> np.ndarray:  # shape (tasks, tasks), symmetric, >= 0, diagonal 0
-    "Distances between tasks. Raises `TaskspaceError` for an unknown metric or missing cells."
+    "Distances between tasks. Raises `TaskspaceError` for an unknown metric, missing cells, and fewer than 3 tasks (4 for profiles)."
     a = square(matrix)
     n = len(a)
     if metric == "cells":
@@ -50,8 +50,8 @@ def dissimilarity(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), la
 class Clustering:
     "A hierarchical clustering of tasks."
     linkage: np.ndarray  # shape (tasks - 1, 4): scipy's linkage matrix, with optimal leaf order
-    tasks: list  # in the order of the space
-    order: list  # in the order of the leaves
+    tasks: list  # names, in the order of the space
+    order: list  # names, in the order of the leaves
     cophenetic: float  # correlation of distances along the tree with the distances themselves
 
     def labels(self,
@@ -72,8 +72,8 @@ class Clustering:
 def cluster(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), large = related
             method: str = "average",  # scipy's linkage method: "average", "complete", "single", "ward", ...
             metric: str = "cells",  # see `dissimilarity`
-            ) -> Clustering:
-    "Cluster the tasks. Raises `TaskspaceError` for an unknown method or metric."
+            ) -> Clustering:  # named by the index of a table, numbered for an array
+    "Cluster the tasks. Raises `TaskspaceError` for an unknown method or metric, missing cells, and fewer than 3 tasks."
     from scipy.cluster.hierarchy import cophenet, leaves_list, linkage
     from scipy.spatial.distance import squareform
     names = list(matrix.index) if isinstance(matrix, pd.DataFrame) else list(range(len(matrix)))
@@ -90,31 +90,33 @@ def _tree(distances: np.ndarray, names: list, method: str) -> Clustering:
     return Clustering(tree, names, [names[i] for i in leaves_list(tree)], faithful)
 
 # %% ../nbs/api/52_maps.ipynb #545f84aa
-def cluster_stability(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
-                      draws: np.ndarray,  # shape (draws, tasks, tasks)
+def cluster_stability(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), large = related
+                      draws: np.ndarray,  # shape (draws, tasks, tasks), the space anew from other pairs or seeds
                       method: str = "average",  # as for `cluster`
                       metric: str = "cells",  # as for `dissimilarity`
-                      limit: int = 100,  # use at most so many draws
+                      limit: int = 100,  # use at most so many draws; those with missing cells are passed over
                       ) -> pd.DataFrame:  # one row a clade: tasks, size, height, stability (mean Jaccard)
-    "How stable each cluster of the tree is over draws of the space."
+    """How stable each cluster of the tree is over draws of the space ([Hennig 2007](https://doi.org/10.1016/j.csda.2006.11.025)).
+    Raises `TaskspaceError` as `cluster` does."""
     tree = cluster(matrix, method, metric)
     place = {t: i for i, t in enumerate(tree.tasks)}
     members = lambda t: np.array([[x in c for x in tree.tasks] for c in t.clades()], dtype=float)
     mine = members(tree)
     best = np.zeros(len(mine))
-    used = draws[:limit]
+    hole = ~np.eye(len(tree.tasks), dtype=bool)
+    used = [d for d in np.asarray(draws, dtype=float) if np.isfinite(d[hole]).all()][:limit]  # a tree needs all cells
     for draw in used:
         theirs = members(cluster(pd.DataFrame(draw, tree.tasks, tree.tasks), method, metric))
         common = mine @ theirs.T
         best += (common / (mine.sum(1)[:, None] + theirs.sum(1) - common)).max(1)
     return pd.DataFrame({"tasks": [sorted(c, key=lambda t: place[t]) for c in tree.clades()], "size": mine.sum(1).astype(int),
-                         "height": tree.linkage[:, 2], "stability": best / max(1, len(used))})
+                         "height": tree.linkage[:, 2], "stability": best / len(used) if used else np.nan})
 
 # %% ../nbs/api/52_maps.ipynb #fc71b9a3
 EMBEDDINGS = ("mds", "classical", "umap")
 
 
-def classical_scaling(distances: np.ndarray,  # shape (tasks, tasks)
+def classical_scaling(distances: np.ndarray,  # shape (tasks, tasks), see `dissimilarity`
                       dimensions: int = 2,  # of the map
                       ) -> np.ndarray:  # shape (tasks, dimensions), centred, main axis first
     "Principal coordinates ([Gower 1966](https://doi.org/10.1093/biomet/53.3-4.325)); the sign of each axis is fixed."
@@ -125,10 +127,10 @@ def classical_scaling(distances: np.ndarray,  # shape (tasks, tasks)
     return points * np.where(points[np.abs(points).argmax(0), np.arange(points.shape[1])] < 0, -1, 1)
 
 
-def stress(points: np.ndarray,  # shape (tasks, dimensions)
-           distances: np.ndarray,  # shape (tasks, tasks)
+def stress(points: np.ndarray,  # shape (tasks, dimensions), from `embed`
+           distances: np.ndarray,  # shape (tasks, tasks), what the map should show
            ) -> float:  # 0: the map is exact; above 0.2: read neighbourhoods only
-    "Kruskal's stress-1 of a map, after the best change of scale."
+    "Stress-1 of a map ([Kruskal 1964](https://doi.org/10.1007/BF02289565)), after the best change of scale."
     from scipy.spatial.distance import pdist, squareform
     shown, meant = pdist(points), squareform(distances, checks=False)
     scale = (shown @ meant) / max(float(shown @ shown), 1e-300)
@@ -158,11 +160,12 @@ def embed(distances: np.ndarray,  # shape (tasks, tasks), see `dissimilarity`
     return points - points.mean(0)
 
 # %% ../nbs/api/52_maps.ipynb #4b9b25d7
-def align(points: np.ndarray,  # shape (tasks, dimensions)
+def align(points: np.ndarray,  # shape (tasks, dimensions), the map to turn
           reference: np.ndarray,  # the same shape, the same tasks in the same order
           scale: bool = False,  # also bring it to the size of the reference
-          ) -> np.ndarray:  # shape (tasks, dimensions)
-    "The map turned and shifted onto the reference. Raises `TaskspaceError` when shapes differ."
+          ) -> np.ndarray:  # shape (tasks, dimensions), centred where the reference is
+    """The map turned and shifted onto the reference (orthogonal Procrustes, [Schönemann 1966](https://doi.org/10.1007/BF02289451)).
+    Raises `TaskspaceError` when shapes differ."""
     from scipy.linalg import orthogonal_procrustes
     points, reference = np.asarray(points, dtype=float), np.asarray(reference, dtype=float)
     if points.shape != reference.shape:
@@ -175,7 +178,8 @@ def align(points: np.ndarray,  # shape (tasks, dimensions)
 
 def align_series(maps: Sequence[np.ndarray],  # each of shape (tasks, dimensions), in order of training
                  ) -> list[np.ndarray]:  # the same maps; the last stays, each earlier one is turned onto its successor
-    "Maps of successive checkpoints, so that what moves between them is change and not chance."
+    """Maps of successive checkpoints, so that what moves between them is change and not chance.
+    Raises `TaskspaceError` when shapes differ."""
     out = [np.asarray(maps[-1], dtype=float)]
     for points in list(maps)[-2::-1]: out.insert(0, align(points, out[0]))
     return out

@@ -31,7 +31,7 @@ class PrefixTree:
 
 
 def prefix_tree(sequences: Sequence[Sequence[int]],  # token ids, none empty
-                ) -> PrefixTree:
+                ) -> PrefixTree:  # one node for each distinct prefix
     "The tree of all prefixes of the sequences."
     order = sorted(range(len(sequences)), key=cast(Any, sequences.__getitem__))
     lengths = np.array([len(sequences[i]) for i in order])
@@ -68,7 +68,8 @@ class Row(NamedTuple):
     sequences: int  # sequences whose new nodes these are
 
 
-def chains(tree: PrefixTree) -> Iterator[Row]:
+def chains(tree: PrefixTree,  # from `prefix_tree`
+           ) -> Iterator[Row]:  # in sorted order of the sequences
     "One row for each sequence that brings a new inner node: its own path, ready for any causal model."
     inner = tree.end > np.arange(len(tree)) + 1
     skipped = 0
@@ -80,10 +81,10 @@ def chains(tree: PrefixTree) -> Iterator[Row]:
     if skipped: yield Row(np.empty(0, dtype=np.int64), 0, skipped)
 
 
-def packed(tree: PrefixTree,
+def packed(tree: PrefixTree,  # from `prefix_tree`
            size: int = 128,  # nodes in a row; one longer sentence alone may exceed it
-           sequences: int | None = None,  # at most so many sequences in a row
-           ) -> Iterator[Row]:
+           sequences: int | None = None,  # at most so many sequences in a row; None: any number
+           ) -> Iterator[Row]:  # in sorted order of the sequences
     "Pieces of the tree. A cut is made where the sentences around it share little, within the last quarter of the row."
     inner = tree.end > np.arange(len(tree)) + 1
     new = np.add.reduceat(np.append(inner, False), tree.first[:-1]) * (tree.first[1:] > tree.first[:-1])
@@ -103,7 +104,7 @@ def packed(tree: PrefixTree,
 
 # %% ../nbs/api/36_prefixtree.ipynb #83428c49
 def visible(nodes: np.ndarray,  # (rows, length), -1 for padding
-            tree: PrefixTree,
+            tree: PrefixTree,  # that the nodes are of
             ) -> np.ndarray:  # (rows, length, length), True where the second position lies on the path to the first
     "The attention mask of packed rows."
     padding = len(tree) + np.arange(nodes.shape[1])

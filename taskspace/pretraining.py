@@ -46,7 +46,7 @@ def new_model(architecture: str,  # "llama", "gpt2", "transformer", "lstm" or "c
               seed: int = 0,  # of the initial weights
               **sizes,  # hidden_size, num_hidden_layers, num_attention_heads, intermediate_size, ... as the architecture names them
               ) -> nn.Module:  # in evaluation mode, float32
-    "A freshly initialised model. Raises `TaskspaceError` for an unknown architecture or setting."
+    "A freshly initialised model. Raises `TaskspaceError` for an unknown architecture or setting, and for sizes that do not fit together."
     if architecture not in ARCHITECTURES:
         raise TaskspaceError(f"unknown architecture {architecture!r}; there are: {', '.join(ARCHITECTURES)}")
     if architecture in MODELS:
@@ -78,9 +78,9 @@ def new_model(architecture: str,  # "llama", "gpt2", "transformer", "lstm" or "c
 # %% ../nbs/api/25_pretraining.ipynb #bdddc62e
 class Scale(NamedTuple):
     "Size and training of a built-in model."
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
+    hidden_size: int  # width of the hidden states
+    num_hidden_layers: int  # depth
+    num_attention_heads: int  # in each layer
     learning_rate: float  # at its highest
 
 
@@ -96,19 +96,23 @@ def _scale(name: str) -> Scale:
     return SCALES[name]
 
 
-def builtin_config(scale: str) -> TrainingConfig:
+def builtin_config(scale: str,  # "nano", "micro" or "mini"
+                   ) -> TrainingConfig:
     "The training settings of a built-in scale. Raises `TaskspaceError` for an unknown one."
     chosen = _scale(scale)
     return TrainingConfig(steps=STEPS[-1], batch_size=BATCH, learning_rate=chosen.learning_rate, checkpoints=STEPS, save_every=100,
                           precision="float32")
 
 
-def builtin_steps(scale: str) -> list[int]:  # ascending, from 0 to the last step
+def builtin_steps(scale: str,  # "nano", "micro" or "mini"
+                  ) -> list[int]:  # ascending, from 0 to the last step
     "The steps at which a built-in scale has checkpoints. Raises `TaskspaceError` for an unknown scale."
     return checkpoint_steps(builtin_config(scale))
 
 
-def builtin_model(scale: str, seed: int = 0) -> nn.Module:
+def builtin_model(scale: str,  # "nano", "micro" or "mini"
+                  seed: int = 0,  # of the initial weights
+                  ) -> nn.Module:  # a Llama model in evaluation mode, float32, on the CPU
     "The untrained model of a built-in scale. Raises `TaskspaceError` for an unknown one."
     s = _scale(scale)
     return new_model("llama", word_tokenizer(grammar.vocabulary()), CONTEXT, seed, hidden_size=s.hidden_size,
@@ -117,13 +121,13 @@ def builtin_model(scale: str, seed: int = 0) -> nn.Module:
 # %% ../nbs/api/25_pretraining.ipynb #67b8fdde
 class Rows(NamedTuple):
     "Packed text."
-    train: np.ndarray  # (rows, length) token ids
-    valid: np.ndarray  # (rows, length) token ids
+    train: np.ndarray  # (rows, length) token ids, to be learnt from
+    valid: np.ndarray  # (rows, length) token ids, kept for the validation loss
 
 
 @lru_cache(maxsize=1)
 def builtin_rows(sentences: int = SENTENCES,  # of the built-in corpus
-                 ) -> Rows:
+                 ) -> Rows:  # rows of `ROW` tokens
     "The built-in corpus as rows of token ids, one in a hundred kept for validation."
     tokenizer = word_tokenizer(grammar.vocabulary())
     ids = tokenizer(grammar.corpus(sentences), add_special_tokens=False)["input_ids"]
@@ -150,7 +154,8 @@ def _sources(module: Any) -> set[str]:
 
 
 @lru_cache(maxsize=4)
-def corpus_digest(sentences: int = SENTENCES) -> str:  # 64 hexadecimal digits
+def corpus_digest(sentences: int = SENTENCES,  # of the built-in corpus
+                  ) -> str:  # 64 hexadecimal digits
     "SHA-256 of the built-in corpus and its vocabulary, remembered for the present source of the grammar."
     code = hashlib.sha256(b"".join(Path(f).read_bytes() for f in sorted(_sources(grammar)))).hexdigest()
     note = cache_dir() / "corpus" / f"{code[:32]}-{sentences}"
@@ -164,7 +169,9 @@ def corpus_digest(sentences: int = SENTENCES) -> str:  # 64 hexadecimal digits
     return digest
 
 
-def builtin_directory(scale: str, seed: int = 0) -> Path:  # not created
+def builtin_directory(scale: str,  # "nano", "micro" or "mini"
+                      seed: int = 0,  # of the initial weights
+                      ) -> Path:  # not created
     "Where the checkpoints of a built-in scale are, or will be. Raises `TaskspaceError` for an unknown scale."
     made_of = [RECIPE, ROW, CONTEXT, corpus_digest(), _scale(scale), builtin_config(scale).model_dump(mode="json"), seed]
     key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
@@ -217,8 +224,10 @@ def builtin_checkpoint(scale: str,  # "nano", "micro" or "mini"
     return directory / name
 
 # %% ../nbs/api/25_pretraining.ipynb #49b9ca22
-def builtin_log(scale: str, seed: int = 0) -> pd.DataFrame:  # one row a step: step, loss, valid_loss, learning_rate, tokens
-    "The training log of a built-in scale, which is trained where it is not yet."
+def builtin_log(scale: str,  # "nano", "micro" or "mini"
+                seed: int = 0,  # of the initial weights
+                ) -> pd.DataFrame:  # one row a step: step, loss and valid_loss (nats a token), learning_rate, tokens
+    "The training log of a built-in scale, which is trained where it is not yet. Raises `TaskspaceError` for an unknown scale."
     return pd.read_parquet(builtin_checkpoint(scale, seed=seed).parent / "log.parquet")
 
 # %% ../nbs/api/25_pretraining.ipynb #7be4ce1a
@@ -258,7 +267,7 @@ class TextConfig(BaseModel):
     tokenizer: Path | None = None  # directory of a tokenizer to use instead of training one
     context: int = Field(128, ge=2)  # tokens a row, and the longest input of the models
     valid_rows: int = Field(500, ge=1)  # at most, for the validation loss
-    training: TrainingConfig = TrainingConfig()
+    training: TrainingConfig = TrainingConfig()  # common to all models
 
     @field_validator("train", "valid", mode="before")
     @classmethod
@@ -276,7 +285,9 @@ class TextConfig(BaseModel):
         "One run for each model and seed, in the order of the configuration."
         return {name if len(m.seeds) == 1 else f"{name}-seed{seed}": (name, seed) for name, m in self.models.items() for seed in m.seeds}
 
-    def run_training(self, model: str) -> TrainingConfig:
+    def run_training(self,
+                     model: str,  # a key of `models`
+                     ) -> TrainingConfig:  # the common settings, with the model's own in their place
         "The training settings of a model. Raises `TaskspaceError` for a wrong one."
         own = self.models[model].training
         if "seed" in own: raise TaskspaceError(f"models.{model}.training.seed: the data order is common to all models; set training.seed, or seeds of the model")
@@ -326,8 +337,11 @@ def text_config(config: str | os.PathLike | Mapping[str, Any],  # YAML file or d
                                    "tokenizer": made.tokenizer and absolute(made.tokenizer)})
 
 # %% ../nbs/api/25_pretraining.ipynb #95e163a0
-def text_tokenizer(config: TextConfig, progress: bool | None = None) -> Any:  # a transformers fast tokenizer
-    "The tokenizer of a text pre-training: the one that is named, or one trained on the text and kept in `out/tokenizer`."
+def text_tokenizer(config: TextConfig,  # from `text_config`
+                   progress: bool | None = None,  # show a bar while training; None: in a terminal or a notebook
+                   ) -> Any:  # a transformers fast tokenizer
+    """The tokenizer of a text pre-training: the one that is named, or one trained on the text and kept in `out/tokenizer`.
+    Raises `TaskspaceError` for a named one that cannot be used, and for text that cannot be read."""
     from transformers import AutoTokenizer
     if config.tokenizer is not None:
         try:

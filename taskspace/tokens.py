@@ -51,7 +51,8 @@ def pack(sequences: Iterable[Sequence[int]],  # token ids of texts
          eos_id: int,  # stands before each text
          pad_id: int,  # fills rows; no text contains it
          ) -> np.ndarray:  # (rows, length), int64
-    "Rows of whole texts. A text longer than a row is cut into parts of `length - 1` tokens. Raises `TaskspaceError` where there is no text."
+    """Rows of whole texts. A text longer than a row is cut into parts of `length - 1` tokens.
+    Raises `TaskspaceError` where there is no text, and for rows of fewer than 2 tokens."""
     if length < 2: raise TaskspaceError(f"pack: rows need at least 2 tokens, not {length}")
     rows: list[list[int]] = []
     room = 0
@@ -75,7 +76,7 @@ DOCUMENTS = ("line", "block", "file")
 def read_texts(paths: Iterable[str | os.PathLike],  # .txt files, or .xz files of text
                documents: str = "line",  # what is one text: a "line", a "block" between blank lines, or the whole "file"
                ) -> Iterator[str]:  # texts that are not blank, in file order, read as they are asked for
-    "The texts of files. Raises `TaskspaceError` for a file that is missing, not UTF-8 or not xz."
+    "The texts of files. Raises `TaskspaceError` for a file that is missing, not UTF-8 or not xz, and for an unknown kind of documents."
     if documents not in DOCUMENTS:
         raise TaskspaceError(f"unknown kind of documents {documents!r}; there are: {', '.join(DOCUMENTS)}")
     for path in map(Path, paths):
@@ -103,7 +104,8 @@ def byte_tokenizer(texts: Iterable[str],  # what to learn from, streamed
                    vocab_size: int,  # at least 258: the bytes and two special tokens
                    prefix_space: bool = True,  # put a blank before each text
                    ) -> Any:  # a transformers fast tokenizer; ids 0 and 1 are end of text and padding
-    "Train a byte-level BPE tokenizer. Raises `TaskspaceError` for a vocabulary that is too small."
+    """Train a byte-level BPE tokenizer (Sennrich et al. 2016, [arXiv:1508.07909](https://arxiv.org/abs/1508.07909)).
+    Raises `TaskspaceError` for a vocabulary that is too small."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     if vocab_size < 258: raise TaskspaceError(f"byte tokenizer: vocab_size must be at least 258, not {vocab_size}")
     tokenizer = Tokenizer(models.BPE())
@@ -115,7 +117,8 @@ def byte_tokenizer(texts: Iterable[str],  # what to learn from, streamed
     return _wrap(tokenizer, None)
 
 # %% ../nbs/api/22_tokens.ipynb #f168456b
-def file_digest(path: str | os.PathLike) -> str:  # 64 hexadecimal digits
+def file_digest(path: str | os.PathLike,  # a file
+                ) -> str:  # 64 hexadecimal digits
     "SHA-256 of a file's bytes."
     with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -123,7 +126,7 @@ def file_digest(path: str | os.PathLike) -> str:  # 64 hexadecimal digits
 def token_file(paths: Sequence[str | os.PathLike],  # text files, see `read_texts`
                tokenizer: Any,  # a transformers fast tokenizer
                out: str | os.PathLike,  # written with a description beside it; reused when it is of the same text and tokenizer
-               documents: str = "line",
+               documents: str = "line",  # what is one text: "line", "block" or "file", see `read_texts`
                progress: Any = iter,  # wraps the stream of texts, e.g. in a progress bar
                ) -> np.ndarray:  # (tokens,) uint16 or uint32, mapped from the file
     "Tokenize text files into one flat file of ids, an end-of-text id before each text. Raises `TaskspaceError` for unreadable or empty text."

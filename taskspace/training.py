@@ -74,7 +74,8 @@ class TrainingConfig(BaseModel):
         return value
 
 # %% ../nbs/api/24_training.ipynb #e426d13c
-def checkpoint_steps(config: TrainingConfig) -> list[int]:  # ascending, from 0 to the last step
+def checkpoint_steps(config: TrainingConfig,  # its `steps` and `checkpoints`
+                     ) -> list[int]:  # ascending, from 0 to the last step
     "The steps after which a checkpoint is kept. Raises `TaskspaceError` for a step beyond the last."
     if isinstance(config.checkpoints, tuple):
         steps = sorted({0, *config.checkpoints, config.steps})
@@ -83,9 +84,9 @@ def checkpoint_steps(config: TrainingConfig) -> list[int]:  # ascending, from 0 
     return sorted({0, *np.geomspace(config.steps, 1, config.checkpoints - 1).round().astype(int).tolist()})
 
 # %% ../nbs/api/24_training.ipynb #757309d7
-def learning_rate(config: TrainingConfig,
+def learning_rate(config: TrainingConfig,  # its `learning_rate`, `warmup`, `final` and `steps`
                   step: int,  # counted from 0
-                  ) -> float:
+                  ) -> float:  # of matrices and vectors; embeddings have `embedding_rate` times as much
     "The learning rate of the update after `step` updates."
     warm = max(1, round(config.warmup * config.steps))
     if step < warm: return config.learning_rate * (step + 1) / warm
@@ -100,8 +101,8 @@ def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
 
 def batch_rows(step: int,  # counted from 0
                rows: int,  # how many there are
-               batch_size: int,
-               seed: int = 0,
+               batch_size: int,  # rows a batch
+               seed: int = 0,  # of the order of the rows
                ) -> np.ndarray:  # (batch_size,) row numbers
     "The rows of one batch. Every row comes once before any comes twice."
     places = np.arange(step * batch_size, (step + 1) * batch_size)
@@ -113,9 +114,9 @@ def _logits(model: nn.Module, ids: Tensor) -> Tensor:
     return getattr(out, "logits", out)
 
 
-def rows_loss(model: nn.Module,
+def rows_loss(model: nn.Module,  # Hugging Face causal LM or any module that maps ids to logits
               rows: Tensor,  # (batch, length) ids; the first of a row is not predicted
-              pad_id: int | None,  # tokens that are not predicted
+              pad_id: int | None,  # id of tokens that are not predicted; None: all are
               ) -> tuple[Tensor, Tensor]:  # sum in nats, and how many tokens it is over
     "Summed negative log-probability of the tokens of rows."
     targets = rows[:, 1:]
@@ -125,10 +126,10 @@ def rows_loss(model: nn.Module,
 
 
 @torch.no_grad()
-def mean_loss(model: nn.Module,
+def mean_loss(model: nn.Module,  # as for `rows_loss`; its mode is restored
               rows: Any,  # (rows, length) ids, array or tensor
-              pad_id: int | None = None,
-              batch_size: int = 32,
+              pad_id: int | None = None,  # id of tokens that are not predicted; None: all are
+              batch_size: int = 32,  # rows in one forward pass
               ) -> float:  # nats a token
     "Mean loss over rows, in evaluation mode, in float32."
     training, device = model.training, next(model.parameters()).device
@@ -175,7 +176,8 @@ def written(path: str | os.PathLike,  # the file or directory to be
         if scratch.is_dir(): shutil.rmtree(scratch, ignore_errors=True)
         else: scratch.unlink(missing_ok=True)
 
-def sweep(directory: Path) -> None:
+def sweep(directory: Path,  # one whose lock is held
+          ) -> None:
     "Remove what killed processes left half written. Only for who holds the directory's lock."
     for left in directory.glob("*.tmp"): shutil.rmtree(left) if left.is_dir() else left.unlink()
 
@@ -191,8 +193,11 @@ def pick_device(device: str | torch.device = "auto",  # "auto": a GPU where ther
         raise TaskspaceError(f"device {str(device)!r} cannot be used here ({str(e).splitlines()[0]}); try device='auto'") from None
 
 
-def progress_bar(total: int | None, label: str, show: bool | None = None,  # None: in a terminal or a notebook
-                 **kwargs) -> Any:
+def progress_bar(total: int | None,  # units of work; None where unknown
+                 label: str,  # stands before the bar
+                 show: bool | None = None,  # None: in a terminal or a notebook
+                 **kwargs,  # of tqdm, e.g. unit
+                 ) -> Any:  # a tqdm bar, also a context manager
     "A tqdm bar, which comes when the work takes more than two seconds and goes when it is done."
     from tqdm import tqdm
     if show is None: show = sys.stderr.isatty() or ("ipykernel" in sys.modules and "PYTEST_CURRENT_TEST" not in os.environ)
@@ -215,8 +220,9 @@ def quiet() -> Iterator[None]:
 
 def save_checkpoint(model: nn.Module,  # Hugging Face model or one of `taskspace.architectures`
                     tokenizer: Any,  # saved beside it; None to leave it out
-                    directory: Path) -> None:
-    "Save a model, and its tokenizer, as a directory that `load_lm` reads."
+                    directory: Path,  # created where missing
+                    ) -> None:
+    "Save a model, and its tokenizer, as a directory that `load_lm` reads. Raises `TaskspaceError` for a model of another kind."
     from taskspace.architectures import CausalModel, save_model
     if isinstance(model, CausalModel): save_model(model, directory)
     elif hasattr(model, "save_pretrained"):
@@ -225,7 +231,9 @@ def save_checkpoint(model: nn.Module,  # Hugging Face model or one of `taskspace
     if tokenizer is not None: tokenizer.save_pretrained(directory)
 
 
-def load_weights(model: nn.Module, directory: Path) -> None:
+def load_weights(model: nn.Module,  # changed in place
+                 directory: Path,  # a checkpoint, with one or more .safetensors files
+                 ) -> None:
     "Put the weights of a checkpoint into a model of the same shape."
     from safetensors.torch import load_file
     for file in sorted(directory.glob("*.safetensors")): model.load_state_dict(load_file(file), strict=False)
@@ -330,11 +338,11 @@ class _Run:
 # %% ../nbs/api/24_training.ipynb #2934a54b
 def pretrain(model: nn.Module,  # trained in place; Hugging Face causal LM or any module that maps ids to logits
              rows: Any,  # (rows, length) token ids: array, memory map or tensor
-             config: TrainingConfig = TrainingConfig(),
+             config: TrainingConfig = TrainingConfig(),  # steps, rates, batches, checkpoints
              out: str | os.PathLike | None = None,  # directory for checkpoints, state and log; None: train in memory
              tokenizer: Any = None,  # saved with every checkpoint
              valid: Any = None,  # (rows, length) ids for the validation loss
-             pad_id: int | None = None,  # tokens that are not predicted
+             pad_id: int | None = None,  # id of tokens that are not predicted; None: all are
              label: str = "pretrain",  # of the progress bar
              progress: bool | None = None,  # show the bar; None: in a terminal or a notebook
              ) -> pd.DataFrame:  # one row a step: step, loss, valid_loss, learning_rate, tokens
