@@ -87,7 +87,11 @@ class Differentials:
         self.rows = {n: torch.zeros(count, min(s, self.fold.width or s)) for n, s in self.sizes.items()}
         self.grams: dict[str, np.ndarray] = {}
         self.both: dict[str, np.ndarray] = {}
-        self.sparse: list[dict[str, tuple[np.ndarray, np.ndarray]]] = []
+        # The subspaces lie in three arrays made beforehand: what is made task by task and stays would scatter the memory that comes and goes.
+        kept = sum(places_kept(sum(self.sizes[n] for n in names), ftgd.keep) for names in self.scopes)
+        self.indices = np.empty((len(suite), kept), np.int32 if max(self.sizes.values()) < 2**31 else np.int64)
+        self.values, self.ends = np.empty((len(suite), kept), np.float32), np.zeros((len(suite), len(self.sizes) + 1), np.int64)
+        self.number = {n: k for k, n in enumerate(self.sizes)}
         self.squares = np.zeros((len(suite), len(self.sizes)))
         self.share = np.zeros(len(suite))
         from tqdm.auto import tqdm
@@ -108,17 +112,19 @@ class Differentials:
         chosen = subspace(lm, total, self.ftgd.keep, self.ftgd.scope)
         # Places without a gradient fill a subspace up in the order of the parameters: every task's alike, as if tasks had them in common.
         chosen = {n: k[total[n].reshape(-1)[k] != 0] for n, k in chosen.items()}
-        if not i:  # in one piece, since thousands of small arrays that stay would scatter the memory that comes and goes
-            kept = sum(places_kept(sum(self.sizes[n] for n in names), self.ftgd.keep) for names in self.scopes)
-            narrow = np.int32 if max(self.sizes.values()) < 2**31 else np.int64
-            self.indices, self.values = np.empty((len(self.suite), kept), narrow), np.empty((len(self.suite), kept), np.float32)
-        ends = np.cumsum([len(k) for k in chosen.values()])
-        self.sparse.append({n: (self.indices[i, end - len(k):end], self.values[i, end - len(k):end]) for (n, k), end in zip(chosen.items(), ends)})
-        for n, k in chosen.items(): self.sparse[i][n][0][:], self.sparse[i][n][1][:] = k.cpu(), total[n].reshape(-1)[k].float().cpu()
+        self.ends[i, 1:] = np.cumsum([len(chosen.get(n, ())) for n in self.sizes])
+        for n, k in chosen.items():
+            index, values = self.places(i, n)
+            index[:], values[:] = k.cpu(), total[n].reshape(-1)[k].float().cpu()
         self.squares[i] = [float(torch.linalg.vector_norm(g.float())) ** 2 for g in total.values()]
         scale = math.sqrt(self.squares[i].sum()) or 1.0
         fourth = sum(float((g.float() / scale).square_().square_().sum()) for g in total.values())
         self.share[i] = 1 / fourth / sum(self.sizes.values()) if fourth else math.nan
+
+    def places(self, i: int, name: str) -> tuple[np.ndarray, np.ndarray]:  # ascending flat indices, and the differential there
+        "The part of a task's subspace that lies in one tensor."
+        part = slice(*self.ends[i, self.number[name]:][:2])
+        return self.indices[i, part], self.values[i, part]
 
     def groups(self, by: str | None) -> dict[str, list[str]]:  # group -> parameter names
         "All parameters, or those of each layer or component."
@@ -152,7 +158,7 @@ class Differentials:
         "Those of one tensor, computed once."
         if name in self.both: return self.both[name]
         out = self.both[name] = np.zeros((4, len(self.suite), len(self.suite)))
-        held = [(i, *s[name]) for i, s in enumerate(self.sparse) if name in s]
+        held = [(i, index, values) for i in range(len(self.suite)) for index, values in (self.places(i, name),) if len(index)]
         if not held: return out
         scale = max(float(np.abs(value).max()) for _, _, value in held) or 1.0
         # All tasks together may touch nearly the whole of an embedding: too much to hold for all of them at once.
@@ -178,8 +184,9 @@ class Differentials:
                   ) -> np.ndarray:  # (sources, targets)
         "Inner product of each source's update inside its subspace with each target's whole differential."
         out = np.zeros((len(self.suite), len(self.suite)))
-        for i, s in enumerate(self.sparse):
-            for name, (index, value) in s.items():
+        for i in range(len(self.suite)):
+            for name in self.sizes:
+                index, value = self.places(i, name)
                 step = direction(value)
                 signed = step * self.fold.signs[name].numpy()[index] if name in self.fold.signs else step
                 width = self.rows[name].shape[1]
