@@ -542,7 +542,7 @@ def render_report(run: Run | str | os.PathLike,  # a run, or its folder
         _write_pages(run, work, len(gone) > 0, progress)
         site = render(work)
         for name in ("data", "notebooks"): (work / f"_{name}").rename(site / name)
-        for name in _SOURCES:  # what it was rendered from, to be changed and rendered again
+        for name in _SOURCES:
             for path in work.glob(name): shutil.copyfile(path, site / path.name)
         (site / _MARK).write_text(json.dumps({"run": str(run.path), "study": run.study.name, "renderer": renderer()}) + "\n")
         old = work / "old"

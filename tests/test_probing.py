@@ -87,7 +87,7 @@ def test_measured_transfer_tends_to_the_prediction(kind, update):
 def test_the_prediction_is_for_the_settings_given(optimizer, update):
     lm, f = make("llama", dtype=torch.float64), FTGD(update=update, optimizer=optimizer, steps=3, lr=1e-6, keep=0.05)
     measured = space_from_rows({t.name: transfer_row(lm, t, SUITE, f) for t in SUITE}, bootstrap=0).matrix
-    assert np.abs(np.diag(measured / predicted_transfer(lm, SUITE, f).matrix) - 1).max() < 1e-2  # worst seen: 7e-4
+    assert np.abs(np.diag(measured / predicted_transfer(lm, SUITE, f).matrix) - 1).max() < 1e-2  # worst seen: 4e-4
 
 
 def test_prediction_puts_targets_in_the_order_of_the_suite():
@@ -194,13 +194,13 @@ def test_intervals_hold_the_truth_with_shared_pairs_and_few_seeds(seeds, seed_no
     for _ in range(24):
         space = space_from_rows(noisy_rows(rng, seeds, 60, 30, seed_noise, 1), splits=0)
         inside.append(((space.low <= 0) & (space.high >= 0)).to_numpy().mean())
-    assert 0.88 < np.mean(inside) < 0.99  # seen: 0.94, 0.94 and 0.93; pairs and seeds resampled apart hold 0.86 with ten seeds, 0.75 with three
+    assert 0.88 < np.mean(inside) < 0.99  # seen: 0.94, 0.94 and 0.92; with the pairs of each seed resampled apart 0.94, 0.86 and 0.80
 
 
 def test_halves_of_seeds_that_share_pairs_have_no_noise_in_common():
     rng = np.random.default_rng(0)
     agreement = [space_from_rows(noisy_rows(rng, 5, 40, 20, 0, 1), bootstrap=0, splits=8).noise_ceiling("pearson")["agreement"] for _ in range(30)]
-    assert abs(np.mean(agreement)) < 0.15  # seen: 0.02; 0.4 where a shared pair stands in both halves
+    assert abs(np.mean(agreement)) < 0.15  # seen: -0.02; 0.41 where a shared pair stands in both halves
 
 
 def test_a_source_without_one_of_the_seeds_keeps_its_evidence():
@@ -336,7 +336,7 @@ def test_parts_of_the_model_add_up():
 def test_cosine_intervals_hold_the_measured_and_the_expected_cosine():
     from taskspace.geometry import _cosine_draws, _cosines
     from taskspace.uncertainty import interval
-    rng, width, blocks, truth, inside, found = np.random.default_rng(0), 2000, 5, 0.6, 0, []
+    rng, width, blocks, truth, found = np.random.default_rng(0), 2000, 5, 0.6, []
     task = np.zeros((2, width))
     task[0, 0], task[1, :2] = 1, (truth, np.sqrt(1 - truth**2))
     for _ in range(100):
@@ -346,8 +346,8 @@ def test_cosine_intervals_hold_the_measured_and_the_expected_cosine():
     found = np.array(found)
     assert (found[:, 1] < found[:, 0]).all() and (found[:, 0] < found[:, 2]).all()  # plain resampling of blocks leaves the cosine out
     inside = ((found[:, 1] <= found[:, 0].mean()) & (found[:, 2] >= found[:, 0].mean())).mean()
-    assert inside > 0.9  # seen: 0.99
-    assert (found[:, 2] - found[:, 1]).mean() < 8 * found[:, 0].std()  # seen: 5.5
+    assert inside > 0.9  # seen: 0.97
+    assert (found[:, 2] - found[:, 1]).mean() < 8 * found[:, 0].std()  # seen: 5.7
 
 
 def test_places_without_a_gradient_are_not_shared():
@@ -357,12 +357,13 @@ def test_places_without_a_gradient_are_not_shared():
 
 
 def test_chance_follows_the_scope():
-    lm, f = make("gpt2"), FTGD(keep=0.2, scope="tensor")
+    lm, f = make("gpt2"), FTGD(keep=0.002, scope="tensor")  # small tensors keep one place each, which two tasks often have in common
     weights = dict(lm.model.named_parameters())
-    sets = [{(n, int(i)) for n, index in subspace(lm, weights, 0.2, "tensor", random=s).items() for i in index} for s in range(40)]
+    sets = [{(n, int(i)) for n, index in subspace(lm, weights, 0.002, "tensor", random=s).items() for i in index} for s in range(400)]
     simulated = np.mean([len(a & b) / len(a | b) for a, b in zip(sets[::2], sets[1::2])])
     chance = gradient_probe(lm, SUITE, f)["chance"].matrix.to_numpy()
-    assert abs(chance[0, 1] - simulated) < 0.01 and gradient_probe(lm, SUITE, f, blocks=2).meta["prefix_id"] is not None
+    assert abs(chance[0, 1] - simulated) < 0.004  # 0.0147 and 0.0148, standard error 0.0011; a subspace drawn from the whole model gives 0.0024
+    assert gradient_probe(lm, SUITE, f, blocks=2).meta["prefix_id"] is not None
     with pytest.raises(TaskspaceError, match="blocks must be from 1 to"): gradient_probe(lm, SUITE, f, blocks=99)
 
 
