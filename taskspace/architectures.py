@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import ClassVar, NamedTuple, TypeAlias, TypeVar, cast
+from typing import ClassVar, NamedTuple, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F

@@ -5,7 +5,7 @@
 # %% ../nbs/api/75_claims.ipynb #342a0e49
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 

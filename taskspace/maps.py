@@ -74,7 +74,6 @@ def cluster(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), large = 
             metric: str = "cells",  # see `dissimilarity`
             ) -> Clustering:  # named by the index of a table, numbered for an array
     "Cluster the tasks. Raises `TaskspaceError` for an unknown method or metric, missing cells, and fewer than 3 tasks."
-    from scipy.cluster.hierarchy import cophenet, leaves_list, linkage
     from scipy.spatial.distance import squareform
     names = list(matrix.index) if isinstance(matrix, pd.DataFrame) else list(range(len(matrix)))
     return _tree(squareform(dissimilarity(matrix, metric), checks=False), names, method)

@@ -27,7 +27,7 @@ from . import grammar
 from .architectures import MODELS, build
 from .settings import parse_settings, read_text
 from .tasks import TaskspaceError
-from .tokens import EOS, byte_tokenizer, file_digest, pack, read_texts, stream_rows, token_file, word_tokenizer
+from .tokens import byte_tokenizer, file_digest, pack, read_texts, stream_rows, token_file, word_tokenizer
 from .training import TrainingConfig, checked, checkpoint_steps, locked, pick_device, pretrain, progress_bar, sweep, written
 
 # %% auto #0

@@ -5,7 +5,6 @@
 # %% ../nbs/api/79_results.ipynb #0d81f5f9
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from .statistics import benjamini_hochberg, cells, from_cells, permutation_p, square
+from .statistics import benjamini_hochberg, cells, permutation_p, square
 from .tasks import TaskspaceError
 
 # %% auto #0
