@@ -5,6 +5,7 @@
 # %% ../nbs/api/38_logprobs.ipynb #83226511
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +21,12 @@ from .models import LM
 from .prefixtree import PrefixTree, Row, chains, packed, prefix_tree, visible
 
 # %% auto #0
-__all__ = ['SLICE', 'PACKED', 'MINUS', 'ROW', 'BUDGET', 'WORKERS', 'CELLS', 'LOGITS', 'linear_logprobs', 'evaluating', 'Ways',
-           'ways', 'batches', 'token_logprobs', 'sequence_logprobs']
+__all__ = ['SLICE', 'BITS', 'PACKED', 'MINUS', 'ROW', 'BUDGET', 'WORKERS', 'CELLS', 'LOGITS', 'linear_logprobs', 'evaluating',
+           'Ways', 'ways', 'batches', 'token_logprobs', 'sequence_logprobs']
 
 # %% ../nbs/api/38_logprobs.ipynb #47cb2e63
 SLICE = {"cpu": 1 << 19, "else": 1 << 26}  # logits held at once, by kind of device: 2 MB and 256 MB in float32
+BITS = 1 / math.log(2)  # a nat in bits
 
 
 def _width(weight: Tensor, rows: int) -> int:
@@ -39,13 +41,18 @@ def _slices(weight: Tensor, bias: Tensor | None, rows: int) -> Iterator[tuple[sl
         yield s, weight[s], None if bias is None else bias[s]
 
 
+def _bits(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor | None = None) -> Tensor:
+    "Logits in bits, which the multiplication gives at no cost."
+    if bias is None: return torch.addmm(x.new_zeros(()), x, weight.T, beta=0, alpha=BITS, out=out)
+    return torch.addmm(bias, x, weight.T, beta=BITS, alpha=BITS, out=out)
+
+
 def _normaliser(x: Tensor, weight: Tensor, bias: Tensor | None, guess: Tensor | None, wide: torch.dtype) -> Tensor:
     "logsumexp of each row of x @ weight.T + bias, as guess + log sum exp(logits - guess), or by the maximum of each slice without a guess."
     buffer, parts = x.new_empty(len(x) * _width(weight, len(x))), []
     for _, w, b in _slices(weight, bias, len(x)):
-        out = buffer[:len(x) * len(w)].view(len(x), len(w))
-        z = (torch.mm(x, w.T, out=out) if b is None else torch.addmm(b, x, w.T, out=out)).to(wide)
-        parts.append(z.logsumexp(1) if guess is None else z.sub_(guess[:, None]).exp_().sum(1))
+        z = _bits(x, w, b, buffer[:len(x) * len(w)].view(len(x), len(w))).to(wide)
+        parts.append((z / BITS).logsumexp(1) if guess is None else z.sub_(guess[:, None], alpha=BITS).exp2_().sum(1))
     return torch.stack(parts).logsumexp(0) if guess is None else guess + torch.stack(parts).sum(0).log()
 
 
@@ -72,8 +79,7 @@ class _LinearLogprobs(torch.autograd.Function):
         gw = torch.empty_like(weight) if need_w else None
         gb = torch.empty_like(bias) if need_b else None
         for s, w, b in _slices(weight, bias, len(x)):
-            z = x @ w.T if b is None else torch.addmm(b, x, w.T)
-            p = (z.to(wide).sub_(total[:, None]).exp_().mul_(-share)).to(x.dtype)
+            p = _bits(x, w, b).to(wide).sub_(total[:, None], alpha=BITS).exp2_().mul_(-share).to(x.dtype)
             if need_x: gx += p @ w
             if need_w: gw[s] = p.T @ x
             if need_b: gb[s] = p.sum(0)
@@ -319,7 +325,7 @@ def token_logprobs(lm: LM,  # model with its tokenizer
     return out
 
 # %% ../nbs/api/38_logprobs.ipynb #08f8281b
-BUDGET = {"cpu": 512, "else": 16384}  # tokens in one forward pass
+BUDGET = {"cpu": 1024, "else": 16384}  # tokens in one forward pass
 WORKERS = 8  # batches side by side at most
 CELLS = 1 << 21  # size of the table from which one tree is made
 LOGITS = 1 << 25  # logits of one forward pass where the output layer cannot be sliced: 128 MB in float32
@@ -337,15 +343,14 @@ def _workers(lm: LM, way: Ways) -> int:
 
 
 def _evenly(lengths: Sequence[int], budget: int, workers: int) -> list[list[int]]:
-    "Batches within the budget that leave no worker waiting long for another."
-    rounds = max(1, -(-sum(lengths) // (workers * budget)))
-    share = -(-sum(lengths) // (workers * rounds))
-    def longest_turn(found: list[list[int]]) -> int:
-        busy = [0] * workers
-        for part in found: busy[busy.index(min(busy))] += len(part) * lengths[part[0]]
-        return max(busy)
-    # An equal share may end in the middle of a row, so that one batch more is needed: a little more room is tried too.
-    return min((batches(lengths, min(budget, share + room)) for room in (0, max(lengths) // 2, max(lengths))), key=longest_turn)
+    "Batches within the budget, as many for each worker and nearly equal, so that none waits long for another. Long ones first."
+    order = np.argsort(lengths, kind="stable")[::-1]
+    size = np.asarray(lengths)[order]
+    middle, total = size.cumsum() - size / 2, int(size.sum())
+    for n in range(-(-total // (workers * budget)) * workers, len(lengths) + workers, workers):
+        found = np.split(order, np.flatnonzero(np.diff(middle * n // total)) + 1)
+        if all(len(part) * lengths[part[0]] <= budget for part in found): return [part.tolist() for part in found]
+    return batches(lengths, budget)
 
 
 def _side_by_side(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[Any]:

@@ -1,7 +1,9 @@
-"""Modes of a model's modules: measuring happens in evaluation mode and leaves every module as it was."""
+"""Modes of a model's modules: measuring happens in evaluation mode and leaves every module as it was; and batches that workers share out."""
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from taskspace.architectures import TransformerConfig, build
@@ -69,3 +71,15 @@ def test_evaluating_takes_models_that_share_modules_and_undoes_itself_after_erro
         assert not any(v for m in (lm, other, whole) for v in modes(m).values())
         1 / 0
     assert [modes(m) for m in (lm, other, whole)] == before
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 70), min_size=1, max_size=80), st.integers(64, 1500), st.integers(2, 8))
+def test_workers_get_equal_batches_within_the_budget(lengths, budget, workers):
+    from taskspace.logprobs import _evenly
+    found = _evenly(lengths, budget, workers)
+    assert sorted(i for part in found for i in part) == list(range(len(lengths)))
+    sizes = [len(part) * max(lengths[i] for i in part) for part in found]
+    assert all(size <= budget or len(part) == 1 for size, part in zip(sizes, found))
+    tokens = [sum(lengths[i] for i in part) for part in found]
+    if len(found) % workers == 0: assert max(tokens) - min(tokens) <= 2 * max(lengths)  # each cut may be off by half a row on either side
