@@ -135,7 +135,7 @@ def peers(directory: str, text: list[str]) -> dict[str, Callable[[int], object]]
     return {"minicons": minicons_run, "lm_eval": lm_eval_run}
 
 
-def bfloat16(directory: str, suite: Suite, exact) -> None:
+def bfloat16(directory: str, suite: Suite, exact, lm_eval: float | None) -> None:
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     low = load_lm(directory, device="cpu", dtype="bfloat16")
     few = suite.take(1).select([t.name for t in suite][:4])  # without instructions for it this takes a second a pair
@@ -145,7 +145,8 @@ def bfloat16(directory: str, suite: Suite, exact) -> None:
     if not any(f in flags for f in ("avx512_bf16", "amx_bf16", "bf16")):
         print("  bfloat16 speed: skipped, this processor has no bfloat16 instructions")
         return
-    print(f"  bfloat16: {statistics.median(seconds(lambda: score_pairs(low, suite)) for _ in range(5)):.2f} s")
+    took = statistics.median(seconds(lambda: score_pairs(low, suite)) for _ in range(5))
+    print(f"  bfloat16: {took:.2f} s" + ("" if lm_eval is None else f", {lm_eval / took:.2f} times as fast as lm_eval in float32  wanted: 4.0"))
 
 
 def measure(shape: str, directory: str, suite: Suite, repeats: int, sizes: list[int], with_peers: bool) -> None:
@@ -177,7 +178,7 @@ def measure(shape: str, directory: str, suite: Suite, repeats: int, sizes: list[
     work = sum(2 * s[0] * s[1] * r.shape[1] for s, r in products.found)
     print(f"  its {len(products.found)} matrix multiplications alone: {limit:.2f} s ({work / limit / 1e9:.0f} GFLOP/s), {100 * limit / middle['taskspace']:.0f} % of the whole  wanted: 70 %")
     print(f"  peak memory beyond the weights: {peak.most:.0f} MB  wanted: below 1000")
-    bfloat16(directory, suite, scores)
+    bfloat16(directory, suite, scores, middle.get("lm_eval"))
 
 
 def everything(directory: str) -> None:

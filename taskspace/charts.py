@@ -449,7 +449,7 @@ def curves(frame: pd.DataFrame,  # long table
     kind: dict[str, Any] = {} if not log else {"type": "log"} if lowest > 0 else {"type": "symlog"}
     ticks = sorted(set(pd.to_numeric(frame[x]).tolist()))
     # A label of its own for each tick: Vega would give all the prefix of the largest, and 1 step would read "0k".
-    axis = alt.Axis(values=ticks[:: max(1, -(-len(ticks) // 12))], labelExpr="format(datum.value, '~s')", labelOverlap=True) if log else alt.Axis()
+    axis = alt.Axis(values=ticks[:: max(1, -(-len(ticks) // 12))], labelExpr="format(datum.value, datum.value < 1e4 ? ',' : '.3~s')", labelOverlap=True) if log else alt.Axis()
     base = alt.Chart(frame).encode(x=alt.X(f"{x}:Q", title=x_title or _readable(x), scale=alt.Scale(**kind, nice=False, padding=8), axis=axis))
     shade: dict[str, Any] = {}
     if colour is not None:

@@ -131,7 +131,7 @@ def tables():
     paths = pd.DataFrame([{"task": f"t{t}", "method": m, "gain": rng.random(), "harm": rng.random()} for t in range(3) for m in ("ftgd", "full") for _ in range(4)])
     spaces = [space(seed=s) for s in range(4)]
     return {
-        "training": (charts.training_curves(curve, reference=0.5, title="T"), ["pre-training step", "1k", "10", "a", "b"]),
+        "training": (charts.training_curves(curve, reference=0.5, title="T"), ["pre-training step", "1,000", "10", "a", "b"]),
         "no series": (charts.training_curves(curve[curve.series == "a"][["step", "value"]]), ["pre-training step"]),
         "facets": (charts.training_curves(curve, facet="series", colour=None), ["a", "b"]),
         "scale": (charts.scale_curves(curve.rename(columns={"step": "parameters"}).query("parameters > 0")), ["parameters of the model"]),
@@ -151,6 +151,11 @@ def test_all_other_charts_draw(theme, tmp_path):
         drawing = svg(chart, tmp_path, theme)
         for word in expected: assert word in texts(drawing), (name, word, texts(drawing))
         assert "NaN" not in drawing and not re.search(r">0k<", drawing), name
+
+
+def test_steps_are_written_as_people_write_them(tmp_path):
+    frame = pd.DataFrame({"step": [0, 1, 64, 1024, 16384, 70_000_000], "auc": [0.5, 0.5, 0.6, 0.7, 0.8, 0.9]})
+    assert {"0", "1", "64", "1,024", "16.4k", "70M"} <= set(texts(svg(charts.curves(frame, "step", "auc"), tmp_path)))
 
 
 def test_pictures_are_written_at_the_size_asked(tmp_path):
