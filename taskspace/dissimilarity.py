@@ -18,6 +18,7 @@ from torch import nn
 
 from .logprobs import evaluating
 from .models import LM
+from .scoring import prefix_id
 from .tasks import TaskspaceError
 
 # %% auto #0
@@ -331,7 +332,8 @@ def encode_text(lm: LM, text: str) -> Encoded:
         ids = list(lm.tokenizer.encode(text, add_special_tokens=True))
         start = next(i for i in range(len(ids)) if ids[i:i + len(own)] == own)
     else:
-        ids = own if lm.bos_id is None else [lm.bos_id, *own]
+        first = prefix_id(lm)
+        ids = own if first is None else [first, *own]
         start = len(ids) - len(own)
     if lm.max_length is not None and len(ids) > lm.max_length:
         raise TaskspaceError(f"{lm.name} takes {lm.max_length} tokens; the text beginning {text[:40]!r} has {len(ids)}: cut it")

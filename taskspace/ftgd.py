@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +52,10 @@ class FTGD:
     def __post_init__(self):
         def need(ok: bool, name: str, what: str) -> None:
             if not ok: raise TaskspaceError(f"FTGD: {name} must be {what}, not {getattr(self, name)!r}")
-        number = lambda v: isinstance(v, (int, float, np.number)) and not isinstance(v, bool) and math.isfinite(v)
-        whole = lambda v: isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= 1
+        for f in fields(self):  # numpy's numbers cannot be written as JSON
+            if isinstance(value := getattr(self, f.name), np.generic): object.__setattr__(self, f.name, value.item())
+        number = lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
+        whole = lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 1
         need(number(self.keep) and 0 < self.keep <= 1, "keep", "a share over 0 and up to 1, e.g. 0.01")
         need(self.scope in SCOPES, "scope", f"one of {', '.join(SCOPES)}")
         need(self.update in UPDATES, "update", f"one of {', '.join(UPDATES)}")
@@ -61,7 +63,7 @@ class FTGD:
         need(whole(self.steps), "steps", "a whole number of at least 1")
         need(number(self.lr) and self.lr > 0, "lr", "a number over 0")
         need(self.batch_size is None or whole(self.batch_size), "batch_size", "a whole number of at least 1, or None")
-        need(isinstance(self.seed, (int, np.integer)) and self.seed >= 0, "seed", "a whole number of at least 0")
+        need(isinstance(self.seed, int) and self.seed >= 0, "seed", "a whole number of at least 0")
         need(self.refresh is None or whole(self.refresh), "refresh", "a whole number of at least 1, or None")
         need(self.perplexity_budget is None or (number(self.perplexity_budget) and self.perplexity_budget >= 1),
              "perplexity_budget", "a number of at least 1, e.g. 1.1, or None")
@@ -332,5 +334,6 @@ class _Tuning:
         if self.held_out is not None:
             m = margins(self.lm, self.held_out, self.tokens)
             out |= {"eval_margin": float(m.mean()), "eval_accuracy": float(((m > 0) + 0.5 * (m == 0)).mean())}
-        if self.reference: out["perplexity"] = math.exp(text_loss(self.lm, list(self.reference)))
+        if self.reference:  # a tuning that diverges has an infinite perplexity, and a budget stops it
+            with np.errstate(over="ignore"): out["perplexity"] = float(np.exp(text_loss(self.lm, list(self.reference))))
         return out

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from .logprobs import batches, sequence_logprobs, token_logprobs
+from .logprobs import batches, evaluating, sequence_logprobs, token_logprobs
 from .models import LM
 from .scoring import EncodedPair, encode_pairs
 from .tasks import MinimalPair, Task, TaskspaceError
@@ -87,15 +87,14 @@ def undisturbed(lm: LM,  # model with its tokenizer
                 wanted: Sequence[str],  # names of the parameters that need gradients
                 ) -> Iterator[None]:
     "Evaluation mode, and gradients for the wanted parameters alone; on leaving everything is as it was."
-    modes = [(m, m.training) for m in lm.model.modules()]
     held = [(p, p.requires_grad, p.grad) for p in lm.model.parameters()]
     keep = set(wanted)
     with ExitStack() as stack:
-        if any(isinstance(m, nn.RNNBase) for m, _ in modes):
+        stack.enter_context(evaluating(lm))
+        if any(isinstance(m, nn.RNNBase) for m in lm.model.modules()):
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         stack.enter_context(torch.enable_grad())
         try:
-            lm.model.eval()
             for name, p in lm.model.named_parameters():
                 p.grad = None
                 if p.is_floating_point(): p.requires_grad_(name in keep)
@@ -104,7 +103,6 @@ def undisturbed(lm: LM,  # model with its tokenizer
             for p, flag, grad in held:
                 p.requires_grad_(flag)
                 p.grad = grad
-            for m, mode in modes: m.training = mode
 
 # %% ../nbs/api/43_gradients.ipynb #6dd8ddec
 class Part(NamedTuple):
@@ -160,7 +158,7 @@ def margins(lm: LM,  # model with its tokenizer
     parts = contrast(pairs)
     live = _live(parts)
     logps = np.zeros(len(parts))
-    logps[live] = sequence_logprobs(lm, [parts[i].ids for i in live], tokens, starts=[parts[i].start for i in live])
+    if live: logps[live] = sequence_logprobs(lm, [parts[i].ids for i in live], tokens, starts=[parts[i].start for i in live])
     return logps[::2] - logps[1::2]
 
 # %% ../nbs/api/43_gradients.ipynb #8fd6fb7f
@@ -171,7 +169,7 @@ def encode_task(lm: LM,  # model with its tokenizer
                 ) -> list[EncodedPair]:
     "Encode pairs to tune on. Raises `TaskspaceError` when no pair differs."
     found = list(pairs)
-    encoded = encode_pairs(lm, found, prefix=prefix, leading_space=leading_space)
+    encoded = encode_pairs(lm, pairs if isinstance(pairs, Task) else found, prefix=prefix, leading_space=leading_space)
     if all(p.good == p.bad for p in encoded):
         where = f"task {pairs.name!r}" if isinstance(pairs, Task) else "pairs"
         raise TaskspaceError(f"{where}: none of {len(found)} pairs has sentences that differ, so there is no differential; give other pairs")

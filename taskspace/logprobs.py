@@ -63,6 +63,7 @@ class _LinearLogprobs(torch.autograd.Function):
         wide = torch.promote_types(x.dtype, torch.float32)
         own = (x[rows].to(wide) * weight[targets].to(wide)).sum(1)
         if bias is not None: own += bias[targets]
+        if x.dtype != wide: own = (own * BITS).to(x.dtype).to(wide) / BITS  # rounded as the other logits are, or a token may seem more than certain
         total = _normaliser(x, weight, bias, own.new_zeros(len(x)).index_put_((rows,), own), wide)
         bad = (~total.isfinite()).nonzero()[:, 0]
         if len(bad): total[bad] = _normaliser(x[bad], weight, bias, None, wide)

@@ -127,8 +127,9 @@ def text_losses(lm: LM,
                 texts: str | Sequence[str],  # a string is one text
                 token_budget: int = 4096,  # padded tokens a forward pass
                 ) -> pd.DataFrame:  # one row a text: nll (nats), tokens
-    "Negative log-likelihood of each text, in evaluation mode."
+    "Negative log-likelihood of each text, in evaluation mode. Raises `TaskspaceError` where there is none."
     texts = text_list(texts)
+    if not texts: raise TaskspaceError("text_losses: there are no texts; give at least one")
     encoded = [encode_text(lm, t) for t in texts]
     rows: list[tuple[torch.Tensor, torch.Tensor]] = []
     with evaluating(lm), torch.no_grad():

@@ -306,6 +306,9 @@ def _table_rows(path: Path) -> Iterator[tuple[str, Mapping]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as f:
             reader = csv.DictReader(f, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+            names = reader.fieldnames or []
+            if twice := [n for n in names if names.count(n) > 1]:
+                raise TaskspaceError(f"{path}: the header has column {twice[0]!r} more than once; rename or remove one")
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
                 if None in row:

@@ -234,9 +234,11 @@ def save_checkpoint(model: nn.Module,  # Hugging Face model or one of `taskspace
 def load_weights(model: nn.Module,  # changed in place
                  directory: Path,  # a checkpoint, with one or more .safetensors files
                  ) -> None:
-    "Put the weights of a checkpoint into a model of the same shape."
+    "Put the weights of a checkpoint into a model of the same shape. Raises `TaskspaceError` for a directory without weights."
     from safetensors.torch import load_file
-    for file in sorted(directory.glob("*.safetensors")): model.load_state_dict(load_file(file), strict=False)
+    files = sorted(directory.glob("*.safetensors"))
+    if not files: raise TaskspaceError(f"{directory}: holds no .safetensors file; remove the run's directory to train it again")
+    for file in files: model.load_state_dict(load_file(file), strict=False)
 
 # %% ../nbs/api/24_training.ipynb #78d6af2b
 def _groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
@@ -309,10 +311,10 @@ class _Run:
         sweep(self.out)
         try:
             state = torch.load(self.out / "state.pt", map_location=self.device, weights_only=True)
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except FileNotFoundError:
+        except Exception:  # there is none, or it is damaged, which torch tells in many ways: the run begins anew, to the same end
             return 0
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.log = state["log"]
         return state["step"]
 

@@ -44,6 +44,7 @@ def material(tmp_path_factory):
     write("empty.jsonl", "")
     write("no_column.csv", "task,good\nt,a b\n")
     write("ragged.csv", "task,good,bad\nt,a,b,c\n")
+    write("twice.csv", "task,good,bad,good\nt,a,b,c\n")
     write("latin.csv", "task,good,bad\nt,caf\xe9,b\n".encode("latin-1"))
     write("labels.csv", "task,phenomenon,good,bad\nt,x,a,b\nt,y,a,b\n")
     write("broken.parquet", b"PAR1 nothing")
@@ -171,6 +172,7 @@ CASES = {
     "sentence that is a number": (run, study(suite="number.jsonl"), ["number.jsonl, line 1", "'good'"]),
     "sentence that is blank": (run, study(suite="blank.jsonl"), ["blank.jsonl, line 1", "'bad'"]),
     "suite without rows": (run, study(suite="empty.jsonl"), ["empty.jsonl", "no rows"]),
+    "table with a column twice": (run, study(suite="twice.csv"), ["twice.csv", "'good' more than once"]),
     "table without a column": (run, study(suite="no_column.csv"), ["no_column.csv, line 2", "'bad' is missing"]),
     "ragged table": (run, study(suite="ragged.csv"), ["ragged.csv, line 2", "more cells"]),
     "table that is not UTF-8": (run, study(suite="latin.csv"), ["latin.csv", "UTF-8"]),

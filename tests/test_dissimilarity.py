@@ -326,6 +326,20 @@ def test_a_string_is_one_text():
     assert len(stitch(lm, lm, 1, 1, TRAIN, "the dog of the hill", kind="mean").losses) == 1
 
 
+def test_the_prefix_is_that_of_scoring():
+    class Ends(Words):
+        bos_token_id = None
+        bos = None
+    lm = LM(model("gpt2").model, Ends(), name="ends")
+    from taskspace.scoring import prefix_id
+    assert lm.bos_id is None and prefix_id(lm) is not None
+    assert encode_text(lm, "the king sees her").ids[0] == prefix_id(lm) and encode_text(lm, "the king").start == 1
+
+
+def test_no_text_is_refused():
+    with pytest.raises(TaskspaceError, match="there are no texts"): text_losses(model("gpt2"), [])
+
+
 # --- all layers of two models ---
 
 @pytest.mark.parametrize("pair", [("gpt2", "lstm"), ("cnn", "transformer"), ("bert", "lstm")])

@@ -164,6 +164,46 @@ def test_nothing_is_disturbed():
     assert not lm.model.transformer.wpe.weight.requires_grad and lm.model.transformer.wte.weight.requires_grad
 
 
+class Merges(nn.Module):
+    "Does more than set a flag when its mode changes, as layers do that merge their weights for evaluation."
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.merged = model, False
+
+    def train(self, mode=True):
+        self.merged = self.merged or not mode
+        return super().train(mode)
+
+    def forward(self, *args, **kwargs): return self.model(*args, **kwargs)
+
+
+def test_modules_that_act_on_a_change_of_mode_are_left_alone():
+    lm = make("gpt2")
+    lm = LM(Merges(lm.model), lm.tokenizer, name="merges")
+    lm.model.train()
+    lm.model.merged = False
+    with undisturbed(lm, []): assert not any(m.training for m in lm.model.modules())
+    assert lm.model.training and not lm.model.merged
+
+
+def test_pairs_that_are_the_same_have_a_margin_of_nothing():
+    from taskspace.scoring import encode_pairs
+    lm = make("gpt2")
+    assert margins(lm, encode_pairs(lm, [MinimalPair("the cat sees me .", "the cat sees me .")] * 3)).tolist() == [0, 0, 0]
+
+
+def test_a_pair_that_cannot_be_encoded_is_named_with_its_task():
+    with pytest.raises(TaskspaceError, match="task 'far', pair 1"):
+        gradient_differential(make("gpt2"), Task("far", [NUMBER.pairs[0], MinimalPair("the cat sees me . " * 9, "the cat see me . " * 9)]))
+
+
+def test_numbers_of_numpy_become_plain_ones(tmp_path):
+    f = FTGD(steps=np.int64(2), lr=np.float32(0.5), seed=np.int64(3), embeddings=np.bool_(True))
+    assert [type(v) for v in (f.steps, f.lr, f.seed, f.embeddings)] == [int, float, int, bool] and f == FTGD(steps=2, lr=0.5, seed=3)
+    lm = make("gpt2")
+    tune(lm, NUMBER, f).save(tmp_path / "delta.safetensors")
+
+
 def test_dropout_is_off():
     lm = make("gpt2")
     lm.model.train()
@@ -363,6 +403,8 @@ def test_perplexity_budget_stops_before_it_is_exceeded():
     assert tight.meta["stop"] == "perplexity_budget" and 0 < tight.log.step.iloc[-1] < 30
     from taskspace.scoring import text_loss
     with tight.applied(lm): assert np.exp(text_loss(lm, text)) == tight.log.perplexity.iloc[-1]
+    wild = tune(lm, NUMBER, FTGD(keep=1.0, steps=3, lr=1e4, perplexity_budget=1.1), reference=text)  # its perplexity is more than a float can say
+    assert wild.meta["stop"] == "perplexity_budget"
     never = tune(lm, NUMBER, FTGD(steps=3, lr=5.0, perplexity_budget=1.0001, refresh=1), reference=text)
     assert all((v == 0).all() for _, v in never.delta.values()) and never.log.step.tolist() == [0]
 

@@ -83,3 +83,16 @@ def test_workers_get_equal_batches_within_the_budget(lengths, budget, workers):
     assert all(size <= budget or len(part) == 1 for size, part in zip(sizes, found))
     tokens = [sum(lengths[i] for i in part) for part in found]
     if len(found) % workers == 0: assert max(tokens) - min(tokens) <= 2 * max(lengths)  # each cut may be off by half a row on either side
+
+
+def test_half_precision_makes_no_token_more_than_certain():
+    "The token's own logit is rounded as those that it is compared with."
+    from taskspace.logprobs import linear_logprobs
+    g = torch.Generator().manual_seed(0)
+    x, weight, bias = 3 * torch.randn(64, 32, generator=g).bfloat16(), torch.randn(500, 32, generator=g).bfloat16(), torch.randn(500, generator=g).bfloat16()
+    for b in (None, bias):
+        logits = x.double() @ weight.double().T + (0 if b is None else b.double())
+        likeliest, rows = logits.argmax(1), torch.arange(64)
+        found = linear_logprobs(x, weight, b, rows, likeliest).double()
+        assert found.max() <= 1e-6  # worst seen over 6 seeds: 0
+        assert (found - logits.log_softmax(1)[rows, likeliest]).abs().mean() < 0.03  # worst seen over 6 seeds: .016; of plain bfloat16: .019

@@ -237,6 +237,19 @@ def test_killed_runs_end_in_the_same_bytes(tmp_path):
     assert contents(out) == contents(tmp_path / "whole")
 
 
+def test_a_damaged_state_is_begun_anew_and_a_lost_checkpoint_is_named(tmp_path):
+    pretrain(newborn(), ROWS, LONG, tmp_path / "whole")
+    (tmp_path / "damaged").mkdir()
+    for name in ("run.json", "checkpoint-0"):
+        source = tmp_path / "whole" / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / "damaged" / name)
+    (tmp_path / "damaged" / "state.pt").write_bytes(b"PK\x03\x04 cut short")
+    pretrain(newborn(), ROWS, LONG, tmp_path / "damaged")
+    assert contents(tmp_path / "damaged") == contents(tmp_path / "whole")
+    shutil.rmtree(tmp_path / "whole" / f"checkpoint-{LONG.steps}")
+    with pytest.raises(TaskspaceError, match=f"checkpoint-{LONG.steps}: holds no .safetensors"): pretrain(newborn(), ROWS, LONG, tmp_path / "whole")
+
+
 def _progress(out):
     return (len(list(out.glob("checkpoint-*"))), (out / "state.pt").stat().st_mtime_ns if (out / "state.pt").exists() else 0)
 
