@@ -118,7 +118,10 @@ class MinibatchCKA:
         self.total: list[Any] = [0.0, 0.0, 0.0]
         self.held: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def update(self, xs: Sequence[torch.Tensor], ys: Sequence[torch.Tensor]) -> None:
+    def update(self,
+               xs: Sequence[torch.Tensor],  # matrices of (rows, width), one a layer of the first model
+               ys: Sequence[torch.Tensor],  # the same rows in the layers of the second model
+               ) -> None:
         "Add rows; those that do not fill a minibatch wait for the next."
         self.held.append((torch.cat(list(xs), 1), torch.cat(list(ys), 1)))
         self.xw, self.yw = [x.shape[1] for x in xs], [y.shape[1] for y in ys]
@@ -235,7 +238,10 @@ def find_blocks(lm: LM,  # any model that keeps its layers in a `ModuleList`
     return list(max(found, key=lambda m: sum(p.numel() for b in m for p in b.parameters())))
 
 
-def layer_numbers(lm: LM, layers: Iterable[int] | None, blocks: Sequence[nn.Module]) -> list[int]:
+def layer_numbers(lm: LM,  # model, named in messages
+                  layers: Iterable[int] | None,  # as in `hidden_states`
+                  blocks: Sequence[nn.Module],  # the model's layers
+                  ) -> list[int]:  # from 0 up
     "Layer numbers made plain: all by default, negative ones counted from the last."
     n = len(blocks)
     if layers is None: return list(range(n + 1))
@@ -263,11 +269,11 @@ class _Stop(Exception):
     "The last wanted state is there: the rest of the forward pass, head included, is not needed."
 
 
-def capture(lm: LM,
+def capture(lm: LM,  # model with its tokenizer
             input_ids: torch.Tensor,  # (batch, length)
             mask: torch.Tensor,  # (batch, length), 1 for tokens
             layers: Sequence[int],  # from 0
-            blocks: Sequence[nn.Module],
+            blocks: Sequence[nn.Module],  # the model's layers
             ) -> dict[int, torch.Tensor]:  # layer -> (batch, length, width)
     "The states of some layers in one forward pass in evaluation mode, which ends at the last of them."
     found: dict[int, torch.Tensor] = {}
@@ -290,7 +296,7 @@ def capture(lm: LM,
 
 
 @contextmanager
-def replacing(blocks: Sequence[nn.Module],
+def replacing(blocks: Sequence[nn.Module],  # the model's layers
               layer: int,  # 0: what enters the first block; l: what leaves block l
               state: torch.Tensor,  # (batch, length, width), of any type; it takes the type and the device of what it replaces
               ) -> Iterator[None]:
@@ -314,17 +320,21 @@ class Encoded(NamedTuple):
     stop: int
 
 
-def text_list(texts: str | Sequence[str]) -> list[str]:
+def text_list(texts: str | Sequence[str],  # one text or several
+              ) -> list[str]:  # in the order given
     "The texts as a list; a string is one text and not a sequence of letters."
     return [texts] if isinstance(texts, str) else list(texts)
 
 
-def is_encoder(lm: LM) -> bool:
+def is_encoder(lm: LM,  # model with its tokenizer
+               ) -> bool:  # by its tokenizer's [CLS] and its class
     "Whether a model reads whole texts between special tokens and predicts no next one, as BERT does."
     return getattr(lm.tokenizer, "cls_token_id", None) is not None and not getattr(lm.model, "can_generate", lambda: True)()
 
 
-def encode_text(lm: LM, text: str) -> Encoded:
+def encode_text(lm: LM,  # model with its tokenizer
+                text: str,  # with at least one token
+                ) -> Encoded:  # ids, and where the text's own tokens begin and end
     "Token ids with the special tokens that the model expects. Raises `TaskspaceError` for a text without tokens or too long."
     own = lm.encode(text)
     if not own: raise TaskspaceError(f"{lm.name}: {text!r} has no tokens; leave it out")
@@ -340,7 +350,9 @@ def encode_text(lm: LM, text: str) -> Encoded:
     return Encoded(ids, start, start + len(own))
 
 
-def pad(lm: LM, encoded: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
+def pad(lm: LM,  # model with its tokenizer
+        encoded: Sequence[Encoded],  # texts of one batch
+        ) -> tuple[torch.Tensor, torch.Tensor]:  # (batch, length) each; the mask is 1 for tokens
     "Right-padded ids and their mask, on the model's device."
     longest = max(len(e.ids) for e in encoded)
     fill = lm.pad_id if lm.pad_id is not None else encoded[0].ids[0]
@@ -349,7 +361,10 @@ def pad(lm: LM, encoded: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]
     return ids.to(lm.device), mask.to(lm.device)
 
 
-def text_batches(texts: Sequence, encoded: Sequence[Encoded], token_budget: int) -> Iterator[list[int]]:
+def text_batches(texts: Sequence,  # named in messages
+                 encoded: Sequence[Encoded],  # of the texts
+                 token_budget: int,  # tokens of a batch, padding included
+                 ) -> Iterator[list[int]]:  # positions in `texts`
     "Indices of consecutive texts whose padded batch stays within the budget."
     batch: list[int] = []
     longest = 0
@@ -365,7 +380,7 @@ def text_batches(texts: Sequence, encoded: Sequence[Encoded], token_budget: int)
 POSITIONS = ("all", "last", "first", "mean")
 
 
-def stream_states(lm: LM,
+def stream_states(lm: LM,  # model with its tokenizer
                   texts: str | Sequence[str],  # in the order of the rows; a string is one text
                   layers: Sequence[int] | None = None,  # 0 = input of the first block, negative from the last; None: all
                   positions: str = "all",  # "all" tokens; "last" token; "first" input position ([CLS] in encoders); "mean" over tokens
@@ -404,7 +419,7 @@ def _rows(state: torch.Tensor, own: torch.Tensor, part: Sequence[Encoded], posit
     return state[torch.arange(len(part), device=state.device), at]
 
 
-def hidden_states(lm: LM,
+def hidden_states(lm: LM,  # model with its tokenizer
                   texts: str | Sequence[str],  # in the order of the rows; a string is one text
                   layers: Sequence[int] | None = None,  # 0 = input of the first block, negative from the last; None: all
                   positions: str = "all",  # "all", "last", "first" or "mean"
@@ -449,14 +464,14 @@ def cka_matrix(a: LM | Mapping[int, torch.Tensor],  # a model, or its states fro
                b: LM | Mapping[int, torch.Tensor],  # of the same kind as `a`; the same model is fine: its layers against each other
                texts: str | Sequence[str] | None = None,  # ordinary text, which both models must cut into the same rows; none for states
                layers_a: Sequence[int] | None = None,  # None: all
-               layers_b: Sequence[int] | None = None,
+               layers_b: Sequence[int] | None = None,  # None: all
                positions: str = "all",  # models with different tokenizers need "last" or "mean"
-               unbiased: bool = True,
+               unbiased: bool = True,  # the estimator near 0 for unrelated states, however few the rows
                estimator: str = "auto",  # "exact", "minibatch", or by memory
                batch: int = 512,  # rows a minibatch
                average: str = "hsic",  # over minibatches: "hsic" or "ratio"
                seed: int = 0,  # of the order in which texts and rows fall into minibatches
-               blocks: tuple[Sequence[nn.Module] | None, Sequence[nn.Module] | None] = (None, None),
+               blocks: tuple[Sequence[nn.Module] | None, Sequence[nn.Module] | None] = (None, None),  # layers of a and b, where `find_blocks` fails
                token_budget: int = 4096,  # padded tokens a forward pass
                ) -> pd.DataFrame:  # index: layers of a; columns: layers of b; attrs: rows, estimator
     "CKA of every layer of one model with every layer of another, in one pass over the text, or `cka_states`. Raises `TaskspaceError` where rows do not match."
@@ -478,10 +493,10 @@ def cka_matrix(a: LM | Mapping[int, torch.Tensor],  # a model, or its states fro
     return frame
 
 
-def paired_states(lms: Sequence[LM],
-                  texts: str | Sequence[str],
+def paired_states(lms: Sequence[LM],  # models that read the same texts
+                  texts: str | Sequence[str],  # in any order; a string is one text
                   layers: Sequence[Sequence[int] | None],  # one entry a model
-                  positions: str = "all",
+                  positions: str = "all",  # as in `hidden_states`
                   blocks: Sequence[Sequence[nn.Module] | None] | None = None,  # one entry a model
                   token_budget: int = 4096,  # padded tokens a forward pass
                   by_length: bool = False,  # short texts first: less padding, where the order of rows does not matter
@@ -504,7 +519,7 @@ def paired_states(lms: Sequence[LM],
 # %% ../nbs/api/70_dissimilarity.ipynb #7e18494a
 def cka_states(X: Mapping[int, torch.Tensor],  # layer -> (rows, width), from `hidden_states`
                Y: Mapping[int, torch.Tensor],  # the same rows in another model
-               unbiased: bool = True,
+               unbiased: bool = True,  # as in `cka_matrix`
                ) -> pd.DataFrame:  # index: layers of X; columns: layers of Y
     "CKA of every layer with every layer, from gathered states. Raises `TaskspaceError` where rows do not match or are too few."
     xs, ys = [[_matrix(v, n) for v in S.values()] for n, S in (("X", X), ("Y", Y))]
@@ -546,11 +561,11 @@ def model_distance(table: pd.DataFrame,  # square, from `cka_matrix` of two mode
 
 # %% ../nbs/api/70_dissimilarity.ipynb #ce0a6884
 def cka_models(lms: Sequence[LM],  # models that cut text into the same rows and have the layers asked for
-               texts: str | Sequence[str],
+               texts: str | Sequence[str],  # ordinary text; a string is one text
                layers: Sequence[int] | None = None,  # None: the layers of the first model
-               positions: str = "all",
-               unbiased: bool = True,
-               token_budget: int = 4096,
+               positions: str = "all",  # as in `hidden_states`
+               unbiased: bool = True,  # as in `cka_matrix`
+               token_budget: int = 4096,  # padded tokens a forward pass
                estimator: str = "auto",  # "exact" holds (sum of widths)^2 numbers a layer, "minibatch" 2 x models x batch^2
                batch: int = 512,  # rows a minibatch
                seed: int = 0,  # of the order in which texts and rows fall into minibatches

@@ -142,7 +142,9 @@ class Tuned:
         finally:
             _restore(named, indices, base)
 
-    def save(self, path: str | Path) -> None:
+    def save(self,
+             path: str | Path,  # of the file, which is replaced
+             ) -> None:
         "Write a safetensors file: indices, values, and settings and log as metadata."
         from safetensors.torch import save_file
         tensors = {f"{n}:{part}": t.contiguous() for n, (i, v) in self.delta.items() for part, t in (("index", i), ("value", v))}
@@ -152,7 +154,9 @@ class Tuned:
         save_file(tensors, str(path), {"taskspace": json.dumps(about)})
 
     @classmethod
-    def load(cls, path: str | Path) -> Tuned:
+    def load(cls,
+             path: str | Path,  # of the file
+             ) -> Tuned:  # with settings, log and metadata
         "Read what `save` wrote. Raises `TaskspaceError` for any other file."
         from safetensors import SafetensorError, safe_open
         try:

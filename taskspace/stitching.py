@@ -97,7 +97,11 @@ class Stitched(nn.Module):
 
     def get_output_embeddings(self) -> nn.Module | None: return self._lms[1].head
 
-    def states(self, side: int, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def states(self,
+               side: int,  # 0: bottom, 1: top
+               input_ids: torch.Tensor,  # (batch, length)
+               attention_mask: torch.Tensor,  # (batch, length), 1 for tokens
+               ) -> torch.Tensor:  # (batch, length, width)
         "States of the bottom (0) or top (1) model at the seam."
         with torch.no_grad():
             return capture(self._lms[side], input_ids, attention_mask, [self.layers[side]], self._blocks[side])[self.layers[side]]
@@ -123,7 +127,7 @@ def _losses(lm: LM, encoded: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Ten
     return nll.sum(1), at.sum(1)
 
 
-def text_losses(lm: LM,
+def text_losses(lm: LM,  # model with its tokenizer
                 texts: str | Sequence[str],  # a string is one text
                 token_budget: int = 4096,  # padded tokens a forward pass
                 ) -> pd.DataFrame:  # one row a text: nll (nats), tokens
@@ -192,7 +196,7 @@ def _frozen(*models: nn.Module):
 def stitch(bottom: LM,  # runs up to `layer_bottom`
            top: LM,  # goes on after `layer_top`
            layer_bottom: int,  # 0 = input of the first block, l = what leaves block l
-           layer_top: int,
+           layer_top: int,  # counted likewise
            train: str | Sequence[str],  # text that the map is fitted on, of more tokens than the bottom has features
            test: str | Sequence[str],  # text that the penalty is measured on; none of it in `train`
            kind: str = "affine",  # "affine", "affine+norm", "mean" or "identity"
@@ -287,8 +291,8 @@ def _train(lm: LM, chimera: Stitched, encoded: list[Encoded], held: list[Encoded
     return log
 
 # %% ../nbs/api/72_stitching.ipynb #365e19af
-def scrambled(lm: LM,
-              seed: int = 0,
+def scrambled(lm: LM,  # model with its tokenizer
+              seed: int = 0,  # of the order of the entries
               ) -> LM:  # a copy; the original is untouched
     "The same architecture with the entries of every parameter shuffled: a model of the same scale that knows nothing."
     model = copy.deepcopy(lm.model)
@@ -308,8 +312,12 @@ def _counterparts(blocks: Sequence[nn.Module] | None, lm: LM, other: LM) -> list
     return [other.model.get_submodule(names[id(b)]) for b in blocks]
 
 
-def stitch_controls(bottom: LM, top: LM, layer_bottom: int, layer_top: int,
-                    train: str | Sequence[str], test: str | Sequence[str],
+def stitch_controls(bottom: LM,  # as in `stitch`
+                    top: LM,  # as in `stitch`
+                    layer_bottom: int,  # as in `stitch`
+                    layer_top: int,  # as in `stitch`
+                    train: str | Sequence[str],  # text that the maps are fitted on
+                    test: str | Sequence[str],  # text that the penalties are measured on
                     blocks: tuple[Sequence[nn.Module] | None, Sequence[nn.Module] | None] = (None, None),  # layers of bottom and top, where `find_blocks` fails
                     **kwargs,  # see `stitch`
                     ) -> pd.DataFrame:  # index: stitched, self, scrambled; columns loss, receiver_loss, penalty, low, high

@@ -44,7 +44,7 @@ def cannot_write(path: Path,  # what was to be written
 
 
 def write_atomically(path: Path,  # where the bytes go; an existing file is replaced
-                     data: bytes,
+                     data: bytes,  # the whole file
                      temporary: Path | None = None,  # name used until the file is whole, on the same disk
                      ) -> None:
     "Write a file so that its name always stands for all of it or is not there. Raises `TaskspaceError` when it cannot."

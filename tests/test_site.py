@@ -315,7 +315,7 @@ class Space:
     assert "Space(size=3)" in cells[0] and "| `size` | `int` | number of tasks |" in cells[0] and "_hidden" not in cells[0]
     assert "Space.take(n, *, deep=False) -> list[int]" in cells[1]
     assert "| `n` | `int` | how many |" in cells[1] and "all the way or down" in cells[1] and "| returns | `list[int]` | the first ones |" in cells[1]
-    assert "Space.names -> list[str]" in cells[2] and "Returns in order." in cells[2]
+    assert "Space.names -> list[str]" in cells[2] and "Returns `list[str]`: in order." in cells[2]
 
 
 def test_names_link_to_their_page_but_not_inside_code_or_headings():

@@ -153,7 +153,7 @@ def table(rows: list[tuple[str, str, str]]) -> str:
         value = value if code else re.sub(r"<(?=[/\w])", "&lt;", options_as_code(value))
         return f"`{value}`" if value and code and value != "→" else value
     if not rows: return ""
-    if len(rows) == 1 and rows[0][0] == "→": return f"Returns {cell(rows[0][2], False)}." if rows[0][2] else ""
+    if len(rows) == 1 and rows[0][0] == "→": return f"Returns {cell(rows[0][1], True)}: {cell(rows[0][2], False)}." if rows[0][2] else ""
     lines = [f"| {'returns' if name == '→' else cell(name, True)} | {cell(kind, True)} | {cell(note, False)} |" for name, kind, note in rows]
     return "\n".join(["| parameter | type | meaning |", "|---|---|---|", *lines])
 
