@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import pkgutil
 import re
 from collections.abc import Callable, Sequence
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from taskspace.models import LM
 
 # %% auto #0
-__all__ = ['Checkpoint', 'step_of', 'expand', 'narrow', 'directory_digests', 'digests', 'check_model', 'loaded_digests']
+__all__ = ['Checkpoint', 'step_of', 'expand', 'in_order', 'narrow', 'directory_digests', 'digests', 'check_model',
+           'loaded_digests']
 
 # %% ../nbs/api/77_checkpoints.ipynb #c8626ce1
 @dataclass(frozen=True)
@@ -55,11 +57,11 @@ def _resolve(name: str) -> Callable[..., LM]:
         raise TaskspaceError(f"loader {name!r}: cannot be imported ({e}); it must be module:function on the Python path") from None
 
 
-def step_of(name: str,  # e.g. "step1000", "checkpoint-500", "global_step00512"
+def step_of(name: str,  # e.g. "step1000", "checkpoint-500", "global_step00512", "00064"
             ) -> int | None:
-    "The step that the name of a revision or folder ends in."
-    found = re.search(r"(?:^|step|checkpoint|[-_/])[-_]?(\d+)$", name)
-    return int(found[1]) if found else None
+    "The step that the name of a revision or folder speaks of, see `training_step`; digits alone are a step too."
+    from taskspace.models import training_step
+    return int(name) if name.isdecimal() else training_step(name)
 
 # %% ../nbs/api/77_checkpoints.ipynb #9510cc64
 def _saved_steps(directory: Path) -> dict[str, int]:
@@ -95,12 +97,13 @@ def _pick(choice: Any, steps: dict[str, int], where: str) -> list[tuple[str, int
     if isinstance(choice, str):
         wanted = set(log_spaced(list(steps.values()), int(choice.split()[1])))
         return [i for i in {s: (n, s) for n, s in items}.values() if i[1] in wanted]
-    by_step = {s: n for n, s in items}
+    by_step: dict[int | None, str] = {s: n for n, s in items}
     chosen: list[tuple[str, int | None]] = []
     for c in choice:
-        name = c if isinstance(c, str) and c in steps else by_step.get(int(c) if str(c).isdigit() else -1)
+        name = c if isinstance(c, str) and c in steps else by_step.get(step_of(str(c)))
         if name is None:
             raise TaskspaceError(f"{where}: no checkpoint {c!r}; there are: {', '.join(str(s) for s in by_step)}")
+        if (name, steps[name]) in chosen: raise TaskspaceError(f"{where}: checkpoint {c!r} is listed twice, in two spellings; list it once")
         chosen.append((name, steps[name]))
     return chosen
 
@@ -109,7 +112,8 @@ def expand(spec: ModelSpec,
            default: Any = "last",  # the study's choice, for a model without its own
            ) -> list[Checkpoint]:  # in order of steps, or as listed
     "The checkpoints of one model. Raises `TaskspaceError` for one that does not exist, listing those that do."
-    choice = spec.checkpoints or default
+    if spec.contradiction: raise TaskspaceError(f"model {spec.contradiction}")
+    choice = "last" if spec.revision else spec.checkpoints or default  # a model with a revision has chosen
     kwargs = json.dumps(spec.kwargs, sort_keys=True, default=str)
     make = functools.partial(Checkpoint, spec.title, spec.size, loader=spec.loader, kwargs=kwargs)
     if spec.loader:
@@ -118,11 +122,8 @@ def expand(spec: ModelSpec,
         return [make(spec.name, str(c), step_of(str(c))) for c in choice]
     if spec.name.startswith("builtin:"):
         return _expand_builtin(spec, choice, make)
-    path = Path(spec.name)
-    if path.is_dir():
-        if choice == "last" and not _saved_steps(path): return [make(spec.name, spec.revision)]
-        if choice == "last" and (path / "config.json").is_file(): return [make(spec.name, spec.revision)]
-        return [make(str(path / n), None, s) for n, s in _pick(choice, _saved_steps(path), f"model {spec.name}")]
+    path = Path(os.path.expanduser(spec.name))
+    if path.is_dir(): return _expand_directory(spec, path, choice, make)
     if path.is_absolute() or spec.name.startswith((".", "~")) or spec.name.count("/") > 1:
         raise TaskspaceError(f"model {spec.name}: no such directory")
     if choice == "last": return [make(spec.name, spec.revision, step_of(spec.revision or ""))]
@@ -130,25 +131,47 @@ def expand(spec: ModelSpec,
     return [make(spec.name, f"step{c}" if isinstance(c, int) else c, c if isinstance(c, int) else step_of(c)) for c in choice]
 
 
+def _expand_directory(spec: ModelSpec, path: Path, choice: Any, make: Callable[..., Checkpoint]) -> list[Checkpoint]:
+    "A revision is resolved to its folder here, so that the files that are hashed are those that are loaded."
+    steps, where = _saved_steps(path), f"model {spec.name}"
+    if spec.revision:
+        if not steps: raise TaskspaceError(f"{where}: has no revisions, being a directory without checkpoint-STEP directories; leave revision out")
+        choice = [spec.revision]
+    elif choice == "last" and (not steps or (path / "config.json").is_file()): return [make(str(path) if spec.name.startswith("~") else spec.name)]
+    return [make(str(path / n), None, s) for n, s in _pick(choice, steps, where)]
+
+
 def _expand_builtin(spec: ModelSpec, choice: Any, make: Callable[..., Checkpoint]) -> list[Checkpoint]:
     from taskspace.pretraining import builtin_steps
     scale, at, step = spec.name.removeprefix("builtin:").partition("@")
     steps = {str(s): s for s in builtin_steps(scale)}
-    if at: return [make(f"builtin:{scale}@{n}", None, s) for n, s in _pick([step], steps, f"model builtin:{scale}")]
+    if at or spec.revision: choice = [step if at else spec.revision]
     return [make(f"builtin:{scale}@{n}", None, s) for n, s in _pick(choice, steps, f"model builtin:{scale}")]
 
 # %% ../nbs/api/77_checkpoints.ipynb #c405a978
+def in_order(steps: Sequence[int | None],  # of checkpoints as they are listed
+             ) -> list[int]:  # their positions
+    "From the first to the last: by step, then those without a step, such as a model's `main`, as they are listed."
+    return sorted(range(len(steps)), key=lambda at: (steps[at] is None, steps[at] or 0, at))
+
+
 def narrow(checkpoints: Sequence[Checkpoint],  # of one model
-           choice: Any,  # last | all | log-spaced N | list of steps
+           choice: Any,  # last | all | log-spaced N | list of steps or revisions
            ) -> list[Checkpoint]:  # in the order given
-    "Those of a model's checkpoints that a choice names. Raises `TaskspaceError` for a step that is not among them."
+    """Those of a model's checkpoints that a choice names. Steps say nothing of a model that has none: all its checkpoints are taken.
+    Raises `TaskspaceError` for a step that is not among them."""
+    if choice == "last": return [checkpoints[in_order([c.step for c in checkpoints])[-1]]]
     steps = {str(s): s for s in sorted(c.step for c in checkpoints if c.step is not None)}
-    if choice == "all" or not steps: return list(checkpoints)
-    wanted = {step for _, step in _pick(choice, steps, f"transfer_checkpoints of {checkpoints[0].model}")}
-    return [c for c in checkpoints if c.step in wanted]
+    named = [c for c in checkpoints if c.step is None and c.revision is not None and isinstance(choice, tuple | list) and c.revision in choice]
+    if choice == "all" or not (steps or named): return list(checkpoints)
+    others = [c for c in choice if c not in {n.revision for n in named}] if named else choice
+    wanted = {step for _, step in _pick(others, steps, f"transfer_checkpoints of {checkpoints[0].model}")} if others else set()
+    return [c for c in checkpoints if c in named or c.step is not None and c.step in wanted]
 
 # %% ../nbs/api/77_checkpoints.ipynb #e6f9e640
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".py", ".index.json")
+_TOKENIZER = re.compile(r".*(token|vocab|merges|spiece|sentencepiece|bpe|spm|tekken|chat_template).*\.(json|jsonl|txt|model|jinja|spm|codes|tiktoken|tokenizer|vocab|bpe)"
+                        r"|.*\.(tiktoken|tokenizer)|bpe\.codes|(dict|emoji|byte_maps|normalizer|word_shape|word_pronunciation)\.(txt|json)", re.I)
 _NEITHER = re.compile(r"(optimizer|scheduler|rng_state|trainer_state|training_args|flax_model|tf_model|onnx|generation_config|events\.out|\.git|log).*|.*\.(md|txt\.lock|h5|msgpack|onnx|ot|png|svg|tfevents|log|lock|tmp)|LICENSE.*|README.*", re.I)
 
 
@@ -179,7 +202,7 @@ def directory_digests(path: Path,  # holds one model
         raise TaskspaceError(f"model {path}: no weights there (.safetensors, .bin or .gguf); it must be a directory that save_pretrained wrote")
     def total(paths: Sequence[Path]) -> str:
         return hashlib.sha256(json.dumps([(p.name, _file_digest(p, memory)) for p in paths]).encode()).hexdigest()[:32]
-    return total(weights), total([p for p in files if not is_weight(p)])
+    return total(weights), total([p for p in files if not is_weight(p) and _TOKENIZER.fullmatch(p.name)])
 
 
 def _hub_digests(checkpoint: Checkpoint, gguf_file: str | None, subfolder: str) -> tuple[str, str]:
@@ -204,7 +227,7 @@ def _hub_digests(checkpoint: Checkpoint, gguf_file: str | None, subfolder: str) 
     weights = {n for n in names if (n.endswith(_WEIGHTS) or n == "config.json") and (not gguf_file or not n.endswith(".gguf") or n == gguf_file)}
     if any(n.endswith(".safetensors") for n in weights): weights = {n for n in weights if not n.endswith((".bin", ".pt", ".pth"))}
     total = lambda part: hashlib.sha256(json.dumps(sorted((n, names[n]) for n in part)).encode()).hexdigest()[:32]
-    return total(weights), total([n for n in names if not (n.endswith(_WEIGHTS) or n == "config.json")])
+    return total(weights), total([n for n in names if not (n.endswith(_WEIGHTS) or n == "config.json") and _TOKENIZER.fullmatch(n)])
 
 
 def digests(checkpoint: Checkpoint,

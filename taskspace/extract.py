@@ -85,19 +85,18 @@ _MARK = "extract.json"
 
 def _spaces(run: Run) -> Iterator[tuple[dict[str, Any], TaskSpace]]:
     "Every space of a run with what it is called, checkpoint by checkpoint."
-    for c in cast(Any, run.checkpoints).itertuples(index=False):
+    for at, c in enumerate(cast(Any, run.checkpoints).itertuples(index=False)):
         step = None if pd.isna(c.step) else int(c.step)
         for kind, control in [*((KINDS[0], control) for control in CONTROLS), *((kind, "none") for kind in KINDS[1:])]:
-            options = {"control": control} if kind == "transfer" else {}
-            try: space = run.space(c.model, step, kind, **options)
+            try: space = run._space_at(at, kind, control)
             except TaskspaceError: continue  # not part of the study, or not there yet
-            yield {"model": c.model, "scale": c.scale, "step": step, "kind": kind, "control": control}, space
+            yield {"model": c.model, "scale": c.scale, "step": step, "revision": c.revision, "kind": kind, "control": control}, space
 
 
 def _accuracy(run: Run) -> pd.DataFrame:
     "Accuracy and mean margin of every task under every checkpoint."
     scores = run.scores()
-    by = scores.groupby(["model", "scale", "step", "task", "phenomenon"], sort=False, dropna=False, observed=True)
+    by = scores.groupby(["model", "scale", "step", "revision", "task", "phenomenon"], sort=False, dropna=False, observed=True)
     table = by.agg(accuracy=("correct", "mean"), margin=("margin", "mean"), spread=("margin", "std"), pairs=("correct", "size")).reset_index()
     return table.astype({"accuracy": np.float32, "margin": np.float32, "spread": np.float32})
 
@@ -107,7 +106,8 @@ def _stability(spaces: Mapping[tuple[str, int | None], TaskSpace]) -> pd.DataFra
     from taskspace import uncertainty
     parts = []
     for scale in dict.fromkeys(s for s, _ in spaces):
-        path = {step: space for (s, step), space in spaces.items() if s == scale and step is not None}
+        steps = sorted(step for s, step in spaces if s == scale and step is not None)  # as they were learnt, however a study lists them
+        path = {step: spaces[scale, step] for step in steps}
         if len(path) < 2 or any(s.replicates is None or s.matrix.isna().to_numpy().any() for s in path.values()): continue
         first = next(iter(path.values()))
         table = uncertainty.stability(np.stack([s.matrix.to_numpy() for s in path.values()]), [cast(np.ndarray, s.replicates) for s in path.values()],
@@ -154,7 +154,7 @@ def write_extract(run: Run,
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         for name, table in tables.items():
-            names = {c: "category" for c in ("model", "scale", "kind", "control", "source", "target", "task", "phenomenon", "method") if c in table}
+            names = {c: "category" for c in ("model", "scale", "revision", "kind", "control", "source", "target", "task", "phenomenon", "method") if c in table}
             if "step" in table: names["step"] = "Int64"
             table.attrs = {}
             table.astype(cast(Any, names)).to_parquet(work / f"{name}.parquet", index=False, compression="zstd")
@@ -167,15 +167,30 @@ def write_extract(run: Run,
     return folder
 
 # %% ../nbs/api/92_extract.ipynb #3446263c
+def _last_checkpoint(cells: pd.DataFrame) -> pd.DataFrame:
+    "The cells of the last checkpoint: as in a run, the last listed of those without a step, else that of the last step."
+    steps = cells["step"]
+    cells = cells[steps.isna() if steps.isna().any() else steps == steps.max()]
+    if "revision" in cells and pd.notna(last := cells["revision"].iloc[-1]): cells = cells[cells["revision"] == last]  # extracts of earlier versions have none
+    return cells.drop_duplicates(["source", "target"], keep="last")
+
+
 class Extract:
-    "What was kept of a run. Raises `TaskspaceError` when the folder holds no extract."
+    "What was kept of a run. Raises `TaskspaceError` when the folder holds no extract or a damaged one."
     def __init__(self, folder: str | os.PathLike):
         self.path = Path(folder)
         if not (self.path / _MARK).is_file(): raise TaskspaceError(f"{folder}: no extract of a run; write one with taskspace extract RUN --out {folder}")
-        self.about: dict[str, Any] = json.loads((self.path / _MARK).read_text(encoding="utf-8"))
+        try: self.about: dict[str, Any] = json.loads((self.path / _MARK).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as e: raise self._damaged(_MARK, str(e)) from None
+        kinds = {"study": str, "checkpoints": list, "groups": dict}
+        lacking = [k for k, kind in kinds.items() if not isinstance(self.about, dict) or not isinstance(self.about.get(k), kind)]
+        if lacking: raise self._damaged(_MARK, f"it lacks {lacking[0]}")
         self._read: dict[str, pd.DataFrame] = {}
 
     def __repr__(self) -> str: return f"Extract({str(self.path)!r}: {self.study.name}, {len(self.about['checkpoints'])} checkpoints)"
+
+    def _damaged(self, file: str, why: str) -> TaskspaceError:
+        return TaskspaceError(f"{self.path / file}: damaged ({(why.strip().splitlines() or ['unreadable'])[0]}); write the extract anew with taskspace extract RUN --out {self.path}")
 
     @property
     def study(self) -> Study:
@@ -184,11 +199,12 @@ class Extract:
 
     def table(self, name: str,  # accuracy, claims, curves, distribution, spaces, stability or tests
               ) -> pd.DataFrame:
-        "One of the tables. Raises `TaskspaceError` for one that is not there."
+        "One of the tables. Raises `TaskspaceError` for one that is not there or damaged."
         if name not in self._read:
             file = self.path / f"{name}.parquet"
             if not file.is_file(): raise TaskspaceError(f"{self.path}: no table {name!r}; there are: {', '.join(sorted(p.stem for p in self.path.glob('*.parquet')))}")
-            frame = pd.read_parquet(file)
+            try: frame = pd.read_parquet(file)
+            except (OSError, ValueError) as e: raise self._damaged(file.name, str(e)) from None  # what Arrow raises is one of these
             self._read[name] = frame.astype({c: object for c in frame if isinstance(frame[c].dtype, pd.CategoricalDtype)})
         return self._read[name]
 
@@ -197,6 +213,7 @@ class Extract:
               step: int | None = None,  # the last one where None
               kind: str = "transfer",  # transfer, cosine or overlap
               control: str = "none",  # for transfer
+              revision: str | None = None,  # of a checkpoint without a step
               ) -> TaskSpace:
         "A space of the run, to four decimals. Raises `TaskspaceError` listing what there is."
         table = self.table("spaces")
@@ -204,9 +221,18 @@ class Extract:
             found = table[table[name] == value]
             if found.empty: raise TaskspaceError(f"{self.path}: no space with {name} {value!r}; there are: {', '.join(map(str, dict.fromkeys(table[name])))}")
             table = found
-        if step is None and table["step"].notna().any(): step = int(table["step"].max())
-        rows = table[(table["step"] == step).fillna(False)] if step is not None else table
-        if rows.empty: raise TaskspaceError(f"{self.path}: no space of {scale} at step {step}; there are: {', '.join(map(str, sorted(set(table['step']))))}")
+        if len(models := table["model"].unique()) > 1:
+            raise TaskspaceError(f"{self.path}: scale {scale!r} stands for several models ({', '.join(map(str, models))}); run the study again with another scale for each")
+        asked: dict[str, Any] = {"step": step, "revision": revision}
+        for name, value in asked.items():
+            if value is None: continue
+            found = table[(table[name] == value).fillna(False)] if name in table else table[:0]
+            if found.empty:
+                there = list(table[name].dropna().unique()) if name in table else []
+                raise TaskspaceError(f"{self.path}: no space of {scale} at {name} {value}; there are: {', '.join(map(str, sorted(there))) or 'none'}")
+            table = found
+        rows = _last_checkpoint(table)
+        step = None if pd.isna(rows["step"].iloc[0]) else int(rows["step"].iloc[0])
         meta = {"scale": scale, "step": step, "control": control, "study": self.study.name, "eval_pairs": self.study.eval_pairs}
         return space_of(rows, kind, self.about["groups"], meta)
 

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from . import __version__
-from .checkpoints import Checkpoint, check_model, digests, expand, loaded_digests, narrow
+from .checkpoints import Checkpoint, check_model, digests, expand, in_order, loaded_digests, narrow
 from .study import Study
 from .tasks import MinimalPair, Suite, Task, TaskspaceError, load_suite
 
@@ -154,9 +154,9 @@ class Plan:
         train = {s: {t.name: Suite("train", (t,)).digest for t in parts.train} for s, parts in self.splits.items()}
         held_out = {s: parts.eval.digest for s, parts in self.splits.items()}
         scored = self.scored.digest
-        last = {c.model: at for at, c in self._in_order()}
+        last = {c.model: at for at, c in self._in_order() if c in self.tuned}  # controls stand beside a plain run
         for at, (weights, tokenizer) in enumerate(self.digests):
-            controls = study.controls if study.control_checkpoints == "all" or at == last[self.checkpoints[at].model] else ()
+            controls = study.controls if study.control_checkpoints == "all" or at == last.get(self.checkpoints[at].model) else ()
             who = {"weights": weights, "tokenizer": tokenizer, "code": code, **_loaded_by(self.checkpoints[at])}
             if "score" in study.probes:
                 yield Job(_key(["score", who, self.settings("score"), scored]), "score", at)
@@ -171,8 +171,8 @@ class Plan:
                             yield Job(_key([shared, name, digest]), "transfer", at, s, control, name)
 
     def _in_order(self) -> list[tuple[int, Checkpoint]]:
-        "Checkpoints by step, with their positions."
-        return sorted(enumerate(self.checkpoints), key=lambda item: (item[1].step is None, item[1].step or 0, item[0]))
+        "Checkpoints from the first to the last, with their positions."
+        return [(at, self.checkpoints[at]) for at in in_order([c.step for c in self.checkpoints])]
 
     def payload(self, job: Job) -> dict[str, Any]:  # plain data and bytes, what a worker needs and no more
         "A job made ready to travel."

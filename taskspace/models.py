@@ -164,6 +164,7 @@ def training_step(*names: str | None) -> int | None:  # None where no name tells
 # %% ../nbs/api/30_models.ipynb #5a9c13d6
 def _builtin(name: str, revision: str | None, **kwargs: Any) -> tuple[nn.Module, Any, dict[str, Any]]:
     scale, _, at = name.removeprefix("builtin:").partition("@")
+    if at and revision: raise TaskspaceError(f"{name}: names its step, and revision {revision!r} names one too; give only one of them")
     steps, at = builtin_steps(scale), at or revision or ""
     if other := sorted(kwargs.keys() - {"seed", "progress"}): raise TaskspaceError(f"{name}: a built-in model takes no {other[0]!r}; besides the name it takes seed and progress")
     digits = at.removeprefix("checkpoint-").removeprefix("step")

@@ -253,6 +253,11 @@ class ModelConfig(BaseModel):
         return value
 
 
+def _runs_of(name: str, seeds: Sequence[int]) -> list[str]:
+    "What the runs of one model are called, in the order of its seeds."
+    return [name] if len(seeds) == 1 else [f"{name}-seed{seed}" for seed in seeds]
+
+
 class TextConfig(BaseModel):
     "What `pretrain_text` needs to know."
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -279,11 +284,14 @@ class TextConfig(BaseModel):
         for name in value:
             if not re.fullmatch(r"[\w.+-]*\w[\w.+-]*", name) or name in ("tokenizer", "data", "lock"):
                 raise ValueError(f"{name!r} cannot be the name of a directory beside tokenizer, data and lock; take letters, digits, points and dashes")
+        runs = [run for name, m in value.items() for run in _runs_of(name, m.seeds)]
+        twice = next((r for r in runs if runs.count(r) > 1), None)
+        if twice: raise ValueError(f"two runs would be called {twice!r}, one of them after its seed; rename a model, or give each of its seeds once")
         return value
 
     def run_names(self) -> dict[str, tuple[str, int]]:  # directory name -> (model, seed)
         "One run for each model and seed, in the order of the configuration."
-        return {name if len(m.seeds) == 1 else f"{name}-seed{seed}": (name, seed) for name, m in self.models.items() for seed in m.seeds}
+        return {run: (name, seed) for name, m in self.models.items() for run, seed in zip(_runs_of(name, m.seeds), m.seeds)}
 
     def run_training(self,
                      model: str,  # a key of `models`

@@ -298,19 +298,19 @@ def write_data(run: Run,
     scores = run.scores()
     if len(scores):
         put("scores", scores, "log-probability and margin of every pair under every checkpoint", csv=len(scores) <= 50_000)
-        by = [c for c in ("model", "scale", "step", "task", "phenomenon") if c in scores]
+        by = [c for c in ("model", "scale", "step", "revision", "task", "phenomenon") if c in scores]
         put("accuracy", scores.groupby(by, sort=False, dropna=False, observed=True)[["correct", "margin"]].mean().reset_index().rename(columns={"correct": "accuracy"}),
             "accuracy and mean margin of every task under every checkpoint")
     parts = []
-    for checkpoint in cast(Any, run.checkpoints).itertuples(index=False):
+    for at, checkpoint in enumerate(cast(Any, run.checkpoints).itertuples(index=False)):
         step = None if pd.isna(checkpoint.step) else int(checkpoint.step)
         for kind in [k for probe in run.study.probes for k in _KINDS.get(probe, ())]:
-            try: space = run.space(checkpoint.model, step, kind=kind)
+            try: space = run._space_at(at, kind)
             except TaskspaceError: continue  # a partial run: the first page says what is missing
-            parts.append(space.to_long().assign(model=checkpoint.model, step=step, kind=kind))
+            parts.append(space.to_long().assign(model=checkpoint.model, step=step, revision=checkpoint.revision, kind=kind))
     if parts:
         spaces = pd.concat(parts, ignore_index=True).astype({"step": "Int64"})
-        first = ["model", "step", "kind", "source", "target"]
+        first = ["model", "step", "revision", "kind", "source", "target"]
         spaces = spaces[[*first, *(c for c in spaces if c not in first)]]
         put("spaces", spaces, "every cell of every task space, with its interval; row = source, column = target", csv=len(spaces) <= 200_000)
     for name, frame, what in (("curves", learning_curves(run), "gain on the source and harm to ordinary text at every step of tuning, FTGD and full tuning"),
@@ -428,7 +428,7 @@ def example_run() -> Run:
 
 # %% ../nbs/api/90_report.ipynb #6193825f
 def learning_curves(run: Run) -> pd.DataFrame:  # columns scale, task, seed, method, step, gain (nats), harm (log perplexity)
-    "How held-out margin and perplexity changed while models were tuned, by FTGD and by full tuning, at each model's last checkpoint."
+    "How held-out margin and perplexity changed while models were tuned, by FTGD and by full tuning, at the last checkpoint of each model that was tuned."
     import numpy as np
     parts = []
     for model, scale in run.checkpoints.drop_duplicates("model")[["model", "scale"]].itertuples(index=False):
@@ -448,12 +448,11 @@ def learning_curves(run: Run) -> pd.DataFrame:  # columns scale, task, seed, met
 def checkpoint_spaces(run: Run,
                       kind: str = "transfer",  # as in `Run.space`
                       **options: Any,  # passed on to `Run.space`
-                      ) -> dict[tuple[str, int | None], Any]:  # (scale, step) -> `TaskSpace`
+                      ) -> dict[tuple[str, int | None], Any]:  # (scale, step) -> `TaskSpace`; of several without a step the last, see `Run.space` for the others
     "The spaces of one kind of all checkpoints that have one."
     found = {}
-    for c in cast(Any, run.checkpoints).itertuples(index=False):
-        step = None if pd.isna(c.step) else int(c.step)
-        try: found[(c.scale, step)] = run.space(c.model, step, kind=kind, **options)
+    for at, c in enumerate(cast(Any, run.checkpoints).itertuples(index=False)):
+        try: found[(c.scale, None if pd.isna(c.step) else int(c.step))] = run._space_at(at, kind, **options)
         except TaskspaceError: continue  # not part of the study, or not there yet
     return found
 
@@ -461,9 +460,9 @@ def checkpoint_spaces(run: Run,
 def distributedness(run: Run) -> pd.DataFrame:  # columns scale, step, task, share, layer_spread, component_spread
     "How widely each task's gradient differential is spread over a model, at every checkpoint."
     parts = []
-    for c in cast(Any, run.checkpoints).itertuples(index=False):
+    for at, c in enumerate(cast(Any, run.checkpoints).itertuples(index=False)):
         step = float("nan") if pd.isna(c.step) else int(c.step)
-        try: found = run.gradients(c.model, None if pd.isna(c.step) else int(c.step))
+        try: found = run._gradients(at)
         except TaskspaceError: continue
         for spaces in found:
             table = spaces.distribution.rename_axis("task").reset_index().rename(columns={"effective_share": "share"})

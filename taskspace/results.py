@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 
+from .checkpoints import in_order
 from .jobs import Job, Plan, frame_to_spaces, from_bytes, suite_from_json, suite_to_json
 from .spaces import TaskSpace
 from .store import Store, _get_named, _put_named
@@ -171,7 +172,7 @@ class Run:
         return pd.concat([self.plan.drop(columns="at"), pd.DataFrame(rows, columns=["state", *keep])], axis=1)
 
     # -- what it found -----------------------------------------------------------------------------------------------
-    def _checkpoint(self, model: str | None, step: int | None) -> int:
+    def _checkpoint(self, model: str | None, step: int | None, revision: str | None = None) -> int:
         "Position of a checkpoint; raises TaskspaceError listing what there is."
         known = self.checkpoints
         models = list(dict.fromkeys(known["model"]))
@@ -180,11 +181,23 @@ class Run:
             model = models[0]
         rows = known[known["model"] == model]
         if rows.empty: raise TaskspaceError(f"{self.path}: no model {model!r}; there are: {', '.join(models)}")
-        if step is not None:
-            chosen = rows[(rows["step"] == step).fillna(False)]
-            if chosen.empty: raise TaskspaceError(f"{self.path}: {model!r} has no step {step!r}; there are: {', '.join(map(str, rows['step']))}")
-            return int(chosen.index[0])
-        return int(cast(int, rows.index[-1] if rows["step"].isna().any() else rows["step"].astype(int).idxmax()))
+        for name, value in (("step", step), ("revision", revision)):
+            if value is None: continue
+            chosen = rows[(rows[name] == value).fillna(False)]
+            if chosen.empty: raise TaskspaceError(f"{self.path}: {model!r} has no {name} {value!r}; there are: {', '.join(map(str, rows[name].dropna().unique())) or 'none'}")
+            rows = chosen
+        return self._last_of(rows.index.to_list())
+
+    def _tuned(self, model: str | None, step: int | None, revision: str | None) -> int:
+        "As `_checkpoint`; where neither step nor revision is said the last one that the study tunes."
+        at, models = self._checkpoint(model, step, revision), self.checkpoints["model"]
+        own = [int(k) for k in self.plan.loc[self.plan["kind"] == "transfer", "at"].unique() if models[k] == models[at]]
+        return self._last_of(own) if own and step is None and revision is None else at
+
+    def _last_of(self, positions: list[int]) -> int:
+        "The last of some checkpoints, see `in_order`."
+        steps = self.checkpoints["step"]
+        return positions[in_order([None if pd.isna(steps[at]) else int(steps[at]) for at in positions])[-1]]
 
     def _results(self, jobs: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame, dict]]:
         "The finished ones among some jobs of the plan, with their numbers and provenance; damaged files count as missing."
@@ -196,11 +209,13 @@ class Run:
     def scores(self,
                model: str | None = None,  # all models where None
                step: int | None = None,  # all steps where None
+               revision: str | None = None,  # all revisions where None
                ) -> pd.DataFrame:  # columns model, scale, step, revision, then those of `score_pairs`
         "Scores of every pair under every checkpoint that is done."
         jobs = self.plan[self.plan["kind"] == "score"]
         if model is not None: jobs = jobs[jobs["model"] == self.checkpoints["model"][self._checkpoint(model, None)]]
         if step is not None: jobs = jobs[(jobs["step"] == step).fillna(False)]
+        if revision is not None: jobs = jobs[jobs["revision"] == revision]
         parts = [frame.assign(**{n: getattr(job, n) for n in ("model", "scale", "step", "revision")}) for job, frame, _ in self._results(jobs)]
         first = ["model", "scale", "step", "revision"]
         if not parts: return pd.DataFrame(columns=[*first, "task", "phenomenon", "pair", "margin", "correct"])
@@ -210,12 +225,16 @@ class Run:
 
     def rows(self,
              model: str | None = None,
-             step: int | None = None,  # the last one where None
+             step: int | None = None,  # the last one that the study tunes where None
              control: str = "none",  # none, full, masked, random or shuffled
+             revision: str | None = None,  # of a checkpoint without a step
              ) -> dict[tuple[str, int], pd.DataFrame]:  # (source, seed) -> what `transfer_row` gave
         "The measured rows of a transfer space, for metrics of one's own."
+        return self._rows_at(self._tuned(model, step, revision), control)
+
+    def _rows_at(self, at: int, control: str = "none") -> dict[tuple[str, int], pd.DataFrame]:
         plan = self.plan
-        jobs = plan[(plan["kind"] == "transfer") & (plan["at"] == self._checkpoint(model, step)) & (plan["control"] == control)]
+        jobs = plan[(plan["kind"] == "transfer") & (plan["at"] == at) & (plan["control"] == control)]
         if jobs.empty:
             known = sorted(plan.loc[plan["kind"] == "transfer", "control"].dropna().unique())
             raise TaskspaceError(f"{self.path}: no transfer jobs with control {control!r} in this study" + (f"; there are: {', '.join(known)}" if known else ""))
@@ -223,31 +242,37 @@ class Run:
 
     def tuning(self,
                model: str | None = None,
-               step: int | None = None,  # the last one where None
+               step: int | None = None,  # the last one that the study tunes where None
                control: str = "none",
+               revision: str | None = None,  # of a checkpoint without a step
                ) -> pd.DataFrame:  # columns source, seed, then those of the tuning log
         "The tuning logs of all sources: loss, margin and perplexity by step."
-        parts = [pd.DataFrame(frame.attrs.get("log", [])).assign(source=source, seed=seed) for (source, seed), frame in self.rows(model, step, control).items()]
+        parts = [pd.DataFrame(frame.attrs.get("log", [])).assign(source=source, seed=seed) for (source, seed), frame in self.rows(model, step, control, revision).items()]
         if not parts: return pd.DataFrame(columns=["source", "seed", "step"])
         frame = pd.concat(parts, ignore_index=True)
         return frame[["source", "seed", *(c for c in frame if c not in ("source", "seed"))]]
 
     def space(self,
               model: str | None = None,
-              step: int | None = None,  # the last one where None
+              step: int | None = None,  # the last one where None, for transfer the last one that the study tunes
               kind: str = "transfer",  # transfer, or a gradient measure: cosine, overlap, alignment, sign_agreement
               control: str = "none",  # for transfer: none, full, masked, random or shuffled
               metric: str = "margin",  # for transfer, see `space_from_rows`
               normalise: str | None = None,  # for transfer, see `space_from_rows`
+              revision: str | None = None,  # of a checkpoint without a step
               **options: Any,  # passed on to `space_from_rows`
               ) -> TaskSpace:
         "A task space of one checkpoint; cells whose jobs are not done yet are empty. Raises `TaskspaceError` when none is."
-        at = self._checkpoint(model, step)
+        at = (self._tuned if kind == "transfer" else self._checkpoint)(model, step, revision)
+        return self._space_at(at, kind, control, metric, normalise, **options)
+
+    def _space_at(self, at: int, kind: str = "transfer", control: str = "none", metric: str = "margin", normalise: str | None = None, **options: Any) -> TaskSpace:
+        "The space of the checkpoint at a position of the plan."
         about: dict[str, Any] = {**{str(k): (None if pd.isna(v) else v) for k, v in self.checkpoints.iloc[at].items()}, "study": self.study.name, "suite": self.suite.digest}
         about = {k: int(v) if isinstance(v, np.integer) else v for k, v in about.items()}
         if kind == "transfer":
             from taskspace.probing import space_from_rows
-            rows = self.rows(model, step, control)
+            rows = self._rows_at(at, control)
             if not rows: raise TaskspaceError(f"{self.path}: no transfer result of {about['model']!r} is there yet; see taskspace status {self.path}")
             settings = {"control": control, "ftgd": self.study.ftgd, "train_pairs": self.study.train_pairs, "eval_pairs": self.study.eval_pairs}
             return space_from_rows(rows, metric=metric, normalise=normalise, groups=self.suite.groups(), **{"meta": {**about, **settings}, **options})
@@ -271,9 +296,10 @@ class Run:
     def gradients(self,
                   model: str | None = None,
                   step: int | None = None,  # the last one where None
+                  revision: str | None = None,  # of a checkpoint without a step
                   ) -> list[GradientSpaces]:  # one a seed; with `by_layer`, `by_component` and `distribution`
         "All that the gradient probe said of a checkpoint. Raises `TaskspaceError` when it has not been run."
-        return self._gradients(self._checkpoint(model, step))
+        return self._gradients(self._checkpoint(model, step, revision))
 
     def provenance(self) -> pd.DataFrame:  # one row a finished job
         "What each result was computed from: digests, settings, code and library versions; and when, in how long and where, from the log."
@@ -302,7 +328,7 @@ def _mean_space(spaces: list[TaskSpace], about: dict[str, Any]) -> TaskSpace:
             own = np.stack([draws[k][rng.integers(len(draws[k]))] for k in taken]) - each[taken]
             replicates += (own + np.sqrt(count / (count - 1)) * (each[taken] - mean)) / count
         pairs = min((p for s in spaces if (p := s._pairs()) is not None), default=None)
-        low, high = map(frame, interval(replicates, mean, pairs=pairs))
+        low, high = (frame(np.clip(b, -1, 1) if first.kind.startswith("gradient cosine") else b) for b in interval(replicates, mean, pairs=pairs))
     return TaskSpace(frame(mean), first.kind, first.groups, low, high, replicates, meta)
 
 

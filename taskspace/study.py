@@ -69,12 +69,12 @@ def _choice(value: Any) -> Any:
 def log_spaced(steps: Sequence[int],  # the steps that exist
                n: int,  # how many to take; all of them when there are fewer
                ) -> list[int]:  # in increasing order, the first and the last included when n > 1
-    "The steps nearest to n points at even distances on a logarithmic axis (of step + 1, so that step 0 has a place)."
+    "The steps nearest to n points from the first to the last at even distances on a logarithmic axis (of step + 1, so that step 0 has a place)."
     steps = sorted(set(steps))
     if n >= len(steps): return steps
     if n == 1: return steps[-1:]
-    axis = np.log1p(np.array(steps) - steps[0])
-    points = np.linspace(0, axis[-1], n)
+    axis = np.log1p(np.array(steps))
+    points = np.linspace(axis[0], axis[-1], n)
     chosen: list[int] = []
     for point in (points[0], points[-1], *points[1:-1]):
         by_distance = np.argsort(np.abs(axis - point), kind="stable").tolist()
@@ -88,7 +88,7 @@ class ModelSpec(BaseModel):
     name: str = Field(min_length=1)  # hub id, directory, directory of checkpoints, or "builtin:SCALE"
     label: str | None = None  # what tables and charts call it; the name where None
     scale: str | None = None  # size class, e.g. "70m"; the last part of the name where None
-    revision: str | None = None  # branch, tag or commit on the hub
+    revision: str | None = None  # the one checkpoint to take: branch, tag or commit on the hub, "checkpoint-STEP" of a directory, "stepSTEP" of a built-in scale
     checkpoints: Any = None  # last | all | log-spaced N | list; the study's choice where None
     loader: str | None = None  # "module:function" called as load_lm is, for models that load_lm does not know
     kwargs: dict[str, Any] = Field(default_factory=dict)  # passed on when the model is loaded, e.g. gguf_file
@@ -112,6 +112,14 @@ class ModelSpec(BaseModel):
     def size(self) -> str:  # scale, or what the name suggests
         "The size class under which the model is filed."
         return self.scale or self.title.rstrip("/").split("/")[-1].removeprefix("builtin:").split("@")[0]
+
+    @property
+    def contradiction(self) -> str | None:  # one line; None where there is none
+        "What is wrong where a model says more than once which checkpoint to take."
+        said = {"a step in its name": self.name.startswith("builtin:") and "@" in self.name and self.loader is None,
+                "revision": self.revision is not None, "checkpoints": self.checkpoints not in (None, "last")}
+        told = [what for what, given in said.items() if given]
+        return f"{self.title} has {' and '.join(told)}, each of which chooses checkpoints; leave only one of them" if len(told) > 1 else None
 
 # %% ../nbs/api/76_study.ipynb #80b7edec
 @functools.cache
@@ -163,7 +171,7 @@ class Study(BaseModel):
     probes: tuple[Literal["score", "gradient", "transfer"], ...] = PROBES  # what to measure
     controls: tuple[Literal["full", "random", "masked", "shuffled"], ...] = ()  # transfer runs beside the plain one
     transfer_checkpoints: Any = "all"  # which of the checkpoints get the transfer probe, the dearest: last | all | log-spaced N | list of steps
-    control_checkpoints: Literal["all", "last"] = "all"  # whether controls run wherever transfer does or at the last of each model
+    control_checkpoints: Literal["all", "last"] = "all"  # whether controls run wherever transfer does or at the last such checkpoint of each model
     ftgd: dict[str, Any] = Field(default_factory=dict, validate_default=True)  # settings of the probe, see `FTGD`
     train_pairs: int = Field(100, ge=1, le=10**6)  # pairs a task to tune on
     eval_pairs: int = Field(50, ge=1, le=10**6)  # pairs a task to measure on
@@ -260,11 +268,22 @@ class Study(BaseModel):
         titles = [m.title for m in self.models]
         twice = next((t for t in titles if titles.count(t) > 1), None)
         if twice: raise ValueError(f"models: two are called {twice!r}; give one a label")
+        if not _stored.get(): self._models_fit()
         if self.controls and "transfer" not in self.probes:
             raise ValueError("controls: they belong to the transfer probe, which is not among the probes")
         if "transfer" in self.probes and self.reference is None and self.ftgd.get("perplexity_budget") is not None and not _stored.get():
             raise ValueError("reference: ftgd has a perplexity_budget, which needs text to be watched; set it to builtin or a .txt file")
         return self
+
+    def _models_fit(self) -> None:
+        "Refuse models that contradict themselves, and two of one scale: results are filed by scale, so one would hide the other."
+        for model in self.models:
+            if model.contradiction: raise ValueError(f"models: {model.contradiction}")
+        by_scale: dict[str, str] = {}
+        for model in self.models:
+            if model.size in by_scale:
+                raise ValueError(f"models: {by_scale[model.size]!r} and {model.title!r} have the same scale {model.size!r}; give one of them another scale")
+            by_scale[model.size] = model.title
 
     def to_yaml(self) -> str:  # reads back as an equal study
         "The study with every field spelt out, as YAML."

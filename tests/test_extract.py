@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from typer.testing import CliRunner
 
 from taskspace.cli import app
-from taskspace.extract import open_extract, space_of, space_rows, write_extract
+from taskspace.extract import _stability, open_extract, space_of, space_rows, write_extract
 from taskspace.report import claims_of, learning_curves
 from taskspace.results import open_run
 from taskspace.spaces import TaskSpace
@@ -95,3 +95,40 @@ def test_an_extract_is_replaced_as_a_whole(run, tmp_path):
     (tmp_path / "kept" / "old.parquet").write_bytes(b"")
     write_extract(run, tmp_path / "kept", permutations=9, progress=False)
     assert not (tmp_path / "kept" / "old.parquet").exists() and open_extract(tmp_path / "kept").table("claims")["claim"].tolist() == list("abcde")
+
+
+def test_stability_follows_the_steps_however_they_are_listed():
+    import pandas as pd
+    rng, names = np.random.default_rng(0), [f"t{i}" for i in range(6)]
+    def space(step):
+        values = np.random.default_rng(5).normal(size=(6, 6)) + step / 4 * np.random.default_rng(step).normal(size=(6, 6))
+        return TaskSpace(pd.DataFrame(values, names, names), "transfer", replicates=values + 0.1 * rng.normal(size=(50, 6, 6)))
+    spaces = {step: space(step) for step in (1, 2, 4, 8)}
+    right, wrong = (_stability({("nano", step): spaces[step] for step in order}) for order in ((1, 2, 4, 8), (8, 1, 4, 2)))
+    assert right["step"].tolist() == wrong["step"].tolist() == [1, 2, 4, 8]
+    pd.testing.assert_frame_equal(right, wrong)
+
+
+@pytest.mark.parametrize("text", [b"", b"{\"format\": 1, \"stu", b"[]", b"null", b"3", b"\xff\xfe", b"{}", b"{\"study\": 3, \"checkpoints\": [], \"groups\": {}}"])
+def test_a_damaged_extract_says_so_in_one_line(kept, tmp_path, text):
+    shutil.copytree(kept.path, tmp_path / "kept")
+    (tmp_path / "kept" / "extract.json").write_bytes(text)
+    with pytest.raises(TaskspaceError, match=r"extract.json: damaged \(.+\); write the extract anew with taskspace extract RUN --out") as e: open_extract(tmp_path / "kept")
+    assert "\n" not in str(e.value)
+
+
+def test_a_cut_table_says_so_in_one_line(kept, tmp_path):
+    shutil.copytree(kept.path, tmp_path / "kept")
+    file = tmp_path / "kept" / "spaces.parquet"
+    for size in (0, 3, file.stat().st_size // 2):
+        file.write_bytes((kept.path / "spaces.parquet").read_bytes()[:size])
+        with pytest.raises(TaskspaceError, match=r"spaces.parquet: damaged \(.+\); write the extract anew") as e: open_extract(tmp_path / "kept").space("small")
+        assert "\n" not in str(e.value)
+
+
+def test_a_scale_of_two_models_is_not_one_space(kept, tmp_path):
+    import pandas as pd
+    shutil.copytree(kept.path, tmp_path / "kept")
+    table = pd.read_parquet(tmp_path / "kept" / "spaces.parquet").astype({"scale": str}).assign(scale="nano")  # as earlier versions allowed
+    table.to_parquet(tmp_path / "kept" / "spaces.parquet", index=False)
+    with pytest.raises(TaskspaceError, match="scale 'nano' stands for several models .small, large."): open_extract(tmp_path / "kept").space("nano")

@@ -333,3 +333,8 @@ def test_gguf():
     assert lm.dtype == torch.float32 and lm.n_parameters == 134_515_008 and lm.max_length == 8192
     assert lm.encode("Hello there.") == [19556, 665, 30] and lm.bos_id == 1
     refused("gguf_file=", lambda: load_lm(folder / file))
+
+
+def test_a_step_is_named_once():
+    for name, revision in (("builtin:nano@128", "64"), ("builtin:nano@64", "step64")):
+        refused(f"{name}: names its step, and revision '{revision}' names one too; give only one of them", lambda: load_lm(name, revision=revision))

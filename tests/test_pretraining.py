@@ -499,6 +499,13 @@ def test_wrong_text_configurations(texts, change, message):
     assert not list((texts / "out").rglob("checkpoint-*"))
 
 
+@pytest.mark.parametrize("models, twice", [({"a": [0, 1], "a-seed0": [0]}, "a-seed0"), ({"a-seed1": [7], "a": [0, 1]}, "a-seed1"), ({"a": [3, 3]}, "a-seed3")])
+def test_runs_with_the_same_name_are_refused(texts, models, twice):
+    config = {**yaml.safe_load((texts / "config.yaml").read_text()), "models": {n: {"architecture": "cnn", "seeds": seeds} for n, seeds in models.items()}}
+    with pytest.raises(TaskspaceError, match=f"models: two runs would be called '{twice}'") as e: text_config(config)
+    assert "\n" not in str(e.value)
+
+
 def test_unreadable_configurations(texts):
     (texts / "broken.yaml").write_text("train: [a\nout: b")
     for path, message in ((texts / "none.yaml", "none.yaml: no such file"), (texts / "broken.yaml", "broken.yaml, line 2: not valid YAML")):

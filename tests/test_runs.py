@@ -23,12 +23,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taskspace import runs
-from taskspace.checkpoints import digests, directory_digests, expand
+from taskspace.checkpoints import Checkpoint, digests, directory_digests, expand, narrow, step_of
+from taskspace.extract import open_extract, write_extract
 from taskspace.ftgd import FTGD
 from taskspace.jobs import Plan, code_version, frame_to_spaces, from_bytes, seed_of, spaces_to_frame, suite_from_json, suite_to_json, to_bytes, work
 from taskspace.models import load_lm
 from taskspace.probing import transfer_row
-from taskspace.report import methods
+from taskspace.report import checkpoint_spaces, distributedness, learning_curves, methods, write_data
 from taskspace.results import _mean_space, open_run
 from taskspace.runs import Study, run_study
 from taskspace.scoring import score_pairs
@@ -267,6 +268,131 @@ def test_digests_follow_the_files_that_matter(tmp_path, change, moves):
     assert tuple(a != b for a, b in zip(before, directory_digests(tmp_path, memory=memory))) == moves
 
 
+def steps_of(found): return [c.step for c in found]
+
+
+@pytest.mark.parametrize("revision", ["checkpoint-8", "step8", "8"])
+def test_a_revision_of_a_directory_is_the_folder_that_is_loaded(toy, tmp_path, revision):
+    root = tiny_files(tmp_path / "m", "the root")
+    for step in (0, 8): tiny_files(root / f"checkpoint-{step}", f"step {step}")
+    (found,) = expand(ModelSpec(name=str(root), revision=revision), "all")
+    assert (found.name, found.revision, found.step) == (str(root / "checkpoint-8"), None, 8)
+    assert digests(found) == directory_digests(root / "checkpoint-8") != directory_digests(root) == digests(expand(ModelSpec(name=str(root)))[0])
+    both = toy(models=[str(root), {"name": str(root), "label": "early", "revision": revision}], probes=["score"], controls=[])
+    assert len(set(keys(both))) == 2
+    with pytest.raises(TaskspaceError, match="no checkpoint 'step5'; there are: 0, 8"): expand(ModelSpec(name=str(root), revision="step5"))
+    with pytest.raises(TaskspaceError, match="has no revisions, being a directory without checkpoint-STEP directories"): expand(ModelSpec(name=str(root / "checkpoint-0"), revision="main"))
+
+
+def test_a_revision_chooses_one_checkpoint(tmp_path, monkeypatch):
+    assert steps_of(expand(ModelSpec(name=str(saved(tmp_path / "m", [0, 8, 64])), revision="checkpoint-8"))) == [8]
+    (nano,) = expand(ModelSpec(name="builtin:nano", revision="step64"), "all")
+    assert (nano.name, nano.revision, nano.step) == ("builtin:nano@64", None, 64)
+    with pytest.raises(TaskspaceError, match="model builtin:nano: no checkpoint 'main'; there are: 0, 8"): expand(ModelSpec(name="builtin:nano", revision="main"))
+    for choice in ("all", "log-spaced 2", ("step1", "step2")):
+        assert [(c.revision, c.step) for c in expand(ModelSpec(name="lab/tiny", revision="step1000"), choice)] == [("step1000", 1000)]
+
+
+@pytest.mark.parametrize("model", [{"name": "lab/tiny", "revision": "step8", "checkpoints": "all"}, {"name": "lab/tiny", "revision": "step8", "checkpoints": ["step1"]},
+                                   {"name": "builtin:nano@64", "revision": "step8"}, {"name": "builtin:nano@64", "checkpoints": "all"},
+                                   {"name": "m.json", "loader": "toylm:load", "revision": "a", "checkpoints": ["b"]}])
+def test_checkpoints_are_chosen_in_one_way_alone(model):
+    for attempt in (lambda: expand(ModelSpec(**model)), lambda: Study(models=[model])):
+        with pytest.raises(TaskspaceError, match="each of which chooses checkpoints; leave only one of them") as e: attempt()
+        assert "\n" not in str(e.value)
+    assert expand(ModelSpec(**{**model, "checkpoints": "last", "revision": None}))
+
+
+def test_one_checkpoint_in_two_spellings_is_listed_twice(tmp_path):
+    name = str(saved(tmp_path / "m", [0, 8]))
+    with pytest.raises(TaskspaceError, match="checkpoint 'checkpoint-8' is listed twice"): expand(ModelSpec(name=name, checkpoints=[8, "checkpoint-8"]))
+
+
+@pytest.mark.parametrize("name, step", [("checkpoint-640", 640), ("step1000", 1000), ("640", 640), ("00064", 64), ("global_step00512", 512), ("stage1-step10000-tokens21B", 10000),
+                                        ("llama-2", None), ("v1.0", None), ("main", None), ("", None)])
+def test_steps_in_the_names_of_revisions_and_folders(name, step):
+    assert step_of(name) == step
+
+
+def test_a_directory_below_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tiny_files(tmp_path / "run")
+    saved(tmp_path / "course", [0, 8])
+    (run,) = expand(ModelSpec(name="~/run"))
+    assert digests(run) == directory_digests(tmp_path / "run") and (run.model, run.scale) == ("~/run", "run")
+    assert steps_of(expand(ModelSpec(name="~/course", checkpoints="all"))) == [0, 8]
+    with pytest.raises(TaskspaceError, match="~/nothing: no such directory"): expand(ModelSpec(name="~/nothing"))
+
+
+def named(*revisions): return [Checkpoint("m", "m", "m", r, step_of(r)) for r in revisions]
+
+
+@pytest.mark.parametrize("listed, choice, expected", [
+    (["alpha", "beta", "main"], "last", ["main"]), (["alpha", "beta"], [64], ["alpha", "beta"]), (["alpha", "beta"], ["alpha"], ["alpha"]),
+    (["step0", "step1000", "main"], "last", ["main"]), (["main", "step1000", "step0"], "last", ["main"]), (["step1000", "step0"], "last", ["step1000"]),
+    (["step0", "main", "step8"], ["main", 0], ["step0", "main"]), (["step0", "main", "step8"], [8], ["step8"]), (["step0", "main", "step8"], "all", ["step0", "main", "step8"])])
+def test_some_of_the_checkpoints(listed, choice, expected):
+    assert [c.revision for c in narrow(named(*listed), choice)] == expected
+
+
+def test_the_last_checkpoint_is_the_same_wherever_it_is_asked_for(toy, tmp_path):
+    for revision in ("step0", "step8", "main"): toylm.write(tmp_path / f"model.json.{revision}", seed=len(revision))
+    model = {**toy().models[0].model_dump(), "checkpoints": ["main", "step8", "step0"]}
+    study = toy(models=[model], select=["cat", "dog"], seeds=1, control_checkpoints="last", transfer_checkpoints="last")
+    tuned = {(j.at, j.control) for j in Plan(study).jobs() if j.kind == "transfer"}
+    assert tuned == {(0, "none"), (0, "full"), (0, "shuffled")}
+    assert run_study(study, tmp_path / "out", workers=0, progress=False).space().meta["revision"] == "main"
+
+
+def test_controls_run_at_the_last_checkpoint_that_is_tuned(toy, tmp_path):
+    for step in (8, 64, 640): toylm.write(tmp_path / f"model.json.step{step}", seed=step)
+    model = {**toy().models[0].model_dump(), "checkpoints": ["step8", "step64", "step640"]}
+    (tmp_path / "text.txt").write_text("the cat sleeps .\nmy dogs run .\n")
+    study = toy(models=[model], select=["cat", "dog"], seeds=1, transfer_checkpoints=[8, 64], controls=["full"], control_checkpoints="last", reference=str(tmp_path / "text.txt"))
+    plan = Plan(study)
+    assert {(plan.checkpoints[j.at].step, j.control) for j in plan.jobs() if j.kind == "transfer"} == {(8, "none"), (64, "none"), (64, "full")}
+    run = run_study(study, tmp_path / "out", workers=0, progress=False)
+    assert list(learning_curves(run).method.unique()) == ["ftgd", "full"]
+    assert run.space().meta["step"] == run.space(control="full").meta["step"] == 64 and run.space(kind="cosine").meta["step"] == 640
+    with pytest.raises(TaskspaceError, match="no transfer jobs"): run.space(step=640)
+    pd.testing.assert_frame_equal(learning_curves(run)[["task", "step"]].drop_duplicates().reset_index(drop=True),
+                                  run.tuning(step=64)[["source", "step"]].rename(columns={"source": "task"}).reset_index(drop=True))
+
+
+def test_two_models_of_one_scale_are_refused():
+    with pytest.raises(TaskspaceError, match="models: 'A/nano' and 'B/nano' have the same scale 'nano'; give one of them another scale") as e: Study(models=["A/nano", "B/nano"])
+    assert "\n" not in str(e.value)
+    text = Study(models=["A/nano", {"name": "B/nano", "scale": "other nano"}]).to_yaml().replace("other nano", "nano")
+    assert [m.size for m in parse_study(text, stored=True).models] == ["nano", "nano"]  # a run of an earlier version can still be read
+
+
+def test_log_spaced_is_even_where_steps_begin_late():
+    assert log_spaced(range(1000, 143_001, 1000), 4) == [1000, 5000, 27000, 143000]
+    pythia = [0, *(2 ** k for k in range(10)), *range(1000, 143_001, 1000)]
+    assert log_spaced(pythia, 8) == [0, 4, 32, 128, 1000, 5000, 26000, 143000]
+
+
+def test_a_repository_has_one_tokenizer_with_and_without_network(tmp_path, monkeypatch):
+    import huggingface_hub as hub
+    from types import SimpleNamespace as Space
+    tiny_files(tmp_path / "snapshot")
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"): (tmp_path / "snapshot" / name).write_text(name)
+    blob = lambda file: hashlib.sha256(file.read_bytes()).hexdigest()
+    def info(self, name, revision, files_metadata):
+        extra = [Space(rfilename=n, lfs=None, blob_id=n) for n in ("64.tflite", "64-8bits.tflite", "requirements.txt", "preprocessor_config.json", "USE_POLICY.pdf")]
+        return Space(siblings=[*(Space(rfilename=p.name, lfs=None, blob_id=blob(p)) for p in (tmp_path / "snapshot").iterdir()), *extra])
+    monkeypatch.setattr(hub, "HfApi", type("HfApi", (), {"model_info": info}))
+    monkeypatch.setattr(hub, "snapshot_download", lambda *args, **kwargs: str(tmp_path / "snapshot"))
+    (model,) = expand(ModelSpec(name="lab/tiny"))
+    found = {}
+    for offline in (False, True):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+        found[offline] = digests(model)
+    assert found[True] == found[False]
+    (tmp_path / "snapshot" / "merges.txt").write_text("other")
+    assert digests(model)[0] == found[True][0] and digests(model)[1] != found[True][1]
+
+
 # -- keys ---------------------------------------------------------------------------------------------------------------
 def test_every_job_has_its_own_key(toy):
     found = keys(toy())
@@ -457,6 +583,8 @@ def test_the_interval_of_a_mean_over_seeds_knows_that_seeds_differ():
     few = _mean_space(list(spaces_of_seeds([0.4] * 4, noise=0.1, blocks=5)), {})
     wide = ((few.high - few.low) / (alike.high - alike.low)).to_numpy()
     assert wide == pytest.approx(widening(5))
+    edge = _mean_space(list(spaces_of_seeds([0.98, 0.6, -0.4], noise=0.1, blocks=5)), {})
+    assert edge.high.max(axis=None) == 1 and edge.low.min(axis=None) >= -1  # a cosine has no more
     (one,) = spaces_of_seeds([0.3], noise=0.1)
     same = _mean_space([one], {"study": "s"})
     assert same.low.equals(one.low) and same.high.equals(one.high) and same.replicates is one.replicates and same.meta["study"] == "s"
@@ -491,6 +619,41 @@ def test_a_run_as_objects(serial):
     assert set(run.tuning().source) == set(names)
     for wrong in (lambda: run.space("other"), lambda: run.space(step=3), lambda: run.space(kind="angle"), lambda: run.space(control="random")):
         with pytest.raises(TaskspaceError, match="there are|has no step"): wrong()
+
+
+def test_checkpoints_without_a_step_have_spaces_of_their_own(toy, tmp_path):
+    for seed, revision in enumerate(("old", "young")): toylm.write(tmp_path / f"model.json.{revision}", seed=seed)
+    model = {**toy().models[0].model_dump(), "checkpoints": ["old", "young"]}
+    run = run_study(toy(models=[model], seeds=1, controls=["full"]), tmp_path / "out", workers=0, progress=False)
+    alone = {}
+    for revision in ("old", "young"):
+        study = toy(models=[{**model, "checkpoints": [revision]}], seeds=1, controls=["full"])
+        alone[revision] = run_study(study, tmp_path / revision, workers=0, progress=False)
+        for kind in ("transfer", "cosine"): assert run.space("toy", kind=kind, revision=revision).matrix.equals(alone[revision].space(kind=kind).matrix)
+        assert run.space(revision=revision, control="full").meta["revision"] == revision
+        pd.testing.assert_frame_equal(run.rows(revision=revision)["cat", 0], alone[revision].rows()["cat", 0])
+        pd.testing.assert_frame_equal(run.gradients(revision=revision)[0].distribution, alone[revision].gradients()[0].distribution)
+        pd.testing.assert_frame_equal(run.tuning(revision=revision), alone[revision].tuning())
+        assert set(run.scores(revision=revision).revision) == {revision} and len(run.scores(revision=revision)) == len(alone[revision].scores())
+    assert not run.space(revision="old").matrix.equals(run.space(revision="young").matrix) and run.space().matrix.equals(run.space(revision="young").matrix)
+    with pytest.raises(TaskspaceError, match="'toy' has no revision 'new'; there are: old, young"): run.space(revision="new")
+    with pytest.raises(TaskspaceError, match="'toy' has no step 3; there are: none"): run.space(step=3)
+
+    write_data(run, tmp_path / "data")
+    spaces, accuracy = (pd.read_parquet(tmp_path / "data" / f"{name}.parquet") for name in ("spaces", "accuracy"))
+    assert not spaces.duplicated(["model", "step", "revision", "kind", "source", "target"]).any() and len(accuracy) == 12
+    kept = open_extract(write_extract(run, tmp_path / "extract", permutations=9, progress=False))
+    assert len(kept.table("accuracy")) == 12
+    for revision, whole in alone.items():
+        cells = spaces[(spaces.kind == "transfer") & (spaces.revision == revision)].pivot(index="source", columns="target", values="value")
+        matrix = whole.space().matrix
+        assert np.allclose(cells.loc[matrix.index, matrix.columns], matrix)
+        assert np.allclose(kept.space("toy", revision=revision).matrix, matrix, atol=1e-4)
+    assert np.allclose(kept.space("toy").matrix, run.space().matrix, atol=1e-4)
+    assert np.allclose(checkpoint_spaces(run)["toy", None].matrix, run.space(revision="young").matrix)
+    spread = distributedness(run)
+    assert len(spread) == 12 and spread[:6].share.tolist() != spread[6:].share.tolist()
+    with pytest.raises(TaskspaceError, match="no space of toy at revision new; there are: old, young"): kept.space("toy", revision="new")
 
 
 def test_a_run_can_be_read_while_it_goes_on(toy, tmp_path):
