@@ -20,8 +20,8 @@ from .tasks import TaskspaceError
 
 # %% auto #0
 __all__ = ['GROUP_COLOURS', 'DIVERGING', 'SEQUENTIAL', 'FONT', 'INK', 'config', 'save', 'headline', 'heatmap', 'task_map',
-           'clustermap', 'network', 'small_multiples', 'curves', 'training_curves', 'scale_curves', 'stability_chart',
-           'forest', 'frontier', 'layers', 'before_after']
+           'clustermap', 'network', 'small_multiples', 'fixed_colours', 'curves', 'training_curves', 'scale_curves',
+           'stability_chart', 'forest', 'frontier', 'layers', 'before_after']
 
 # %% ../nbs/api/85_charts.ipynb #f6c0ec03
 GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A800", "#7F7F7F",
@@ -141,12 +141,21 @@ def _cells(space: TaskSpace, names: Sequence[str]) -> pd.DataFrame:
     return long.drop(columns=["low", "high", "within"], errors="ignore")
 
 
+def _sides(space: TaskSpace) -> tuple[str, str] | None:
+    "What a row and a column of the matrix are; None where both directions are the same and nothing tells rows from columns."
+    values = space.matrix.to_numpy()
+    if np.allclose(values, values.T, equal_nan=True): return None
+    return ("tuned on", "measured on") if "transfer" in space.kind else ("row", "column")
+
+
 def _tooltip(space: TaskSpace, long: pd.DataFrame) -> list[alt.Tooltip]:
     what = "blocks of pairs" if ((space.meta or {}).get("blocks") or 0) > 1 else "pairs"
     pairs = f" over {space._pairs()} {what}" if space._pairs() else ""
-    shown = [alt.Tooltip("source:N", title="tuned on"), alt.Tooltip("target:N", title="measured on"), alt.Tooltip("value:Q", format=".3g", title=space.kind + pairs)]
+    row, column = _sides(space) or ("task", "and")
+    shown = [alt.Tooltip("source:N", title=row), alt.Tooltip("target:N", title=column), alt.Tooltip("value:Q", format=".3g", title=space.kind + pairs)]
     if "interval" in long: shown.append(alt.Tooltip("interval:N", title="95 % interval"))
-    if "source_group" in long: shown += [alt.Tooltip("source_group:N", title="source group"), alt.Tooltip("target_group:N", title="target group")]
+    if "source_group" in long and row == "task": shown += [alt.Tooltip("source_group:N", title="group"), alt.Tooltip("target_group:N", title="and group")]
+    elif "source_group" in long: shown += [alt.Tooltip("source_group:N", title="source group"), alt.Tooltip("target_group:N", title="target group")]
     return shown
 
 
@@ -222,10 +231,11 @@ def _matrix(space: TaskSpace, names: Sequence[str], side: float, limits: tuple[f
     step = side / len(names)
     size = max(6.5, min(11.0, step - 0.5))
     long = _cells(space, names)
+    sides = {("tuned on", "measured on"): ("source (tuned on)", "target (measured on)"), None: (None, None)}.get(_sides(space), ("source", "target"))
     axis = lambda on, **more: alt.Axis(labelFontSize=size, labelLimit=240, ticks=False, domain=False, labelOverlap=False, **more) if on else None
     cells = alt.Chart(long).mark_rect().encode(
-        x=alt.X("target:N", sort=shown, title="target (measured on)", axis=axis("x" in axes, labelAngle=-90)),
-        y=alt.Y("source:N", sort=shown, title="source (tuned on)", axis=axis("y" in axes)),
+        x=alt.X("target:N", sort=shown, title=sides[1], axis=axis("x" in axes, labelAngle=-90)),
+        y=alt.Y("source:N", sort=shown, title=sides[0], axis=axis("y" in axes)),
         color=_value_colour(*limits, space.kind), tooltip=_tooltip(space, long)).properties(width=side, height=side)
     if "source_group" in long and dim:
         kept = f"({_KEPT.format('source_group')}) || ({_KEPT.format('target_group')})"
@@ -425,6 +435,19 @@ def small_multiples(spaces: Mapping[str, TaskSpace],  # name -> space, all over 
     return alt.concat(*charts, columns=columns, spacing=12, **({"title": title} if title else {})).resolve_scale(color="shared")
 
 # %% ../nbs/api/85_charts.ipynb #392c6bf4
+def fixed_colours(values: Sequence[str] | pd.Series,  # what is coloured, in the order of the legend
+                  colours: Mapping[str, str] | None = None,  # value -> colour; None: the house colours in this order
+                  ) -> alt.Scale:  # for `color`, `shape` and legends alike: a value has its colour however many others are drawn
+    "A scale with one colour a value. Raises `TaskspaceError` for a value without a colour."
+    names = list(dict.fromkeys(map(str, values)))
+    known = {n: GROUP_COLOURS[i % len(GROUP_COLOURS)] for i, n in enumerate(names)} if colours is None else colours
+    lacking = [n for n in names if n not in known]
+    if lacking:
+        raise TaskspaceError(f"no colour is given for {lacking[0]!r}")
+    if colours is not None: names = [n for n in colours if n in set(names)]
+    return alt.Scale(domain=names, range=[known[n] for n in names])
+
+
 def curves(frame: pd.DataFrame,  # long table
            x: str,  # column of the x-axis
            y: str,  # column of the y-axis
@@ -440,6 +463,7 @@ def curves(frame: pd.DataFrame,  # long table
            y_title: str | None = None,  # None: the name of the column
            facet: str | None = None,  # column that makes small multiples
            dash: str | None = None,  # column that tells solid lines from dashed ones
+           colours: Mapping[str, str] | None = None,  # value of the colour column -> its colour, the same in all charts of a page; None: house colours as values appear
            ) -> alt.TopLevelMixin:
     "Lines with intervals. Raises `TaskspaceError` for a column that the table lacks."
     for column in (x, y, colour, low, high, facet, dash):
@@ -453,7 +477,7 @@ def curves(frame: pd.DataFrame,  # long table
     base = alt.Chart(frame).encode(x=alt.X(f"{x}:Q", title=x_title or _readable(x), scale=alt.Scale(**kind, nice=False, padding=8), axis=axis))
     shade: dict[str, Any] = {}
     if colour is not None:
-        shade = {"color": alt.Color(f"{colour}:N", sort=None, title=_readable(colour), scale=alt.Scale(range=list(GROUP_COLOURS)))}
+        shade = {"color": alt.Color(f"{colour}:N", sort=None, title=_readable(colour), scale=alt.Scale(range=list(GROUP_COLOURS)) if colours is None else fixed_colours(frame[colour], colours))}
     else:
         shade = {"color": alt.value(GROUP_COLOURS[0])}
     seen = [alt.Tooltip(f"{c}:Q" if pd.api.types.is_numeric_dtype(frame[c]) else f"{c}:N", format=".3g" if pd.api.types.is_numeric_dtype(frame[c]) else "") for c in dict.fromkeys(filter(None, (colour, x, y, low, high)))]
@@ -467,7 +491,7 @@ def curves(frame: pd.DataFrame,  # long table
     if reference is not None:
         parts.insert(0, alt.Chart(frame).mark_rule(strokeDash=[4, 4]).encode(y=alt.datum(reference)))
     chart = alt.layer(*parts, data=frame).properties(width=width, height=height)
-    if facet: chart = chart.facet(alt.Facet(f"{facet}:N", title=None, sort=None), columns=3)
+    if facet: chart = chart.facet(alt.Facet(f"{facet}:N", title=None, sort=list(dict.fromkeys(map(str, frame[facet])))), columns=3)
     return chart.properties(title=title) if title else chart
 
 
@@ -539,7 +563,7 @@ def frontier(curves_: pd.DataFrame,  # columns task, method, gain, harm, one row
     lacking = [c for c in ("task", "method", "gain", "harm") if c not in curves_]
     if lacking:
         raise TaskspaceError(f"frontier: the table has no column {lacking[0]!r}")
-    frame = curves_.copy()
+    frame = curves_.dropna(subset=["gain", "harm"]).copy()  # steps that were not measured would break a path into dots
     frame["order"] = frame.groupby(["task", "method"]).cumcount()
     shade = alt.Color("method:N", sort=None, scale=alt.Scale(range=list(GROUP_COLOURS)), legend=alt.Legend(title="method"))
     base = alt.Chart(frame).encode(x=alt.X("harm:Q", title=x_title), y=alt.Y("gain:Q", title=y_title), color=shade)
@@ -549,11 +573,12 @@ def frontier(curves_: pd.DataFrame,  # columns task, method, gain, harm, one row
     return alt.layer(thin, thick).properties(width=width, height=height, **_titled(title))
 
 # %% ../nbs/api/85_charts.ipynb #475a4e24
-def layers(frame: pd.DataFrame,  # columns layer, value, and if known series, low, high
+def layers(frame: pd.DataFrame,  # columns layer, value, and if known series, low, high (bounds of the value)
            width: int = 420,  # pixels
            height: int = 240,  # pixels
            title: str | None = None,  # None: no title
            y_title: str = "share",  # what the value is
+           reference: float | None = None,  # height of a horizontal line, such as chance; None: no line
            ) -> alt.TopLevelMixin:
     "A quantity by layer. Raises `TaskspaceError` for missing columns."
     lacking = [c for c in ("layer", "value") if c not in frame]
@@ -567,6 +592,7 @@ def layers(frame: pd.DataFrame,  # columns layer, value, and if known series, lo
     seen = [alt.Tooltip("layer:O"), alt.Tooltip("value:Q", format=".3g"), *([alt.Tooltip("series:N")] if "series" in frame else [])]
     parts: list[Any] = [base.mark_line().encode(y=alt.Y("value:Q", title=y_title)), base.mark_point(opacity=1).encode(y=alt.Y("value:Q", title=y_title), tooltip=seen)]
     if {"low", "high"} <= set(frame): parts.insert(0, base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=y_title), y2="high:Q"))
+    if reference is not None: parts.insert(0, alt.Chart(frame.head(1)).mark_rule(strokeDash=[4, 4]).encode(y=alt.datum(reference)))
     return alt.layer(*parts).properties(width=width, height=height, **_titled(title))
 
 # %% ../nbs/api/85_charts.ipynb #baf9d574

@@ -163,6 +163,83 @@ def test_a_phone_needs_no_sideways_scroll(browser, report, page):
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    "A page whose column is 740 pixels wide, as on a screen of 1300, with a clustermap of 67 tasks, a chart of two panels and a small one."
+    import numpy as np
+    from taskspace.charts import clustermap, training_curves
+    from taskspace.display import asset
+    from taskspace.spaces import TaskSpace
+    names = [f"a_task_of_blimp_with_a_long_name_{i}" for i in range(67)]
+    groups = {n: f"phenomenon {i % 13}" for i, n in enumerate(names)}
+    space = TaskSpace(pd.DataFrame(np.random.default_rng(0).normal(size=(67, 67)), names, names), kind="margin transfer", groups=groups)
+    curve = pd.DataFrame([{"step": s, "value": s % 7, "series": m} for m in "ab" for s in (1, 10, 100)])
+    boxes = [html(c) for c in (clustermap(space), training_curves(curve, facet="series"), training_curves(curve, width=150))]
+    folder = tmp_path_factory.mktemp("wide")
+    write_bundle(folder / "assets")
+    (folder / "page.html").write_text(f"<!DOCTYPE html><html><head><meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'><style>{asset('site.css')}</style>{asset('site.html')}</head>"
+                                      f"<body><main style='max-width: 740px'>{''.join(boxes)}</main></body></html>", encoding="utf-8")
+    return folder / "page.html"
+
+
+SIZES = """return [...document.querySelectorAll('.taskspace-chart')].map(c => {const svg = c.querySelector('svg.marks');
+    return {box: c.clientWidth, inside: c.scrollWidth, drawn: svg.getBoundingClientRect().width, natural: +svg.getAttribute('width')}})"""
+
+
+def test_on_a_screen_no_chart_is_wider_than_its_box(browser, wide, report):
+    "Wide ones are drawn smaller, small ones as they are."
+    shrunk = 0
+    for page in (wide, report / "index.html", report / "scale-small.html", report / "training.html"):
+        opened(browser, page)
+        sizes = browser.execute_script(SIZES)
+        assert all(s["drawn"] <= s["box"] and s["inside"] <= s["box"] for s in sizes), (page.name, sizes)
+        assert all(s["drawn"] == pytest.approx(s["natural"], abs=1) for s in sizes if s["natural"] < s["box"] - 40), (page.name, sizes)
+        shrunk += sum(s["natural"] > s["box"] for s in sizes)
+    assert shrunk
+
+
+def test_on_a_phone_type_stays_readable_and_the_box_scrolls(browser, wide):
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True})
+    try:
+        opened(browser, wide)
+        sizes = browser.execute_script(SIZES)
+        assert all(s["drawn"] >= 0.64 * s["natural"] for s in sizes), sizes
+        assert sizes[0]["inside"] > sizes[0]["box"]
+        page = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+        assert page[0] <= page[1], page
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_chart_drawn_smaller_still_answers_to_the_pointer(browser, wide):
+    "Tooltip of a cell, and the linked selection, at the place where they are seen."
+    from selenium.webdriver import ActionChains
+    opened(browser, wide)
+    assert browser.execute_script(SIZES)[0]["drawn"] < browser.execute_script(SIZES)[0]["natural"]
+    cell = browser.execute_script("""const one = [...document.querySelectorAll('.taskspace-chart .mark-rect.role-mark path')].find(p => p.__data__.datum.source && p.__data__.datum.source.endsWith(' 40'));
+        one.scrollIntoView({block: 'center'}); return one""")
+    ActionChains(browser).move_to_element(cell).perform()
+    wait_for(browser, "(document.querySelector('#vg-tooltip-element.visible') || {textContent: ''}).textContent.includes('tuned on')")
+    assert browser.execute_script("return arguments[0].__data__.datum.source", cell) in browser.execute_script("return document.querySelector('#vg-tooltip-element').textContent")
+    dot = browser.execute_script("""const one = [...document.querySelectorAll('.taskspace-chart .mark-symbol.role-mark path')].find(p => p.__data__.datum.group === 'phenomenon 1' && p.__data__.datum.task);
+        one.scrollIntoView({block: 'center'}); return one""")
+    ActionChains(browser).move_to_element(dot).click().perform()
+    wait_for(browser, """[...document.querySelectorAll('.taskspace-chart .mark-rect.role-mark path')].filter(p => +(p.getAttribute('opacity') || 1) < 0.5).length > 1000""")
+
+
+def test_printed_text_and_code_are_not_cut(browser, tmp_path):
+    from taskspace.display import asset
+    line, word = "a word and another " * 20, "x" * 300
+    cell = lambda cls, text: f"<div class='{cls}'><pre><code>{text}</code></pre></div>"
+    page = tmp_path / "page.html"
+    page.write_text(f"<!DOCTYPE html><html><head><meta charset='utf-8'><style>{asset('site.css')}</style>{asset('site.html')}</head><body><main style='max-width: 740px'>{cell('cell-output', line)}{cell('cell-output', word)}"
+                    f"<div class='sourceCode'><pre class='sourceCode'><code class='sourceCode'><span>{line}</span></code></pre></div>"
+                    f"<div class='cell-output'><table class='dataframe'><tr><td>{line}</td><td>0.123</td></tr></table></div></main></body></html>", encoding="utf-8")
+    opened(browser, page)
+    sizes = browser.execute_script("return [...document.querySelectorAll('pre, table, .cell-output')].map(e => [e.tagName, e.scrollWidth, e.clientWidth])")
+    assert all(inside <= outside for _, inside, outside in sizes) and max(outside for *_, outside in sizes) <= 740, sizes
+
+
 def test_67_tasks_draw_and_stay_under_3_megabytes(browser, tmp_path):
     "Four heat maps of 67 by 67 cells on one page."
     from taskspace.charts import heatmap

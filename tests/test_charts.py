@@ -77,6 +77,44 @@ def test_the_order_is_the_tree_s_and_can_be_chosen():
     with pytest.raises(TaskspaceError, match="order 'tea' is unknown"): charts.heatmap(a, order="tea")
 
 
+def test_axes_say_what_rows_and_columns_are(tmp_path):
+    "Only a transfer has a task that was tuned on; a symmetric space has no direction to name."
+    tuned = {"source (tuned on)", "target (measured on)"}
+    a = space()
+    assert tuned <= set(texts(svg(charts.heatmap(a), tmp_path))) and '"tuned on"' in json.dumps(charts.heatmap(a).to_dict())
+    for b in (TaskSpace((a.matrix + a.matrix.T) / 2, "gradient cosine", a.groups), TaskSpace(a.matrix, "subspace overlap", a.groups)):
+        spec = json.dumps(charts.heatmap(b).to_dict())
+        assert not tuned & set(texts(svg(charts.heatmap(b), tmp_path))) and "tuned on" not in spec and "measured on" not in spec
+    assert {"source", "target"} <= set(texts(svg(charts.heatmap(b), tmp_path)))
+
+
+def test_a_model_has_one_colour_in_all_charts():
+    "Whatever the order of the rows and whoever is missing."
+    colours = dict(zip("abc", charts.GROUP_COLOURS))
+    def drawn(names, **options):
+        chart = charts.curves(pd.DataFrame([{"x": k, "y": 1.0, "model": n} for n in names for k in (1, 2)]), "x", "y", "model", **options)
+        scale = chart.to_dict()["layer"][0]["encoding"]["color"]["scale"]
+        return dict(zip(scale["domain"], scale["range"]))
+    assert drawn("cab", colours=colours) == colours and list(drawn("cab", colours=colours)) == list("abc")
+    assert drawn("cb", colours=colours) == {n: colours[n] for n in "bc"}
+    scale = charts.fixed_colours("cbc").to_dict()
+    assert dict(zip(scale["domain"], scale["range"])) == dict(zip("cb", charts.GROUP_COLOURS))  # without a choice: as they appear
+    with pytest.raises(TaskspaceError, match="no colour is given for 'd'"): drawn("ad", colours=colours)
+
+
+def test_steps_that_were_not_measured_leave_no_gap_in_a_path():
+    paths = pd.DataFrame({"task": "t", "method": "ftgd", "gain": [0.0, np.nan, 1, np.nan, 2], "harm": [0.0, np.nan, 1, np.nan, 2]})
+    rows = data(charts.frontier(paths))
+    assert len(rows) == 6 and all(r["gain"] is not None for r in rows)  # three of the task, three of the mean
+
+
+def test_layers_have_a_line_at_chance_and_a_band_only_where_there_are_bounds():
+    frame = pd.DataFrame({"layer": [0, 1], "value": [0.5, 0.7]})
+    marks = lambda chart: [layer["mark"]["type"] for layer in chart.to_dict()["layer"]]
+    assert marks(charts.layers(frame)) == ["line", "point"]
+    assert marks(charts.layers(frame.assign(low=0.4, high=0.8), reference=0.5)) == ["rule", "area", "line", "point"]
+
+
 def test_the_diagonal_does_not_bleach_the_scale():
     a = space()
     loud = pd.DataFrame(np.where(np.eye(12) > 0, 1000, a.matrix), a.matrix.index, a.matrix.columns)

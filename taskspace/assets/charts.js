@@ -1,6 +1,7 @@
 // Draws the charts of a page from the site's own copy of Vega, in the colours of the page, light or dark.
 (() => {
   "use strict";
+  const SMALLEST = 0.65; // how far a chart may be shrunk to fit its column before its box scrolls instead: type of 11 pixels is then 7 high
   const isDark = () => [document.documentElement, document.body].some((e) => e.classList.contains("quarto-dark"));
 
   // A packed table keeps one list a column, and repeated texts once; Vega wants one object a row.
@@ -26,7 +27,7 @@
     return {
       background: "transparent", font: page.fontFamily,
       axis: {...guide, labelFont: page.fontFamily, titleFont: page.fontFamily},
-      legend: {labelColor: text, titleColor: text, labelFont: page.fontFamily, titleFont: page.fontFamily},
+      legend: {labelColor: text, titleColor: text, symbolBaseFillColor: text, symbolBaseStrokeColor: text, labelFont: page.fontFamily, titleFont: page.fontFamily},
       header: {labelColor: text, titleColor: text, labelFont: page.fontFamily, titleFont: page.fontFamily},
       title: {color: text, subtitleColor: text, font: page.fontFamily, subtitleFont: page.fontFamily},
       text: {color: text}, rule: {color: text}, view: {stroke: "transparent"},
@@ -46,6 +47,8 @@
       loader: {http: {mode: "same-origin"}},
     });
     stage.classList.add("drawn");
+    const svg = stage.querySelector("svg.marks");
+    if (svg) svg.style.minWidth = Math.round(SMALLEST * svg.getAttribute("width")) + "px";
     box.dataset.marks = stage.querySelectorAll("svg .role-mark path, svg .role-mark text, svg .role-mark line").length;
   };
 
