@@ -19,7 +19,7 @@ from .models import LM
 from .scoring import EncodedPair, encode_pairs, prefix_id
 from .spaces import TaskSpace
 from .tasks import Suite, Task, TaskspaceError
-from .uncertainty import interval
+from .uncertainty import _freedom, _variance, interval, widening
 
 # %% auto #0
 __all__ = ['METRICS', 'NORMALISATIONS', 'transfer_row', 'space_from_rows', 'split_sizes', 'transfer_probe']
@@ -135,23 +135,21 @@ class _Pool:
         return sides, tuple(s.T[:, :, None, None].astype(float) for s in (seeds, ~seeds))
 
 
-def _draws(mean: np.ndarray, each: np.ndarray, drawn: np.ndarray, pairs: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    "The space (draws, sources, targets) as other pairs and seeds would have given it, and the degrees of freedom of each cell."
+def _draws(mean: np.ndarray, each: np.ndarray, drawn: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+    "The space (draws, sources, targets) as other pairs and seeds would have given it, and (seeds, sources, targets) as each of several seeds pulls it."
     by_pairs = _mean(drawn)
-    have = np.isfinite(each).any(-1)  # (seeds, sources)
-    k = have.sum(0)[:, None]
-    if len(each) == 1 or k.max() < 2: return by_pairs, np.full(mean.shape, pairs - 1.0)
-    counts = rng.multinomial(len(each), np.full(len(each), 1 / len(each)), size=len(by_pairs)).T[:, :, None] * have[:, None]
-    counts = np.where(counts.sum(0), counts, have[:, None])  # a draw without any seed that has the source
-    by_seeds = (_mean(each[:, None], counts[..., None]) - mean) * np.sqrt(k / np.maximum(k - 1, 1))
+    k = np.isfinite(each).sum(0)  # seeds that have the cell
+    if k.max() < 2: return by_pairs, None
+    pulls = np.nan_to_num(each - mean) / np.sqrt(np.maximum(k * (k - 1), 1))  # their squares add up to the variance of a mean over seeds
     # Pairs make seeds differ too, as far as seeds do not share them; that part is in `by_pairs` already.
     with np.errstate(invalid="ignore", divide="ignore"):
-        of_pairs, of_seeds, alone = by_pairs.var(0), by_seeds.var(0), _mean(drawn.var(1))
-        twice = np.maximum(alone - (k * of_pairs - alone) / np.maximum(k - 1, 1), 0) / k
-        left = np.where(of_seeds > 0, np.clip(1 - twice / of_seeds, 0, 1), 0)
-        of_seeds = left * of_seeds
-        freedom = (of_pairs + of_seeds) ** 2 / (of_pairs ** 2 / max(pairs - 1, 1) + of_seeds ** 2 / np.maximum(k - 1, 1))
-    return by_pairs + np.sqrt(left) * by_seeds, np.where(np.isfinite(freedom), freedom, pairs - 1.0)
+        of_pairs, of_seeds, alone = _variance(by_pairs), (pulls ** 2).sum(0), _mean(_variance(drawn.swapaxes(0, 1)))
+        twice = np.where(k > 1, np.nan_to_num(np.maximum(alone - (k * of_pairs - alone) / np.maximum(k - 1, 1), 0) / np.maximum(k, 1)), 0)
+        # Never less than what is left over all cells, or seeds that agree by chance would look as if pairs explained them.
+        left = np.clip(np.fmax(1 - twice / of_seeds, 1 - twice.sum() / of_seeds.sum()), 0, 1)
+        pulls = pulls * np.sqrt(np.nan_to_num(left))
+    # Seeds drawn with replacement would give a handful of values whose quantiles lie too near; a normal mixture has the same variance.
+    return by_pairs + np.tensordot(rng.normal(size=(len(by_pairs), len(each))), pulls, 1), mean + pulls
 
 
 def _check_metric(metric: str, normalise: str | None) -> None:
@@ -181,7 +179,6 @@ def space_from_rows(rows: Mapping[Any, pd.DataFrame],  # source, or (source, see
     stray = [s for group in by_seed.values() for s in group if s not in names]
     if stray: raise TaskspaceError(f"space_from_rows: source {stray[0]!r} is not among the evaluated tasks: {', '.join(names)}")
     seeds = [_Seed(group, names, s) for s, group in by_seed.items()]
-    from scipy import stats
     pool, own = _Pool(seeds), np.arange(len(names))
     transfer = lambda means: np.stack([_transfer(metric, normalise == "headroom", m, s.n) for m, s in zip(means, seeds)])
 
@@ -193,12 +190,12 @@ def space_from_rows(rows: Mapping[Any, pd.DataFrame],  # source, or (source, see
     each = transfer([s.means() for s in seeds])
     mean, rng = _mean(each), np.random.default_rng(seed)
     matrix = finish(mean)
-    low = high = replicates = halves = None
+    low = high = replicates = halves = pulled = None
     if bootstrap:
         drawn = transfer([s.means(w) for s, w in zip(seeds, pool.bootstrap(rng, bootstrap))])
-        moved, freedom = _draws(mean, each, drawn, pool.pairs, rng)
-        replicates = finish(moved)
-        wide = np.sqrt(pool.pairs / max(pool.pairs - 1, 1)) * stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975) if pool.pairs > 1 else 1.0
+        moved, pulls = _draws(mean, each, drawn, rng)
+        replicates, pulled = finish(moved), None if pulls is None else finish(pulls)
+        wide = widening(pool.pairs, freedom=_freedom(pool.pairs, matrix, replicates, pulled))
         low, high = (pd.DataFrame(matrix + wide * (b - matrix), names, names) for b in interval(replicates, matrix))
     if splits and all((s.n > 1).all() for s in seeds):
         parts, taken = pool.halves(rng, splits)
@@ -206,14 +203,14 @@ def space_from_rows(rows: Mapping[Any, pd.DataFrame],  # source, or (source, see
     about = {"metric": metric, "normalise": normalise, "seeds": len(seeds), "pairs": pool.pairs, **(meta or {})}
     kind = f"{metric.replace('_', '-')} transfer" + (f", by {normalise}" if normalise else "")
     return TaskSpace(pd.DataFrame(matrix, names, names), kind=kind, groups=dict(groups) if groups else None, low=low, high=high,
-                     replicates=replicates, meta=about, halves=halves)
+                     replicates=replicates, meta=about, halves=halves, seeds=pulled)
 
 # %% ../nbs/api/60_probing.ipynb #77afbbe7
 def split_sizes(suite: Suite,  # the whole suite
                 train_pairs: int | None,  # pairs a task to tune on, where wanted
                 eval_pairs: int | None,  # held-out pairs a task, where wanted
                 ) -> tuple[int, int]:  # (to tune on, held out)
-    "Half of the smallest task each, where nothing else is asked for."
+    "Half of the smallest task each, where nothing else is asked for; where one of the two is, the other is the rest of the smallest task."
     least = min(map(len, suite))
     train = train_pairs if train_pairs is not None else max(1, (least - (eval_pairs or 0)) if eval_pairs else least // 2)
     return train, eval_pairs if eval_pairs is not None else max(1, least - train)
@@ -222,8 +219,8 @@ def split_sizes(suite: Suite,  # the whole suite
 def transfer_probe(lm: LM,  # model with its tokenizer
                    suite: Suite,  # the tasks, with all their pairs
                    ftgd: FTGD = FTGD(),  # the settings
-                   train_pairs: int | None = None,  # pairs a task to tune on; None takes half of the smallest task
-                   eval_pairs: int | None = None,  # held-out pairs a task; None takes the rest
+                   train_pairs: int | None = None,  # pairs a task to tune on; None takes half of the smallest task, or what `eval_pairs` leaves of it
+                   eval_pairs: int | None = None,  # held-out pairs a task; None takes the rest of the smallest task
                    seeds: int | Iterable[int] | None = None,  # how many (0, 1, ...), or which; None: the one of `ftgd`
                    metric: str = "margin",  # "margin" (nats), "accuracy" or "log_odds"
                    normalise: str | None = None,  # None, "headroom" (accuracy only) or "gain"

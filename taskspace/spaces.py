@@ -39,6 +39,7 @@ class TaskSpace:
     replicates: np.ndarray | None = None  # shape (draws, tasks, tasks), bootstrap draws of the matrix
     meta: dict | None = None  # provenance: anything that JSON can hold
     halves: np.ndarray | None = None  # shape (splits, 2, tasks, tasks): the space from one half of the pairs, and from the other
+    seeds: np.ndarray | None = None  # shape (seeds, tasks, tasks): the space as each seed pulls it; squared pulls sum to what seeds give to a cell's variance
 
     def __post_init__(self):
         if not isinstance(self.matrix, pd.DataFrame):
@@ -57,7 +58,7 @@ class TaskSpace:
                     raise TaskspaceError(f"TaskSpace: {name!r} must have the labels of the matrix")
                 put(name, label(bound))
         put("matrix", label(self.matrix))
-        for name, dims in (("replicates", 3), ("halves", 4)):
+        for name, dims in (("replicates", 3), ("halves", 4), ("seeds", 3)):
             draws = getattr(self, name)
             if draws is not None:
                 draws = np.asarray(draws, dtype=float)
@@ -85,7 +86,8 @@ class TaskSpace:
     def _take(self, keep: Sequence[int]) -> TaskSpace:
         cut: Callable[[Any], Any] = lambda f: None if f is None else f.iloc[list(keep), list(keep)]
         draws = lambda a: None if a is None else a[..., keep, :][..., keep]
-        return replace(self, matrix=cut(self.matrix), low=cut(self.low), high=cut(self.high), replicates=draws(self.replicates), halves=draws(self.halves))
+        return replace(self, matrix=cut(self.matrix), low=cut(self.low), high=cut(self.high), replicates=draws(self.replicates), halves=draws(self.halves),
+                       seeds=draws(self.seeds))
 
     def select(self,
                tasks: Iterable[str],  # names, in the order wanted; a single name is one task
@@ -113,10 +115,10 @@ class TaskSpace:
         names_ = self.tasks if names is None else names
         frame = lambda a: pd.DataFrame(a, names_, names_)
         matrix = change(self.matrix.to_numpy())
-        draws: dict[str, Any] = {name: None if (a := getattr(self, name)) is None else change(a) for name in ("replicates", "halves")}
+        draws: dict[str, Any] = {name: None if (a := getattr(self, name)) is None else change(a) for name in ("replicates", "halves", "seeds")}
         low = high = None
         if draws["replicates"] is not None:
-            low, high = map(frame, uncertainty.interval(draws["replicates"], matrix, pairs=self._pairs()))
+            low, high = map(frame, uncertainty.interval(draws["replicates"], matrix, pairs=self._pairs(), seeds=draws["seeds"]))
         groups = self.groups if names is None else None
         return replace(self, matrix=frame(matrix), kind=kind, groups=groups, low=low, high=high, **draws)
 
@@ -162,11 +164,14 @@ class TaskSpace:
             n = min(len(self.replicates), len(other.replicates))
             draws = operate(self.replicates[:n], other.replicates[:n])
         matrix = operate(self.matrix, other.matrix)
-        low = high = None
+        low = high = seeds = None
+        if self.seeds is not None or other.seeds is not None:  # a seed that only one of them has leaves the other where it is
+            count = max(len(s.seeds) for s in (self, other) if s.seeds is not None)
+            seeds = operate(*(np.stack([*([] if s.seeds is None else s.seeds), *[s.matrix.to_numpy()] * count][:count]) for s in (self, other)))
         if draws is not None:
-            low, high = (pd.DataFrame(b, matrix.index, matrix.columns) for b in uncertainty.interval(draws, matrix.to_numpy(), pairs=self._pairs()))
+            low, high = (pd.DataFrame(b, matrix.index, matrix.columns) for b in uncertainty.interval(draws, matrix.to_numpy(), pairs=self._pairs(), seeds=seeds))
         pairs = {"pairs": self._pairs()} if self._pairs() == other._pairs() is not None else {}
-        return replace(self, matrix=matrix, kind=kind, low=low, high=high, replicates=draws, halves=None, meta={**pairs, "left": self.meta, "right": other.meta})
+        return replace(self, matrix=matrix, kind=kind, low=low, high=high, replicates=draws, halves=None, seeds=seeds, meta={**pairs, "left": self.meta, "right": other.meta})
 
     def __add__(self, other): return self._with(other, lambda a, b: a + b, "+")
     def __sub__(self, other): return self._with(other, lambda a, b: a - b, "-")
@@ -271,12 +276,12 @@ class TaskSpace:
         "Q-value of every cell against 0, corrected over all cells. Raises `TaskspaceError` for a space without replicates."
         if self.replicates is None:
             raise TaskspaceError(f"the space {self.kind!r} has no replicates to test its cells with; measure it with bootstrap=200")
-        _, q = uncertainty.cell_tests(self.matrix.to_numpy(), self.replicates, self._pairs())
+        _, q = uncertainty.cell_tests(self.matrix.to_numpy(), self.replicates, self._pairs(), self.seeds)
         return pd.DataFrame(q, self.matrix.index, self.matrix.columns)
 
     def asymmetry(self) -> pd.DataFrame:  # one row a task: gives, receives, balance[, low, high, p, q]
         "Which tasks give and which receive, see `taskspace.uncertainty.asymmetry`."
-        return uncertainty.asymmetry(self.matrix, self.replicates, self._pairs())
+        return uncertainty.asymmetry(self.matrix, self.replicates, self._pairs(), self.seeds)
 
     def cluster(self,
                 method: str = "average",  # scipy's linkage method
@@ -358,7 +363,7 @@ class TaskSpace:
             bound = getattr(self, name)
             if bound is not None: columns[name] = bound.to_numpy().ravel()
         table = pa.table(columns)
-        for name in ("replicates", "halves"):
+        for name in ("replicates", "halves", "seeds"):
             draws = getattr(self, name)
             if draws is not None:
                 flat = np.ascontiguousarray(draws.reshape(-1, n * n).T)
@@ -388,8 +393,8 @@ class TaskSpace:
             def draws(name):
                 if name not in table.column_names: return None
                 flat = table[name].combine_chunks().flatten().to_numpy().reshape(n * n, -1).T
-                return flat.reshape((-1, n, n) if name == "replicates" else (-1, 2, n, n))
-            return cls(frame("value"), header["kind"], header["groups"], frame("low"), frame("high"), draws("replicates"), header["meta"], draws("halves"))
+                return flat.reshape((-1, 2, n, n) if name == "halves" else (-1, n, n))
+            return cls(frame("value"), header["kind"], header["groups"], frame("low"), frame("high"), draws("replicates"), header["meta"], draws("halves"), draws("seeds"))
         except KeyError:
             raise TaskspaceError(f"{path}: a Parquet file, but not a task space; write one with TaskSpace.save") from None
         except (pa.ArrowException, OSError, ValueError) as e:

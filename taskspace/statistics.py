@@ -281,7 +281,7 @@ def mrqap(x: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), a measured spac
     r2 = float(explained(cells(a)))
     null = np.concatenate([explained(block) for block in permuted_cells(a, orders)] or [np.empty(0)])
     table = pd.DataFrame(rows).set_index("hypothesis")
-    table.attrs = {"r2": r2, "p": permutation_p(r2, null), "tasks": len(a), "cells": len(design), "permutations": permutations}
+    table.attrs = {"r2": r2, "p": permutation_p(r2, null) if permutations else float("nan"), "tasks": len(a), "cells": len(design), "permutations": permutations}
     return table
 
 # %% ../nbs/api/50_statistics.ipynb #4069f6ee

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -69,18 +70,38 @@ def split_halves(values: np.ndarray,  # shape (sources, pairs) or (seeds, source
 # %% ../nbs/api/51_uncertainty.ipynb #b6fb3c11
 def widening(pairs: int | None,  # evaluation pairs behind a cell; None: unknown, no correction
              level: float = 0.95,  # of the interval
-             ) -> float:  # factor by which to widen draws around their centre
+             freedom: np.ndarray | float | None = None,  # degrees of freedom; None: those of the pairs
+             ) -> Any:  # factor by which to widen draws around their centre, of the shape of `freedom`
     "What makes draws of a mean over `pairs` values as wide as Student's interval ([Hesterberg 2015](https://doi.org/10.1080/00031305.2015.1089789))."
-    if pairs is None or pairs < 2: return 1.0
+    freedom = _freedom(pairs) if freedom is None else freedom
+    if np.ndim(freedom) == 0 and np.isinf(freedom): return 1.0
     from scipy.stats import norm, t
     q = (1 + level) / 2
-    return float(np.sqrt(pairs / (pairs - 1)) * t.ppf(q, pairs - 1) / norm.ppf(q))
+    wide = np.sqrt(_correct(pairs)) * t.ppf(q, freedom) / norm.ppf(q)
+    return wide if np.ndim(wide) else float(wide)
+
+
+def _freedom(pairs: int | None, estimate: Any = None, draws: Any = None, seeds: np.ndarray | None = None) -> Any:
+    """Degrees of freedom of each cell ([Welch 1947](https://doi.org/10.1093/biomet/34.1-2.28), Satterthwaite): of the share of the variance that seeds
+    give, those of the seeds; of the rest, those of the pairs."""
+    of_pairs = pairs - 1 if pairs and pairs > 1 else np.inf
+    if seeds is None: return of_pairs
+    pulls = np.nan_to_num(seeds - estimate) ** 2
+    given = pulls.sum(0)
+    of_seeds = np.maximum((pulls > 1e-12 * given).sum(0) - 1, 1)  # a seed without the cell does not pull at it
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.clip(given / _variance(draws), 0, 1)
+        # Where few seeds happen to agree, their own share says too little: it counts as at least the mean over the cells.
+        share = np.fmax(share, np.nansum(share) / max(1, np.isfinite(share).sum()))
+        freedom = 1 / ((1 - share) ** 2 / of_pairs + share ** 2 / of_seeds)
+    return np.where(np.isnan(freedom), of_pairs, freedom)
 
 
 def interval(draws: np.ndarray,  # shape (draws, ...)
              estimate: np.ndarray | float,  # shape (...), what was measured
              level: float = 0.95,  # share of intervals that hold the truth
              pairs: int | None = None,  # evaluation pairs behind each cell
+             seeds: np.ndarray | None = None,  # shape (seeds, ...), what was measured as each seed pulls it (see `TaskSpace`); None: one seed
              ) -> tuple[np.ndarray, np.ndarray]:  # lower and upper bounds, shape (...)
     "Percentile interval of every cell, widened for few pairs. For means, not for statistics of a whole matrix (see below)."
     bounds = [(1 - level) / 2, (1 + level) / 2]
@@ -88,7 +109,7 @@ def interval(draws: np.ndarray,  # shape (draws, ...)
     filled = np.where(whole, draws, 0.0)
     low, high = (np.nanquantile if np.isnan(filled).any() else np.quantile)(filled, bounds, axis=0)  # the first goes cell by cell, forty times as slow
     low, high = (np.where(whole, b, np.nan) for b in (low, high))
-    wide = widening(pairs, level)
+    wide = widening(pairs, level, _freedom(pairs, estimate, draws, seeds))
     return estimate + wide * (low - estimate), estimate + wide * (high - estimate)
 
 
@@ -101,12 +122,13 @@ def _variance(draws: np.ndarray) -> np.ndarray:
     return np.where(count > 1, (gap ** 2).sum(0) / np.maximum(count - 1, 1), np.nan)
 
 
-def _p_values(estimate: np.ndarray, draws: np.ndarray, pairs: int | None) -> np.ndarray:
+def _p_values(estimate: np.ndarray, draws: np.ndarray, pairs: int | None, seeds: np.ndarray | None = None) -> np.ndarray:
     "Two-sided p-values of means against 0, by the draws' standard error and Student's curve; missing where the error is unknown or 0 but for rounding."
     from scipy.stats import norm, t
     error = np.sqrt(_variance(draws) * _correct(pairs))
     score = np.abs(np.divide(estimate, error, out=np.full(np.shape(estimate), np.nan), where=error > 1e-10 * np.abs(estimate)))
-    return 2 * (t.sf(score, pairs - 1) if pairs and pairs > 1 else norm.sf(score))
+    freedom = _freedom(pairs, estimate, draws, seeds)
+    return 2 * (norm.sf(score) if np.ndim(freedom) == 0 and np.isinf(freedom) else t.sf(score, freedom))
 
 
 def _correct(pairs: int | None) -> float:
@@ -117,9 +139,10 @@ def _correct(pairs: int | None) -> float:
 def cell_tests(estimate: np.ndarray,  # shape (tasks, tasks)
                draws: np.ndarray,  # shape (draws, tasks, tasks)
                pairs: int | None = None,  # evaluation pairs behind each cell
+               seeds: np.ndarray | None = None,  # shape (seeds, tasks, tasks), the matrix as each seed pulls it; None: one seed
                ) -> tuple[np.ndarray, np.ndarray]:  # p and q, shape (tasks, tasks), missing on the diagonal
     "Which cells differ from 0: two-sided p-values by the draws' standard error and Student's curve, and Benjamini-Hochberg q-values."
-    p = _p_values(np.asarray(estimate, dtype=float), draws, pairs)
+    p = _p_values(np.asarray(estimate, dtype=float), draws, pairs, seeds)
     np.fill_diagonal(p, np.nan)
     return p, benjamini_hochberg(p)
 
@@ -146,8 +169,12 @@ def correlation_of(values: np.ndarray,  # shape (..., cells)
         values, other, controls = rankdata(values, axis=-1), rankdata(other), [rankdata(c) for c in controls]
     basis = _basis(controls, len(other))
     left = lambda v: v - (v @ basis) @ basis.T
-    unit = lambda v: v / np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-300)
-    return unit(left(np.asarray(values, dtype=float))) @ unit(left(np.asarray(other, dtype=float)))
+    def unit(v: np.ndarray) -> np.ndarray:
+        "The residual at length 1; missing where the controls leave nothing but rounding."
+        rest, length = left(v), lambda a: np.linalg.norm(a, axis=-1, keepdims=True)
+        size = length(rest)
+        return np.divide(rest, size, out=np.full(rest.shape, np.nan), where=size > 1e-9 * length(v))
+    return unit(np.asarray(values, dtype=float)) @ unit(np.asarray(other, dtype=float))
 
 
 def _basis(columns: Sequence[np.ndarray], n: int) -> np.ndarray:
@@ -252,7 +279,8 @@ def noise_ceiling(spaces: np.ndarray,  # shape (splits, 2, tasks, tasks) from sp
         pairs = [(spaces[i], spaces[j]) for i in range(parts) for j in range(i)]
     if parts < 2 or not pairs:
         raise TaskspaceError("noise_ceiling: one space cannot be compared with itself; give split halves or two seeds or more")
-    r = float(np.mean([correlation_of(cells(square(a)), cells(square(b)), method) for a, b in pairs]))
+    each = [correlation_of(cells(square(a)), cells(square(b)), method) for a, b in pairs]
+    r = float(np.mean(np.nan_to_num(each)))  # a part without any differences agrees with nothing
     reliability = max(0.0, parts * r / (1 + (parts - 1) * r)) if r > -1 / (parts - 1) else 0.0
     return {"agreement": r, "reliability": reliability, "ceiling": float(np.sqrt(reliability)), "parts": parts}
 
@@ -374,6 +402,7 @@ def change_point(spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in or
 def asymmetry(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
               draws: np.ndarray | None = None,  # shape (draws, tasks, tasks)
               pairs: int | None = None,  # evaluation pairs behind each cell
+              seeds: np.ndarray | None = None,  # shape (seeds, tasks, tasks), the matrix as each seed pulls it; None: one seed
               ) -> pd.DataFrame:  # one row a task: gives, receives, balance[, low, high, p, q]; attrs: symmetry
     "Mean transfer from and to each task, their difference with its interval, and how symmetric the space is on the whole."
     a = square(matrix)
@@ -385,8 +414,9 @@ def asymmetry(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
     table = pd.DataFrame({"gives": gives(a), "receives": receives(a), "balance": gives(a) - receives(a)}, index=pd.Index(names, name="task"))
     if draws is not None:
         resampled, balance = gives(draws) - receives(draws), table["balance"].to_numpy()
-        table["low"], table["high"] = interval(resampled, balance, pairs=pairs)
-        table["p"] = _p_values(balance, resampled, pairs)
+        pulled = None if seeds is None else gives(seeds) - receives(seeds)
+        table["low"], table["high"] = interval(resampled, balance, pairs=pairs, seeds=pulled)
+        table["p"] = _p_values(balance, resampled, pairs, pulled)
         table["q"] = benjamini_hochberg(table["p"].to_numpy())
     table.attrs["symmetry"] = float(correlation_of(cells(a), cells(a.T), "pearson"))
     return table

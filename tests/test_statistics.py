@@ -102,6 +102,12 @@ def test_partial_mantel_equals_the_formula_and_the_regression():
     assert mrqap(a, {"b": b}, "pearson", 99).p["b"] == mantel(a, b, "pearson", 99, alternative="two-sided").p
 
 
+def test_without_permutations_there_are_no_p_values():
+    a, b, z = (matrix(6, s) for s in range(3))
+    table = mrqap(a, {"b": b, "z": z}, permutations=0)
+    assert table.p.isna().all() and np.isnan(table.attrs["p"]) and 0 <= table.attrs["r2"] <= 1
+
+
 # -- properties
 
 @settings(max_examples=30, deadline=None)

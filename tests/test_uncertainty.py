@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from taskspace.statistics import cells
 from taskspace.tasks import TaskspaceError
@@ -281,6 +282,30 @@ def test_without_draws_of_a_cell_its_p_is_missing():
     assert asymmetry(truth()[0], np.stack([truth()[0]] * 9)).p.isna().all()
     assert np.isnan(noise_variance(np.full((5, N, N), np.nan))) and statistic_draws(truth()[0], np.full((5, N, N), np.nan), lambda v: v.mean(-1), [truth()[1]]) is None
     assert np.isnan(change_point([truth(s)[0] for s in range(3)], [draws] * 3, simulations=19)["p"])
+
+
+def test_a_hypothesis_that_controls_explain_has_no_correlation():
+    rng = np.random.default_rng(0)
+    x, z = rng.normal(size=12), rng.normal(size=12)
+    for method in ("spearman", "pearson"):
+        for nothing in (np.zeros(12), np.full(12, 0.1), z, 3 * z - 1e3):
+            assert np.isnan(correlation_of(x, nothing, method, [z])) and np.isnan(correlation_of(nothing, x, method, [z]))
+        assert np.isnan(correlation_of(x, np.zeros(12), method)) and np.isfinite(correlation_of(x, z, method))
+    many = correlation_of(np.stack([x, z]), x, controls=[z])
+    assert many[0] == pytest.approx(1) and np.isnan(many[1])
+    assert noise_ceiling(np.zeros((4, 2, 5, 5)))["ceiling"] == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_degrees_of_freedom_follow_the_share_that_seeds_have(share):
+    rng = np.random.default_rng(0)
+    draws, estimate = rng.normal(size=(20_000, 4)), np.zeros(4)
+    seeds = np.sqrt(share / 2) * np.array([1.0, -1.0, 0.0])[:, None] * np.ones(4)  # the third lacks the cells: it does not pull
+    low, high = interval(draws, estimate, pairs=24, seeds=seeds)
+    freedom = 1 / ((1 - share) ** 2 / 23 + share ** 2 / 1)
+    exact = np.sqrt(24 / 23) * stats.t.ppf(0.975, freedom)
+    assert (high - low) / 2 == pytest.approx(exact, rel=0.05)  # worst seen: 0.013
+    assert share or np.allclose((low, high), interval(draws, estimate, pairs=24))
 
 
 def test_few_pairs_are_not_taken_for_many():
