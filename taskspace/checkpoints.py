@@ -108,7 +108,7 @@ def _pick(choice: Any, steps: dict[str, int], where: str) -> list[tuple[str, int
     return chosen
 
 
-def expand(spec: ModelSpec,
+def expand(spec: ModelSpec,  # one model of a study
            default: Any = "last",  # the study's choice, for a model without its own
            ) -> list[Checkpoint]:  # in order of steps, or as listed
     "The checkpoints of one model. Raises `TaskspaceError` for one that does not exist, listing those that do."
@@ -230,7 +230,7 @@ def _hub_digests(checkpoint: Checkpoint, gguf_file: str | None, subfolder: str) 
     return total(weights), total([n for n in names if not (n.endswith(_WEIGHTS) or n == "config.json") and _TOKENIZER.fullmatch(n)])
 
 
-def digests(checkpoint: Checkpoint,
+def digests(checkpoint: Checkpoint,  # from `expand`
             memory: dict[str, list] | None = None,  # digests of files seen before
             ) -> tuple[str, str]:  # (weights, tokenizer)
     "What a checkpoint's weights and tokenizer are, by content."
@@ -257,7 +257,7 @@ def _folder(checkpoint: Checkpoint) -> Path | None:
     return path
 
 
-def check_model(checkpoint: Checkpoint,
+def check_model(checkpoint: Checkpoint,  # from `expand`
                 prefix: Any = None,  # what a study puts before each sentence
                 ) -> None:
     "Refuse, by its configuration alone, a directory that holds no causal LM or lacks the prefix token; a study should not find that out job by job."
@@ -285,7 +285,8 @@ def _vocabulary_size(path: Path) -> int | None:
     return next((n for n in sizes if isinstance(n, int)), None)
 
 
-def loaded_digests(lm: LM) -> tuple[str, str]:
+def loaded_digests(lm: LM,  # model with its tokenizer
+                   ) -> tuple[str, str]:  # (weights, tokenizer)
     "Digests of a model that only exists in memory: its weights, and the state of its tokenizer."
     tok = lm.tokenizer
     backend = getattr(tok, "backend_tokenizer", None)

@@ -43,9 +43,9 @@ def space_rows(space: TaskSpace) -> pd.DataFrame:  # columns source, target, val
 
 
 def space_of(rows: pd.DataFrame,  # from `space_rows`
-             kind: str,
+             kind: str,  # as in `Run.space`
              groups: dict[str, str | None] | None = None,  # task -> group
-             meta: dict | None = None,
+             meta: dict | None = None,  # kept with the space
              ) -> TaskSpace:
     "The space that `space_rows` took apart."
     tasks = list(dict.fromkeys(rows["source"]))
@@ -58,9 +58,9 @@ def space_of(rows: pd.DataFrame,  # from `space_rows`
     return TaskSpace(matrix, kind, groups, square("low"), square("high"), meta=meta)
 
 # %% ../nbs/api/92_extract.ipynb #ed6cb0b6
-def space_tests(space: TaskSpace,
+def space_tests(space: TaskSpace,  # transfer or gradient similarity
                 hypotheses: dict[str, TaskSpace],  # "phenomenon" and "lexicon", as far as the suite names them
-                permutations: int = 999,
+                permutations: int = 999,  # of every test
                 ) -> dict[str, float]:  # within (AUC), structure and words (partial r), each with _low, _high, _p; ceiling; gain; transfer
     "What one row of the table of tests says."
     cells = space.matrix.to_numpy()
@@ -125,7 +125,7 @@ def _about(run: Run) -> dict[str, Any]:
             "jobs": status.total, "missing": status.missing + status.failed, "computing_seconds": round(status.seconds)}
 
 
-def write_extract(run: Run,
+def write_extract(run: Run,  # an opened run
                   folder: str | os.PathLike,  # new, or an older extract
                   scales: Sequence[str] | None = None,  # what the claims are judged on, where not on all scales: models of one kind
                   permutations: int = 999,  # of every test
@@ -209,7 +209,7 @@ class Extract:
         return self._read[name]
 
     def space(self,
-              scale: str,
+              scale: str,  # of the model
               step: int | None = None,  # the last one where None
               kind: str = "transfer",  # transfer, cosine or overlap
               control: str = "none",  # for transfer

@@ -53,24 +53,28 @@ def code_version() -> str:  # e.g. "0.1.0+3f9a1c20b4d7"
     return f"{__version__}+{h.hexdigest()[:12]}"
 
 # %% ../nbs/api/78_jobs.ipynb #0f517a39
-def suite_to_json(suite: Suite) -> str:
+def suite_to_json(suite: Suite,  # any
+                  ) -> str:  # for `suite_from_json`
     "A suite with everything it knows, in the form that `suite_from_json` reads."
     return json.dumps({"name": suite.name, "tasks": [[t.name, t.phenomenon, t.field, t.rules, t.lexicon, [[p.good, p.bad, p.id] for p in t]] for t in suite]}, ensure_ascii=False)
 
 
-def suite_from_json(text: str) -> Suite:
+def suite_from_json(text: str,  # from `suite_to_json`
+                    ) -> Suite:  # of the same digest
     "The suite that `suite_to_json` wrote."
     data = json.loads(text)
     return Suite(data["name"], tuple(Task(n, tuple(MinimalPair(*p) for p in pairs), ph, f, tuple(r), lex) for n, ph, f, r, lex, pairs in data["tasks"]))
 
 
-def pack(suite: Suite) -> bytes:
+def pack(suite: Suite,  # pairs that go with a job
+         ) -> bytes:  # for `unpack`
     "A suite as few bytes."
     return zlib.compress(suite_to_json(suite).encode(), 6)
 
 
 @functools.lru_cache(maxsize=8)
-def unpack(data: bytes) -> Suite:
+def unpack(data: bytes,  # from `pack`
+           ) -> Suite:  # of the same digest
     "The suite that `pack` made; workers meet the same one in job after job."
     return suite_from_json(zlib.decompress(data).decode())
 
@@ -137,7 +141,10 @@ class Plan:
         self.reference = reference_text(study.reference, study.reference_texts) if study.reference else None
         self._packed: dict[tuple, tuple[bytes, str]] = {}
 
-    def settings(self, kind: str, control: str | None = None) -> dict[str, Any]:
+    def settings(self,
+                 kind: str,  # of job
+                 control: str | None = None,  # of a transfer job
+                 ) -> dict[str, Any]:  # what its result depends on, besides model and tasks
         "What a job of this kind is computed with."
         from taskspace.scoring import convention_of
         s = self.study
@@ -258,7 +265,8 @@ def spaces_to_frame(spaces: GradientSpaces) -> pd.DataFrame:  # columns part, me
     return frame
 
 
-def frame_to_spaces(frame: pd.DataFrame) -> GradientSpaces:
+def frame_to_spaces(frame: pd.DataFrame,  # result of a gradient job
+                    ) -> GradientSpaces:  # as `gradient_probe` gave them
     "What `spaces_to_frame` stacked."
     from taskspace.geometry import GradientSpaces
     from taskspace.spaces import TaskSpace
@@ -306,7 +314,8 @@ GRADIENT_BLOCKS = 5  # blocks of pairs from which the intervals of the cosine co
 GRADIENT_MEMORY = 512 << 20  # bytes a worker spends on differentials
 
 
-def compute(payload: Mapping[str, Any]) -> pd.DataFrame:
+def compute(payload: Mapping[str, Any],  # a job with all that it needs, from `Plan.payload`
+            ) -> pd.DataFrame:  # the job's result
     "The numbers of one job."
     job, settings, suite = Job(*payload["job"]), payload["settings"], unpack(payload["suite"])
     lm = _load(payload)

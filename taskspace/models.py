@@ -58,9 +58,14 @@ def weights_digest(model: nn.Module) -> str:  # 64 hexadecimal digits
     return digest.hexdigest()
 
 def _bits(tensor: torch.Tensor) -> int:
-    "The sum of a tensor's bit patterns, read as integers."
+    "A sum of a tensor's bit patterns, read as integers and weighted by row and column of a wide table, so that entries which change places show too."
     integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}.get(tensor.element_size())
-    return int(tensor.detach().view(integers).sum()) if integers else int(tensor.detach().abs().sum().view(torch.int32))
+    if not integers: return int(tensor.detach().abs().sum().view(torch.int32))
+    flat = tensor.detach().view(integers).reshape(-1)
+    placed = lambda v: int((v.long() * torch.arange(1, len(v) + 1, device=v.device)).sum())
+    whole = len(flat) // 4096 * 4096
+    table = flat[:whole].view(-1, 4096)
+    return placed(table.sum(0)) + 7919 * placed(table.sum(1)) + placed(flat[whole:])
 
 # %% ../nbs/api/30_models.ipynb #f0b92e00
 @lru_cache

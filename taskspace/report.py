@@ -223,6 +223,8 @@ def methods(run: Run) -> str:  # a Markdown page
     study, status = run.study, run.status(check=True)
     provenance = run.provenance()
     kept = run.checkpoints.assign(step=lambda f: f["step"].astype(object).where(f["step"].notna(), ""))
+    kept = kept.assign(**{c: kept[c].str[:16] for c in ("weights", "tokenizer") if c in kept})
+    tasks = pd.DataFrame([(t.name, t.phenomenon, t.field or "", len(t)) for t in run.suite], columns=["task", "phenomenon", "field", "pairs"])
     versions = pd.DataFrame({"library": _LIBRARIES, "version": [importlib.metadata.version(n) for n in _LIBRARIES]})
     kinds = status.kinds.reset_index(names="kind").assign(seconds=lambda f: [duration(s) for s in f["seconds"]]).rename(columns={"seconds": "computing"})
     code = ", ".join(sorted(set(provenance["code"].astype(str)))) if "code" in provenance else "not recorded"
@@ -245,6 +247,10 @@ score(good) − score(bad); accuracy is the share of pairs with a margin above 0
 {transfers}
 
 Intervals are 95 % and come from a bootstrap over pairs and seeds. Seeds: {', '.join(map(str, study.seeds))}.
+
+## The tasks
+
+{_table(tasks)}
 
 ## Checkpoints
 
@@ -280,7 +286,7 @@ def _slug(text: Any) -> str:
     return re.sub(r"[^a-z0-9]+", "-", str(text).lower()).strip("-") or "x"
 
 
-def write_data(run: Run,
+def write_data(run: Run,  # an opened run
                folder: Path,  # made if need be
                ) -> pd.DataFrame:  # columns file, rows, what
     "Write the run's scores, spaces, tuning logs and job log; says what each file holds."
@@ -313,9 +319,10 @@ def write_data(run: Run,
         first = ["model", "step", "revision", "kind", "source", "target"]
         spaces = spaces[[*first, *(c for c in spaces if c not in first)]]
         put("spaces", spaces, "every cell of every task space, with its interval; row = source, column = target", csv=len(spaces) <= 200_000)
-    for name, frame, what in (("curves", learning_curves(run), "gain on the source and harm to ordinary text at every step of tuning, FTGD and full tuning"),
+    for name, frame, what in (("curves", learning_curves(run), "gain on the source and harm to ordinary text at every measured step of tuning, FTGD and full tuning"),
                               ("distribution", distributedness(run), "how widely the gradient differential of every task is spread over the parameters")):
         if len(frame): put(name, frame, what)
+    put("checkpoints", run.checkpoints, "every checkpoint with the SHA-256 of its weights and of its tokenizer")
     put("jobs", run.log().drop(columns=["key"]).astype({"kind": str}), "state, time and seconds of every job")
     (folder / "study.yaml").write_text(run.study.to_yaml(), encoding="utf-8")
     listed.append(("study.yaml", 0, "the study, to be run again"))
@@ -402,7 +409,7 @@ def _data_page(files: pd.DataFrame, notebooks: Iterable[str]) -> str:
     link = lambda folder, name: f'<a href="{folder}/{name}" download>{name}</a>'  # as HTML: renderers take a link to a notebook for one to its page
     rows = [f"| {link('data', row.file)} | {row.rows or ''} | {row.what} |" for row in cast(Any, files).itertuples()]
     code = [f"| {link('notebooks', name)} | | the page with its code |" for name in notebooks]
-    return "\n".join(["---", "title: Data", "description: Every number of this report as Parquet and CSV, and every page as a notebook with its code.", "---", "",
+    return "\n".join(["---", "title: Data", "description: What was measured for this report as Parquet and CSV, and every page as a notebook with its code.", "---", "",
                       "| file | rows | what it holds |", "|---|---|---|", *rows, *code, "",
                       "Read a Parquet file with `pandas.read_parquet`. The run's own folder holds more: single rows of every transfer, tuning logs and the",
                       "resampled draws behind the intervals; open it with `taskspace.open_run`.", ""])
@@ -445,7 +452,7 @@ def learning_curves(run: Run) -> pd.DataFrame:  # columns scale, task, seed, met
     return pd.concat(parts, ignore_index=True).dropna(subset=["gain", "harm"]).reset_index(drop=True)  # `every` may leave steps unmeasured
 
 
-def checkpoint_spaces(run: Run,
+def checkpoint_spaces(run: Run,  # an opened run
                       kind: str = "transfer",  # as in `Run.space`
                       **options: Any,  # passed on to `Run.space`
                       ) -> dict[tuple[str, int | None], Any]:  # (scale, step) -> `TaskSpace`; of several without a step the last, see `Run.space` for the others
@@ -480,7 +487,7 @@ def parameter_counts(run: Run) -> dict[str, int]:  # scale -> number of paramete
     return counts
 
 
-def claims_of(run: Run,
+def claims_of(run: Run,  # an opened run
               scales: Sequence[str] | None = None,  # what to judge, where not all scales: models of one kind
               **known: Any,  # spaces, overlap, curves and distribution, where they have been read before
               ) -> pd.DataFrame:  # as `taskspace.claims.claims` gives it

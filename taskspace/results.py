@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 __all__ = ['save_plan', 'load_plan', 'Status', 'duration', 'failure_lines', 'Run', 'open_run']
 
 # %% ../nbs/api/79_results.ipynb #5464ac88
-def save_plan(store: Store,
-              plan: Plan,
+def save_plan(store: Store,  # of the run
+              plan: Plan,  # from the study
               jobs: list[Job],  # all jobs of the plan
               ) -> None:
     "Write plan and suite into a run's folder."
@@ -224,7 +224,7 @@ class Run:
         return frame[[*first, *(c for c in frame if c not in first)]].astype({"step": "Int64"})
 
     def rows(self,
-             model: str | None = None,
+             model: str | None = None,  # its title; may be left out where there is one
              step: int | None = None,  # the last one that the study tunes where None
              control: str = "none",  # none, full, masked, random or shuffled
              revision: str | None = None,  # of a checkpoint without a step
@@ -241,9 +241,9 @@ class Run:
         return {(job.source, int(job.seed)): frame for job, frame, _ in self._results(jobs)}
 
     def tuning(self,
-               model: str | None = None,
+               model: str | None = None,  # its title; may be left out where there is one
                step: int | None = None,  # the last one that the study tunes where None
-               control: str = "none",
+               control: str = "none",  # none, full, masked, random or shuffled
                revision: str | None = None,  # of a checkpoint without a step
                ) -> pd.DataFrame:  # columns source, seed, then those of the tuning log
         "The tuning logs of all sources: loss, margin and perplexity by step."
@@ -253,7 +253,7 @@ class Run:
         return frame[["source", "seed", *(c for c in frame if c not in ("source", "seed"))]]
 
     def space(self,
-              model: str | None = None,
+              model: str | None = None,  # its title; may be left out where there is one
               step: int | None = None,  # the last one where None, for transfer the last one that the study tunes
               kind: str = "transfer",  # transfer, or a gradient measure: cosine, overlap, alignment, sign_agreement
               control: str = "none",  # for transfer: none, full, masked, random or shuffled
@@ -294,7 +294,7 @@ class Run:
         return found
 
     def gradients(self,
-                  model: str | None = None,
+                  model: str | None = None,  # its title; may be left out where there is one
                   step: int | None = None,  # the last one where None
                   revision: str | None = None,  # of a checkpoint without a step
                   ) -> list[GradientSpaces]:  # one a seed; with `by_layer`, `by_component` and `distribution`

@@ -1,10 +1,12 @@
 """Rules of the house: quick import, one spelling of names, documentation of every public name, no leaks between layers."""
 import ast
 import importlib
+import io
 import json
 import re
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,22 @@ def test_every_public_name_has_a_docstring(name):
     tree = ast.parse((TOP / "taskspace" / f"{name}.py").read_text())
     bare = [n for n, node in public(tree) if not ast.get_docstring(node)]
     assert bare == []
+
+
+def undescribed(source):
+    "Parameters without a comment of their own, of public functions and of public methods with a docstring."
+    comments = {t.start[0] for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT}
+    for name, node in public(ast.parse(source)):
+        methods = [] if isinstance(node, ast.FunctionDef) else [m for m in node.body if isinstance(m, ast.FunctionDef) and not m.name.startswith("_")]
+        for function in [node] if isinstance(node, ast.FunctionDef) else methods:
+            given = [a for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs) if a.arg not in ("self", "cls")]
+            if ast.get_docstring(function): yield from (f"{name}: {function.name}({a.arg})" for a in given if not comments & {a.lineno, a.end_lineno})
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"cli"}))
+def test_every_parameter_is_described(name):
+    "The command line's are described by its help texts."
+    assert list(undescribed((TOP / "taskspace" / f"{name}.py").read_text())) == []
 
 
 @pytest.mark.parametrize("name", list(MODULES))

@@ -116,6 +116,22 @@ def test_digest_sees_every_change():
         assert changed != first == lm.digest()
 
 
+def test_digest_sees_entries_that_change_places():
+    lm = LM(llama(), WORDS)
+    before = lm.digest()
+    for p in lm.model.parameters():
+        if p.ndim == 2: p.data.copy_(p.data.flip(0))
+    assert lm.digest() != before
+    wide = LM(nn.Linear(5000, 3), WORDS)
+    whole = wide.digest()
+    for i, j in ((0, 1), (0, 4096), (14998, 14999)):
+        flat = wide.model.weight.data.view(-1)
+        flat[[i, j]] = flat[[j, i]]
+        assert wide.digest() != whole
+        flat[[i, j]] = flat[[j, i]]
+    assert wide.digest() == whole
+
+
 def test_digest_is_computed_once(monkeypatch):
     lm, calls = LM(llama(), WORDS), []
     real = models.weights_digest

@@ -48,7 +48,7 @@ def test_a_report_needs_no_network(made):
 
 def test_methods_state_what_was_computed_from_what(made, run):
     text = (made.parent / "methods.html").read_text(encoding="utf-8")
-    for part in (run.checkpoints["weights"][0], run.suite.digest[:16], "train_pairs", "transformers"): assert part in text
+    for part in (run.checkpoints["weights"][0][:16], run.suite.digest[:16], "train_pairs", "transformers"): assert part in text
 
 
 def test_the_data_are_the_runs_numbers(made, run):
@@ -166,7 +166,8 @@ def test_nothing_is_missing_in_a_finished_run(run):
 def test_data_of_a_study_without_probes(tmp_path, run):
     study = Study(**{**run.study.model_dump(), "probes": ["score"], "controls": []})
     only = run_study(study, tmp_path / "run", workers=0, progress=False)
-    assert set(write_data(only, tmp_path / "data")["file"]) == {"scores.parquet", "scores.csv", "accuracy.parquet", "accuracy.csv", "jobs.parquet", "jobs.csv", "study.yaml"}
+    assert set(write_data(only, tmp_path / "data")["file"]) == {"scores.parquet", "scores.csv", "accuracy.parquet", "accuracy.csv",
+                                                                "checkpoints.parquet", "checkpoints.csv", "jobs.parquet", "jobs.csv", "study.yaml"}
 
 
 def test_steps_that_were_not_measured_are_no_part_of_a_curve():

@@ -562,6 +562,7 @@ def test_provenance_says_how_tuning_and_gradients_really_measure(toy, tmp_path):
     sums = score_pairs(lm, parts.eval, "minicons", reduction="sum").groupby("task").margin.sum()
     np.testing.assert_allclose(before, sums.loc[before.index], rtol=1e-5)
     assert "mean of the natural-log" in methods(run) and "differences of sums under every convention" in methods(run)
+    assert run.study.select is None and all(f"| {t.name} | {t.phenomenon} |" in methods(run) for t in run.suite)  # so that search finds every task
 
 
 def spaces_of_seeds(values, draws=400, noise=0.0, blocks=None, n=3, seed=0):
