@@ -129,7 +129,7 @@ def test_a_click_links_the_matrix_and_the_map(browser, linked, part):
 
 def test_search_finds_a_task_from_disk(browser, report):
     opened(browser, report / "index.html")
-    task = browser.execute_script("return null") or pd.read_parquet(report / "data" / "accuracy.parquet")["task"].iloc[0]
+    task = pd.read_parquet(report / "data" / "accuracy.parquet")["task"].iloc[0]
     box = browser.find_element("css selector", ".smalldocs-search input, #quarto-search input")
     box.click()
     box.send_keys(task)
@@ -196,6 +196,12 @@ def test_on_a_screen_no_chart_is_wider_than_its_box(browser, wide, report):
         assert all(s["drawn"] == pytest.approx(s["natural"], abs=1) for s in sizes if s["natural"] < s["box"] - 40), (page.name, sizes)
         shrunk += sum(s["natural"] > s["box"] for s in sizes)
     assert shrunk
+
+
+def test_on_a_screen_the_claims_are_seen_whole(browser, report):
+    opened(browser, report / "index.html")
+    box, inside = browser.execute_script("const t = document.querySelector('table.claims'); return [t.clientWidth, t.scrollWidth]")
+    assert 0 < inside <= box
 
 
 def test_on_a_phone_type_stays_readable_and_the_box_scrolls(browser, wide):
