@@ -1,4 +1,5 @@
 # make report   install, pre-train three small models, probe them, render the report, print where it is
+# make check    in under two minutes: in step, lint, types, the tests that are not slow
 # make test     everything that CI runs
 # make docs     the documentation site in _docs/        make lab     JupyterLab on the notebooks
 # make readme   README.md, index.qmd from their notebook  make clean   remove what these made, but the models' cache
@@ -9,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: report test docs lab readme clean help install hooks step types models example mini notebooks pytest package
+.PHONY: report check quick lint test docs lab readme clean help install hooks step types models example mini notebooks pytest package
 .DEFAULT_GOAL := help
 
 help:
@@ -61,9 +62,12 @@ readme: .venv/dev
 
 # ---------------------------------------------------------------- everything that CI runs
 
+check: .venv/dev step
+	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=3 --output-sync=target lint types quick
+
 # What needs one core goes beside something else, so that two cores are busy all the time.
 test: .venv/dev step
-	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=3 --output-sync=target types models
+	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=3 --output-sync=target lint types models
 	$(MAKE) --no-print-directory notebooks
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target pytest package docs
 	coverage combine --quiet
@@ -74,8 +78,14 @@ step:
 	python tools/in_step.py
 	python tools/docs.py readme --check
 
+lint:
+	ruff check
+
 types:
 	mypy
+
+quick: .venv/dev
+	OMP_NUM_THREADS=1 python -m pytest -n auto --dist worksteal -m "not slow"
 
 # The studies that train models of their own run at a fraction of their size; their saved outputs are of the full one.
 STUDIES := "generalisation:-p seeds 4 -p end_seeds 1 -p base_steps 30 -p steps 30 -p test_sentences 60 -p permutations 99" \
@@ -87,10 +97,10 @@ STUDIES := "generalisation:-p seeds 4 -p end_seeds 1 -p base_steps 30 -p steps 3
 models: example mini
 
 example: .venv/dev
-	python -c "from taskspace.report import example_run; example_run()"
+	python -c "from taskspace.report.site import example_run; example_run()"
 
 mini: .venv/dev
-	python -c "from taskspace.pretraining import builtin_checkpoint; builtin_checkpoint('mini')"
+	python -c "from taskspace.pretraining.builtin import builtin_checkpoint; builtin_checkpoint('mini')"
 
 notebooks: .venv/dev models
 	OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --skip_file_re '^[_.]|^(activations|generalisation|inside_outside|width_depth)'
@@ -103,5 +113,5 @@ package: .venv/dev
 	python tools/package.py
 
 clean:
-	rm -rf _docs _proc pages build dist report .coverage .coverage.* .pytest.out .pytest_cache .mypy_cache .hypothesis *.egg-info
+	rm -rf _docs _proc pages build dist report .coverage .coverage.* .pytest.out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

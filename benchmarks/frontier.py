@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import time
 from pathlib import Path
@@ -17,10 +16,9 @@ import numpy as np
 import pandas as pd
 
 from taskspace import FTGD, gradient_probe, load_lm, load_suite, transfer_probe, tune
-from taskspace.grammar import corpus
-from taskspace.gradients import encode_task, margins, undisturbed
-from taskspace.pretraining import builtin_steps
-from taskspace.scoring import accuracy, score_pairs
+from taskspace.tasks.grammar import corpus
+from taskspace.pretraining.builtin import builtin_steps
+from taskspace.scoring.scores import accuracy, score_pairs
 
 TEXT = corpus(300, seed=99)[-150:]
 

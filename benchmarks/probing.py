@@ -21,8 +21,9 @@ import numpy as np
 import torch
 
 from taskspace import FTGD, gradient_probe, load_lm, load_suite, transfer_probe, tune
-from taskspace.gradients import margins, undisturbed
-from taskspace.scoring import encode_pairs, score_pairs
+from taskspace.tuning.gradients import margins, undisturbed
+from taskspace.scoring.encoding import encode_pairs
+from taskspace.scoring.scores import score_pairs
 
 
 def peak() -> float:

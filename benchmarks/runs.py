@@ -20,12 +20,12 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import toylm
 
-from taskspace import jobs, runs
-from taskspace.jobs import Plan
-from taskspace.results import open_run
-from taskspace.store import Store
-from taskspace.study import Study
-from taskspace.tasks import Suite, Task
+from taskspace.runs import execute as runs, jobs
+from taskspace.runs.jobs import Plan
+from taskspace.runs.results import open_run
+from taskspace.runs.store import Store
+from taskspace.runs.study import Study
+from taskspace.tasks.pairs import Suite, Task
 
 
 @functools.cache
@@ -104,7 +104,7 @@ def main() -> None:
         (folder / "models").rename(folder / "some")
         (folder / "all").rename(folder / "models")
         store = Store(folder / "many").create()
-        from taskspace.results import save_plan
+        from taskspace.runs.results import save_plan
         save_plan(store, plan, all_jobs)
         for j in all_jobs:
             path = store.results / j.key[:2] / f"{j.key}.{'0' * 16}.parquet"

@@ -26,9 +26,10 @@ import torch
 import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from taskspace.models import LM, load_lm
-from taskspace.scoring import score_pairs
-from taskspace.tasks import Suite, load_suite
+from taskspace.models.loading import load_lm
+from taskspace.scoring.scores import score_pairs
+from taskspace.tasks.catalogue import load_suite
+from taskspace.tasks.pairs import Suite
 
 CLOCK: Callable[[], float] = time.perf_counter
 WANTED = {"70m": 2.0, "2m": 3.0}

@@ -2,32 +2,29 @@
 
 __version__ = "0.1.0"
 
-import importlib
-from typing import Any
+from taskspace.names import hand_on
 
-# Public name -> module. Modules are imported on first use, so that `import taskspace` costs nothing.
-_HOME = {
-    "MinimalPair": "tasks", "Task": "tasks", "Suite": "tasks", "TaskspaceError": "tasks", "load_suite": "tasks",
-    "LM": "models", "load_lm": "models",
-    "score_pairs": "scoring",
-    "FTGD": "ftgd", "Tuned": "ftgd", "gradient_differential": "ftgd", "tune": "ftgd",
-    "TaskSpace": "spaces", "hypothesis_space": "spaces",
-    "transfer_probe": "probing", "gradient_probe": "probing", "predicted_transfer": "probing",
-    "cka": "dissimilarity", "cka_matrix": "dissimilarity", "procrustes": "dissimilarity",
-    "hidden_states": "dissimilarity", "stitch": "stitching",
-    "Study": "runs", "run_study": "runs", "open_run": "runs",
-    "write_extract": "extract", "open_extract": "extract",
-}
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        value = getattr(importlib.import_module(f"taskspace.{_HOME[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'taskspace' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+# Module -> the names that it hands on. Modules are imported on first use, so that `import taskspace` costs nothing.
+__all__, __getattr__, __dir__ = hand_on(__name__, {
+    "errors": "TaskspaceError",
+    "tasks.catalogue": "load_suite",
+    "tasks.pairs": "MinimalPair Suite Task",
+    "models.lm": "LM",
+    "models.loading": "load_lm",
+    "scoring.convention": "Convention",
+    "scoring.scores": "score_pairs",
+    "tuning.ftgd": "FTGD Tuned tune",
+    "tuning.gradients": "gradient_differential",
+    "spaces.hypotheses": "hypothesis_space",
+    "spaces.space": "TaskSpace",
+    "probing.gradient": "gradient_probe predicted_transfer",
+    "probing.transfer": "transfer_probe",
+    "dissimilarity.comparison": "cka_matrix",
+    "dissimilarity.measures": "cka procrustes",
+    "dissimilarity.states": "hidden_states",
+    "dissimilarity.stitching": "stitch",
+    "runs.execute": "run_study",
+    "runs.extract": "open_extract write_extract",
+    "runs.results": "open_run",
+    "runs.study": "Study",
+})

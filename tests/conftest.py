@@ -17,8 +17,8 @@ def tiny(tmp_path_factory) -> Path:
     "A folder with `run`, a finished run of two tiny untrained models, and `report`, its report: made once for all processes that test."
     from filelock import FileLock
 
-    from taskspace.report import render_report
-    from taskspace.runs import run_study
+    from taskspace.report.site import render_report
+    from taskspace.runs.execute import run_study
     from toysite import tiny_study
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny"

@@ -12,13 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskspace.cli import main
-from taskspace.pretraining import ModelConfig, TextConfig, text_config
-from taskspace.results import open_run
-from taskspace.runs import Study, run_study
+from taskspace.pretraining.texts import ModelConfig, text_config, TextConfig
+from taskspace.runs.results import open_run
+from taskspace.runs.execute import run_study
+from taskspace.runs.study import Study
 from taskspace.settings import parse_settings
-from taskspace.store import Store
-from taskspace.tasks import TaskspaceError, load_suite
-from taskspace.training import TrainingConfig
+from taskspace.runs.store import Store
+from taskspace.errors import TaskspaceError
+from taskspace.tasks.catalogue import load_suite
+from taskspace.pretraining.training import TrainingConfig
 
 STUDY = "suite: toy.parquet\nmodels: [{name: model.json, loader: 'toylm:load', label: toy}]\ntrain_pairs: 4\neval_pairs: 3\nprobes: [score, transfer]\nftgd: {steps: 1}\n"
 
@@ -263,8 +265,8 @@ def test_the_table_is_long_enough():
 # -- notebooks ------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("given, says", [({"modl": "builtin:nano"}, "did you mean 'model'"), ({"model": 3}, "model must be"), ({"zzz": 1}, "no parameter 'zzz'")])
 def test_unknown_notebook_parameters_are_refused(given, says):
-    report = pytest.importorskip("taskspace.report")
-    with pytest.raises(TaskspaceError, match=says): report.check_parameters("scale", given)
+    from taskspace.report import check_parameters
+    with pytest.raises(TaskspaceError, match=says): check_parameters("scale", given)
 
 
 # -- a sentence that is too long is named ------------------------------------------------------------------------------------
@@ -272,7 +274,7 @@ def test_a_sentence_longer_than_the_context_is_named(tmp_path, capsys, monkeypat
     torch = pytest.importorskip("torch")
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from taskspace.tokens import word_tokenizer
+    from taskspace.pretraining.tokens import word_tokenizer
     torch.manual_seed(0)
     tokenizer = word_tokenizer(["the", "cat", "sees", "see"])
     GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_positions=8, n_embd=8, n_layer=1, n_head=1)).save_pretrained(tmp_path / "tiny")

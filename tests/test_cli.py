@@ -10,10 +10,10 @@ import toylm
 
 import taskspace
 from taskspace.cli import accuracy_table, main
-from taskspace.results import open_run
-from taskspace.runs import demo_study
-from taskspace.scoring import score_pairs
-from taskspace.store import Store
+from taskspace.runs.results import open_run
+from taskspace.runs.execute import demo_study
+from taskspace.scoring.scores import score_pairs
+from taskspace.runs.store import Store
 
 
 def say(capsys, *args):
@@ -39,7 +39,7 @@ def tiny(tmp_path_factory):
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from taskspace.tokens import word_tokenizer
+    from taskspace.pretraining.tokens import word_tokenizer
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("tiny")
     tokenizer = word_tokenizer([w for w in toylm.WORDS if w != "<s>"])

@@ -1,25 +1,130 @@
 """Rules of the house: quick import, one spelling of names, documentation of every public name, no leaks between layers."""
 import ast
+import functools
 import importlib
+import importlib.util
 import io
 import json
 import re
 import subprocess
 import sys
 import tokenize
+import types
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
 
 TOP = Path(__file__).resolve().parent.parent
-MODULES = {}  # name -> (number, notebook)
-for path in sorted((TOP / "nbs" / "api").glob("*.ipynb")):
-    number, _, name = path.stem.partition("_")
-    MODULES[name] = (int(number), path)
-# The upward imports that are wanted, each with its reason beside it in the code.
-UPWARD = {("spaces", "charts"),  # a space shows itself
-          ("study", "ftgd")}
+sys.path.insert(0, str(TOP / "tools"))
+import packages  # noqa: E402
+from packages import PACKAGES  # noqa: E402
+
+
+def in_import_order() -> dict[str, tuple[int, Path]]:
+    """`scoring.scores` -> its place and its notebook: the ground, the packages in the order of their table, the command line.
+    A notebook without `default_exp` is no module."""
+    api = TOP / "nbs" / "api"
+    flat = [p for p in sorted(api.glob("[0-9][0-9]_*.ipynb")) if "#| default_exp" in p.read_text()]
+    nested = [p for package in PACKAGES for p in sorted((api / package).glob("[0-9][0-9]_*.ipynb"))]
+    ordered = [p for p in flat if p.stem[3:] != "cli"] + nested + [p for p in flat if p.stem[3:] == "cli"]
+    return {".".join([*p.relative_to(api).parent.parts, p.stem[3:]]): (i, p) for i, p in enumerate(ordered)}
+
+
+MODULES = in_import_order()
+
+# ---- What the rules below let pass. Only UPWARD may grow, with a reason; the others may only shrink: an entry that is no longer
+# needed makes its test fail, so that nobody can fall back.
+
+# (module, a module that stands later): why
+UPWARD = {
+@@UP@@}
+
+# (module, the module that owns them): private names of it
+KNOWN_PRIVATE = {
+@@PRIV@@}
+
+# (notebook, first name that the cell defines): lines
+GIANTS = {
+@@GIANTS@@}
+LINES = 60  # of an exported cell
+
+
+def source(name: str) -> str:
+    "The exported source of a module."
+    return (TOP / "taskspace" / f"{name.replace('.', '/')}.py").read_text()
+
+
+def statements(tree: ast.AST, kinds: type | tuple[type, ...]):
+    "The nodes of some kinds, also inside functions, but not what stands under TYPE_CHECKING."
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, kinds): yield node
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            for other in node.orelse: yield from statements(ast.Module([other], []), kinds)
+        else: yield from statements(node, kinds)
+
+
+def imports(name: str, text: str | None = None):
+    "What a module imports of taskspace: (module, name in it or None, name here)."
+    here = ["taskspace", *name.split(".")][:-1]
+    for node in statements(ast.parse(source(name) if text is None else text), (ast.Import, ast.ImportFrom)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("taskspace."): yield alias.name.removeprefix("taskspace."), None, alias.asname
+            continue
+        base = [*here[:len(here) - node.level + 1], *filter(None, [node.module])] if node.level else (node.module or "").split(".")
+        if base[0] != "taskspace": continue
+        for alias in node.names:
+            inner = ".".join([*base[1:], alias.name])
+            if inner in MODULES: yield inner, None, alias.asname or alias.name
+            else: yield ".".join(base[1:]), alias.name, alias.asname or alias.name
+
+
+def is_private(name: str | None) -> bool:
+    return bool(name) and name.startswith("_") and not name.startswith("__")
+
+
+def owned(text: str) -> set[str]:
+    "The private names that a module gives to something: functions, methods, attributes, fields."
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef): found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store): found.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store): found.add(node.attr)
+    return {name for name in found if is_private(name)}
+
+
+def borrowed(sources: dict[str, str]) -> set[tuple[str, str, str]]:
+    "(module, owner, private name): what is imported from another module, or taken from an object that another module defines."
+    owners: dict[str, str] = {}
+    for name, text in sources.items():
+        for private in owned(text): owners.setdefault(private, name)
+    found = set()
+    for name, text in sources.items():
+        mine = owned(text)
+        found |= {(name, module, inner) for module, inner, _ in imports(name, text) if is_private(inner)}
+        aliases = {alias: module for module, inner, alias in imports(name, text) if inner is None}
+        for node in statements(ast.parse(text), ast.Attribute):
+            if not is_private(node.attr): continue
+            if isinstance(node.value, ast.Name) and node.value.id in aliases: found.add((name, aliases[node.value.id], node.attr))
+            elif node.attr not in mine and node.attr in owners: found.add((name, owners[node.attr], node.attr))
+    return found
+
+
+def giants(cells: list[dict]) -> dict[str, int]:
+    "First name that an exported cell defines -> its lines, where they are too many."
+    found = {}
+    for cell in cells:
+        text = "".join(cell["source"])
+        if cell["cell_type"] != "code" or not re.search(r"^#\|\s*exports?i?\b", text, re.M): continue
+        lines = [line for line in text.strip().split("\n") if not line.startswith("#|")]
+        if len(lines) <= LINES: continue
+        defined = (node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign))
+        first = next(defined, None)
+        name = getattr(first, "name", None) or (ast.unparse(first.targets[0] if isinstance(first, ast.Assign) else first.target) if first else "")
+        found[name] = len(lines)
+    return found
 
 
 def run(code: str) -> str:
@@ -34,9 +139,11 @@ def test_import_is_quick_and_loads_nothing_heavy():
     assert out[0] < 1.5  # measured: 0.01 s
 
 
-@pytest.mark.parametrize("name", ["scoring", "tasks", "statistics", "results", "spaces", "study", "runs"])
+@pytest.mark.parametrize("name", ["scoring.scores", "tasks.catalogue", "spaces.statistics", "spaces.space", "runs.results", "runs.study",
+                                  "runs.execute"])
 def test_modules_do_without_transformers_until_it_is_needed(name):
-    assert run(f"import taskspace.{name}, sys; print([m for m in ('transformers', 'datasets', 'altair') if m in sys.modules])").strip() == "[]"
+    heavy = ("transformers", "datasets", "altair")
+    assert run(f"import taskspace.{name}, sys; print([m for m in {heavy} if m in sys.modules])").strip() == "[]"
 
 
 def test_every_public_name_is_importable_and_listed():
@@ -46,24 +153,112 @@ def test_every_public_name_is_importable_and_listed():
     with pytest.raises(AttributeError, match="has no attribute 'transfer_prob'"): taskspace.transfer_prob
 
 
+def test_notebooks_and_modules_belong_together():
+    "`nbs/api/scoring/40_logprobs.ipynb` exports `scoring.logprobs`, and no module is left over from a notebook that is gone."
+    told = {name: re.search(r"#\| default_exp ([\w.]+)", path.read_text())[1] for name, (_, path) in MODULES.items()}
+    assert {name: other for name, other in told.items() if name != other} == {}
+    here = {".".join(p.relative_to(TOP / "taskspace").with_suffix("").parts) for p in (TOP / "taskspace").rglob("*.py")}
+    assert {name for name in here if not name.endswith("__init__") and name != "_modidx"} == set(MODULES)
+
+
+def upward(name: str, text: str | None = None) -> set[tuple[str, str]]:
+    return {(name, module) for module, _, _ in imports(name, text) if MODULES.get(module, (-1,))[0] >= MODULES[name][0]}
+
+
 def test_modules_import_only_what_stands_before_them():
-    wrong = []
-    for name, (number, _) in MODULES.items():
-        tree = ast.parse((TOP / "taskspace" / f"{name}.py").read_text())
-        top = [n for n in tree.body if isinstance(n, ast.ImportFrom)]
-        for node in top:
-            source = (node.module or "").removeprefix("taskspace.").split(".")[0]
-            if (node.level or (node.module or "").startswith("taskspace.")) and source in MODULES and MODULES[source][0] >= number and (name, source) not in UPWARD:
-                wrong.append(f"{name} imports {source}")
-    assert wrong == []
+    "Also inside functions. What is needed for its types alone stands under TYPE_CHECKING."
+    found = {pair for name in MODULES for pair in upward(name)}
+    assert found - UPWARD.keys() == set(), "these import a module that stands later"
+    assert UPWARD.keys() - found == set(), "these are gone: take them out of UPWARD"
+    assert all(len(reason) > 10 for reason in UPWARD.values())
+
+
+def test_modules_import_from_modules_and_not_from_packages():
+    "A package hands names on without importing them, so an import from it would drop out of what `taskspace.code` follows."
+    wrong = [(name, module, inner) for name in MODULES for module, inner, _ in imports(name) if module not in MODULES]
+    assert [w for w in wrong if w[1:] != ("", "__version__")] == []
+
+
+def test_private_names_stay_at_home():
+    "No module imports a private name of another, or takes one from another module's object."
+    found = borrowed({name: source(name) for name in MODULES})
+    known = {(name, owner, private) for (name, owner), names in KNOWN_PRIVATE.items() for private in names.split()}
+    assert found - known == set(), "private names of another module"
+    assert known - found == set(), "these are gone: take them out of KNOWN_PRIVATE"
+
+
+def test_exported_cells_are_short():
+    found = {}
+    for _, path in MODULES.values():
+        where = str(path.relative_to(TOP / "nbs" / "api"))
+        found |= {(where, name): lines for name, lines in giants(json.loads(path.read_text())["cells"]).items()}
+    assert {key: lines for key, lines in found.items() if lines > GIANTS.get(key, LINES)} == {}, f"cells over {LINES} lines, or longer than they were"
+    assert GIANTS.keys() - found.keys() == set(), "these are gone: take them out of GIANTS"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_hand_on_what_their_modules_export(package):
+    folder = TOP / "taskspace" / package
+    assert (folder / "__init__.py").read_text() == packages.initial(folder, PACKAGES[package]), "run tools/packages.py"
+
+
+def test_packages_are_all_in_the_table():
+    assert {p.parent.name for p in (TOP / "taskspace").glob("*/__init__.py")} == set(PACKAGES)
+    assert {p.name for p in (TOP / "nbs" / "api").iterdir() if p.is_dir() and not p.name.startswith(".")} == set(PACKAGES)
+
+
+@pytest.mark.parametrize("package", ["", *PACKAGES])
+def test_no_name_of_a_package_is_that_of_a_module_of_it(package):
+    "The module, once imported, would stand in the place of the name."
+    names = importlib.import_module(f"taskspace.{package}".rstrip(".")).__all__
+    modules = {p.stem for p in (TOP / "taskspace" / package).iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    assert set(names) & modules == set()
+
+
+def test_no_name_of_a_package_comes_from_two_of_its_modules():
+    "One of them would be out of reach."
+    twice = {}
+    for package in PACKAGES:
+        counted = Counter(n for p in (TOP / "taskspace" / package).glob("*.py") if p.stem != "__init__" for n in packages.exports(p))
+        twice |= {f"{package}.{name}": n for name, n in counted.items() if n > 1}
+    assert twice == {}
+
+
+def code_behind_jobs() -> list[str]:
+    from taskspace.code import modules_behind
+    return modules_behind(["taskspace.runs.jobs"])
+
+
+def test_a_module_that_is_missing_cannot_drop_out_of_a_digest(monkeypatch):
+    "Whichever module of those behind a job is renamed, so that its importers name what is not there: it raises, and names it."
+    from taskspace import TaskspaceError, code
+    behind, find, parse = code_behind_jobs(), importlib.util.find_spec, functools.cache(ast.parse)
+    monkeypatch.setattr(code, "ast", types.SimpleNamespace(**{**vars(ast), "parse": parse}))
+    quiet = []
+    for gone in behind:
+        if gone == "taskspace.runs.jobs": continue
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, gone=gone: None if name == gone else find(name))
+        code.source_of.cache_clear()
+        code.imports_of.cache_clear()
+        try: code_behind_jobs()
+        except TaskspaceError as error: assert gone in str(error) and "cannot be found" in str(error)
+        else: quiet.append(gone)
+    monkeypatch.undo()
+    code.source_of.cache_clear()
+    code.imports_of.cache_clear()
+    assert quiet == []
+    assert len(behind) > 15 and code_behind_jobs() == behind
 
 
 def test_no_science_module_touches_runs_or_what_stands_above():
-    last = MODULES["spaces"][0]
+    "Directly or through others: everything that stands before `runs` works on plain objects, with no disk."
+    from taskspace.code import modules_behind
+    first = min(number for name, (number, _) in MODULES.items() if name.startswith("runs."))
     for name, (number, _) in MODULES.items():
-        if number > last: continue
-        text = (TOP / "taskspace" / f"{name}.py").read_text()
-        assert not re.search(r"from (\.|taskspace\.)(runs|store|jobs|results|study|report|cli)\b", text), name
+        if number >= first: continue
+        behind = modules_behind([f"taskspace.{name}"], without=["taskspace.report"])
+        assert [m for m in behind if m.startswith("taskspace.runs.") or m == "taskspace.cli"] == [], name
+        assert {m for m, _, _ in imports(name) if m.startswith("report.") and (name, m) not in UPWARD} == set(), name
 
 
 def public(tree):
@@ -76,15 +271,15 @@ def public(tree):
 @pytest.mark.parametrize("name", list(MODULES))
 def test_every_public_name_has_a_docstring(name):
     "One line at least; methods of a class may be plain."
-    tree = ast.parse((TOP / "taskspace" / f"{name}.py").read_text())
+    tree = ast.parse(source(name))
     bare = [n for n, node in public(tree) if not ast.get_docstring(node)]
     assert bare == []
 
 
-def undescribed(source):
+def undescribed(text):
     "Parameters without a comment of their own, of public functions and of public methods with a docstring."
-    comments = {t.start[0] for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT}
-    for name, node in public(ast.parse(source)):
+    comments = {t.start[0] for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type == tokenize.COMMENT}
+    for name, node in public(ast.parse(text)):
         methods = [] if isinstance(node, ast.FunctionDef) else [m for m in node.body if isinstance(m, ast.FunctionDef) and not m.name.startswith("_")]
         for function in [node] if isinstance(node, ast.FunctionDef) else methods:
             given = [a for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs) if a.arg not in ("self", "cls")]
@@ -94,7 +289,7 @@ def undescribed(source):
 @pytest.mark.parametrize("name", sorted(set(MODULES) - {"cli"}))
 def test_every_parameter_is_described(name):
     "The command line's are described by its help texts."
-    assert list(undescribed((TOP / "taskspace" / f"{name}.py").read_text())) == []
+    assert list(undescribed(source(name))) == []
 
 
 @pytest.mark.parametrize("name", list(MODULES))
@@ -107,10 +302,10 @@ def test_notebooks_are_of_a_readable_size(name):
 def test_words_are_those_of_the_glossary():
     "Spellings that the project decided against, in prose and in public names."
     unwanted = re.compile(r"\b(paradigms?|minimal-pairs?|finetun\w+|fine-tuned on a paradigm|dataset split|checkpointed)\b")
-    allowed = {"glossary.md", "00_tasks.ipynb", "task.md"}
+    allowed = {"reference/glossary.md", "api/tasks/10_pairs.ipynb"}  # they say what BLiMP calls a task
     found = []
     for path in [*TOP.glob("nbs/**/*.ipynb"), *TOP.glob("nbs/**/*.md")]:
-        if ".ipynb_checkpoints" in path.parts or path.name in allowed: continue
+        if ".ipynb_checkpoints" in path.parts or str(path.relative_to(TOP / "nbs")) in allowed: continue
         text = path.read_text()
         if path.suffix == ".ipynb":
             text = "\n".join("".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "markdown")
@@ -121,8 +316,8 @@ def test_words_are_those_of_the_glossary():
 def test_names_of_the_glossary_exist():
     import taskspace
     names = set(re.findall(r"`([A-Za-z_]+)`", (TOP / "nbs/reference/glossary.md").read_text()))
-    modules = [importlib.import_module(f"taskspace.{m}") for m in ("tasks", "models", "ftgd", "spaces", "dissimilarity", "study", "runs")]
-    assert {n for n in names if not hasattr(taskspace, n) and not any(hasattr(m, n) for m in modules)} == set()
+    known = {*taskspace.__all__, *(name for package in PACKAGES for name in importlib.import_module(f"taskspace.{package}").__all__)}
+    assert names - known == set()
 
 
 def test_no_formula_needs_the_network():

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from taskspace.architectures import BigramLM
-from taskspace.models import LM
-from taskspace.tasks import MinimalPair, Suite, Task
+from taskspace.pretraining.architectures import BigramLM
+from taskspace.models.lm import LM
+from taskspace.tasks.pairs import MinimalPair, Suite, Task
 
 WORDS = "<s> the a my no one this that cat dog king girl cats dogs see sees sleep sleeps run runs me us . often".split()
 

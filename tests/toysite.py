@@ -3,9 +3,9 @@ from pathlib import Path
 
 import torch
 
-from taskspace.grammar import vocabulary
-from taskspace.study import Study
-from taskspace.tasks import load_suite
+from taskspace.tasks.grammar import vocabulary
+from taskspace.runs.study import Study
+from taskspace.tasks.catalogue import load_suite
 
 
 def tiny_models(folder: Path) -> dict[str, Path]:

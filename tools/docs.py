@@ -33,9 +33,11 @@ except ImportError:
     if __name__ != "__main__" or sys.prefix == str(TOP / ".venv") or not (TOP / ".venv/bin/python").exists(): raise
     os.execv(TOP / ".venv/bin/python", [str(TOP / ".venv/bin/python"), *sys.argv])
 
+sys.path.insert(0, str(TOP / "tools"))
+from packages import PACKAGES  # noqa: E402
+
 NBS, PAGES = TOP / "nbs", TOP / "pages"
 KEPT = ("echo", "output", "fig-", "tbl-", "code-", "column", "layout-", "label", "warning")  # options that renderers read
-HOME = "https://taskspace.github.io/taskspace/"  # where README's links to pages lead
 MADE = "Made from nbs/index.ipynb by `make readme`; edit that."
 
 
@@ -70,32 +72,62 @@ def apart(source: str, taken: set[str]) -> str:
 
 # ---------------------------------------------------------------- names
 
+def page_of_module(module: str) -> str:
+    "The page of a module, by its full name."
+    return f"pages/{'/'.join(['api', *module.split('.')[1:]])}.ipynb"
+
+
+def in_order() -> list[tuple[str, ...]]:
+    "The modules in import order, as (name,) or (package, name): the ground, the packages, the command line."
+    flat = [(path.stem[3:],) for path in sorted((NBS / "api").glob("[0-9][0-9]_*.ipynb"))]
+    nested = [(package, path.stem[3:]) for package in PACKAGES for path in sorted((NBS / "api" / package).glob("[0-9][0-9]_*.ipynb"))]
+    return [*(m for m in flat if m != ("cli",)), *nested, ("cli",)]
+
+
+def handed_on() -> dict[str, str]:
+    "Name -> module, of the names that `taskspace` itself hands on, read without importing what they need."
+    table = next(node for node in ast.walk(ast.parse((TOP / "taskspace" / "__init__.py").read_text())) if isinstance(node, ast.Dict))
+    return {name: f"taskspace.{module}" for module, names in ast.literal_eval(table).items() for name in names.split()}
+
+
 def symbols() -> dict[str, str]:
-    "Public name, with and without its module or class -> page and anchor, from nbdev's index of what notebooks export."
+    """Public name -> page and anchor, from nbdev's index of what notebooks export: alone, with its class, its module or its package.
+    A name that several modules define belongs to the one that the package itself hands on, else to the first in import order."""
     found: dict[str, str] = {}
     index = importlib.import_module("taskspace._modidx").d["syms"]
-    for module in sorted(index, key=lambda m: m.count(".")):
+    public = handed_on()
+    modules = [f"taskspace.{'.'.join(m)}" for m in in_order()]
+    for module in sorted(index, key=modules.index):
+        package = module.rpartition(".")[0]
+        page = page_of_module(module)
         for full in index[module]:
             name = full.removeprefix(module + ".")
             if any(part.startswith("_") for part in name.split(".")): continue
-            href = f"pages/api/{module.removeprefix('taskspace.')}.ipynb#{name}"
-            found.setdefault(name, href)
+            href = f"{page}#{name}"
             found[full] = href
-        found.setdefault(module, f"pages/api/{module.removeprefix('taskspace.')}.ipynb")
+            found.setdefault(f"{package}.{name}", href)
+            if public.get(name.split(".")[0]) == module: found[name] = found[f"taskspace.{name}"] = href
+            found.setdefault(name, href)
+    for module in index: found[module] = page_of_module(module)
     return found
 
 
 def linked(source: str, names: dict[str, str], page: Path, here: str = "") -> str:
     "Markdown in which `name` in backticks links to the page that documents it, outside code blocks, headings and links."
+    module = here.removeprefix("pages/api/").removesuffix(".ipynb").replace("/", ".")
+    near = [f"taskspace.{module}", f"taskspace.{module.rpartition('.')[0]}"] if here.startswith("pages/api/") else []
+
     def link(match: re.Match) -> str:
-        href = names.get(match[1].removesuffix("()"))
+        name = match[1].removesuffix("()")
+        href = next((names[key] for key in (*(f"{place}.{name}" for place in near), name) if key in names), None)
         if href is None: return match[0]
         target, _, anchor = href.partition("#")
         if target == here: return f"[{match[0]}](#{anchor})"
         return f"[{match[0]}]({os.path.relpath(TOP / target, page.parent)}{'#' + anchor if anchor else ''})"
     source = re.sub(r"(\]\([^)\s]*?)\b\d\d_(\w+\.ipynb)", r"\1\2", source)  # API pages go by the name of their module
     parts = re.split(r"(```.*?```|^#+ [^\n]*$|\[[^\]]*\]\([^)]*\))", source, flags=re.S | re.M)
-    return "".join(part if i % 2 else re.sub(r"(?<!`)`([A-Za-z_][\w.]*(?:\(\))?)`(?!`)", link, part) for i, part in enumerate(parts))
+    word = r"(?<!`)`([A-Za-z_][\w.]*(?:\(\))?)`(?!`)"
+    return "".join(part if i % 2 else re.sub(word, link, part) for i, part in enumerate(parts))
 
 
 def comments(source: str) -> dict[int, str]:
@@ -214,13 +246,13 @@ def front_matter(cells: list[dict]) -> tuple[dict, list[dict]]:
 
 def page_of(notebook: Path) -> Path:
     "Where a notebook's page goes: the same folder under pages/, API pages by the name of their module."
-    where = PAGES / notebook.relative_to(NBS)
-    return where.with_name(re.sub(r"^\d+_", "", where.name)) if where.parent.name == "api" else where
+    where = notebook.relative_to(NBS)
+    return PAGES / (where.with_name(re.sub(r"^\d+_", "", where.name)) if where.parts[0] == "api" else where)
 
 
 def outputs(cell: dict) -> list[dict]:
     "A cell's outputs as renderers should show them."
-    from taskspace.report import for_page
+    from taskspace.report.pages import for_page
     kept = [for_page(out) for out in cell.get("outputs", [])]
     for old, new in zip(cell.get("outputs", []), kept):
         data = new.get("data", {})
@@ -230,10 +262,11 @@ def outputs(cell: dict) -> list[dict]:
 
 def process(notebook: dict, page: Path, names: dict[str, str]) -> dict:
     "A notebook as its page shows it."
-    from taskspace.report import proportioned
+    from taskspace.report.pages import proportioned
     meta, cells = front_matter(notebook["cells"])
     module = next((d["default_exp"] for c in cells if c["cell_type"] == "code" for d in [directives(text(c["source"]))[0]] if "default_exp" in d), None)
-    full = f"taskspace.{re.split(r'[ .]', module)[0]}" if module else None
+    # A name of `scoring.scores` is had from its package, `taskspace.scoring`; one of `errors` from the module itself
+    full = f"taskspace.{module.split()[0].split('.')[0]}" if module else None
     here = str(page.relative_to(TOP)) if page.is_relative_to(TOP) else ""
     shown = [{"cell_type": "raw", "metadata": {}, "source": "---\n" + yaml.safe_dump(meta, sort_keys=False, allow_unicode=True, width=1000) + "---"}]
     if full:
@@ -271,7 +304,7 @@ def notebooks() -> list[Path]:
 
 def write_pages() -> None:
     "Write pages/ afresh."
-    from taskspace.report import proportioned
+    from taskspace.report.pages import proportioned
     names = symbols()
     shutil.rmtree(PAGES, ignore_errors=True)
     PAGES.mkdir()
@@ -316,18 +349,17 @@ def readme(notebook: dict, title: bool = True) -> str:
                 if "text/markdown" in data: parts.append(text(data["text/markdown"]).strip())
                 elif out.get("name") == "stdout" or "text/plain" in data and "taskspace-chart" not in text(data.get("text/html", "")):
                     shown = text(out.get("text") or data["text/plain"]).rstrip()
-                    parts.append("\n".join(f"    {line}" for line in shown.split("\n")))
+                    parts.append("\n".join(f"    {line}".rstrip() for line in shown.split("\n")))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def home(notebook: dict, names: dict[str, str]) -> str:
     "The first notebook as the site's first page: links lead to the site's own pages. It is kept in git, as Quarto reads it before pages are made."
-    from taskspace.report import proportioned
+    from taskspace.report.pages import proportioned
     meta, _ = front_matter(notebook["cells"])
     body = readme(notebook, title=False)
-    pages = {str(page_of(path).relative_to(TOP)) for path in notebooks()}
-    body = re.sub(re.escape(HOME) + r"([\w/]*)\.html", lambda m: f"{m[1]}.ipynb" if f"{m[1]}.ipynb" in pages else f"{m[1]}.md", body)
-    body = re.sub(r"\[([^\]]+)\]\((?:tests|benchmarks)/[^)]+\)", r"`\1`", body)  # files that the site does not have
+    body = re.sub(r"\[([^\]]+)\]\((?:(?:tests|benchmarks)/[^)]+|[A-Z]+\.md)\)", r"`\1`", body)  # files that the site does not have
+    body = re.sub(r"\]\((nbs/[\w/]*)/\)", r"](\1/index.md)", body)  # GitHub lists a folder, the site has its first page
     body = proportioned(linked(body.replace("](nbs/", "](pages/"), names, TOP / "index.qmd"))
     return f"---\n# {MADE}\n{yaml.safe_dump({**meta, 'toc': True}, sort_keys=False, allow_unicode=True, width=1000)}---\n\n{body}"
 
@@ -345,8 +377,8 @@ def write_readme(check: bool = False) -> None:
 
 def finish(site: Path) -> None:
     "Add what the pages load: Vega, the script that draws with it, and the search index; let Quarto's script run from a disk."
-    from taskspace.display import write_bundle
-    from taskspace.report import without_modules
+    from taskspace.report.renderer import write_bundle
+    from taskspace.report.site import without_modules
     write_bundle(site / "assets")
     without_modules(site)
 

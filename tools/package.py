@@ -19,7 +19,8 @@ ASSETS = {p.name for p in (TOP / "taskspace" / "assets").iterdir()}
 def run(*command: str | Path, cwd: Path = TOP) -> str:
     "Run a command and give what it printed; say what it printed when it fails."
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "COVERAGE")) and k != "VIRTUAL_ENV"}
-    done = subprocess.run([str(c) for c in command], cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run([str(c) for c in command], cwd=cwd, env=env, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode: sys.exit(f"{' '.join(map(str, command))} failed:\n{done.stdout}")
     return done.stdout
 
@@ -27,7 +28,7 @@ def run(*command: str | Path, cwd: Path = TOP) -> str:
 def complete(names: list[str], what: str) -> None:
     "Fail unless templates, assets and the type marker are among the files."
     held = {Path(n).name for n in names}
-    missing = sorted(({"py.typed", "tasks.py"} | TEMPLATES | ASSETS) - held)
+    missing = sorted(({"py.typed", "pairs.py"} | TEMPLATES | ASSETS) - held)
     if missing: sys.exit(f"the {what} lacks {', '.join(missing)}")
 
 
@@ -44,7 +45,7 @@ def main() -> None:
         run(sys.executable, "-m", "build", "--outdir", dist, cwd=work / "source")
         wheel, sdist = next(dist.glob("*.whl")), next(dist.glob("*.tar.gz"))
         complete(zipfile.ZipFile(wheel).namelist(), "wheel")
-        complete(tarfile.open(sdist).getnames(), "sdist")
+        with tarfile.open(sdist) as held: complete(held.getnames(), "sdist")
         env, empty = work / "env", work / "empty"
         empty.mkdir()
         run(sys.executable, "-m", "venv", env)
@@ -55,7 +56,8 @@ def main() -> None:
         out = run(env / "bin" / "taskspace", "demo", "--quick", "--out", "report", cwd=empty)
         page = empty / out.strip().splitlines()[-1].removeprefix("Report: ")
         if not page.is_file(): sys.exit(f"the demo printed no page that exists:\n{out}")
-        print(f"sdist and wheel build and hold everything; installed in {installed - start:.0f} s, quick demo in {time.monotonic() - installed:.0f} s")
+        print(f"sdist and wheel build and hold everything; installed in {installed - start:.0f} s, "
+              f"quick demo in {time.monotonic() - installed:.0f} s")
 
 
 if __name__ == "__main__":

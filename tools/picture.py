@@ -2,7 +2,7 @@
 from pathlib import Path
 
 from taskspace import FTGD, load_lm, load_suite, transfer_probe
-from taskspace.charts import heatmap, save
+from taskspace.report.charts import heatmap, save
 
 OUT = Path(__file__).resolve().parent.parent / "nbs" / "images" / "task_space.png"
 

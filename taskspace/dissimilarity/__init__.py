@@ -1,0 +1,24 @@
+"""How differently two models represent the same text: measures, states, stitching, comparison."""
+# Made by tools/packages.py from what the modules export.
+from typing import TYPE_CHECKING
+
+from taskspace.names import hand_on
+
+if TYPE_CHECKING:
+    from .measures import *  # noqa: F403
+    from .states import *  # noqa: F403
+    from .stitching import *  # noqa: F403
+    from .comparison import *  # noqa: F403
+
+__all__, __getattr__, __dir__ = hand_on(__name__, {
+    "measures":
+        "ExactCKA MinibatchCKA cka procrustes mean_matching",
+    "states":
+        "POSITIONS find_blocks layer_numbers capture replacing Encoded text_list is_encoder encode_text pad "
+        "text_batches stream_states Reader hidden_states",
+    "stitching":
+        "KINDS StitchMap fit_map Stitched text_losses Stitch stitch scrambled stitch_controls",
+    "comparison":
+        "EXACT_LIMIT cka_matrix paired_states cka_states model_distance cka_models Blocks block_structure "
+        "matched_similarity",
+})

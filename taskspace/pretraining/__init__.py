@@ -1,0 +1,29 @@
+"""Models with a known history: tokens, architectures, training, any text, the built-in scales."""
+# Made by tools/packages.py from what the modules export.
+from typing import TYPE_CHECKING
+
+from taskspace.names import hand_on
+
+if TYPE_CHECKING:
+    from .tokens import *  # noqa: F403
+    from .architectures import *  # noqa: F403
+    from .training import *  # noqa: F403
+    from .texts import *  # noqa: F403
+    from .builtin import *  # noqa: F403
+
+__all__, __getattr__, __dir__ = hand_on(__name__, {
+    "tokens":
+        "EOS PAD UNK DOCUMENTS word_tokenizer pack read_texts byte_tokenizer token_file stream_rows",
+    "architectures":
+        "ACTIVATIONS MODELS ARCHITECTURES tokens_first Output Config CausalModel solu TransformerConfig "
+        "TransformerLayer TransformerLM normal_init build twins LSTMConfig LSTMLayer LSTMLM CNNConfig "
+        "CNNLayer CNNLM BigramConfig BigramLM save_model saved_architecture load_model new_model",
+    "training":
+        "TrainingConfig checkpoint_steps learning_rate batch_rows rows_loss mean_loss save_checkpoint "
+        "load_weights pretrain",
+    "texts":
+        "ModelConfig TextConfig text_config text_tokenizer pretrain_text",
+    "builtin":
+        "SCALES RECIPE SENTENCES ROW BATCH STEPS CONTEXT Scale builtin_config builtin_steps builtin_model "
+        "Rows builtin_rows cache_dir corpus_digest builtin_directory builtin_checkpoint builtin_log",
+})

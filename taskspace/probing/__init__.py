@@ -1,0 +1,22 @@
+"""Task spaces that are measured: the gradient probe and the transfer probe."""
+# Made by tools/packages.py from what the modules export.
+from typing import TYPE_CHECKING
+
+from taskspace.names import hand_on
+
+if TYPE_CHECKING:
+    from .differentials import *  # noqa: F403
+    from .gradient import *  # noqa: F403
+    from .rows import *  # noqa: F403
+    from .transfer import *  # noqa: F403
+
+__all__, __getattr__, __dir__ = hand_on(__name__, {
+    "differentials":
+        "fold_width Fold Differentials",
+    "gradient":
+        "GradientSpaces gradient_probe distribution predicted_transfer",
+    "rows":
+        "METRICS NORMALISATIONS transfer_row space_from_rows",
+    "transfer":
+        "split_sizes transfer_probe",
+})

@@ -1,0 +1,27 @@
+"""Charts, pages and the website of a run."""
+# Made by tools/packages.py from what the modules export.
+from typing import TYPE_CHECKING
+
+from taskspace.names import hand_on
+
+if TYPE_CHECKING:
+    from .renderer import *  # noqa: F403
+    from .charts import *  # noqa: F403
+    from .templates import *  # noqa: F403
+    from .pages import *  # noqa: F403
+    from .site import *  # noqa: F403
+
+__all__, __getattr__, __dir__ = hand_on(__name__, {
+    "renderer":
+        "MIME pack html mimebundle enable asset write_bundle",
+    "charts":
+        "GROUP_COLOURS DIVERGING SEQUENTIAL FONT INK config save headline heatmap task_map clustermap network "
+        "small_multiples fixed_colours curves training_curves scale_curves stability_chart forest frontier "
+        "layers before_after",
+    "templates":
+        "templates template parameters check_parameters check execute",
+    "pages":
+        "page for_page proportioned methods Tiles",
+    "site":
+        "write_data renderer render without_modules render_report",
+})

@@ -1,0 +1,32 @@
+"""Studies, jobs, the store, executing, results, extracts."""
+# Made by tools/packages.py from what the modules export.
+from typing import TYPE_CHECKING
+
+from taskspace.names import hand_on
+
+if TYPE_CHECKING:
+    from .store import *  # noqa: F403
+    from .study import *  # noqa: F403
+    from .jobs import *  # noqa: F403
+    from .results import *  # noqa: F403
+    from .execute import *  # noqa: F403
+    from .summaries import *  # noqa: F403
+    from .extract import *  # noqa: F403
+
+__all__, __getattr__, __dir__ = hand_on(__name__, {
+    "store":
+        "checksum Store",
+    "study":
+        "PROBES CONTROLS Study parse_study read_study",
+    "jobs":
+        "GRADIENT_BLOCKS GRADIENT_MEMORY code_version suite_to_json suite_from_json pack unpack Job seed_of "
+        "reference_text Plan to_bytes from_bytes spaces_to_frame frame_to_spaces compute work",
+    "results":
+        "save_plan load_plan Status duration failure_lines Run open_run",
+    "execute":
+        "dask_executor run_study demo_study example_study example_run",
+    "summaries":
+        "missing learning_curves checkpoint_spaces distributedness parameter_counts claims_of",
+    "extract":
+        "KINDS DECIMALS space_rows space_of space_tests write_extract Extract open_extract",
+})

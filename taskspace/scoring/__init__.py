@@ -1,0 +1,26 @@
+"""How a sentence becomes a number: conventions, encoding, log-probabilities, scores."""
+# Made by tools/packages.py from what the modules export.
+from typing import TYPE_CHECKING
+
+from taskspace.names import hand_on
+
+if TYPE_CHECKING:
+    from .convention import *  # noqa: F403
+    from .encoding import *  # noqa: F403
+    from .prefixtree import *  # noqa: F403
+    from .logprobs import *  # noqa: F403
+    from .scores import *  # noqa: F403
+
+__all__, __getattr__, __dir__ = hand_on(__name__, {
+    "convention":
+        "CONVENTIONS Convention convention_of",
+    "encoding":
+        "prefix_id EncodedPair encode_pairs",
+    "prefixtree":
+        "PrefixTree prefix_tree Row chains packed visible inputs",
+    "logprobs":
+        "SLICE BITS PACKED MINUS ROW BUDGET WORKERS CELLS LOGITS linear_logprobs evaluating Ways ways batches "
+        "token_logprobs sequence_logprobs",
+    "scores":
+        "score_pairs score_sentences accuracy text_loss",
+})

@@ -1,0 +1,35 @@
+"""Task spaces: statistics, resampling, hypotheses, trees and maps."""
+# Made by tools/packages.py from what the modules export.
+from typing import TYPE_CHECKING
+
+from taskspace.names import hand_on
+
+if TYPE_CHECKING:
+    from .statistics import *  # noqa: F403
+    from .resampling import *  # noqa: F403
+    from .change import *  # noqa: F403
+    from .sentence_similarity import *  # noqa: F403
+    from .trees_and_maps import *  # noqa: F403
+    from .space import *  # noqa: F403
+    from .hypotheses import *  # noqa: F403
+
+__all__, __getattr__, __dir__ = hand_on(__name__, {
+    "statistics":
+        "ALTERNATIVES METHODS square cells from_cells task_permutations permuted_cells permutation_p Test "
+        "known_labels within_across mantel partial_mantel mrqap benjamini_hochberg Estimate over_seeds",
+    "resampling":
+        "resample_means split_halves widening interval cell_tests auc_of correlation_of noise_variance "
+        "statistic_draws statistic_interval jackknife_interval noise_ceiling asymmetry",
+    "change":
+        "reliability agreement stability change_point",
+    "sentence_similarity":
+        "EDITS words differing_region word_likeness edit edit_table edit_likeness length_likeness same_label "
+        "set_likeness",
+    "trees_and_maps":
+        "EMBEDDINGS dissimilarity Clustering cluster cluster_stability classical_scaling stress embed align "
+        "align_series",
+    "space":
+        "TaskSpace",
+    "hypotheses":
+        "HYPOTHESES hypothesis_space hypothesis_spaces",
+})

@@ -1,0 +1,34 @@
+"""Minimal pairs, tasks and suites: splits, readers, the catalogue of named suites, the built-in English."""
+# Made by tools/packages.py from what the modules export.
+from typing import TYPE_CHECKING
+
+from taskspace.names import hand_on
+
+if TYPE_CHECKING:
+    from .pairs import *  # noqa: F403
+    from .splits import *  # noqa: F403
+    from .readers import *  # noqa: F403
+    from .grammar import *  # noqa: F403
+    from .catalogue import *  # noqa: F403
+
+__all__, __getattr__, __dir__ = hand_on(__name__, {
+    "pairs":
+        "COLUMNS MinimalPair Task Split Suite",
+    "splits":
+        "ATTEMPTS bundles leak_free_split",
+    "readers":
+        "READERS normalise suite_from_frame suite_from_file",
+    "grammar":
+        "SINGULAR PLURAL PAST PARTICIPLE IRREGULAR_NOUNS IRREGULAR_VERBS LEXICONS RULES FIELDS NEAR ADVERBS "
+        "NUMBERS DEMONSTRATIVES DETERMINERS SELF OWN BE WAS HAVE CONSTRUCTIONS PLAIN CLOSED noun verb "
+        "open_words Draw Construction construction sides subject_verb_across_phrase "
+        "subject_verb_across_clause determiner_noun determiner_adjective_noun reflexive_gender "
+        "reflexive_across_phrase reflexive_across_clause object_or_none what_or_that adjunct_island "
+        "tough_or_raising noun_ellipsis past_or_participle ever_with_negative_object "
+        "ever_outside_negative_clause there_or_nearly plain simple_clause clause_with_thing "
+        "clause_with_person plural_reflexive reflexive_in_clause emphasis own_thing description question "
+        "passive two_clauses perfect negation object_clause spell held_out corpus vocabulary builtin_suite "
+        "task_table",
+    "catalogue":
+        "BLIMP SOURCES FOLDERS blimp_from_directory blimp_from_hub zorro_from_directory load_suite",
+})

@@ -1,0 +1,18 @@
+"""Gradient differentials, and tuning with them."""
+# Made by tools/packages.py from what the modules export.
+from typing import TYPE_CHECKING
+
+from taskspace.names import hand_on
+
+if TYPE_CHECKING:
+    from .gradients import *  # noqa: F403
+    from .ftgd import *  # noqa: F403
+
+__all__, __getattr__, __dir__ = hand_on(__name__, {
+    "gradients":
+        "COMPONENTS TOKENS SCOPES parameter_table trainable undisturbed Part contrast likelihood "
+        "backpropagate margins encode_task accumulate gradient_differential top_k scope_groups places_kept "
+        "subspace",
+    "ftgd":
+        "UPDATES OPTIMIZERS FTGD read_at write_at Tuned tune",
+})
