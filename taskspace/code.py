@@ -39,11 +39,8 @@ def _statements(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
         yield from _statements(node)
 
 
-def _is_module(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
+def _is_package(name: str) -> bool:
+    return source_of(name).name == "__init__.py"
 
 
 @functools.cache
@@ -58,8 +55,8 @@ def imports_of(module: str,  # full name
             continue
         base = ".".join([*package[:len(package) - node.level + 1], *filter(None, [node.module])]) if node.level else node.module or ""
         if not base.startswith("taskspace"): continue
-        inner = {f"{base}.{alias.name}" for alias in node.names if _is_module(f"{base}.{alias.name}")}
-        found |= inner or {base}
+        # What is imported from a package is one of its modules, whether it can be found or not.
+        found |= {f"{base}.{alias.name}" if _is_package(base) and not alias.name.startswith("__") else base for alias in node.names}
     return frozenset(name for name in found if name.startswith("taskspace."))
 
 # %% ../nbs/api/05_code.ipynb #c0de000d

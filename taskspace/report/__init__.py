@@ -19,9 +19,9 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "small_multiples fixed_colours curves training_curves scale_curves stability_chart forest frontier "
         "layers before_after",
     "templates":
-        "templates template parameters check_parameters check execute",
+        "page_templates template parameters check_parameters check execute",
     "pages":
         "page for_page proportioned methods Tiles",
     "site":
-        "write_data renderer render without_modules render_report",
+        "write_data site_renderer render without_modules render_report",
 })

@@ -15,10 +15,10 @@ import pandas as pd
 from ..errors import TaskspaceError
 
 # %% auto #0
-__all__ = ['templates', 'template', 'parameters', 'check_parameters', 'check', 'execute']
+__all__ = ['page_templates', 'template', 'parameters', 'check_parameters', 'check', 'execute']
 
 # %% ../../nbs/api/report/30_templates.ipynb #c3a47fea
-def templates() -> dict[str, Path]:  # name -> file
+def page_templates() -> dict[str, Path]:  # name -> file
     "The templates of the pages of a report."
     package = Path(str(resources.files("taskspace")))
     folder = next((f for f in (package / "studies", package.parent / "nbs" / "studies") if f.is_dir()), package)
@@ -28,7 +28,7 @@ def templates() -> dict[str, Path]:  # name -> file
 def template(name: str,  # e.g. "scale"
              ) -> Path:
     "The file of a template. Raises `TaskspaceError` for a name that does not exist, listing those that do."
-    found = templates()
+    found = page_templates()
     if name not in found: raise TaskspaceError(f"there is no template {name!r}; there are: {', '.join(found)}")
     return found[name]
 

@@ -14,7 +14,7 @@ from taskspace.runs.extract import write_extract
 from taskspace.report.pages import methods, page
 from taskspace.report.site import render_report, write_data
 from taskspace.runs.summaries import learning_curves
-from taskspace.report.templates import check, check_parameters, execute, parameters, templates
+from taskspace.report.templates import check, check_parameters, execute, page_templates, parameters
 from taskspace.runs.summaries import missing
 from taskspace.runs.results import open_run
 from taskspace.runs.execute import run_study
@@ -140,7 +140,7 @@ def test_a_template_refuses_what_papermill_lets_through(tmp_path):
     "Papermill itself only warns of an unknown name; the template's own check ends the notebook."
     import papermill
     with pytest.raises(papermill.PapermillExecutionError, match="has no parameter 'modle'; did you mean 'model'"):
-        papermill.execute_notebook(str(templates()["scale"]), str(tmp_path / "out.ipynb"), parameters={"modle": "x"}, progress_bar=False)
+        papermill.execute_notebook(str(page_templates()["scale"]), str(tmp_path / "out.ipynb"), parameters={"modle": "x"}, progress_bar=False)
 
 
 def test_truth_values_are_no_numbers():
