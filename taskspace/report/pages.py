@@ -115,8 +115,8 @@ def methods(run: Run) -> str:  # a Markdown page
     code = ", ".join(sorted(set(provenance["code"].astype(str)))) if "code" in provenance else "not recorded"
     rule = convention_of(study.convention, study.prefix)
     space = "a" if rule.leading_space else "no"
-    transfers = f"""For each source task and seed, a copy of the model was tuned on {study.train_pairs} pairs with the settings below, then measured on
-{study.eval_pairs} held-out pairs of every task; transfer is after − before, in nats of margin unless a figure says otherwise. Sentences that any task
+    transfers = f"""For each source task and seed, the model was tuned in place on {study.train_pairs} pairs with the settings below, then measured on
+{study.eval_pairs} held-out pairs of every task, and its weights were put back bit for bit; transfer is after − before, in nats of margin unless a figure says otherwise. Sentences that any task
 was tuned on stand in no pair that any task was measured on. Margins in tuning, transfer and gradients are differences of sums under every convention.""" if "transfer" in study.probes else "The study has no transfer probe."
     return f"""---
 title: Methods and provenance

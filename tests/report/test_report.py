@@ -53,6 +53,8 @@ def test_a_report_needs_no_network(made):
 def test_methods_state_what_was_computed_from_what(made, run):
     text = (made.parent / "methods.html").read_text(encoding="utf-8")
     for part in (run.checkpoints["weights"][0][:16], run.suite.digest[:16], "train_pairs", "transformers"): assert part in text
+    told = " ".join(text.split())
+    assert "the model was tuned in place" in told and "put back bit for bit" in told and "copy of the model" not in told
 
 
 def test_the_data_are_the_runs_numbers(made, run):
