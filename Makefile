@@ -97,7 +97,7 @@ STUDIES := "generalisation:-p seeds 4 -p end_seeds 1 -p base_steps 30 -p steps 3
 models: example mini
 
 example: .venv/dev
-	python -c "from taskspace.report.site import example_run; example_run()"
+	python -c "from taskspace.runs.execute import example_run; example_run()"
 
 mini: .venv/dev
 	python -c "from taskspace.pretraining.builtin import builtin_checkpoint; builtin_checkpoint('mini')"

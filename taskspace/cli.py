@@ -123,7 +123,7 @@ def _prefix(value: str) -> str | int | None:
     if value.isdecimal(): return int(value)
     raise TaskspaceError(f"--prefix {value}: must be tokenizer, auto, none or a token id")
 
-
+# %% ../nbs/api/90_cli.ipynb #fff81495
 def convention_words(about: Mapping[Any, Any],  # the `attrs` of what `score_pairs` gave
                      ) -> str:
     "How sentences were turned into numbers, in words."
@@ -131,7 +131,7 @@ def convention_words(about: Mapping[Any, Any],  # the `attrs` of what `score_pai
     prefix = f"prefix {told['prefix']} ({'none' if token is None else f'token {token}'})" if isinstance(told["prefix"], str) else "no prefix" if token is None else f"prefix token {token}"
     return f"{told['name']}; {prefix}; {'a' if told['leading_space'] else 'no'} leading space; {told['reduction']} of log-probabilities; ties count one half"
 
-
+# %% ../nbs/api/90_cli.ipynb #1aae2257
 @app.command()
 def score(model: Annotated[str, typer.Option("--model", "-m", help="Hugging Face id or directory, or builtin:nano, builtin:micro, builtin:mini, each with @STEP for a checkpoint.")],
           suite: Annotated[str, typer.Option("--suite", "-s", help="builtin, blimp, blimp:DIR, zorro:DIR, or a .jsonl, .csv, .tsv or .parquet file.")] = "builtin",
@@ -194,7 +194,7 @@ def _finish(run: Run) -> int:
         return 1
     return 0
 
-
+# %% ../nbs/api/90_cli.ipynb #7d66ec10
 @app.command()
 def run(study: Annotated[Path, typer.Argument(help="The study, a YAML file.")],
         out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run: new, empty, or one to go on with.")],
@@ -232,7 +232,7 @@ def run(study: Annotated[Path, typer.Argument(help="The study, a YAML file.")],
         typer.echo(_report(out, None, False) if report else f"Next: taskspace report {out}")
     return status
 
-
+# %% ../nbs/api/90_cli.ipynb #c873ae9d
 @app.command()
 def status(directory: Annotated[Path, typer.Argument(help="What was given as --out.")]) -> int:
     """Say where a run stands: done, missing, failed and why, size, time. Works while it is running.

@@ -207,7 +207,7 @@ def _common(spaces: Mapping[str, TaskSpace], groups: Mapping[str, str | None] | 
     if len(names) < 4 or not 1 < len(set(labels)) < len(names): return None, []
     return {k: s.select(names) for k, s in whole.items()}, labels
 
-
+# %% ../../nbs/api/claims/10_verdicts.ipynb #b293bd4a
 def _trend(claim: str, cut: Mapping[str, TaskSpace], weight: np.ndarray, same: np.ndarray, raw: np.ndarray, sizes: Mapping[str, float]) -> Finding:
     "A weighted sum of the spaces' AUCs with its interval."
     from scipy.stats import norm

@@ -53,7 +53,7 @@ def _mixed(lms: Sequence[LM], texts: Sequence[str], sums: ExactCKA | MinibatchCK
             rows = [[v[mix] for v in layers] for layers in rows]
         yield rows
 
-
+# %% ../../nbs/api/dissimilarity/40_comparison.ipynb #fad67ab4
 def cka_matrix(a: LM | Mapping[int, torch.Tensor],  # a model, or its states from `hidden_states`
                b: LM | Mapping[int, torch.Tensor],  # of the same kind as `a`; the same model is fine: its layers against each other
                texts: str | Sequence[str] | None = None,  # ordinary text, which both models must cut into the same rows; none for states
@@ -86,7 +86,7 @@ def cka_matrix(a: LM | Mapping[int, torch.Tensor],  # a model, or its states fro
                        unbiased=unbiased, positions=positions)
     return frame
 
-
+# %% ../../nbs/api/dissimilarity/40_comparison.ipynb #4fe6ed97
 def paired_states(lms: Sequence[LM],  # models that read the same texts
                   texts: str | Sequence[str],  # in any order; a string is one text
                   layers: Sequence[Sequence[int] | None],  # one entry a model

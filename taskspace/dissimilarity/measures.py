@@ -26,7 +26,7 @@ def _matrix(X: Any, name: str = "X") -> torch.Tensor:
         raise TaskspaceError(f"{name} must be a matrix of rows (tokens or texts) and features, not of shape {tuple(X.shape)}")
     return X if X.is_floating_point() else X.double()
 
-
+# %% ../../nbs/api/dissimilarity/10_measures.ipynb #957e7f9a
 class ExactCKA:
     "CKA of every pair of two lists of matrices, from sums over rows; memory (sum of widths of X) x (sum of widths of Y)."
     def __init__(self, unbiased: bool = True): self.unbiased, self.n = unbiased, 0
@@ -88,13 +88,13 @@ class ExactCKA:
         "The CKA of every pair."
         return _ratio(*self.hsic())
 
-
+# %% ../../nbs/api/dissimilarity/10_measures.ipynb #ad3cc0d0
 def _ratio(cross: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     "HSIC numerators over the root of the denominators; nan where a matrix has no spread."
     bottom = np.maximum(x, 0)[:, None] * np.maximum(y, 0)[None]
     return np.divide(cross, np.sqrt(bottom), out=np.full_like(cross, np.nan), where=bottom > 0)
 
-
+# %% ../../nbs/api/dissimilarity/10_measures.ipynb #81036eea
 class MinibatchCKA:
     "CKA of every pair of two lists of matrices, from Gram matrices of `batch` rows; memory layers x batch^2."
     def __init__(self,

@@ -66,7 +66,7 @@ def _forward(lm: LM, input_ids: torch.Tensor, mask: torch.Tensor) -> Any:
 class _Stop(Exception):
     "The last wanted state is there: the rest of the forward pass, head included, is not needed."
 
-
+# %% ../../nbs/api/dissimilarity/20_states.ipynb #fa44a374
 def capture(lm: LM,  # model with its tokenizer
             input_ids: torch.Tensor,  # (batch, length)
             mask: torch.Tensor,  # (batch, length), 1 for tokens
@@ -147,7 +147,7 @@ def encode_text(lm: LM,  # model with its tokenizer
         raise TaskspaceError(f"{lm.name} takes {lm.max_length} tokens; the text beginning {text[:40]!r} has {len(ids)}: cut it")
     return Encoded(ids, start, start + len(own))
 
-
+# %% ../../nbs/api/dissimilarity/20_states.ipynb #531c2726
 def pad(lm: LM,  # model with its tokenizer
         encoded: Sequence[Encoded],  # texts of one batch
         ) -> tuple[torch.Tensor, torch.Tensor]:  # (batch, length) each; the mask is 1 for tokens
@@ -191,7 +191,7 @@ def stream_states(lm: LM,  # model with its tokenizer
     encoded = [encode_text(lm, t) for t in texts]
     for batch in text_batches(texts, encoded, token_budget): yield read([encoded[i] for i in batch])
 
-
+# %% ../../nbs/api/dissimilarity/20_states.ipynb #44f410ad
 class Reader:
     "Reads the states of some layers of one model in evaluation mode, a batch of encoded texts at a time. Raises `TaskspaceError` for a bad layer or position."
     def __init__(self, lm: LM, layers: Sequence[int] | None = None, positions: str = "all", blocks: Sequence[nn.Module] | None = None):

@@ -183,7 +183,7 @@ class Stitch:
         low, high = np.quantile(extra[pick].sum(1) / tokens[pick].sum(1), [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
 
-
+# %% ../../nbs/api/dissimilarity/30_stitching.ipynb #9d0bc4d0
 @contextmanager
 def _frozen(*models: nn.Module):
     "Inside, the models' parameters take no gradient."
@@ -193,7 +193,7 @@ def _frozen(*models: nn.Module):
     finally:
         for p, r in was: p.requires_grad_(r)
 
-
+# %% ../../nbs/api/dissimilarity/30_stitching.ipynb #0db9dac1
 def stitch(bottom: LM,  # runs up to `layer_bottom`
            top: LM,  # goes on after `layer_top`
            layer_bottom: int,  # 0 = input of the first block, l = what leaves block l
@@ -237,7 +237,7 @@ def stitch(bottom: LM,  # runs up to `layer_bottom`
         losses["receiver"], losses["giver"] = (text_losses(m, test, token_budget).nll for m in (top, bottom))
     return Stitch(lm, kind, (chimera.layers[0], chimera.layers[1]), losses, pd.DataFrame(log, columns=["step", "loss"]))
 
-
+# %% ../../nbs/api/dissimilarity/30_stitching.ipynb #e74a169a
 def _same_tokens(bottom: LM, top: LM, texts: Sequence[str]) -> list[Encoded]:
     "The texts as tokens. Raises `TaskspaceError` when the two models see different ones."
     out = []
@@ -247,7 +247,7 @@ def _same_tokens(bottom: LM, top: LM, texts: Sequence[str]) -> list[Encoded]:
         out.append(f)
     return out
 
-
+# %% ../../nbs/api/dissimilarity/30_stitching.ipynb #1b484f61
 def _train(lm: LM, chimera: Stitched, encoded: list[Encoded], held: list[Encoded], steps: int, lr: float, batch_size: int,
            seed: int, fit_tokens: int, token_budget: int) -> list[tuple[int, float]]:
     "Fit the map, descend the loss, keep the best point on held-out text; the log of (step, held-out loss)."

@@ -184,7 +184,7 @@ def _pick(choice: Any, steps: dict[str, int], where: str) -> list[tuple[str, int
         chosen.append((name, steps[name]))
     return chosen
 
-
+# %% ../../nbs/api/models/30_checkpoints.ipynb #e6404370
 def expand(spec: ModelSpec,  # one model of a study
            default: Any = "last",  # the study's choice, for a model without its own
            ) -> list[Checkpoint]:  # in order of steps, or as listed
@@ -281,7 +281,7 @@ def directory_digests(path: Path,  # holds one model
         return hashlib.sha256(json.dumps([(p.name, _file_digest(p, memory)) for p in paths]).encode()).hexdigest()[:32]
     return total(weights), total([p for p in files if not is_weight(p) and _TOKENIZER.fullmatch(p.name)])
 
-
+# %% ../../nbs/api/models/30_checkpoints.ipynb #7547929f
 def _hub_digests(checkpoint: Checkpoint, gguf_file: str | None, subfolder: str) -> tuple[str, str]:
     "Digests of a hub model: from the hub's file list, or from the cache when there is no network; nothing is downloaded."
     from huggingface_hub import HfApi, snapshot_download
@@ -316,7 +316,7 @@ def digests(checkpoint: Checkpoint,  # from `expand`
     if (folder := _folder(checkpoint)) is not None: return directory_digests(folder, gguf_file, memory)
     return _hub_digests(checkpoint, gguf_file, json.loads(checkpoint.kwargs).get("subfolder") or "")
 
-
+# %% ../../nbs/api/models/30_checkpoints.ipynb #dc55b7cc
 def _folder(checkpoint: Checkpoint) -> Path | None:
     "Where the files of a checkpoint are; None for one of the hub. A built-in one is trained on first use."
     kwargs = json.loads(checkpoint.kwargs)
@@ -361,7 +361,7 @@ def _vocabulary_size(path: Path) -> int | None:
     sizes = [c.get("vocab_size") for c in (config, inner) if isinstance(c, dict)]
     return next((n for n in sizes if isinstance(n, int)), None)
 
-
+# %% ../../nbs/api/models/30_checkpoints.ipynb #7abb0384
 def loaded_digests(lm: LM,  # model with its tokenizer
                    ) -> tuple[str, str]:  # (weights, tokenizer)
     "Digests of a model that only exists in memory: its weights, and the state of its tokenizer."

@@ -71,7 +71,7 @@ def _cached(forward: Callable) -> bool:
     known = inspect.signature(forward).parameters
     return "use_cache" in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
 
-
+# %% ../../nbs/api/models/10_lm.ipynb #8a1c23a1
 class LM:
     "A causal language model: module, tokenizer and identity. Raises `TaskspaceError` when one of the two lacks what scoring calls."
     def __init__(self,

@@ -88,7 +88,7 @@ def _explained(name: str, part: str, kwargs: dict[str, Any]) -> Iterator[None]:
             message = f"{_reason(e)}"
         raise TaskspaceError(f"{name}: cannot load the {part}: {message}") from e
 
-
+# %% ../../nbs/api/models/20_loading.ipynb #05742ebf
 def _causal_config(name: str, kwargs: dict[str, Any]) -> Any:
     "The configuration, if it is that of a causal LM."
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -131,7 +131,7 @@ def _gguf_once() -> Iterator[None]:
     finally:
         for place, value in before.items(): setattr(*place, value)
 
-
+# %% ../../nbs/api/models/20_loading.ipynb #55307a8b
 def _hf_model(name: str, kwargs: dict[str, Any]) -> nn.Module:
     from transformers import AutoModelForCausalLM
     if Path(name).is_dir() and saved_architecture(name): return load_model(name)

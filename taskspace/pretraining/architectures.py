@@ -52,7 +52,7 @@ class Config:
             if getattr(self, name) < 1:
                 raise TaskspaceError(f"{type(self).__name__}: {name} must be at least 1, not {getattr(self, name)}")
 
-
+# %% ../../nbs/api/pretraining/20_architectures.ipynb #632b030c
 _Config: TypeAlias = Config  # within the models `Config` is the class of their own configuration
 
 
@@ -141,7 +141,7 @@ class TransformerConfig(Config):
         if self.hidden_size % self.num_attention_heads:
             raise TaskspaceError(f"hidden_size {self.hidden_size} must be a multiple of num_attention_heads {self.num_attention_heads}")
 
-
+# %% ../../nbs/api/pretraining/20_architectures.ipynb #51774493
 class TransformerLayer(nn.Module):
     "Causal self-attention and a feed-forward part, each with a norm before it and a residual connection around it."
     def __init__(self,
@@ -170,7 +170,7 @@ class TransformerLayer(nn.Module):
         x = x + self.dropout(self.attend(self.norm_attention(x)))
         return x + self.dropout(self.down(self.norm_activation(self.activation(self.up(self.norm_ff(x))))))
 
-
+# %% ../../nbs/api/pretraining/20_architectures.ipynb #c33e42c7
 class TransformerLM(CausalModel):
     "A decoder transformer in the form of GPT-2 (Radford et al. 2019), whose activation can be chosen."
     kind, Config = "transformer", TransformerConfig

@@ -57,7 +57,7 @@ def _runs_of(name: str, seeds: Sequence[int]) -> list[str]:
     "What the runs of one model are called, in the order of its seeds."
     return [name] if len(seeds) == 1 else [f"{name}-seed{seed}" for seed in seeds]
 
-
+# %% ../../nbs/api/pretraining/40_texts.ipynb #4877f05f
 class TextConfig(BaseModel):
     "What `pretrain_text` needs to know."
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -101,7 +101,7 @@ class TextConfig(BaseModel):
         if "seed" in own: raise TaskspaceError(f"models.{model}.training.seed: the data order is common to all models; set training.seed, or seeds of the model")
         return checked(TrainingConfig, {**self.training.model_dump(), **own}, f"models.{model}.training")
 
-
+# %% ../../nbs/api/pretraining/40_texts.ipynb #7455c8dc
 class _AnyTokenizer:
     "Stands for a tokenizer that is not trained yet, where only the shape of a model matters."
     bos_token_id = eos_token_id = pad_token_id = 0

@@ -161,7 +161,7 @@ def _groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
     return [{"params": params, "weight_decay": 0.0 if kind == "vector" else config.weight_decay,
              "factor": config.embedding_rate if kind == "embedding" else 1.0} for kind, params in found.items() if params]
 
-
+# %% ../../nbs/api/pretraining/30_training.ipynb #0edcb839
 class _Run:
     "One training run: model, optimizer, and the files of its directory."
     def __init__(self, model: nn.Module, rows: Any, config: TrainingConfig, valid: Any, pad_id: int | None, out: Path | None, tokenizer: Any):

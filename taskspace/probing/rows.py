@@ -96,7 +96,7 @@ class _Seed:
         if weights is None: return np.stack([self.values[:, :, w].mean(-1) for w in self.where], -1)
         return np.stack([np.einsum("dp,ksp->dks", wt, self.values[:, :, w]) for wt, w in zip(weights, self.where)], -1)
 
-
+# %% ../../nbs/api/probing/30_rows.ipynb #a7c64df8
 def _mean(each: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     "Mean over seeds (first axis) of what is there; `weights` broadcast against it."
     w = np.where(np.isnan(each), 0, 1.0 if weights is None else weights)
@@ -134,7 +134,7 @@ class _Pool:
             sides.append([self._of_seed(k, [~b | f for b, f in zip(both, side)]) for k in range(self.seeds)])
         return sides, tuple(s.T[:, :, None, None].astype(float) for s in (seeds, ~seeds))
 
-
+# %% ../../nbs/api/probing/30_rows.ipynb #0b8c2a23
 def _draws(mean: np.ndarray, each: np.ndarray, drawn: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
     "The space (draws, sources, targets) as other pairs and seeds would have given it, and (seeds, sources, targets) as each of several seeds pulls it."
     by_pairs = _mean(drawn)
@@ -158,7 +158,7 @@ def _check_metric(metric: str, normalise: str | None) -> None:
     if normalise == "headroom" and metric != "accuracy":
         raise TaskspaceError(f"headroom is the room below accuracy 1; {metric!r} has none, use metric='accuracy' or normalise='gain'")
 
-
+# %% ../../nbs/api/probing/30_rows.ipynb #7fb74654
 def space_from_rows(rows: Mapping[Any, pd.DataFrame],  # source, or (source, seed), -> what `transfer_row` gave
                     metric: str = "margin",  # "margin" (nats), "accuracy" or "log_odds"
                     normalise: str | None = None,  # None, "headroom" (accuracy only) or "gain"

@@ -127,7 +127,7 @@ def _value_colour(low: float, high: float, title: str, **legend: Any) -> alt.Col
     return alt.Color("value:Q", scale=scale, legend=alt.Legend(title=title, orient="top", direction="horizontal", gradientLength=150, gradientThickness=10,
                                                               titleOrient="left", format=".2~g", **legend))
 
-
+# %% ../../nbs/api/report/20_charts.ipynb #e1d6d362
 def _cells(space: TaskSpace, names: Sequence[str]) -> pd.DataFrame:
     "One row a cell with what tooltips show; numbers cut to what a reader can use."
     long = space.select(names).to_long()
@@ -158,7 +158,7 @@ def _tooltip(space: TaskSpace, long: pd.DataFrame) -> list[alt.Tooltip]:
     elif "source_group" in long: shown += [alt.Tooltip("source_group:N", title="source group"), alt.Tooltip("target_group:N", title="target group")]
     return shown
 
-
+# %% ../../nbs/api/report/20_charts.ipynb #191a264e
 def headline(space: TaskSpace,  # with whatever it knows of its origin in `meta`
              title: str | None = None,  # None: the kind of the space
              ) -> alt.TitleParams:  # title and subtitle
@@ -198,6 +198,7 @@ def _pick() -> alt.Parameter:
     "The selection that links the parts: a click on a group keeps it and dims the rest, a double click ends it."
     return alt.selection_point(name="picked", fields=["group"], toggle=True)
 
+# %% ../../nbs/api/report/20_charts.ipynb #0acb1b37
 _KEPT = "!isValid(picked.group) || length(picked.group) == 0 || indexof(picked.group, datum.{0}) >= 0"
 
 
@@ -312,7 +313,7 @@ def _place_labels(points: np.ndarray, texts: Sequence[str] | pd.Series, size: fl
         taken.append((out[i, 0] - w, out[i, 1] - tall / 2, out[i, 0] + w, out[i, 1] + tall / 2))
     return out
 
-
+# %% ../../nbs/api/report/20_charts.ipynb #45b822b3
 class _Frame:
     "A square piece of the plane: data units and pixels."
     def __init__(self, points: np.ndarray, size: float, margin: float = 1.12):
@@ -355,7 +356,7 @@ def _map_chart(space: TaskSpace, method: str, onto: pd.DataFrame | None, size: f
         parts.append(text.encode(opacity=faded) if groups else text)
     return alt.layer(*parts).properties(width=size, height=size)
 
-
+# %% ../../nbs/api/report/20_charts.ipynb #765eead8
 def clustermap(space: TaskSpace,  # with or without groups; no cell missing
                embedding: str = "mds",  # "mds", "classical" or "umap"
                order: str | Sequence[str] = "cluster",  # of the heat map: "cluster", "group", "suite" or a list of tasks
@@ -447,7 +448,7 @@ def fixed_colours(values: Sequence[str] | pd.Series,  # what is coloured, in the
     if colours is not None: names = [n for n in colours if n in set(names)]
     return alt.Scale(domain=names, range=[known[n] for n in names])
 
-
+# %% ../../nbs/api/report/20_charts.ipynb #82774590
 def curves(frame: pd.DataFrame,  # long table
            x: str,  # column of the x-axis
            y: str,  # column of the y-axis
@@ -494,7 +495,7 @@ def curves(frame: pd.DataFrame,  # long table
     if facet: chart = chart.facet(alt.Facet(f"{facet}:N", title=None, sort=list(dict.fromkeys(map(str, frame[facet])))), columns=3)
     return chart.properties(title=title) if title else chart
 
-
+# %% ../../nbs/api/report/20_charts.ipynb #e9a9cf9a
 def training_curves(frame: pd.DataFrame,  # columns step, value, and if known series, low, high
                     **options: Any,  # of `curves`
                     ) -> alt.TopLevelMixin:

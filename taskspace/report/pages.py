@@ -63,7 +63,7 @@ def _raw(html: str) -> str:
     if "<script" not in html: html = re.sub(r"<table(?=[\s>])", '<table data-quarto-disable-processing="true"', html)  # Quarto 1.4 spoils a block of two tables
     return f"{fence}{{=html}}\n{html}\n{fence}\n"
 
-
+# %% ../../nbs/api/report/40_pages.ipynb #7d5e248a
 def proportioned(text: str,  # Markdown
                  ) -> str:  # the same, with other numbers of dashes below the heads of tables
     "Tables whose dashes say how wide the columns are: where a row is long, Quarto divides the page by them."
@@ -100,7 +100,7 @@ def _table(frame: pd.DataFrame) -> str:
     rows = [[cell(v) for v in row] for row in frame.itertuples(index=False)]
     return "\n".join(["| " + " | ".join(map(str, frame.columns)) + " |", "|" + "---|" * len(frame.columns), *("| " + " | ".join(row) + " |" for row in rows)])
 
-
+# %% ../../nbs/api/report/40_pages.ipynb #4cd08636
 def methods(run: Run) -> str:  # a Markdown page
     "What the run did, with which settings, versions and weights, and how long it took."
     from taskspace.runs.results import duration

@@ -210,7 +210,7 @@ def render_report(run: Run | str | os.PathLike,  # a run, or its folder
         shutil.rmtree(work, ignore_errors=True)
     return out / "index.html"
 
-
+# %% ../../nbs/api/report/50_site.ipynb #f542fea7
 def _write_pages(run: Run, work: Path, partial: bool, progress: bool) -> None:
     "Execute the templates and write everything that the renderer needs."
     from tqdm.auto import tqdm

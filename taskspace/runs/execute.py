@@ -62,7 +62,7 @@ def _interrupt_later() -> Iterator[None]:
     try: yield
     finally: signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-
+# %% ../../nbs/api/runs/50_execute.ipynb #e534f5a2
 class _Pool:
     "A process pool that can be started anew after a worker died, and stopped at once."
     def __init__(self, workers: int | None, device: str):
@@ -105,7 +105,7 @@ class _Pool:
         self.leash.close()
         if self.executor is not None: self.executor.shutdown(wait=True, cancel_futures=True)
 
-
+# %% ../../nbs/api/runs/50_execute.ipynb #a234a374
 class _Serial(Executor):
     "Runs each job at once in this process: for small studies, notebooks and debugging."
     _max_workers = 1
@@ -257,7 +257,7 @@ def run_study(study: Study | Mapping[str, Any] | str | os.PathLike,  # a study, 
         if missing: _execute(plan, store, missing, executor, workers, progress, len(aside))
     return open_run(out)
 
-
+# %% ../../nbs/api/runs/50_execute.ipynb #9c9240be
 def _digest_memory(store: Store) -> dict[str, list]:
     "What is known about files of weights from earlier runs in this folder."
     with contextlib.suppress(OSError, ValueError):

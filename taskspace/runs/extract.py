@@ -124,7 +124,7 @@ def _about(run: Run) -> dict[str, Any]:
             "code": sorted(set(provenance["code"].astype(str))), "taskspace": importlib.metadata.version("taskspace"),
             "jobs": status.total, "missing": status.missing + status.failed, "computing_seconds": round(status.seconds)}
 
-
+# %% ../../nbs/api/runs/70_extract.ipynb #2ca2230d
 def write_extract(run: Run,  # an opened run
                   folder: str | os.PathLike,  # new, or an older extract
                   scales: Sequence[str] | None = None,  # what the claims are judged on, where not on all scales: models of one kind
@@ -174,7 +174,7 @@ def _last_checkpoint(cells: pd.DataFrame) -> pd.DataFrame:
     if "revision" in cells and pd.notna(last := cells["revision"].iloc[-1]): cells = cells[cells["revision"] == last]  # extracts of earlier versions have none
     return cells.drop_duplicates(["source", "target"], keep="last")
 
-
+# %% ../../nbs/api/runs/70_extract.ipynb #8d00c5d5
 class Extract:
     "What was kept of a run. Raises `TaskspaceError` when the folder holds no extract or a damaged one."
     def __init__(self, folder: str | os.PathLike):
@@ -236,7 +236,7 @@ class Extract:
         meta = {"scale": scale, "step": step, "control": control, "study": self.study.name, "eval_pairs": self.study.eval_pairs}
         return space_of(rows, kind, self.about["groups"], meta)
 
-
+# %% ../../nbs/api/runs/70_extract.ipynb #88b3ab3e
 def open_extract(folder: str | os.PathLike,  # what `write_extract` wrote
                  ) -> Extract:
     "Open an extract. Raises `TaskspaceError` when there is none."

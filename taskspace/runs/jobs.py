@@ -114,7 +114,7 @@ def reference_text(source: str,  # "builtin", or a text file with one sentence o
     if not lines: raise TaskspaceError(f"{source}: no reference text in it; it needs one sentence or paragraph a line")
     return lines
 
-
+# %% ../../nbs/api/runs/30_jobs.ipynb #7ff0b260
 class Plan:
     "A study on its way to being run: the suite, its splits, the checkpoints with their digests, the jobs."
     def __init__(self,
@@ -305,7 +305,7 @@ def _load(payload: Mapping[str, Any]) -> LM:
         _model[identity] = lm
     return _model[identity]
 
-
+# %% ../../nbs/api/runs/30_jobs.ipynb #6979e59a
 GRADIENT_BLOCKS = 5  # blocks of pairs from which the intervals of the cosine come
 GRADIENT_MEMORY = 512 << 20  # bytes a worker spends on differentials
 
@@ -343,7 +343,7 @@ def _measured(lm: LM, suite: Suite, digest: str, told: Mapping[str, Any]) -> tup
         with undisturbed(lm, []): _before[place] = encoded, margins(lm, encoded)
     return _before[place]
 
-
+# %% ../../nbs/api/runs/30_jobs.ipynb #ddf0c010
 @functools.cache  # reading the metadata of four packages takes longer than storing a result
 def _libraries() -> dict[str, str]:
     "Versions of what computes the numbers."

@@ -308,7 +308,7 @@ class Run:
         rows = [{**about, **{n: last.get(about["key"], {}).get(n) for n in ("time", "seconds", "worker")}} for _, _, about in self._results(self.plan)]
         return pd.DataFrame(rows)
 
-
+# %% ../../nbs/api/runs/40_results.ipynb #be3af08f
 def _mean_space(spaces: list[TaskSpace], about: dict[str, Any]) -> TaskSpace:
     "The mean over seeds, with an interval that covers the mean over other seeds and other pairs of the same kind."
     first, count = spaces[0], len(spaces)

@@ -30,7 +30,7 @@ def checksum(data: bytes) -> str:  # 16 hexadecimal digits
     "The part of SHA-256 that stands in the name of a file."
     return hashlib.sha256(data).hexdigest()[:16]
 
-
+# %% ../../nbs/api/runs/10_store.ipynb #6f310750
 class Store:
     "The folder of one run. Raises `TaskspaceError` for a folder that holds something else."
     def __init__(self, path: str | os.PathLike):
@@ -196,7 +196,7 @@ class Store:
                 except ValueError: continue
                 if isinstance(entry, dict): yield entry
 
-
+# %% ../../nbs/api/runs/10_store.ipynb #1ed7f4e0
 def _lock(fd: int) -> bool:
     "Take the lock on an open file, or say that another process has it; the system frees it when the process ends."
     try:

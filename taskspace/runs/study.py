@@ -77,7 +77,7 @@ def _check_ftgd(value: Any) -> dict[str, Any]:
         where = ".".join(map(str, first["loc"][:1]))
         raise ValueError(f"{where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}") from None
 
-
+# %% ../../nbs/api/runs/20_study.ipynb #8064ad08
 # Set while a study is read that was checked when its run began: a page of a report need not load torch to check it again.
 _stored: ContextVar[bool] = ContextVar("stored", default=False)
 

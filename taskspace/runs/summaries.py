@@ -80,7 +80,7 @@ def distributedness(run: Run) -> pd.DataFrame:  # columns scale, step, task, sha
             parts.append(table[["task", "share", "layer_spread", "component_spread"]].assign(scale=c.scale, step=step))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["scale", "step", "task", "share"])
 
-
+# %% ../../nbs/api/runs/60_summaries.ipynb #2d4592a4
 def parameter_counts(run: Run) -> dict[str, int]:  # scale -> number of parameters, for models that can be loaded here
     "How large the models of a run are."
     from taskspace.models.checkpoints import Checkpoint

@@ -55,7 +55,7 @@ def _normaliser(x: Tensor, weight: Tensor, bias: Tensor | None, guess: Tensor | 
         parts.append((z / BITS).logsumexp(1) if guess is None else z.sub_(guess[:, None], alpha=BITS).exp2_().sum(1))
     return torch.stack(parts).logsumexp(0) if guess is None else guess + torch.stack(parts).sum(0).log()
 
-
+# %% ../../nbs/api/scoring/40_logprobs.ipynb #dd047047
 class _LinearLogprobs(torch.autograd.Function):
     "log softmax(x @ weight.T + bias)[rows, targets], without the matrix of logits."
     @staticmethod
@@ -227,7 +227,7 @@ def _packed_logits(lm: LM, tree: PrefixTree, pieces: list[Row], table: np.ndarra
     place = np.searchsorted(nodes[nodes >= 0], table[table >= 0])
     return logits[torch.from_numpy(place).to(lm.device)]
 
-
+# %% ../../nbs/api/scoring/40_logprobs.ipynb #ef4b1bbd
 def _agrees(plain: Tensor, other: Callable[[], Tensor]) -> bool:
     try:
         got = other().float()
@@ -368,7 +368,7 @@ def _side_by_side(function: Callable[[Any], Any], items: Sequence[Any], workers:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
 
-
+# %% ../../nbs/api/scoring/40_logprobs.ipynb #79e06e64
 def _pieces(sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     "Sorted sequences in groups whose trees stay small in memory."
     piece: list[int] = []
@@ -403,7 +403,7 @@ def sequence_logprobs(lm: LM,  # model with its tokenizer
             out[piece] = _tree_sums(lm, prefix_tree([sequences[i] for i in piece]), first, way, token_budget, batch_size, row, done)
     return out
 
-
+# %% ../../nbs/api/scoring/40_logprobs.ipynb #a9894453
 def _tree_sums(lm: LM, tree: PrefixTree, first: np.ndarray, way: Ways, token_budget: int, batch_size: int | None, row: int, done: Callable[[int], Any]) -> np.ndarray:
     counted = (tree.path >= 0) & (np.arange(tree.path.shape[1]) >= np.maximum(first[tree.order], 1)[:, None])
     wanted = np.zeros(len(tree), dtype=bool)

@@ -59,7 +59,7 @@ def agreement(a: np.ndarray,  # shape (tasks, tasks)
     if not (noise_x < (1 - floor) * _moments(x, x)[0] and noise_y < (1 - floor) * _moments(y, y)[0]): return float("nan"), np.full(count, np.nan)
     return float(corrected(x, y, 1)), again
 
-
+# %% ../../nbs/api/spaces/30_change.ipynb #3f6729de
 def stability(spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in order of training
               draws: Sequence[np.ndarray] | None = None,  # one array (draws, tasks, tasks) a checkpoint
               steps: Sequence[float] | None = None,  # training step of each checkpoint

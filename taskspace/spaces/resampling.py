@@ -111,7 +111,7 @@ def interval(draws: np.ndarray,  # shape (draws, ...)
     wide = widening(pairs, level, _freedom(pairs, estimate, draws, seeds))
     return estimate + wide * (low - estimate), estimate + wide * (high - estimate)
 
-
+# %% ../../nbs/api/spaces/20_resampling.ipynb #8daac908
 def _variance(draws: np.ndarray) -> np.ndarray:
     "Variance over the draws (first axis) that are not missing; missing where fewer than two are there."
     there = np.isfinite(draws)

@@ -398,7 +398,7 @@ class TaskSpace:
         except (pa.ArrowException, OSError, ValueError) as e:
             raise TaskspaceError(f"{path}: not a readable task space ({str(e).splitlines()[0]}); write it anew with TaskSpace.save") from None
 
-
+# %% ../../nbs/api/spaces/60_space.ipynb #4f3c4c1f
 def _refuse(value: object) -> None:
     raise TypeError(f"a {type(value).__name__}")
 

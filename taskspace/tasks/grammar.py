@@ -401,7 +401,7 @@ def plural_reflexive(d, n):  # text
     "A reflexive and a plural subject, whatever `n`: *the kings blame themselves*."
     return f"{d.the(d('person'), PLURAL, 'trait')} {d('personal')[d.pick((PLURAL, PAST))]} themselves ."
 
-
+# %% ../../nbs/api/tasks/40_grammar.ipynb #33e0b07b
 @plain(.3)
 def reflexive_in_clause(d, g):  # text
     "A reflexive in a clause after *that*, whose subject it refers to: *the king reveals that a queen blamed herself*."
@@ -441,7 +441,7 @@ def question(d, n):  # text
     what = d.the(d("thing"), int(d.bit()), "look") if d.bit() else ""
     return f"{'did' if what else 'what did'} {d.the(d('person'), n)} {d('strict')[PLURAL]}{' ' if what else ''}{what}{d.maybe(when[1:], .4)} ?"
 
-
+# %% ../../nbs/api/tasks/40_grammar.ipynb #4f4d33e3
 @plain(.5)
 def passive(d, n):  # text
     "A passive, with or without *by*: *the ring was held*."

@@ -90,7 +90,7 @@ class Split(NamedTuple):
     train: Suite  # pairs to tune on
     eval: Suite  # pairs to measure on
 
-
+# %% ../../nbs/api/tasks/10_pairs.ipynb #e1f309ce
 @dataclass(frozen=True)
 class Suite:
     "The tasks of one benchmark. Raises `TaskspaceError` when it is empty or two tasks share a name."

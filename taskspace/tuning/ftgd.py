@@ -105,7 +105,7 @@ def _fingerprint(named: dict[str, nn.Parameter], indices: dict[str, torch.Tensor
         h.update(read_at(named[name], index.to(named[name].device).long()).double().cpu().numpy().tobytes())
     return h.hexdigest()[:16]
 
-
+# %% ../../nbs/api/tuning/20_ftgd.ipynb #7389edf7
 @dataclass(frozen=True, eq=False)
 class Tuned:
     "A sparse change of a model's weights, with the settings that made it and its log."
@@ -170,7 +170,7 @@ class Tuned:
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as e:
             raise TaskspaceError(f"{path}: not a saved delta ({type(e).__name__}: {e}); give a file written by Tuned.save") from None
 
-
+# %% ../../nbs/api/tuning/20_ftgd.ipynb #3fd0398a
 def _install(named: dict[str, nn.Parameter], indices: dict, base: dict, delta: dict) -> None:
     "Weights = base + delta, added in the wider of the two types and rounded once."
     for n, i in indices.items(): write_at(named[n], i, base[n].to(delta[n].dtype) + delta[n])
