@@ -96,7 +96,7 @@ class _Pool:
         self.executor = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_start_worker, initargs=(reading, devices))
 
     def submit(self, fn: Callable, *args: Any) -> Future:
-        "Hand a job over. A worker that is started on the way is born deaf to Ctrl-C: it inherits the signals that are blocked here."
+        "Hand a job over. A worker that is started meanwhile ignores Ctrl-C, since it inherits the signals that are blocked here."
         assert self.executor is not None
         with _interrupt_later(): return self.executor.submit(fn, *args)
 

@@ -140,8 +140,8 @@ class Run:
         return {e["key"]: e for e in self.store.entries() if isinstance(e.get("key"), str)}
 
     def _done(self, last: dict[str, dict], check: bool) -> dict[str, int]:  # job key -> bytes
-        "The results that can be believed: as large as the log says, or, with `check` and where the log does not say, with the right checksum."
-        return self.store.believable({k: e.get("bytes") for k, e in last.items()}, check)
+        "The results that are whole: as large as the log says, or, with `check` and where the log does not say, with the right checksum."
+        return self.store.valid_sizes({k: e.get("bytes") for k, e in last.items()}, check)
 
     # -- how far it is -----------------------------------------------------------------------------------------------
     def status(self,

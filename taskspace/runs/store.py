@@ -88,16 +88,16 @@ class Store:
             with contextlib.suppress(FileNotFoundError): found[key] = e.stat().st_size
         return found
 
-    def believable(self,
-                   told: Mapping[str, Any],  # job key -> bytes, as the log has them
-                   check: bool = False,  # read every file, also where its size is as told
-                   ) -> dict[str, int]:  # job key -> bytes
-        "How large the sound results are. A file of the size that was told is believed; any other is read, and counts only if its checksum fits its name."
+    def valid_sizes(self,
+                    recorded: Mapping[str, Any],  # job key -> bytes, as the log has them
+                    check: bool = False,  # read every file, also where its size is the recorded one
+                    ) -> dict[str, int]:  # job key -> bytes
+        "How large the sound results are. A file of the recorded size counts; any other is read, and counts only if its checksum fits its name."
         found = {}
         for key, e in self._entries():
             try: size = e.stat().st_size
             except FileNotFoundError: continue
-            if (not check and told.get(key) == size) or self.read(Path(e.path)) is not None: found[key] = size
+            if (not check and recorded.get(key) == size) or self.read(Path(e.path)) is not None: found[key] = size
         return found
 
     def put(self,

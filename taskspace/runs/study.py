@@ -95,7 +95,7 @@ class Study(BaseModel):
     checkpoints: Any = "last"  # for models that do not choose their own
     probes: tuple[Literal["score", "gradient", "transfer"], ...] = PROBES  # what to measure
     controls: tuple[Literal["full", "random", "masked", "shuffled"], ...] = ()  # transfer runs beside the plain one
-    transfer_checkpoints: Any = "all"  # which of the checkpoints get the transfer probe, the dearest: last | all | log-spaced N | list of steps
+    transfer_checkpoints: Any = "all"  # which of the checkpoints get the transfer probe, the most expensive one: last | all | log-spaced N | list of steps
     control_checkpoints: Literal["all", "last"] = "all"  # whether controls run wherever transfer does or at the last such checkpoint of each model
     ftgd: dict[str, Any] = Field(default_factory=dict, validate_default=True)  # settings of the probe, see `FTGD`
     train_pairs: int = Field(100, ge=1, le=10**6)  # pairs a task to tune on

@@ -388,7 +388,7 @@ def sequence_logprobs(lm: LM,  # model with its tokenizer
                       batch_size: int | None = None,  # at most so many sequences in one forward pass; None: any number
                       share: bool = True,  # run equal prefixes once where the model allows it
                       row: int = ROW,  # nodes in a packed row
-                      done: Callable[[int], Any] = lambda n: None,  # told how many more sequences are finished
+                      done: Callable[[int], Any] = lambda n: None,  # called with the number of sequences that were just finished
                       starts: Sequence[int] | None = None,  # first position that counts in each; None: 1
                       ) -> np.ndarray:  # (sequences,) float64: sum of log P(token k | tokens before), k >= max(start, 1), nats
     "Log-probability of every sequence, in batches, without gradients."

@@ -26,7 +26,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "EDITS words differing_region word_likeness edit edit_table edit_likeness length_likeness same_label "
         "set_likeness",
     "trees_and_maps":
-        "EMBEDDINGS dissimilarity Clustering cluster cluster_stability classical_scaling stress embed align "
+        "EMBEDDINGS task_distances Clustering cluster cluster_stability classical_scaling stress embed align "
         "align_series",
     "space":
         "TaskSpace",

@@ -301,7 +301,7 @@ class TaskSpace:
               seed: int = 0,  # for umap alone
               ) -> pd.DataFrame:  # columns x, y; index: tasks; attrs: stress
         "A map of the tasks in the plane; see `taskspace.spaces.trees_and_maps.embed`."
-        distances = trees_and_maps.dissimilarity(self.matrix, metric)
+        distances = trees_and_maps.task_distances(self.matrix, metric)
         points = trees_and_maps.embed(distances, method, seed=seed)
         fit = trees_and_maps.stress(points, distances)
         if onto is not None: points = trees_and_maps.align(points, onto.loc[self.tasks, ["x", "y"]].to_numpy())

@@ -15,13 +15,13 @@ from ..errors import TaskspaceError
 from .statistics import cells, square
 
 # %% auto #0
-__all__ = ['EMBEDDINGS', 'dissimilarity', 'Clustering', 'cluster', 'cluster_stability', 'classical_scaling', 'stress', 'embed',
+__all__ = ['EMBEDDINGS', 'task_distances', 'Clustering', 'cluster', 'cluster_stability', 'classical_scaling', 'stress', 'embed',
            'align', 'align_series']
 
 # %% ../../nbs/api/spaces/50_trees_and_maps.ipynb #53d40b4c
-def dissimilarity(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), large = related
-                  metric: str = "cells",  # "cells" or "profile"
-                  ) -> np.ndarray:  # shape (tasks, tasks), symmetric, >= 0, diagonal 0
+def task_distances(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), large = related
+                   metric: str = "cells",  # "cells" or "profile"
+                   ) -> np.ndarray:  # shape (tasks, tasks), symmetric, >= 0, diagonal 0
     "Distances between tasks. Raises `TaskspaceError` for an unknown metric, missing cells, and fewer than 3 tasks (4 for profiles)."
     a = square(matrix)
     n = len(a)
@@ -71,12 +71,12 @@ class Clustering:
 
 def cluster(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), large = related
             method: str = "average",  # scipy's linkage method: "average", "complete", "single", "ward", ...
-            metric: str = "cells",  # see `dissimilarity`
+            metric: str = "cells",  # see `task_distances`
             ) -> Clustering:  # named by the index of a table, numbered for an array
     "Cluster the tasks. Raises `TaskspaceError` for an unknown method or metric, missing cells, and fewer than 3 tasks."
     from scipy.spatial.distance import squareform
     names = list(matrix.index) if isinstance(matrix, pd.DataFrame) else list(range(len(matrix)))
-    return _tree(squareform(dissimilarity(matrix, metric), checks=False), names, method)
+    return _tree(squareform(task_distances(matrix, metric), checks=False), names, method)
 
 
 def _tree(distances: np.ndarray, names: list, method: str) -> Clustering:
@@ -92,7 +92,7 @@ def _tree(distances: np.ndarray, names: list, method: str) -> Clustering:
 def cluster_stability(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), large = related
                       draws: np.ndarray,  # shape (draws, tasks, tasks), the space anew from other pairs or seeds
                       method: str = "average",  # as for `cluster`
-                      metric: str = "cells",  # as for `dissimilarity`
+                      metric: str = "cells",  # as for `task_distances`
                       limit: int = 100,  # use at most so many draws; those with missing cells are passed over
                       ) -> pd.DataFrame:  # one row a clade: tasks, size, height, stability (mean Jaccard)
     """How stable each cluster of the tree is over draws of the space ([Hennig 2007](https://doi.org/10.1016/j.csda.2006.11.025)).
@@ -115,7 +115,7 @@ def cluster_stability(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
 EMBEDDINGS = ("mds", "classical", "umap")
 
 
-def classical_scaling(distances: np.ndarray,  # shape (tasks, tasks), see `dissimilarity`
+def classical_scaling(distances: np.ndarray,  # shape (tasks, tasks), see `task_distances`
                       dimensions: int = 2,  # of the map
                       ) -> np.ndarray:  # shape (tasks, dimensions), centred, main axis first
     "Principal coordinates ([Gower 1966](https://doi.org/10.1093/biomet/53.3-4.325)); the sign of each axis is fixed."
@@ -136,7 +136,7 @@ def stress(points: np.ndarray,  # shape (tasks, dimensions), from `embed`
     return float(np.sqrt(((scale * shown - meant) ** 2).sum() / max(float((meant ** 2).sum()), 1e-300)))
 
 
-def embed(distances: np.ndarray,  # shape (tasks, tasks), see `dissimilarity`
+def embed(distances: np.ndarray,  # shape (tasks, tasks), see `task_distances`
           method: str = "mds",  # "mds", "classical" or "umap"
           dimensions: int = 2,  # of the map
           seed: int = 0,  # for umap alone; the others are deterministic

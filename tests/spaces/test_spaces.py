@@ -408,7 +408,7 @@ def test_a_suite_that_lacks_what_a_theory_needs_is_named():
 # -- trees and maps
 
 def test_classical_scaling_equals_peers():
-    a = maps.dissimilarity(space(12).matrix)
+    a = maps.task_distances(space(12).matrix)
     mine = maps.classical_scaling(a, 3)
     from sklearn import manifold
     if hasattr(manifold, "ClassicalMDS"):
@@ -424,7 +424,7 @@ def test_trees_equal_scipy():
     from scipy.cluster.hierarchy import cophenet, leaves_list, linkage
     from scipy.spatial.distance import squareform
     a = space(12)
-    condensed = squareform(maps.dissimilarity(a.matrix))
+    condensed = squareform(maps.task_distances(a.matrix))
     tree = a.cluster()
     expected = linkage(condensed, "average", optimal_ordering=True)
     assert np.allclose(tree.linkage, expected) and tree.order == [a.tasks[i] for i in leaves_list(expected)]
@@ -448,7 +448,7 @@ def test_maps_are_deterministic_and_faithful_where_they_can_be():
     for method in ("classical", "mds"):
         assert maps.stress(maps.embed(exact, method), exact) < 1e-3  # worst seen 1e-8
         assert np.array_equal(maps.embed(exact, method), maps.embed(exact, method))
-    a = maps.dissimilarity(space(10).matrix)
+    a = maps.task_distances(space(10).matrix)
     assert maps.stress(maps.embed(a, "mds"), a) <= maps.stress(maps.embed(a, "classical"), a) + 1e-9
     first = space(10).embed()
     assert np.allclose(space(10).embed(onto=first), first, atol=1e-9) and 0 < first.attrs["stress"] < 1
@@ -458,7 +458,7 @@ def test_profiles_find_tasks_that_help_the_same_tasks():
     n = 12
     rng, group = np.random.default_rng(0), np.arange(n) % 3
     a = rng.normal(size=(3, 3))[np.ix_(group, group)] + 0.1 * rng.normal(size=(n, n))
-    d = maps.dissimilarity(a, "profile")
+    d = maps.task_distances(a, "profile")
     alike = (group[:, None] == group) & ~np.eye(n, dtype=bool)
     assert d[alike].mean() < 0.3 * d[group[:, None] != group].mean()
 
