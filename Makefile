@@ -1,5 +1,5 @@
 # make report   install, pre-train three small models, probe them, render the report, print where it is
-# make check    in a few minutes: in step, lint, types, the tests that are not slow
+# make check    in under two minutes: in step, lint, types, the tests that are not slow
 # make test     everything that CI runs
 # make docs     the documentation site in _docs/        make lab     JupyterLab on the notebooks
 # make readme   README.md, index.qmd from their notebook  make clean   remove what these made, but the models' cache

@@ -39,7 +39,6 @@ MODULES = in_import_order()
 
 # (module, a module that stands later): why
 UPWARD = {
-    ("runs.execute", "runs.execute"): "left over from flat modules, where `report` held `example_run`: take it out",
     ("spaces.space", "report.charts"): "a space draws itself, in `TaskSpace.chart`, yet no science rests on charts",
     ("spaces.space", "report.renderer"): "a space that a notebook shows needs the renderer, which is loaded then",
     ("tasks.pairs", "tasks.splits"): "`Suite.split` is a thin method on what is told later, in the chapter on splits",

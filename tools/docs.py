@@ -107,7 +107,7 @@ def symbols() -> dict[str, str]:
             found[full] = href
             found.setdefault(f"{package}.{name}", href)
             if public.get(name.split(".")[0]) == module: found[name] = found[f"taskspace.{name}"] = href
-            found.setdefault(name, href)
+            if name not in PACKAGES: found.setdefault(name, href)  # alone, such a name is the package
     for module in index: found[module] = page_of_module(module)
     return found
 

@@ -312,8 +312,9 @@ def example_study() -> Any:  # a `Study`
 def example_run() -> Run:
     "The run of `example_study`, computed on first use and kept in the cache."
     from filelock import FileLock
-    from taskspace.runs.execute import run_study
-    cache = Path(os.environ.get("TASKSPACE_CACHE") or Path.home() / ".cache" / "taskspace")
+
+    from taskspace.pretraining.builtin import cache_dir
+    cache = cache_dir()
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / "example.lock"):  # several notebooks may ask at once
         return run_study(example_study(), cache / "example", progress=False)

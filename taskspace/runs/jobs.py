@@ -39,7 +39,7 @@ __all__ = ['GRADIENT_BLOCKS', 'GRADIENT_MEMORY', 'code_version', 'suite_to_json'
 
 # %% ../../nbs/api/runs/30_jobs.ipynb #7d6a601b
 # What draws, or judges results that are already there, changes no result.
-_NO_RESULTS = ("taskspace.report", "taskspace.claims", "taskspace.names")
+_NO_RESULTS = ("taskspace.report", "taskspace.claims")
 
 
 @functools.cache

@@ -37,7 +37,7 @@ def leak_free_split(suite: Suite,  # the tasks to cut
                     eval: int,  # pairs a task to measure on
                     seed: int,  # the same seed gives the same split
                     ) -> Split:  # (train, eval), two suites with the same tasks
-    "`Suite.split`, which see. Raises `TaskspaceError` when a task has too few pairs."
+    "Cut every task in two, so that no sentence stands in both parts of any tasks. Raises `TaskspaceError` when a task has too few pairs."
     if train < 1 or eval < 1:
         raise TaskspaceError(f"split: train and eval must be at least 1, not {train} and {eval}")
     for task in suite:

@@ -225,6 +225,7 @@ def _started(code):
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True)
 
 
+@pytest.mark.slow
 def test_killed_runs_end_in_the_same_bytes(tmp_path):
     """kill -9 as soon as the run has left a checkpoint or state that it had not left before, again and again; with dropout."""
     pretrain(newborn(dropout=0.1), ROWS, LONG, tmp_path / "whole", valid=ROWS[:5])
@@ -261,6 +262,7 @@ def _progress(out):
     return (len(list(out.glob("checkpoint-*"))), (out / "state.pt").stat().st_mtime_ns if (out / "state.pt").exists() else 0)
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_run(tmp_path):
     both = [_started(KILLED.format(out=str(tmp_path / "both"))) for _ in range(2)]
     pretrain(newborn(dropout=0.1), ROWS, LONG, tmp_path / "alone", valid=ROWS[:5])
@@ -365,6 +367,7 @@ def test_builtin_steps_and_errors(small):
     assert not (small / "builtin").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_fill_one_cache(small):
     """They start with an empty cache; both end well, the weights are those of a lone process, and nothing is left over."""
     both = [_started(SMALL) for _ in range(2)]
@@ -468,6 +471,7 @@ def test_text_models_end_to_end(texts):
     assert one.run.tolist() == ["lstm"]
 
 
+@pytest.mark.slow
 def test_text_models_survive_kills(texts):
     """Killed while the tokenizer is saved and in the middle of the models; the files are those of an undisturbed run."""
     pretrain_text({**yaml.safe_load((texts / "config.yaml").read_text()), "train": str(texts / "train.txt.xz"), "valid": str(texts / "valid.txt"),

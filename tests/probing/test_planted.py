@@ -7,6 +7,8 @@ from taskspace.probing.gradient import gradient_probe
 from taskspace.probing.transfer import transfer_probe
 from taskspace.scoring.scores import accuracy, score_pairs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def lm(): return load_lm("builtin:micro")

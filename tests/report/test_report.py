@@ -21,6 +21,8 @@ from taskspace.runs.execute import run_study
 from taskspace.runs.study import Study
 from taskspace.errors import TaskspaceError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tiny): return open_run(tiny / "run")

@@ -25,6 +25,8 @@ from taskspace.runs.study import Study
 from taskspace.runs.store import Store
 from taskspace.errors import TaskspaceError
 
+pytestmark = pytest.mark.slow
+
 fork = mp.get_context("fork")  # a forked main process starts in milliseconds, so twenty of them can be killed
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and forks of POSIX")
 

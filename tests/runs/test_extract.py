@@ -14,6 +14,8 @@ from taskspace.runs.results import open_run
 from taskspace.spaces.space import TaskSpace
 from taskspace.errors import TaskspaceError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tiny): return open_run(tiny / "run")

@@ -703,6 +703,7 @@ class Backwards(ThreadPoolExecutor):
             super().submit(lambda f=future, fn=fn, args=args: f.set_result(fn(*args)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", ["threads", "backwards", "processes"])
 def test_any_executor_gives_the_same_bytes(toy, tmp_path, serial, executor):
     if executor == "processes": run_study(toy(), tmp_path / "out", workers=2, progress=False)

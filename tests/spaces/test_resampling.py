@@ -12,6 +12,8 @@ from taskspace.spaces.resampling import (asymmetry, auc_of, cell_tests, correlat
                                          jackknife_interval, noise_ceiling, noise_variance, resample_means,
                                          split_halves, statistic_draws, statistic_interval)
 
+pytestmark = pytest.mark.slow
+
 SIMULATIONS, PAIRS, N = 500, 30, 12
 
 
