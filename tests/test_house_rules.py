@@ -61,7 +61,6 @@ KNOWN_PRIVATE = {
     ("runs.store", "files"): "_sync_folder",
     ("runs.study", "models.checkpoints"): "_choice _text",
     ("runs.summaries", "runs.results"): "_gradients _space_at",
-    ("scoring.scores", "scoring.encoding"): "_encode",
     ("spaces.change", "spaces.resampling"): "_errors _whole",
     ("spaces.hypotheses", "spaces.space"): "_grouped",
     ("tasks.catalogue", "tasks.readers"): "_jsonl_rows _rows_to_suite",

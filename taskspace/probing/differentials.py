@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
 from ..errors import TaskspaceError
 from ..models.lm import LM
+from ..scoring.convention import Convention
 from ..tasks.pairs import Suite
 from ..tuning.ftgd import FTGD
 from ..tuning.gradients import (accumulate, contrast, encode_task, parameter_table, places_kept,
@@ -71,8 +71,8 @@ _PIECE = 1 << 18  # entries of a tensor taken up at once for all tasks
 
 class Differentials:
     "The differentials of a suite, folded, with their subspaces."
-    def __init__(self, lm: LM, suite: Suite, ftgd: FTGD, blocks: int, memory: int, width: int | str | None, seed: int, convention: Mapping[str, Any],
-                 tokens: int, progress: bool):
+    def __init__(self, lm: LM, suite: Suite, ftgd: FTGD, blocks: int, memory: int, width: int | str | None, seed: int,
+                 convention: str | Convention, tokens: int, progress: bool):
         least = min(suite, key=len)
         if not 1 <= blocks <= len(least): raise TaskspaceError(f"blocks must be from 1 to {len(least)}, the pairs of task {least.name!r}, not {blocks}")
         self.suite, self.ftgd, self.blocks, self.model = suite, ftgd, blocks, lm.name
@@ -93,7 +93,7 @@ class Differentials:
         self.squares = np.zeros((len(suite), len(self.sizes)))
         self.share = np.zeros(len(suite))
         from tqdm.auto import tqdm
-        encoded = [encode_task(lm, t, **convention) for t in suite]
+        encoded = [encode_task(lm, t, convention) for t in suite]
         with undisturbed(lm, list(wanted)):
             for i, pairs in enumerate(tqdm(encoded, desc="gradients", disable=not progress)):
                 self._add(lm, i, contrast(pairs), wanted, tokens)

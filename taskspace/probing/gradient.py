@@ -14,7 +14,8 @@ import pandas as pd
 
 from ..models.lm import LM
 from .differentials import Differentials
-from ..scoring.encoding import prefix_id
+from ..scoring.convention import Convention, convention_of
+from ..scoring.encoding import convention_record
 from ..spaces.resampling import interval
 from ..spaces.space import TaskSpace
 from ..tasks.pairs import Suite, Task
@@ -75,11 +76,6 @@ def _measures(d: Differentials, names: Sequence[str]) -> dict[str, np.ndarray]:
                 "alignment": s["inner"] / np.sqrt(s["square"] * s["square"].T), "sign_agreement": s["agree"] / s["count"]}
 
 
-def _how(lm: LM, prefix: str | int | None, leading_space: bool) -> dict[str, Any]:
-    "How sentences became numbers, for the record."
-    return {"prefix": prefix, "prefix_id": prefix_id(lm, prefix), "leading_space": leading_space, "reduction": "sum"}
-
-
 def gradient_probe(lm: LM,  # model with its tokenizer
                    suite: Suite,  # the tasks, with the pairs to measure on
                    ftgd: FTGD = FTGD(),  # its keep, scope and embeddings say what a subspace is
@@ -88,16 +84,17 @@ def gradient_probe(lm: LM,  # model with its tokenizer
                    memory: int = 2 << 30,  # bytes for the differentials; what does not fit is folded
                    width: int | str | None = "auto",  # places for each tensor; None is exact whatever it takes
                    seed: int = 0,  # of the signs and draws
-                   prefix: str | int | None = "auto",  # prefix token, as in `score_pairs`
-                   leading_space: bool = False,  # a space before the sentence
+                   convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
                    tokens: int = TOKENS,  # tokens in one forward pass
                    progress: bool = False,  # show a bar
                    ) -> GradientSpaces:
     """Compare the gradient differentials of all tasks, one backward pass for each: the gradient probe of Weber et al. (2024). Never holds more
     than one of them whole unless all fit. Raises `TaskspaceError` for a task whose pairs do not differ, and for gradients that are not finite."""
-    d = Differentials(lm, suite, ftgd, blocks, memory, width, seed, {"prefix": prefix, "leading_space": leading_space}, tokens, progress)
-    meta = {"suite": suite.name, "digest": suite.digest, "model": lm.name, "keep": ftgd.keep, "scope": ftgd.scope, "embeddings": ftgd.embeddings,
-            **_how(lm, prefix, leading_space), "pairs": [len(t) for t in suite], "blocks": blocks, "fold_width": d.fold.width if d.fold.signs else None, "fold_error": d.error()}
+    rule = convention_of(convention, reduction="sum")
+    d = Differentials(lm, suite, ftgd, blocks, memory, width, seed, rule, tokens, progress)
+    meta = {"suite": suite.name, "digest": suite.digest, "model": lm.name, "keep": ftgd.keep, "scope": ftgd.scope,
+            "embeddings": ftgd.embeddings, **convention_record(lm, rule), "pairs": [len(t) for t in suite],
+            "blocks": blocks, "fold_width": d.fold.width if d.fold.signs else None, "fold_error": d.error()}
 
     def spaces(names: Sequence[str], where: str) -> dict[str, TaskSpace]:
         frame = lambda a: pd.DataFrame(a, suite.names, suite.names)
@@ -146,8 +143,7 @@ def predicted_transfer(lm: LM,  # model with its tokenizer
                        memory: int = 2 << 30,  # bytes for the differentials; what does not fit is folded
                        width: int | str | None = "auto",  # as in `gradient_probe`
                        seed: int = 0,  # of the signs
-                       prefix: str | int | None = "auto",  # prefix token, as in `score_pairs`
-                       leading_space: bool = False,  # a space before the sentence
+                       convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
                        tokens: int = TOKENS,  # tokens in one forward pass
                        progress: bool = False,  # show a bar
                        ) -> TaskSpace:  # row = source, column = target, in nats
@@ -155,22 +151,25 @@ def predicted_transfer(lm: LM,  # model with its tokenizer
     `TaskspaceError` as `gradient_probe` does."""
     from dataclasses import asdict, replace
     if evaluation is not None: evaluation = evaluation.select(suite.names)
-    convention: dict[str, Any] = {"prefix": prefix, "leading_space": leading_space}
-    meta: dict[str, Any] = {"suite": suite.name, "digest": suite.digest, "model": lm.name, "ftgd": asdict(ftgd), **_how(lm, prefix, leading_space)}
+    rule = convention_of(convention, reduction="sum")
+    meta: dict[str, Any] = {"suite": suite.name, "digest": suite.digest, "model": lm.name, "ftgd": asdict(ftgd),
+                            **convention_record(lm, rule)}
     if evaluation is None and deltas is None and ftgd.update == "differential":
-        d = Differentials(lm, suite, ftgd, 1, memory, width, seed, convention, tokens, progress)
+        d = Differentials(lm, suite, ftgd, 1, memory, width, seed, rule, tokens, progress)
         values = ftgd.lr * ftgd.steps * d.predicted(_DIRECTIONS[ftgd.optimizer])
         meta |= {"fold_width": d.fold.width if d.fold.signs else None, "fold_error": d.error()}
     else:
         one_step = replace(ftgd, steps=1, batch_size=None, perplexity_budget=None)
-        changes = [deltas[t.name] if deltas is not None else tune(lm, t, one_step, **convention, tokens=tokens) for t in suite]
-        values = np.stack([_first_order(lm, t, changes, convention, tokens) for t in (evaluation or suite)], axis=1) * (ftgd.steps if deltas is None else 1)
+        changes = [tune(lm, t, one_step, convention=rule, tokens=tokens) if deltas is None else deltas[t.name] for t in suite]
+        columns = [_first_order(lm, t, changes, rule, tokens) for t in (evaluation or suite)]
+        values = np.stack(columns, axis=1) * (ftgd.steps if deltas is None else 1)
     return TaskSpace(pd.DataFrame(values, suite.names, suite.names), kind="predicted margin transfer", groups=suite.groups(), meta=meta)
 
 
-def _first_order(lm: LM, target: Task, changes: Sequence[Tuned], convention: Mapping[str, Any], tokens: int) -> np.ndarray:  # (sources,)
+def _first_order(lm: LM, target: Task, changes: Sequence[Tuned], convention: Convention,
+                 tokens: int) -> np.ndarray:  # (sources,)
     wanted = trainable(lm)
-    encoded = encode_task(lm, target, **convention)
+    encoded = encode_task(lm, target, convention)
     with undisturbed(lm, list(wanted)): grads, _ = accumulate(lm, contrast(encoded), wanted, tokens)
     at = lambda n, i: grads[n].reshape(-1)[i.to(grads[n].device).long()].double().cpu()
     return np.array([-sum(float(v.double() @ at(n, i)) for n, (i, v) in t.delta.items()) for t in changes])

@@ -14,7 +14,8 @@ import pandas as pd
 
 from ..errors import TaskspaceError
 from ..models.lm import LM
-from ..scoring.encoding import encode_pairs, EncodedPair, prefix_id
+from ..scoring.convention import Convention, convention_of
+from ..scoring.encoding import convention_record, encode_pairs, EncodedPair
 from ..spaces.resampling import _freedom, _variance, interval, widening
 from ..spaces.space import TaskSpace
 from ..tasks.pairs import Suite, Task
@@ -32,15 +33,15 @@ def transfer_row(lm: LM,  # model with its tokenizer
                  before: Sequence[float] | np.ndarray | None = None,  # margins of the untuned model in suite order; None measures them
                  seed: int | None = None,  # replaces the seed of `ftgd`
                  reference: Sequence[str] | None = None,  # ordinary text, for the log and the perplexity budget
-                 prefix: str | int | None = "auto",  # prefix token, as in `score_pairs`
-                 leading_space: bool = False,  # a space before the sentence
+                 convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
                  encoded: Sequence[EncodedPair] | None = None,  # the evaluation pairs, where they are already encoded
                  ) -> pd.DataFrame:  # columns task, pair, before, after (margins in nats); `.attrs["log"]` is the tuning log as a list of rows
     "Tune on one task and measure all. The model is left as it was; the log follows the source's own held-out pairs every `ftgd.every` steps."
     if seed is not None: ftgd = replace(ftgd, seed=seed)
-    if encoded is None: encoded = encode_pairs(lm, [p for t in evaluation for p in t], prefix=prefix, leading_space=leading_space)
+    rule = convention_of(convention, reduction="sum")
+    if encoded is None: encoded = encode_pairs(lm, [p for t in evaluation for p in t], rule)
     own = evaluation[source_train.name] if source_train.name in evaluation else None  # for the log
-    tuned = tune(lm, source_train, ftgd, own, reference, prefix, leading_space)
+    tuned = tune(lm, source_train, ftgd, own, reference, rule)
     with undisturbed(lm, []):
         if before is None: before = margins(lm, encoded)
         with tuned.applied(lm): after = margins(lm, encoded)
@@ -48,8 +49,7 @@ def transfer_row(lm: LM,  # model with its tokenizer
         raise TaskspaceError(f"transfer_row: `before` has {len(before)} margins, the evaluation suite {len(after)} pairs; they must match")
     frame = evaluation.to_frame()[["task", "pair"]].assign(before=np.asarray(before, dtype=float), after=after)
     frame.attrs = {"source": source_train.name, "seed": ftgd.seed, "log": tuned.log.to_dict("records"), "stop": tuned.meta["stop"],
-                   "changed": tuned.n_changed, "model": lm.name, "prefix": prefix, "prefix_id": prefix_id(lm, prefix),
-                   "leading_space": leading_space, "reduction": "sum"}
+                   "changed": tuned.n_changed, "model": lm.name, **convention_record(lm, rule)}
     return frame
 
 # %% ../../nbs/api/probing/30_rows.ipynb #fd7671c1

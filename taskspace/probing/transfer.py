@@ -13,7 +13,8 @@ import numpy as np
 from ..errors import TaskspaceError
 from ..models.lm import LM
 from .rows import _check_metric, space_from_rows, transfer_row
-from ..scoring.encoding import encode_pairs
+from ..scoring.convention import Convention, convention_of
+from ..scoring.encoding import convention_record, encode_pairs
 from ..spaces.space import TaskSpace
 from ..tasks.pairs import Suite
 from ..tuning.ftgd import FTGD
@@ -45,24 +46,25 @@ def transfer_probe(lm: LM,  # model with its tokenizer
                    reference: Sequence[str] | None = None,  # ordinary text for the perplexity budget
                    bootstrap: int = 200,  # draws over pairs and seeds
                    progress: bool = False,  # show a bar
-                   **convention,  # `prefix` and `leading_space`, as in `score_pairs`
+                   convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
                    ) -> TaskSpace:  # row = source, column = target
     "Similarity probing of Weber et al. (2024): tune on each task, measure all tasks. Raises `TaskspaceError` when a task has too few pairs."
     _check_metric(metric, normalise)
     seeds = [ftgd.seed] if seeds is None else list(range(seeds)) if isinstance(seeds, (int, np.integer)) else list(seeds)
     if not seeds: raise TaskspaceError("transfer_probe: seeds must be at least 1")
+    rule = convention_of(convention, reduction="sum")
     train_pairs, eval_pairs = split_sizes(suite, train_pairs, eval_pairs)
     rows = {}
     from tqdm.auto import tqdm
     with tqdm(total=len(seeds) * len(suite), desc="transfer", disable=not progress) as bar:
         for seed in seeds:
             parts = suite.split(train_pairs, eval_pairs, seed)
-            encoded = encode_pairs(lm, [p for t in parts.eval for p in t], **convention)
+            encoded = encode_pairs(lm, [p for t in parts.eval for p in t], rule)
             with undisturbed(lm, []): before = margins(lm, encoded)
             for task in parts.train.shuffled(seed) if shuffled else parts.train:
-                rows[task.name, seed] = transfer_row(lm, task, parts.eval, ftgd, before, seed, reference, encoded=encoded, **convention)
+                rows[task.name, seed] = transfer_row(lm, task, parts.eval, ftgd, before, seed, reference, rule, encoded)
                 bar.update()
-    told = {n: rows[suite.names[0], seeds[0]].attrs[n] for n in ("prefix", "prefix_id", "leading_space", "reduction")}
-    meta = {"suite": suite.name, "digest": suite.digest, "model": lm.name, "ftgd": {k: v for k, v in asdict(ftgd).items() if k != "seed"}, "seeds": seeds,
-            "train_pairs": train_pairs, "eval_pairs": eval_pairs, "shuffled": shuffled, **told}
+    settings = {k: v for k, v in asdict(ftgd).items() if k != "seed"}
+    meta = {"suite": suite.name, "digest": suite.digest, "model": lm.name, "ftgd": settings, "seeds": seeds,
+            "train_pairs": train_pairs, "eval_pairs": eval_pairs, "shuffled": shuffled, **convention_record(lm, rule)}
     return space_from_rows(rows, metric, normalise, suite.groups(), bootstrap, meta=meta)

@@ -25,6 +25,7 @@ from ..code import code_digest, modules_behind
 from ..errors import TaskspaceError
 from ..models.checkpoints import check_model, Checkpoint, digests, expand, in_order, loaded_digests, narrow
 from .study import Study
+from ..scoring.convention import Convention, convention_of
 from ..tasks.catalogue import load_suite
 from ..tasks.pairs import MinimalPair, Suite, Task
 
@@ -142,14 +143,14 @@ class Plan:
                  control: str | None = None,  # of a transfer job
                  ) -> dict[str, Any]:  # what its result depends on, besides model and tasks
         "What a job of this kind is computed with."
-        from taskspace.scoring.convention import convention_of
         s = self.study
-        if kind == "score": return {"prefix": s.prefix, "dtype": s.dtype, "convention": s.convention}
-        told, ftgd = convention_of(s.convention, s.prefix), dict(s.ftgd)
+        rule = convention_of(s.convention, s.prefix)
+        if kind == "score": return {"convention": dataclasses.asdict(rule), "dtype": s.dtype}
+        rule, ftgd = convention_of(rule, reduction="sum"), dict(s.ftgd)
         if control in ("full", "masked", "random"): ftgd["update"] = control
         # Tuning and gradients follow a convention in how sentences are encoded; their margins are sums whatever it says of scores.
-        return {"prefix": told.prefix, "leading_space": told.leading_space, "reduction": "sum", "dtype": s.dtype,
-                "ftgd": ftgd, "control": control, "reference": _key(self.reference) if self.reference else None}
+        return {"convention": dataclasses.asdict(rule), "dtype": s.dtype, "ftgd": ftgd, "control": control,
+                "reference": _key(self.reference) if self.reference else None}
 
     def jobs(self) -> Iterator[Job]:  # checkpoint by checkpoint, so that a worker loads each model once
         "All jobs in order, made one at a time."
@@ -314,32 +315,32 @@ def compute(payload: Mapping[str, Any],  # a job with all that it needs, from `P
             ) -> pd.DataFrame:  # the job's result
     "The numbers of one job."
     job, settings, suite = Job(*payload["job"]), payload["settings"], unpack(payload["suite"])
-    lm = _load(payload)
+    lm, convention = _load(payload), Convention(**settings["convention"])
     if job.kind == "score":
         from taskspace.scoring.scores import score_pairs
-        return score_pairs(lm, suite, convention=settings["convention"], prefix=settings["prefix"])
+        return score_pairs(lm, suite, convention)
     from taskspace.probing.gradient import gradient_probe
     from taskspace.probing.rows import transfer_row
     from taskspace.tuning.ftgd import FTGD
-    seed, told = seed_of(job.key), {"prefix": settings["prefix"], "leading_space": settings["leading_space"]}
+    seed, ftgd = seed_of(job.key), FTGD(**settings["ftgd"])
     if job.kind == "gradient":
         blocks = min(GRADIENT_BLOCKS, *map(len, suite))
-        return spaces_to_frame(gradient_probe(lm, suite, FTGD(**settings["ftgd"]), blocks, memory=GRADIENT_MEMORY, seed=seed, **told))
+        found = gradient_probe(lm, suite, ftgd, blocks, memory=GRADIENT_MEMORY, seed=seed, convention=convention)
+        return spaces_to_frame(found)
     source = unpack(payload["source"]).tasks[0]
     if job.control == "shuffled": source = source.shuffled(seed)
-    encoded, before = _measured(lm, suite, payload["data"].split("+")[-1], told)
-    return transfer_row(lm, source, suite, FTGD(**settings["ftgd"], seed=seed), before=before, encoded=encoded,
-                                reference=payload["reference"], **told)
+    encoded, before = _measured(lm, suite, payload["data"].split("+")[-1], convention)
+    return transfer_row(lm, source, suite, ftgd, before, seed, payload["reference"], convention, encoded)
 
 
-def _measured(lm: LM, suite: Suite, digest: str, told: Mapping[str, Any]) -> tuple[Any, Any]:
+def _measured(lm: LM, suite: Suite, digest: str, convention: Convention) -> tuple[Any, Any]:
     "The evaluation pairs encoded and their margins before tuning: the same for every source, so measured once a worker."
     from taskspace.tuning.gradients import margins, undisturbed
     from taskspace.scoring.encoding import encode_pairs
-    place = (digest, *told.values())
+    place = (digest, convention)
     if place not in _before:
         _before.clear()
-        encoded = encode_pairs(lm, [p for t in suite for p in t], **told)
+        encoded = encode_pairs(lm, [p for t in suite for p in t], convention)
         with undisturbed(lm, []): _before[place] = encoded, margins(lm, encoded)
     return _before[place]
 

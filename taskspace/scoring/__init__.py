@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "convention":
-        "CONVENTIONS Convention convention_of",
+        "METHODS REDUCTIONS CONVENTIONS Convention convention_of",
     "encoding":
-        "prefix_id EncodedPair encode_pairs",
+        "prefix_id convention_record EncodedPair encode_sentences encode_pairs",
     "prefixtree":
         "PrefixTree prefix_tree Row chains packed visible inputs",
     "logprobs":

@@ -11,34 +11,50 @@ from typing import Any
 from ..errors import TaskspaceError
 
 # %% auto #0
-__all__ = ['CONVENTIONS', 'Convention', 'convention_of']
+__all__ = ['METHODS', 'REDUCTIONS', 'CONVENTIONS', 'Convention', 'convention_of']
 
 # %% ../../nbs/api/scoring/10_convention.ipynb #06b925dc
+METHODS = ("causal",)  # how a token gets its probability: given the tokens before it
+REDUCTIONS = ("sum", "mean")
+
+
 @dataclass(frozen=True)
 class Convention:
-    "How a sentence becomes a number. Raises `TaskspaceError` for an unknown reduction."
+    "How a sentence becomes a number. Raises `TaskspaceError` for an unknown reduction or method."
     name: str  # for the record
     prefix: int | str | None = "auto"  # as in `prefix_id`
     leading_space: bool = False  # a space before each sentence
     reduction: str = "sum"  # "sum" or "mean" over the scored tokens
+    method: str = "causal"  # one of `METHODS`
 
     def __post_init__(self):
-        if self.reduction not in ("sum", "mean"):
+        if self.reduction not in REDUCTIONS:
             raise TaskspaceError(f"reduction must be 'sum' or 'mean', not {self.reduction!r}")
+        if self.method not in METHODS:
+            raise TaskspaceError(f"unknown method {self.method!r}; there are: {', '.join(METHODS)}")
 
 
-CONVENTIONS = {c.name: c for c in (Convention("blimp"), Convention("lm-eval", leading_space=True), Convention("minicons", "tokenizer", False, "mean"))}
+CONVENTIONS = {c.name: c for c in (
+    Convention("blimp"),
+    Convention("lm-eval", leading_space=True),
+    Convention("minicons", prefix="tokenizer", reduction="mean"),
+)}
 
-
+# %% ../../nbs/api/scoring/10_convention.ipynb #d27be905
 def convention_of(convention: str | Convention = "blimp",  # a name of `CONVENTIONS`, or one of your own
                   prefix: int | str | None = "convention",  # instead of the convention's
                   leading_space: bool | None = None,  # instead of the convention's
                   reduction: str | None = None,  # instead of the convention's
                   ) -> Convention:
-    "The named convention with the parts given by name replaced. Raises `TaskspaceError` for an unknown name."
+    "The convention with the parts given by name replaced. Raises `TaskspaceError` for what is none."
     if isinstance(convention, str):
-        if convention not in CONVENTIONS: raise TaskspaceError(f"unknown convention {convention!r}; there are: {', '.join(CONVENTIONS)}")
+        if convention not in CONVENTIONS:
+            raise TaskspaceError(f"unknown convention {convention!r}; there are: {', '.join(CONVENTIONS)}")
         convention = CONVENTIONS[convention]
-    changes: dict[str, Any] = {k: v for k, v in (("leading_space", leading_space), ("reduction", reduction)) if v is not None}
+    if not isinstance(convention, Convention):
+        raise TaskspaceError(f"convention must be a name or a Convention, not {convention!r}; "
+                             "e.g. convention_of('blimp', prefix=None)")
+    changes: dict[str, Any] = {"leading_space": leading_space, "reduction": reduction}
+    changes = {part: value for part, value in changes.items() if value is not None}
     if prefix != "convention": changes["prefix"] = prefix
     return replace(convention, **changes)

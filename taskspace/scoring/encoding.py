@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 from ..errors import TaskspaceError
 from ..models.lm import LM
+from .convention import Convention, convention_of
 from ..tasks.pairs import MinimalPair, Task
 
 # %% auto #0
-__all__ = ['prefix_id', 'EncodedPair', 'encode_pairs']
+__all__ = ['prefix_id', 'convention_record', 'EncodedPair', 'encode_sentences', 'encode_pairs']
 
 # %% ../../nbs/api/scoring/20_encoding.ipynb #acf88b57
 def _tokens(lm: LM, texts: Sequence[str], special: bool) -> Iterator[list[int]]:
@@ -70,6 +72,14 @@ def _vocabulary(lm: LM) -> int | None:
     table = get() if get is not None else None
     return getattr(table, "num_embeddings", None) or getattr(getattr(lm.model, "config", None), "vocab_size", None)
 
+# %% ../../nbs/api/scoring/20_encoding.ipynb #b86c4f21
+def convention_record(lm: LM,  # model with its tokenizer
+                      convention: str | Convention = "blimp",  # a name of `CONVENTIONS`, or one of your own
+                      ) -> dict[Any, Any]:  # "convention": its parts, what a tie counts; "prefix_id": token or None
+    "How sentences became numbers, for the record."
+    rule = convention_of(convention)
+    return {"convention": {**asdict(rule), "ties": 0.5}, "prefix_id": prefix_id(lm, rule.prefix)}
+
 # %% ../../nbs/api/scoring/20_encoding.ipynb #14ce62e6
 class EncodedPair(NamedTuple):
     "A minimal pair as token ids."
@@ -78,14 +88,23 @@ class EncodedPair(NamedTuple):
     start: int  # position of the first scored token
     shared: int  # length of the common beginning
 
-
-def _encode(lm: LM, sentences: Sequence[str], prefix: int | str | None, leading_space: bool, where: Callable[[int], str], cut: bool = False) -> list[list[int]]:
-    "Token ids ready to be scored. `where` names a sentence in messages; `cut` lets texts be longer than the context."
-    special = prefix == "tokenizer"
-    first, limit, unknown = None if special else prefix_id(lm, prefix), None if cut else lm.max_length, getattr(lm.tokenizer, "unk_token_id", None)
+# %% ../../nbs/api/scoring/20_encoding.ipynb #5f7a28c0
+def encode_sentences(lm: LM,  # model with its tokenizer
+                     sentences: Sequence[str],  # in any order
+                     convention: str | Convention,  # a name of `CONVENTIONS`, or one of your own
+                     where: Callable[[int], str],  # position -> what messages call the sentence
+                     cut: bool = False,  # the texts are cut later, so they may be longer than the context
+                     ) -> list[list[int]]:  # in the order given
+    "Token ids ready to be scored. Raises `TaskspaceError` naming the sentence that cannot be encoded."
+    rule = convention_of(convention)
+    special = rule.prefix == "tokenizer"
+    first = None if special else prefix_id(lm, rule.prefix)
+    limit = None if cut else lm.max_length
+    unknown = getattr(lm.tokenizer, "unk_token_id", None)
     if unknown in (lm.bos_id, lm.eos_id): unknown = None
     doubled = first is not None and _begins_every_text(lm, first)
-    found, out = _tokens(lm, [" " + s for s in sentences] if leading_space else sentences, special), []
+    found = _tokens(lm, [" " + s for s in sentences] if rule.leading_space else sentences, special)
+    out = []
     for n, sentence in enumerate(sentences):
         try:
             ids = next(found)
@@ -93,10 +112,10 @@ def _encode(lm: LM, sentences: Sequence[str], prefix: int | str | None, leading_
             raise TaskspaceError(f"{where(n)}: {e}") from None
         except Exception as e:
             raise TaskspaceError(f"{where(n)}: the tokenizer cannot encode {sentence!r} ({type(e).__name__}: {e})") from None
-        if not ids:
-            raise TaskspaceError(f"{where(n)}: the tokenizer gives no tokens for {sentence!r}; remove the pair or use the model's own tokenizer")
-        if unknown is not None and unknown in ids:
-            raise TaskspaceError(f"{where(n)}: the tokenizer cannot express {sentence!r}; remove the pair or use the model's own tokenizer")
+        fault = "gives no tokens for" if not ids else "cannot express" if unknown is not None and unknown in ids else None
+        if fault:
+            raise TaskspaceError(f"{where(n)}: the tokenizer {fault} {sentence!r}; "
+                                 "remove the pair or use the model's own tokenizer")
         if first is not None and not doubled: ids = [first, *ids]
         if len(ids) < 2:
             raise TaskspaceError(f"{where(n)}: {sentence!r} is one token with nothing before it, which has no probability; give a prefix token")
@@ -105,21 +124,21 @@ def _encode(lm: LM, sentences: Sequence[str], prefix: int | str | None, leading_
         out.append(ids)
     return out
 
-
+# %% ../../nbs/api/scoring/20_encoding.ipynb #92b0f5d4
 def encode_pairs(lm: LM,  # model with its tokenizer
                  pairs: Iterable[MinimalPair] | Task,  # a task is named in messages
-                 prefix: int | str | None = "auto",  # as in `prefix_id`
-                 leading_space: bool = False,  # put a space before each sentence
+                 convention: str | Convention = "blimp",  # a name of `CONVENTIONS`, or one of your own
                  ) -> list[EncodedPair]:  # in the order given
     "Token ids of pairs. Raises `TaskspaceError` naming the pair that cannot be encoded."
-    task, pairs = f"task {pairs.name!r}, " if isinstance(pairs, Task) else "", list(pairs)
+    task = f"task {pairs.name!r}, " if isinstance(pairs, Task) else ""
+    pairs = list(pairs)
     def where(n: int) -> str: return f"{task}pair {n // 2 if pairs[n // 2].id is None else pairs[n // 2].id}"
-    ids = _encode(lm, [s for p in pairs for s in (p.good, p.bad)], prefix, leading_space, where)
-    return [EncodedPair(good, bad, 1, _shared(good, bad)) for good, bad in zip(ids[::2], ids[1::2])]
+    ids = encode_sentences(lm, [s for p in pairs for s in (p.good, p.bad)], convention, where)
+    return [EncodedPair(good, bad, 1, _shared(good, bad)) for good, bad in zip(ids[::2], ids[1::2], strict=True)]
 
 
 def _shared(a: list[int], b: list[int]) -> int:
     "Length of the common beginning."
-    for k, (x, y) in enumerate(zip(a, b)):
+    for k, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y: return k
     return min(len(a), len(b))

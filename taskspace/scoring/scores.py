@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ import pandas as pd
 from ..errors import TaskspaceError
 from ..models.lm import LM
 from .convention import Convention, convention_of
-from .encoding import _encode, prefix_id
+from .encoding import convention_record, encode_sentences
 from .logprobs import sequence_logprobs
 from ..tasks.pairs import Suite, Task
 
@@ -22,7 +21,8 @@ from ..tasks.pairs import Suite, Task
 __all__ = ['score_pairs', 'score_sentences', 'accuracy', 'text_loss']
 
 # %% ../../nbs/api/scoring/50_scores.ipynb #e9959ec0
-def _sums(lm: LM, sequences: list[list[int]], where: Sequence[str], token_budget: int | None, batch_size: int | None, progress: bool, share: bool) -> np.ndarray:
+def _sums(lm: LM, sequences: list[list[int]], where: Sequence[str], token_budget: int | None = None,
+          batch_size: int | None = None, progress: bool = False, share: bool = True) -> np.ndarray:
     "Summed log-probabilities. Raises `TaskspaceError` naming the first sequence whose score is not a finite number."
     if batch_size is not None and batch_size < 1: raise TaskspaceError(f"batch_size must be at least 1, not {batch_size}")
     if token_budget is not None and token_budget < 1: raise TaskspaceError(f"token_budget must be at least 1, not {token_budget}")
@@ -40,9 +40,6 @@ def _sums(lm: LM, sequences: list[list[int]], where: Sequence[str], token_budget
 def score_pairs(lm: LM,  # model with its tokenizer
                 suite: Suite | Task | Sequence[Task],  # what to score
                 convention: str | Convention = "blimp",  # "blimp", "lm-eval", "minicons" or one of your own
-                prefix: int | str | None = "convention",  # instead of the convention's: "auto", "tokenizer", None or a token id
-                leading_space: bool | None = None,  # instead of the convention's
-                reduction: str | None = None,  # instead of the convention's: "sum" or "mean"
                 batch_size: int | None = None,  # at most so many sentences at once
                 token_budget: int | None = None,  # tokens at once, padding included; None: 1,024 on a CPU, 16,384 elsewhere
                 progress: bool = False,  # show a progress bar
@@ -50,34 +47,38 @@ def score_pairs(lm: LM,  # model with its tokenizer
                 ) -> pd.DataFrame:  # one row a pair: task, phenomenon, pair, logp_good, logp_bad, tokens_good, tokens_bad, margin, correct
     "Score both sentences of every pair, in suite order. Raises `TaskspaceError` naming the pair that cannot be scored."
     if not isinstance(suite, Suite): suite = Suite(suite.name, (suite,)) if isinstance(suite, Task) else Suite("tasks", tuple(suite))
-    rule = convention_of(convention, prefix, leading_space, reduction)
+    rule = convention_of(convention)
     pairs = suite.to_frame()
-    where = [f"task {t!r}, pair {p}" for t, p in zip(pairs.task.tolist(), pairs.pair.tolist()) for _ in (0, 1)]
-    sequences = _encode(lm, [s for task in suite for p in task for s in (p.good, p.bad)], rule.prefix, rule.leading_space, where.__getitem__)
+    where = [f"task {t!r}, pair {p}" for t, p in zip(pairs.task.tolist(), pairs.pair.tolist(), strict=True) for _ in (0, 1)]
+    sentences = [s for task in suite for p in task for s in (p.good, p.bad)]
+    sequences = encode_sentences(lm, sentences, rule, where.__getitem__)
     counts = np.array([len(s) - 1 for s in sequences])
     values = _sums(lm, sequences, where, token_budget, batch_size, progress, share) / (counts if rule.reduction == "mean" else 1)
     margin = values[::2] - values[1::2]
-    frame = pd.DataFrame({**{name: pairs[name] for name in ("task", "phenomenon", "pair")}, "logp_good": values[::2], "logp_bad": values[1::2],
-                          "tokens_good": counts[::2], "tokens_bad": counts[1::2], "margin": margin, "correct": (margin > 0) + 0.5 * (margin == 0)})
-    frame.attrs = {"suite": suite.name, "convention": {**asdict(rule), "ties": 0.5}, "prefix_id": prefix_id(lm, rule.prefix), "model": lm.name,
-                   "revision": lm.revision, "step": lm.step, "dtype": str(lm.dtype).removeprefix("torch.")}
+    frame = pairs[["task", "phenomenon", "pair"]].assign(
+        logp_good=values[::2],
+        logp_bad=values[1::2],
+        tokens_good=counts[::2],
+        tokens_bad=counts[1::2],
+        margin=margin,
+        correct=(margin > 0) + 0.5 * (margin == 0))
+    frame.attrs = {"suite": suite.name, **convention_record(lm, rule), "model": lm.name, "revision": lm.revision, "step": lm.step,
+                   "dtype": str(lm.dtype).removeprefix("torch.")}
     return frame
 
 # %% ../../nbs/api/scoring/50_scores.ipynb #4846e813
 def score_sentences(lm: LM,  # model with its tokenizer
                     sentences: Sequence[str],  # in any order
                     convention: str | Convention = "blimp",  # as in `score_pairs`
-                    prefix: int | str | None = "convention",  # instead of the convention's
-                    leading_space: bool | None = None,  # instead of the convention's
-                    reduction: str | None = None,  # instead of the convention's
                     batch_size: int | None = None,  # at most so many sentences at once
                     token_budget: int | None = None,  # tokens at once, padding included; None: 1,024 on a CPU, 16,384 elsewhere
                     progress: bool = False,  # show a progress bar
                     share: bool = True,  # compute shared beginnings once where the model allows it
                     ) -> pd.DataFrame:  # one row a sentence: logp (nats), tokens
     "Score sentences on their own. Raises `TaskspaceError` naming the sentence, counted from 0, that cannot be scored."
-    rule, where = convention_of(convention, prefix, leading_space, reduction), [f"sentence {n}" for n in range(len(sentences))]
-    sequences = _encode(lm, sentences, rule.prefix, rule.leading_space, where.__getitem__)
+    rule = convention_of(convention)
+    where = [f"sentence {n}" for n in range(len(sentences))]
+    sequences = encode_sentences(lm, sentences, rule, where.__getitem__)
     if not sequences: return pd.DataFrame({"logp": np.empty(0), "tokens": np.empty(0, dtype=int)})
     counts = np.array([len(s) - 1 for s in sequences])
     sums = _sums(lm, sequences, where, token_budget, batch_size, progress, share)
@@ -99,11 +100,12 @@ def _windows(ids: list[int], length: int | None) -> list[list[int]]:
 
 def text_loss(lm: LM,  # model with its tokenizer
               texts: Sequence[str],  # ordinary text, one piece each; longer ones than the context are cut
-              prefix: int | str | None = "auto",  # as in `prefix_id`
+              convention: str | Convention = "blimp",  # as in `score_pairs`; the loss is a mean whatever its reduction
               ) -> float:  # nats a token; e to this power is the perplexity
-    "Mean negative log-probability of a token of ordinary text. Raises `TaskspaceError` when there is no text, or naming the one that cannot be scored."
+    """Mean negative log-probability of a token of ordinary text. Raises `TaskspaceError` when there is no text, or naming the one that
+    cannot be scored."""
     if not len(texts): raise TaskspaceError("text_loss: no texts; give at least one")
-    encoded = _encode(lm, texts, prefix, False, lambda n: f"text {n}", cut=True)
+    encoded = encode_sentences(lm, texts, convention, lambda n: f"text {n}", cut=True)
     pieces = [(f"text {n}", w) for n, ids in enumerate(encoded) for w in _windows(ids, lm.max_length)]
-    sums = _sums(lm, [w for _, w in pieces], [n for n, _ in pieces], token_budget=None, batch_size=None, progress=False, share=True)
+    sums = _sums(lm, [w for _, w in pieces], [n for n, _ in pieces])
     return float(-sums.sum() / sum(len(w) - 1 for _, w in pieces))

@@ -21,6 +21,7 @@ from torch import nn
 
 from ..errors import TaskspaceError
 from ..models.lm import LM
+from ..scoring.convention import Convention
 from ..scoring.encoding import encode_pairs, EncodedPair
 from ..scoring.scores import text_loss
 from ..tasks.pairs import MinimalPair, Task
@@ -231,25 +232,24 @@ def tune(lm: LM,  # model with its tokenizer
          ftgd: FTGD = FTGD(),  # the settings
          eval_task: Task | None = None,  # held-out pairs for the log
          reference: Sequence[str] | None = None,  # ordinary text whose perplexity is watched
-         prefix: str | int | None = "auto",  # prefix token, as in `score_pairs`
-         leading_space: bool = False,  # a space before the sentence
+         convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
          tokens: int = TOKENS,  # tokens in one forward pass
          ) -> Tuned:  # `.log` has columns step, loss, margin, eval_margin, eval_accuracy, perplexity
     """Tune on one task and give back the change; the model itself is as before. FTGD of Weber et al. (2024), or one of its controls.
     Raises `TaskspaceError` for input it cannot tune on."""
     if not isinstance(task, Task): task = Task("pairs", tuple(task))
-    return _Tuning(lm, task, ftgd, eval_task, reference, prefix, leading_space, tokens).run()
+    return _Tuning(lm, task, ftgd, eval_task, reference, convention, tokens).run()
 
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #f01eaaf8
 class _Tuning:
     def __init__(self, lm: LM, task: Task, ftgd: FTGD, eval_task: Task | None, reference: Sequence[str] | None,
-                 prefix: str | int | None, leading_space: bool, tokens: int):
+                 convention: str | Convention, tokens: int):
         if ftgd.perplexity_budget is not None and not reference:
             raise TaskspaceError("tune: perplexity_budget needs reference text; give reference=[...] or perplexity_budget=None")
         self.lm, self.task, self.ftgd, self.reference, self.tokens = lm, task, ftgd, reference, tokens
         self.wanted = trainable(lm, ftgd.embeddings)
-        self.pairs = encode_task(lm, task, prefix, leading_space)
-        self.held_out = encode_pairs(lm, eval_task, prefix, leading_space) if eval_task is not None else None
+        self.pairs = encode_task(lm, task, convention)
+        self.held_out = encode_pairs(lm, eval_task, convention) if eval_task is not None else None
         self.objective = contrast if ftgd.update in ("differential", "random") else likelihood
         self.optimizer = _Adam(ftgd.lr) if ftgd.optimizer == "adam" else _SGD(ftgd.lr)
         self.places: dict[str, torch.Tensor] = {}

@@ -17,6 +17,7 @@ from torch import nn
 
 from ..errors import TaskspaceError
 from ..models.lm import LM
+from ..scoring.convention import Convention
 from ..scoring.encoding import encode_pairs, EncodedPair
 from ..scoring.logprobs import batches, evaluating, sequence_logprobs, token_logprobs
 from ..tasks.pairs import MinimalPair, Task
@@ -165,12 +166,11 @@ def margins(lm: LM,  # model with its tokenizer
 # %% ../../nbs/api/tuning/10_gradients.ipynb #8fd6fb7f
 def encode_task(lm: LM,  # model with its tokenizer
                 pairs: Sequence[MinimalPair] | Task,  # a task is named in messages
-                prefix: str | int | None = "auto",  # as in `encode_pairs`
-                leading_space: bool = False,  # as in `encode_pairs`
+                convention: str | Convention = "blimp",  # as in `encode_pairs`
                 ) -> list[EncodedPair]:
     "Encode pairs to tune on. Raises `TaskspaceError` when no pair differs."
     found = list(pairs)
-    encoded = encode_pairs(lm, pairs if isinstance(pairs, Task) else found, prefix=prefix, leading_space=leading_space)
+    encoded = encode_pairs(lm, pairs if isinstance(pairs, Task) else found, convention)
     if all(p.good == p.bad for p in encoded):
         where = f"task {pairs.name!r}" if isinstance(pairs, Task) else "pairs"
         raise TaskspaceError(f"{where}: none of {len(found)} pairs has sentences that differ, so there is no differential; give other pairs")
@@ -197,15 +197,14 @@ def accumulate(lm: LM,  # model with its tokenizer
 
 def gradient_differential(lm: LM,  # model with its tokenizer
                           pairs: Sequence[MinimalPair] | Task,  # of one point of grammar
-                          prefix: str | int | None = "auto",  # prefix token, as in `score_pairs`
-                          leading_space: bool = False,  # a space before the sentence
+                          convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
                           embeddings: bool = True,  # False leaves out the input and output embeddings
                           tokens: int = TOKENS,  # tokens in one forward pass; memory, not results
                           ) -> dict[str, torch.Tensor]:  # parameter name -> tensor of its shape; frozen parameters are left out
     """Mean over pairs of the gradient of L(good) - L(bad), L the summed negative log-likelihood in nats; the gradient
     differential of Weber et al. (2024). Raises `TaskspaceError` when no pair differs or a gradient is not finite."""
     wanted = trainable(lm, embeddings)
-    encoded = encode_task(lm, pairs, prefix, leading_space)
+    encoded = encode_task(lm, pairs, convention)
     with undisturbed(lm, list(wanted)):
         return accumulate(lm, contrast(encoded), wanted, tokens)[0]
 

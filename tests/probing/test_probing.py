@@ -18,6 +18,8 @@ from taskspace.models.lm import LM
 from taskspace.probing.rows import METRICS, space_from_rows, transfer_row
 from taskspace.probing.transfer import split_sizes, transfer_probe
 from taskspace.errors import TaskspaceError
+from taskspace.scoring.convention import Convention, convention_of
+from taskspace.scoring.encoding import convention_record
 from taskspace.tasks.pairs import MinimalPair, Suite, Task
 from taskspace.spaces.resampling import cell_tests
 from test_ftgd import ARCHITECTURES, WORDS, Words, make
@@ -360,7 +362,7 @@ def test_gradient_probe_equals_a_naive_loop(kind, scope, blocks, piece, monkeypa
 
 def test_parts_of_the_model_add_up():
     lm = make("gpt2")
-    d = Differentials(lm, SUITE, FTGD(keep=0.05), 1, 1 << 30, "auto", 0, {}, 4096, False)
+    d = Differentials(lm, SUITE, FTGD(keep=0.05), 1, 1 << 30, "auto", 0, "blimp", 4096, False)
     for by in ("layer", "component"):
         parts = d.groups(by)
         assert sorted(n for names in parts.values() for n in names) == sorted(d.sizes)
@@ -406,6 +408,24 @@ def test_chance_follows_the_scope():
     with pytest.raises(TaskspaceError, match="blocks must be from 1 to"): gradient_probe(lm, SUITE, f, blocks=99)
 
 
+def test_every_probe_follows_the_convention_and_records_it():
+    lm, f = make("gpt2"), FTGD(steps=1)
+    parts = SUITE.split(4, 4, 0)
+    def spaces(convention):
+        return {"gradient": gradient_probe(lm, SUITE, f, convention=convention).cosine,
+                "predicted": predicted_transfer(lm, SUITE, f, convention=convention),
+                "transfer": transfer_probe(lm, SUITE, f, 4, 4, bootstrap=0, convention=convention)}
+    own = Convention("own", prefix=5, reduction="mean")
+    found, usual = spaces(own), spaces("blimp")
+    same = spaces(convention_of(own, reduction="sum"))
+    row = transfer_row(lm, parts.train["cats"], parts.eval, f, convention=own)
+    record = convention_record(lm, convention_of(own, reduction="sum"))
+    assert record["prefix_id"] == 5 and record["convention"]["name"] == "own"
+    for about in (row.attrs, *(s.meta for s in found.values())): assert {k: about[k] for k in record} == record
+    for name in found:  # a mean of scores leaves tuning and gradients as they are; another prefix does not
+        assert found[name].matrix.equals(same[name].matrix) and not np.allclose(found[name].matrix, usual[name].matrix)
+
+
 def test_chance_overlap_is_what_random_subspaces_share():
     lm = make("gpt2")
     weights = dict(lm.model.named_parameters())
@@ -422,7 +442,7 @@ def test_folding_is_unbiased_within_its_stated_error():
     lm = make("gpt2")
     exact = gradient_probe(lm, SUITE).cosine.matrix
     stated = gradient_probe(lm, SUITE, width=67).meta["fold_error"]
-    folded = [Differentials(lm, SUITE, FTGD(), 1, 0, 67, s, {}, 4096, False) for s in range(25)]
+    folded = [Differentials(lm, SUITE, FTGD(), 1, 0, 67, s, "blimp", 4096, False) for s in range(25)]
     grams = [d.gram(list(d.sizes)) for d in folded]
     errors = np.stack([g / np.sqrt(np.outer(np.diag(g), np.diag(g))) - exact for g in grams])[:, ~np.eye(4, dtype=bool)]
     assert stated > 0 and {d.error() for d in folded} == {stated}

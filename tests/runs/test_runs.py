@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from taskspace.runs.summaries import checkpoint_spaces, distributedness, learnin
 from taskspace.runs.results import _mean_space, open_run
 from taskspace.runs.execute import run_study
 from taskspace.runs.study import Study
+from taskspace.scoring.convention import convention_of
 from taskspace.scoring.scores import score_pairs
 from taskspace.spaces.space import TaskSpace
 from taskspace.runs.store import Store
@@ -555,12 +556,11 @@ def test_jobs_give_what_the_library_gives(toy, tmp_path):
 def test_provenance_says_how_tuning_and_gradients_really_measure(toy, tmp_path):
     run = run_study(toy(convention="minicons", seeds=1, controls=[]), tmp_path / "out", workers=0, progress=False)
     told = {kind: rows.iloc[0] for kind, rows in run.provenance().groupby("kind").settings}
-    assert told["score"]["convention"] == "minicons"
-    for kind in ("gradient", "transfer"):
-        assert "convention" not in told[kind] and {k: told[kind][k] for k in ("prefix", "leading_space", "reduction")} == {"prefix": "tokenizer", "leading_space": False, "reduction": "sum"}
+    assert told["score"]["convention"] == asdict(convention_of("minicons"))
+    for kind in ("gradient", "transfer"): assert told[kind]["convention"] == asdict(convention_of("minicons", reduction="sum"))
     parts, lm = load_suite(run.study.suite).split(4, 3, 0), toylm.load(run.study.models[0].name)
     before = run.rows()["cat", 0].groupby("task").before.sum()
-    sums = score_pairs(lm, parts.eval, "minicons", reduction="sum").groupby("task").margin.sum()
+    sums = score_pairs(lm, parts.eval, convention_of("minicons", reduction="sum")).groupby("task").margin.sum()
     np.testing.assert_allclose(before, sums.loc[before.index], rtol=1e-5)
     assert "mean of the natural-log" in methods(run) and "differences of sums under every convention" in methods(run)
     assert run.study.select is None and all(f"| {t.name} | {t.phenomenon} |" in methods(run) for t in run.suite)  # so that search finds every task

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from taskspace.pretraining import architectures as A
 from taskspace.models.lm import LM
-from taskspace.scoring.convention import CONVENTIONS
+from taskspace.scoring.convention import Convention, convention_of, CONVENTIONS
 from taskspace.scoring.encoding import encode_pairs
 from taskspace.scoring.logprobs import token_logprobs
 from taskspace.scoring.scores import score_pairs, score_sentences, text_loss
@@ -96,8 +96,9 @@ ARCHITECTURES = ["gpt2", "neox", "llama", "mamba", "lstm", "cnn", "solu"]
 @pytest.mark.parametrize("prefix", ["auto", None])
 def test_scores_equal_the_textbook(kind, tokens, bos, pad, prefix):
     lm, suite = LM(model(kind), tokenizer(tokens, bos, pad), name=kind), pairs()
-    scores = score_pairs(lm, suite, prefix=prefix)
-    encoded = encode_pairs(lm, [p for t in suite for p in t], prefix)
+    convention = convention_of("blimp", prefix=prefix)
+    scores = score_pairs(lm, suite, convention)
+    encoded = encode_pairs(lm, [p for t in suite for p in t], convention)
     worst = max(abs(a - naive(lm, ids)) for p, g, b in zip(encoded, scores.logp_good, scores.logp_bad) for a, ids in ((g, p.good), (b, p.bad)))
     assert worst < 1e-4  # worst seen over all of these: 7.2e-6 nats (solu); 2.9e-6 to 6.9e-6 for the others
     assert scores.correct.iloc[-1] == 0.5
@@ -137,7 +138,7 @@ def test_the_conventions_are_what_they_say():
     assert scores["blimp"].logp_good[0] == pytest.approx(naive(lm, [bos, *plain]), abs=1e-4)
     assert scores["lm-eval"].logp_good[0] == pytest.approx(naive(lm, [bos, *spaced]), abs=1e-4)
     assert scores["minicons"].logp_good[0] == pytest.approx(naive(lm, plain) / (len(plain) - 1), abs=1e-4)
-    assert scores["minicons"].attrs["convention"] == {"name": "minicons", "prefix": "tokenizer", "leading_space": False, "reduction": "mean", "ties": 0.5}
+    assert scores["minicons"].attrs["convention"] == {"name": "minicons", "prefix": "tokenizer", "leading_space": False, "reduction": "mean", "method": "causal", "ties": 0.5}
     assert scores["blimp"].attrs["prefix_id"] == bos
 
 
@@ -148,7 +149,7 @@ def test_a_sentence_may_begin_with_the_prefix_token():
         def encode(self, text, add_special_tokens=False): return [ord(c) - 97 for c in text]
     table = torch.randn(26, 26, generator=torch.Generator().manual_seed(0))
     lm = LM(BigramLM(table), Letters())
-    row = score_pairs(lm, Task("t", [MinimalPair("abc", "bcd")]), prefix=0).iloc[0]
+    row = score_pairs(lm, Task("t", [MinimalPair("abc", "bcd")]), convention_of(prefix=0)).iloc[0]
     logp = table.log_softmax(1)
     assert (row.tokens_good, row.tokens_bad) == (3, 3)
     assert row.logp_good == pytest.approx(float(logp[0, 0] + logp[0, 1] + logp[1, 2]), abs=1e-5)
@@ -164,15 +165,22 @@ def test_a_prefix_is_never_doubled():
 @pytest.mark.parametrize(("pair", "options", "message"), [
     (MinimalPair("the zebra sleeps .", "the zebra sleep .", "z"), {}, "task 't', pair z: the tokenizer cannot express"),
     (MinimalPair("the " * 70, "the cat", "long"), {}, "task 't', pair long: 71 tokens, but model 'gpt2' takes 64"),
-    (MinimalPair("the", "cat", "one"), {"prefix": None}, "task 't', pair one: 'the' is one token"),
-    (MinimalPair("the cat", "the dog"), {"prefix": VOCABULARY}, "has no such token; its ids go from 0 to 95"),
-    (MinimalPair("the cat", "the dog"), {"prefix": "bos"}, "prefix must be 'auto', 'tokenizer', None or a token id"),
+    (MinimalPair("the", "cat", "one"), {"convention": Convention("own", prefix=None)}, "task 't', pair one: 'the' is one token"),
+    (MinimalPair("the cat", "the dog"), {"convention": convention_of(prefix=VOCABULARY)}, "has no such token; its ids go from 0 to 95"),
+    (MinimalPair("the cat", "the dog"), {"convention": convention_of(prefix="bos")}, "prefix must be 'auto', 'tokenizer', None or a token id"),
     (MinimalPair("the cat", "the dog"), {"convention": "acl"}, "there are: blimp, lm-eval, minicons"),
-    (MinimalPair("the cat", "the dog"), {"reduction": "max"}, "reduction must be"),
+    (MinimalPair("the cat", "the dog"), {"convention": None}, "convention must be a name or a Convention, not None"),
     (MinimalPair("the cat", "the dog"), {"batch_size": 0}, "batch_size must be at least 1"),
 ])
 def test_what_cannot_be_scored_is_named(pair, options, message):
     with pytest.raises(TaskspaceError, match=message.replace(".", r"\.")) as e: score_pairs(LM_GPT2, Task("t", [pair]), **options)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(("parts", "message"), [({"reduction": "max"}, "reduction must be 'sum' or 'mean', not 'max'"),
+                                                ({"method": "psychic"}, "unknown method 'psychic'; there are: causal")])
+def test_a_convention_of_unknown_parts_is_refused_in_one_line(parts, message):
+    with pytest.raises(TaskspaceError, match=message) as e: Convention("own", **parts)
     assert "\n" not in str(e.value)
 
 
