@@ -41,12 +41,15 @@ MODULES = in_import_order()
 UPWARD = {
     ("spaces.space", "report.charts"): "a space draws itself, in `TaskSpace.chart`, yet no science rests on charts",
     ("spaces.space", "report.renderer"): "a space that a notebook shows needs the renderer, which is loaded then",
+    ("spaces.space", "spaces.combining"): "thin methods: `select`, `complete`, `average`, `centred`, `symmetric` and the operators",
+    ("spaces.space", "spaces.saving"): "thin methods: `save` and `load`",
+    ("spaces.space", "spaces.testing"): "thin methods: `within_across`, `compare`, `regress`, `noise_ceiling`, `significant`",
+    ("spaces.space", "spaces.views"): "thin methods: `cluster_stability`, `embed`, `to_long`",
     ("tasks.pairs", "tasks.splits"): "`Suite.split` is a thin method on what is told later, in the chapter on splits",
 }
 
 # (module, the module that owns them): private names of it
 KNOWN_PRIVATE = {
-    ("claims.verdicts", "spaces.space"): "_interval _pairs",
     ("dissimilarity.comparison", "dissimilarity.measures"): "_matrix",
     ("models.checkpoints", "models.loading"): "_causal_config",
     ("probing.rows", "spaces.resampling"): "_freedom _variance",
@@ -61,8 +64,6 @@ KNOWN_PRIVATE = {
     ("runs.store", "files"): "_sync_folder",
     ("runs.study", "models.checkpoints"): "_choice _text",
     ("runs.summaries", "runs.results"): "_gradients _space_at",
-    ("spaces.change", "spaces.resampling"): "_errors _whole",
-    ("spaces.hypotheses", "spaces.space"): "_grouped",
     ("tasks.catalogue", "tasks.readers"): "_jsonl_rows _rows_to_suite",
 }
 
@@ -74,7 +75,6 @@ GIANTS = {
     ("models/10_lm.ipynb", "LM"): 83,
     ("tuning/20_ftgd.ipynb", "Tuned"): 63,
     ("tuning/20_ftgd.ipynb", "_Tuning"): 102,
-    ("spaces/60_space.ipynb", "TaskSpace"): 371,
     ("probing/10_differentials.ipynb", "_PIECE"): 126,
     ("runs/10_store.ipynb", "Store"): 164,
     ("runs/20_study.ipynb", "_stored"): 141,

@@ -15,6 +15,7 @@ import pandas as pd
 from ..errors import TaskspaceError
 from ..spaces import change, resampling, statistics
 from ..spaces.space import TaskSpace
+from ..spaces.testing import attach_interval
 
 # %% auto #0
 __all__ = ['CLAIMS', 'VERDICTS', 'Finding', 'no_data', 'judge', 'both', 'paired', 'harm_at', 'claim_a', 'claim_b', 'claim_c',
@@ -155,9 +156,12 @@ def claim_b(space: TaskSpace | None,  # a transfer space
         structure, words = space.compare(linguistic, control=lexical, **options), space.compare(lexical, control=linguistic, **options)
     except TaskspaceError as e:
         return no_data("b", f"hypotheses that can be told apart ({e})")
-    contrast = lambda v, h, w: resampling.correlation_of(v, h, controls=[w]) - resampling.correlation_of(v, w, controls=[h])
+
+    def contrast(v: np.ndarray, h: np.ndarray, w: np.ndarray) -> np.ndarray:
+        return resampling.correlation_of(v, h, controls=[w]) - resampling.correlation_of(v, w, controls=[h])
+
     cut = [h.select(space.tasks).matrix.to_numpy() for h in (linguistic, lexical)]
-    test = space._interval("auto", contrast, cut, (-2.0, 2.0), structure)
+    test = attach_interval(space, "auto", contrast, cut, (-2.0, 2.0), structure)
     low, high, source = test.low, test.high, test.details["interval"]
     verdict = judge(low, high)
     winner = {"supported": structure, "not supported": words}.get(verdict)
@@ -167,18 +171,74 @@ def claim_b(space: TaskSpace | None,  # a transfer space
     return Finding("b", verdict, "partial r of structure minus partial r of words", test.details.get("corrected", structure.statistic - words.statistic), low, high, structure.p, why,
                    {"structure": structure, "words": words, "tasks": len(space)})
 
+# %% ../../nbs/api/claims/10_verdicts.ipynb #f8563e61
+def _common(spaces: Mapping[str, TaskSpace], groups: Mapping[str, str | None] | None) -> tuple[dict[str, TaskSpace] | None, list]:
+    "The spaces cut to their common, complete, grouped tasks, with the groups of these; None where that leaves nothing to compare."
+    whole = {k: s.complete() for k, s in spaces.items()}
+    first = next(iter(whole.values()))
+    groups = groups if groups is not None else (first.groups or {})
+    groups = dict(zip(groups, statistics.known_labels(groups.values())))
+    names = [t for t in first.tasks if groups.get(t) is not None and all(t in set(s.tasks) for s in whole.values())]
+    labels = [groups[t] for t in names]
+    if len(names) < 4 or not 1 < len(set(labels)) < len(names): return None, []
+    return {k: s.select(names) for k, s in whole.items()}, labels
+
+# %% ../../nbs/api/claims/10_verdicts.ipynb #53bbe014
+def _slope_over_pairs(spaces: Iterable[TaskSpace], weight: np.ndarray, same: np.ndarray,
+                      ) -> tuple[np.ndarray, np.ndarray] | None:
+    "AUC of each space without noise, and draws of their weighted sum; None where a space is only noise."
+    inside = statistics.cells(same) > 0
+
+    def auc(v: np.ndarray) -> np.ndarray:
+        return resampling.auc_of(v, inside)
+
+    found = []
+    for s in spaces:
+        drawn = resampling.statistic_draws(s.matrix.to_numpy(), cast(np.ndarray, s.replicates), auc, [same],
+                                           s.resampled_pairs())
+        if drawn is None: return None
+        found.append(drawn)
+    count = min(len(f[1]) for f in found)
+    rng = np.random.default_rng(0)  # scales are measured apart: their draws are paired at random
+    draws = sum(w * f[1][rng.permutation(len(f[1]))[:count]] for w, f in zip(weight, found, strict=True))
+    return np.array([f[0] for f in found]), cast(np.ndarray, draws)
+
+
+def _slope_over_tasks(spaces: Iterable[TaskSpace], weight: np.ndarray, same: np.ndarray) -> tuple[float, float]:
+    "The jackknife's interval of the weighted sum of AUCs."
+    matrices, cells = [s.matrix.to_numpy() for s in spaces], statistics.cells
+
+    def slope(keep: list[int]) -> float:
+        cut = np.ix_(keep, keep)
+        part = cells(same[cut]) > 0
+        return float(weight @ [float(resampling.auc_of(cells(m[cut]), part)) for m in matrices])
+
+    return resampling.jackknife_interval(slope, len(same), bounds=None)
+
+# %% ../../nbs/api/claims/10_verdicts.ipynb #9b2ba3d7
+def _trend(claim: str, cut: Mapping[str, TaskSpace], weight: np.ndarray, same: np.ndarray, raw: np.ndarray,
+           sizes: Mapping[str, float]) -> Finding:
+    "A weighted sum of the spaces' AUCs with its interval."
+    from scipy.stats import norm
+    if all(s.replicates is not None for s in cut.values()):
+        found = _slope_over_pairs(cut.values(), weight, same)
+        if found is None: return no_data(claim, "spaces that are more than noise")
+        values, draws = found
+        low, high = np.quantile(draws, [0.025, 0.975])
+        error, source = draws.std(ddof=1), "over pairs and seeds"
+    else:
+        values, source = raw, "over tasks"
+        low, high = _slope_over_tasks(cut.values(), weight, same)
+        error = (high - low) / 3.92
+    estimate = float(weight @ values)
+    p = float(2 * norm.sf(abs(estimate) / max(float(error), 1e-300)))
+    auc = dict(zip(cut, values.tolist(), strict=True))
+    steps = ", ".join(f"{k} {v:.2f}" for k, v in auc.items())
+    return Finding(claim, judge(low, high), "slope of the AUC within/across for ten times the parameters", estimate,
+                   float(low), float(high), p, f"AUC {steps}; interval {source}; {len(same)} tasks.",
+                   {"auc": auc, "sizes": dict(sizes)})
+
 # %% ../../nbs/api/claims/10_verdicts.ipynb #ddacfd6c
-def _jackknife(statistic, n: int) -> tuple[float, float]:
-    "Interval of a smooth statistic over tasks."
-    from scipy.stats import t
-    everything = list(range(n))
-    left = np.array([statistic(everything[:i] + everything[i + 1:]) for i in range(n)])
-    reach = t.ppf(0.975, n - 1) * np.sqrt((n - 1) / n * ((left - left.mean()) ** 2).sum())
-    if not reach > 0: return float("nan"), float("nan")  # no spread says nothing about the precision
-    whole = statistic(everything)
-    return float(whole - reach), float(whole + reach)
-
-
 def claim_c(spaces: Mapping[str, TaskSpace] | None,  # scale -> transfer space
             parameters: Mapping[str, float] | None,  # scale -> number of parameters
             groups: Mapping[str, str | None] | None = None,  # task -> overarching concept; the spaces' own groups by default
@@ -194,46 +254,6 @@ def claim_c(spaces: Mapping[str, TaskSpace] | None,  # scale -> transfer space
     inside = statistics.cells(same) > 0
     raw = np.array([float(resampling.auc_of(statistics.cells(s.matrix), inside)) for s in cut.values()])
     return _trend("c", cut, weight, same, raw, {k: float(parameters[k]) for k in cut})
-
-
-def _common(spaces: Mapping[str, TaskSpace], groups: Mapping[str, str | None] | None) -> tuple[dict[str, TaskSpace] | None, list]:
-    "The spaces cut to their common, complete, grouped tasks, with the groups of these; None where that leaves nothing to compare."
-    whole = {k: s.complete() for k, s in spaces.items()}
-    first = next(iter(whole.values()))
-    groups = groups if groups is not None else (first.groups or {})
-    groups = dict(zip(groups, statistics.known_labels(groups.values())))
-    names = [t for t in first.tasks if groups.get(t) is not None and all(t in set(s.tasks) for s in whole.values())]
-    labels = [groups[t] for t in names]
-    if len(names) < 4 or not 1 < len(set(labels)) < len(names): return None, []
-    return {k: s.select(names) for k, s in whole.items()}, labels
-
-# %% ../../nbs/api/claims/10_verdicts.ipynb #b293bd4a
-def _trend(claim: str, cut: Mapping[str, TaskSpace], weight: np.ndarray, same: np.ndarray, raw: np.ndarray, sizes: Mapping[str, float]) -> Finding:
-    "A weighted sum of the spaces' AUCs with its interval."
-    from scipy.stats import norm
-    inside = statistics.cells(same) > 0
-    auc = lambda v: resampling.auc_of(v, inside)
-    if all(s.replicates is not None for s in cut.values()):
-        drawn = [resampling.statistic_draws(s.matrix.to_numpy(), cast(np.ndarray, s.replicates), auc, [same], s._pairs()) for s in cut.values()]
-        found = [f for f in drawn if f is not None]
-        if len(found) < len(drawn): return no_data(claim, "spaces that are more than noise")
-        values = np.array([f[0] for f in found])
-        count = min(len(f[1]) for f in found)
-        rng = np.random.default_rng(0)  # scales are measured apart: their draws are paired at random
-        draws = cast(np.ndarray, sum(w * f[1][rng.permutation(len(f[1]))[:count]] for w, f in zip(weight, found)))
-        estimate, (low, high), error, source = float(weight @ values), np.quantile(draws, [0.025, 0.975]), draws.std(ddof=1), "over pairs and seeds"
-    else:
-        values, estimate, source = raw, float(weight @ raw), "over tasks"
-        cells, n = statistics.cells, len(same)
-        def slope(keep):
-            part = cells(same[np.ix_(keep, keep)]) > 0
-            return float(weight @ [float(resampling.auc_of(cells(s.matrix.to_numpy()[np.ix_(keep, keep)]), part)) for s in cut.values()])
-        low, high = _jackknife(slope, n)
-        error = (high - low) / 3.92
-    p = float(2 * norm.sf(abs(estimate) / max(float(error), 1e-300)))
-    steps = ", ".join(f"{k} {v:.2f}" for k, v in zip(cut, values))
-    return Finding(claim, judge(low, high), "slope of the AUC within/across for ten times the parameters", estimate, float(low), float(high), p,
-                   f"AUC {steps}; interval {source}; {len(same)} tasks.", {"auc": dict(zip(cut, values.tolist())), "sizes": dict(sizes)})
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #caa21e0a
 def _slope(steps: Iterable[float], values: np.ndarray) -> np.ndarray:
@@ -267,7 +287,7 @@ def claim_d(distribution: pd.DataFrame | None,  # columns step, task, share (eff
             part = same[np.ix_(keep, keep)][~np.eye(len(keep), dtype=bool)] > 0
             values = stack[:, keep][:, :, keep][:, ~np.eye(len(keep), dtype=bool)]
             return float(_slope(steps, values[:, part].mean(1) - values[:, ~part].mean(1))) if 0 < part.sum() < part.size else 0.0
-        related, (r_low, r_high) = rise(list(range(len(same)))), _jackknife(rise, len(same))
+        related, (r_low, r_high) = rise(list(range(len(same)))), resampling.jackknife_interval(rise, len(same), bounds=None)
         verdicts.append(judge(r_low, r_high))
         said.append(f"overlap within groups less across changes by {related:+.2g} [{r_low:.2g}, {r_high:.2g}] ({len(same)} tasks)")
         details = {"related": related, "related_low": r_low, "related_high": r_high}
@@ -290,7 +310,7 @@ def claim_e(spaces: Mapping[int, TaskSpace] | None,  # step -> transfer space, m
     if any(s.replicates is None for s in path.values()): return no_data("e", "replicates, to tell change from noise")
     path = {k: s.select(names) for k, s in path.items()}
     stack, draws = np.stack([s.matrix.to_numpy() for s in path.values()]), [cast(np.ndarray, s.replicates) for s in path.values()]
-    pairs = next(iter(path.values()))._pairs()
+    pairs = next(iter(path.values())).resampled_pairs()
     durations = np.diff(np.log10(list(path)))
     break_ = change.change_point(stack, draws, durations, pairs)
     curve = change.stability(stack, draws, list(path), "pearson", pairs)

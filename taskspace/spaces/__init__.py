@@ -11,15 +11,21 @@ if TYPE_CHECKING:
     from .sentence_similarity import *  # noqa: F403
     from .trees_and_maps import *  # noqa: F403
     from .space import *  # noqa: F403
+    from .combining import *  # noqa: F403
+    from .testing import *  # noqa: F403
+    from .saving import *  # noqa: F403
+    from .views import *  # noqa: F403
     from .hypotheses import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "statistics":
         "ALTERNATIVES METHODS square cells from_cells task_permutations permuted_cells permutation_p Test "
-        "known_labels within_across mantel partial_mantel mrqap benjamini_hochberg Estimate over_seeds",
+        "known_labels within_across mantel orthonormal_basis partial_mantel mrqap benjamini_hochberg Estimate "
+        "over_seeds",
     "resampling":
         "resample_means split_halves widening interval cell_tests auc_of correlation_of noise_variance "
-        "statistic_draws statistic_interval jackknife_interval noise_ceiling asymmetry",
+        "filled_draws measurement_errors statistic_draws statistic_interval jackknife_interval noise_ceiling "
+        "asymmetry",
     "change":
         "reliability agreement stability change_point",
     "sentence_similarity":
@@ -30,6 +36,16 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "align_series",
     "space":
         "TaskSpace",
+    "combining":
+        "take_tasks select_tasks complete_tasks transform_space group_labels average_groups centre symmetrise "
+        "combine",
+    "testing":
+        "attach_interval within_across_groups aligned_to compare_spaces regress_space noise_ceiling_of "
+        "significant_cells",
+    "saving":
+        "save_space load_space",
+    "views":
+        "long_table stability_of_clusters map_of_tasks",
     "hypotheses":
         "HYPOTHESES hypothesis_space hypothesis_spaces",
 })

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import TaskspaceError
-from .resampling import _errors, _whole, correlation_of, noise_variance
+from .resampling import correlation_of, filled_draws, measurement_errors, noise_variance
 from .statistics import cells, permutation_p, square
 
 # %% auto #0
@@ -47,7 +47,7 @@ def agreement(a: np.ndarray,  # shape (tasks, tasks)
               ) -> tuple[float, np.ndarray]:  # correlation without noise, and its draws; missing where noise is all
     """Pearson's correlation of two spaces, corrected for attenuation ([Spearman 1904](https://doi.org/10.2307/1412159)) and for the errors that
     both have in common. It is cut to [-1, 1]."""
-    x, y, e, f = cells(a), cells(b), _errors(draws_a, pairs), _errors(draws_b, pairs)
+    x, y, e, f = cells(a), cells(b), measurement_errors(draws_a, pairs), measurement_errors(draws_b, pairs)
     noise_x, noise_y, common = _noise(e, f)
     def corrected(x: np.ndarray, y: np.ndarray, times: int) -> np.ndarray:
         "The correlation less the noise, as often as the spaces have it."
@@ -71,7 +71,7 @@ def stability(spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in order
     spaces = np.asarray(spaces, dtype=float)
     steps = list(range(len(spaces))) if steps is None else list(steps)
     trust = [reliability(s, d, pairs) for s, d in zip(spaces, draws)] if draws is not None else [float("nan")] * len(spaces)
-    flat = [_whole(d) for d in draws] if draws is not None else []
+    flat = [filled_draws(d) for d in draws] if draws is not None else []
     rows = []
     for t, here in enumerate(spaces):
         row = {"step": steps[t], "reliability": trust[t]}
@@ -83,7 +83,7 @@ def stability(spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in order
                 found = np.array([correlation_of(a, b, method) for a, b in zip(flat[t], flat[other])])
                 low, high = np.quantile(found - found.mean(), [0.025, 0.975])
                 size = float(np.sqrt(cells(here).var(ddof=1) * cells(spaces[other]).var(ddof=1)))
-                common = _noise(_errors(draws[t], pairs), _errors(draws[other], pairs))[2] / max(size, 1e-300)
+                common = _noise(measurement_errors(draws[t], pairs), measurement_errors(draws[other], pairs))[2] / max(size, 1e-300)
                 row |= {f"{name}_low": float(np.clip(r + low, -1, 1)), f"{name}_high": float(np.clip(r + high, -1, 1)),
                         f"{name}_ceiling": float(np.clip(np.sqrt(trust[t] * trust[other]) + common, 0, 1)),
                         f"{name}_corrected": agreement(here, spaces[other], draws[t], draws[other], pairs)[0]}
@@ -107,7 +107,7 @@ def change_point(spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in or
     noisy = draws is not None
     if draws is not None:
         count = min(len(d) for d in draws)
-        errors = np.stack([_errors(d[:count], pairs) for d in draws])
+        errors = np.stack([measurement_errors(d[:count], pairs) for d in draws])
         noise = np.diff(errors, axis=0).var(axis=1, ddof=1).mean(-1)
     else:
         noise = np.zeros(len(path) - 1)

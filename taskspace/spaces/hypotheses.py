@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -44,7 +45,8 @@ def hypothesis_space(suite: Suite,  # the tasks
             raise TaskspaceError(f"hypothesis_space: a matrix of shape {by.shape} for a suite of {len(suite)} tasks")
         by = pd.DataFrame(by, suite.names, suite.names)
     if isinstance(by, pd.DataFrame):
-        return TaskSpace(by, "hypothesis: matrix", meta={"suite": suite.name, "by": "matrix"}).select(suite.names)._grouped(groups)
+        given = TaskSpace(by, "hypothesis: matrix", meta={"suite": suite.name, "by": "matrix"})
+        return replace(given.select(suite.names), groups=groups)
     if isinstance(by, Mapping):
         lacking = [n for n in suite.names if n not in by]
         if lacking:

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 
 from ..errors import TaskspaceError
-from .statistics import benjamini_hochberg, cells, square
+from .statistics import benjamini_hochberg, cells, orthonormal_basis, square
 
 # %% auto #0
 __all__ = ['resample_means', 'split_halves', 'widening', 'interval', 'cell_tests', 'auc_of', 'correlation_of', 'noise_variance',
-           'statistic_draws', 'statistic_interval', 'jackknife_interval', 'noise_ceiling', 'asymmetry']
+           'filled_draws', 'measurement_errors', 'statistic_draws', 'statistic_interval', 'jackknife_interval',
+           'noise_ceiling', 'asymmetry']
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #99c8b56f
 def _seeds_first(values: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -166,21 +167,13 @@ def correlation_of(values: np.ndarray,  # shape (..., cells)
     from scipy.stats import rankdata
     if method == "spearman":
         values, other, controls = rankdata(values, axis=-1), rankdata(other), [rankdata(c) for c in controls]
-    basis = _basis(controls, len(other))
-    left = lambda v: v - (v @ basis) @ basis.T
+    basis = orthonormal_basis(controls, len(other))
     def unit(v: np.ndarray) -> np.ndarray:
         "The residual at length 1; missing where the controls leave nothing but rounding."
-        rest, length = left(v), lambda a: np.linalg.norm(a, axis=-1, keepdims=True)
-        size = length(rest)
-        return np.divide(rest, size, out=np.full(rest.shape, np.nan), where=size > 1e-9 * length(v))
+        rest = v - (v @ basis) @ basis.T
+        size, whole = (np.linalg.norm(a, axis=-1, keepdims=True) for a in (rest, v))
+        return np.divide(rest, size, out=np.full(rest.shape, np.nan), where=size > 1e-9 * whole)
     return unit(np.asarray(values, dtype=float)) @ unit(np.asarray(other, dtype=float))
-
-
-def _basis(columns: Sequence[np.ndarray], n: int) -> np.ndarray:
-    "Orthonormal basis, shape (n, rank), of the constant and the columns."
-    from scipy.linalg import qr
-    q, r, _ = qr(np.column_stack([np.ones(n), *columns]), mode="economic", pivoting=True)
-    return q[:, np.abs(np.diag(r)) > 1e-9 * abs(r[0, 0])]
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #447c59a1
 def _denoised(values: np.ndarray, noise: float, basis: np.ndarray, floor: float) -> np.ndarray:
@@ -200,19 +193,22 @@ def noise_variance(draws: np.ndarray,  # shape (draws, tasks, tasks)
     return float(known.mean() * _correct(pairs)) if len(known) else float("nan")
 
 
-def _whole(draws: np.ndarray) -> np.ndarray:
-    "The cells of the draws, shape (draws, cells). A statistic needs all of them: what a draw lacks is taken from the next one that has it."
+def filled_draws(draws: np.ndarray,  # shape (draws, tasks, tasks), maybe with missing cells
+                 ) -> np.ndarray:  # shape (draws, cells)
+    "The off-diagonal cells of the draws. A statistic needs all of them: a missing one is taken from the next draw that has it."
     flat = draws[:, ~np.eye(draws.shape[-1], dtype=bool)]
     there = np.isfinite(flat)
     return flat if there.all() else pd.DataFrame(np.where(there, flat, np.nan)).bfill().ffill().to_numpy()
 
 
-def _errors(draws: np.ndarray, pairs: int | None) -> np.ndarray:
-    "Errors of measurement as the draws show them, shape (draws, cells)."
-    flat = _whole(draws)
+def measurement_errors(draws: np.ndarray,  # shape (draws, tasks, tasks)
+                       pairs: int | None,  # evaluation pairs behind each cell; None: unknown
+                       ) -> np.ndarray:  # shape (draws, cells)
+    "Errors of measurement as the draws show them."
+    flat = filled_draws(draws)
     return (flat - flat.mean(0)) * np.sqrt(_correct(pairs))
 
-
+# %% ../../nbs/api/spaces/20_resampling.ipynb #85715ce7
 def statistic_draws(matrix: np.ndarray,  # shape (tasks, tasks), what was measured
                     draws: np.ndarray,  # shape (draws, tasks, tasks)
                     statistic: Callable[[np.ndarray], np.ndarray],  # from cells (..., cells) to values (...)
@@ -222,12 +218,12 @@ def statistic_draws(matrix: np.ndarray,  # shape (tasks, tasks), what was measur
                     ) -> tuple[float, np.ndarray] | None:  # corrected statistic, and its draws; None if noise is all
     "The statistic without measurement noise, and how it varies with pairs and seeds."
     values = cells(matrix)
-    basis = _basis([cells(h) for h in hypotheses], len(values))
+    basis = orthonormal_basis([cells(h) for h in hypotheses], len(values))
     noise = noise_variance(draws, pairs)
     rest = values - (values @ basis) @ basis.T
     if not noise < (1 - floor) * (rest ** 2).sum() / max(1, len(values) - basis.shape[1]): return None
     centre = _denoised(values, noise, basis, floor)
-    return float(statistic(centre)), statistic(_denoised(centre + np.nan_to_num(_errors(draws, pairs)), noise, basis, floor))
+    return float(statistic(centre)), statistic(_denoised(centre + np.nan_to_num(measurement_errors(draws, pairs)), noise, basis, floor))
 
 
 def statistic_interval(matrix: np.ndarray,  # shape (tasks, tasks), what was measured
@@ -247,22 +243,30 @@ def statistic_interval(matrix: np.ndarray,  # shape (tasks, tasks), what was mea
 def jackknife_interval(statistic: Callable[[list[int]], float],  # the statistic of the space cut to these tasks
                        n: int,  # how many tasks
                        level: float = 0.95,  # at least this share of intervals holds the population's value
-                       bounds: tuple[float, float] = (-1.0, 1.0),  # range of the statistic
+                       bounds: tuple[float, float] | None = (-1.0, 1.0),  # range of the statistic; None: it has none
                        ) -> tuple[float, float]:  # lower and upper bound; missing where leaving out a task never changes anything
     """Interval over tasks: leave one out (Snijders and Borgatti [1999](https://www.insna.org/PDF/Connections/v22/1999_I-2_61-70.pdf)),
-    on a scale stretched towards the bounds."""
+    on a scale stretched towards the bounds. Without bounds nothing is stretched, and the interval is symmetric."""
     from scipy.stats import t
-    floor, top = bounds
-    stretch = lambda v: np.arctanh(np.clip(2 * (v - floor) / (top - floor) - 1, -0.9999, 0.9999))
-    back = lambda v: floor + (top - floor) * (np.tanh(v) + 1) / 2
+    floor, top = bounds or (0.0, 0.0)
+
+    def stretch(v: Any) -> Any:
+        if bounds is None: return v
+        return np.arctanh(np.clip(2 * (v - floor) / (top - floor) - 1, -0.9999, 0.9999))
+
+    def back(v: Any) -> float:
+        return float(v if bounds is None else floor + (top - floor) * (np.tanh(v) + 1) / 2)
+
     everything = list(range(n))
     value = statistic(everything)
     whole = stretch(value)
     left = np.array([stretch(statistic(everything[:i] + everything[i + 1:])) for i in range(n)])
     error = np.sqrt((n - 1) / n * ((left - left.mean()) ** 2).sum())
-    if not error > 1e-12: return float("nan"), float("nan")  # no spread says nothing about the precision
+    # No spread says nothing about the precision. A statistic without bounds may be small, so any spread of it counts.
+    if not error > (0 if bounds is None else 1e-12): return float("nan"), float("nan")
     reach = t.ppf((1 + level) / 2, n - 1) * error
-    return min(float(back(whole - reach)), float(value)), max(float(back(whole + reach)), float(value))  # a value on the edge has no place on the stretched scale
+    # A value on the edge has no place on the stretched scale, so the interval is made to hold it.
+    return min(back(whole - reach), float(value)), max(back(whole + reach), float(value))
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #f1de32ef
 def noise_ceiling(spaces: np.ndarray,  # shape (splits, 2, tasks, tasks) from split halves, or (seeds, tasks, tasks)

@@ -5,12 +5,12 @@
 # %% ../../nbs/api/spaces/60_space.ipynb #be084b3b
 from __future__ import annotations
 
-import json
+import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -25,307 +25,183 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['TaskSpace']
 
-# %% ../../nbs/api/spaces/60_space.ipynb #7fb0bdf8
-@dataclass(frozen=True, eq=False, repr=False)
-class TaskSpace:
-    "A labelled square matrix over tasks. Raises `TaskspaceError` when labels, bounds or replicates do not fit the matrix."
-    matrix: pd.DataFrame  # row = source task, column = target task, same labels in the same order
-    kind: str = "space"  # what the cells are, e.g. "margin transfer", "gradient cosine", "hypothesis: phenomenon"
-    groups: dict[str, str | None] | None = None  # task -> group, e.g. its phenomenon
-    low: pd.DataFrame | None = None  # lower interval bound of each cell
-    high: pd.DataFrame | None = None  # upper interval bound of each cell
-    replicates: np.ndarray | None = None  # shape (draws, tasks, tasks), bootstrap draws of the matrix
-    meta: dict | None = None  # provenance: anything that JSON can hold
-    halves: np.ndarray | None = None  # shape (splits, 2, tasks, tasks): the space from one half of the pairs, and from the other
-    seeds: np.ndarray | None = None  # shape (seeds, tasks, tasks): the space as each seed pulls it; squared pulls sum to what seeds give to a cell's variance
+# %% ../../nbs/api/spaces/60_space.ipynb #deb27b1f
+def _task_names(matrix: pd.DataFrame) -> list[str]:
+    "The names of rows and columns, once they are known to be the same and different from one another."
+    if not isinstance(matrix, pd.DataFrame):
+        raise TaskspaceError(f"TaskSpace: matrix must be a DataFrame with task names, not a {type(matrix).__name__}")
+    names = [str(n) for n in matrix.index]
+    if names != [str(n) for n in matrix.columns]:
+        raise TaskspaceError("TaskSpace: rows and columns must name the same tasks in the same order; "
+                             "reindex the matrix")
+    if len(set(names)) < len(names):
+        twice = next(n for n in names if names.count(n) > 1)
+        raise TaskspaceError(f"TaskSpace: task {twice!r} stands twice in the matrix")
+    return names
 
-    def __post_init__(self):
-        if not isinstance(self.matrix, pd.DataFrame):
-            raise TaskspaceError(f"TaskSpace: matrix must be a DataFrame with task names, not a {type(self.matrix).__name__}")
-        names = [str(n) for n in self.matrix.index]
-        if names != [str(n) for n in self.matrix.columns]:
-            raise TaskspaceError("TaskSpace: rows and columns must name the same tasks in the same order; reindex the matrix")
-        if len(set(names)) < len(names):
-            raise TaskspaceError(f"TaskSpace: task {next(n for n in names if names.count(n) > 1)!r} stands twice in the matrix")
-        put = lambda name, value: object.__setattr__(self, name, value)
-        label = lambda f: pd.DataFrame(np.array(f, dtype=float), pd.Index(names, name="source"), pd.Index(names, name="target"))
-        for name in ("low", "high"):
-            bound = getattr(self, name)
-            if bound is not None:
-                if [str(n) for n in bound.index] != names or [str(n) for n in bound.columns] != names:
-                    raise TaskspaceError(f"TaskSpace: {name!r} must have the labels of the matrix")
-                put(name, label(bound))
-        put("matrix", label(self.matrix))
-        for name, dims in (("replicates", 3), ("halves", 4), ("seeds", 3)):
-            draws = getattr(self, name)
-            if draws is not None:
-                draws = np.asarray(draws, dtype=float)
-                if draws.ndim != dims or draws.shape[-2:] != (len(names), len(names)):
-                    raise TaskspaceError(f"TaskSpace: {name!r} has shape {draws.shape}; its last two axes must be {len(names)} tasks")
-                put(name, draws)
-        if self.groups is not None:
-            put("groups", dict(zip(names, statistics.known_labels(self.groups.get(n) for n in names))))
-        put("meta", dict(self.meta or {}))
 
-    @property
-    def tasks(self) -> list[str]:
-        "Names of the tasks, in the order of rows and columns."
-        return list(self.matrix.index)
+def _labelled(frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(np.array(frame, dtype=float), pd.Index(names, name="source"), pd.Index(names, name="target"))
 
-    def __len__(self) -> int: return len(self.matrix)
-    def __repr__(self) -> str:
-        known = sum(g is not None for g in (self.groups or {}).values())
-        groups = f", {len({g for g in (self.groups or {}).values() if g is not None})} groups" if known else ""
-        draws = f", {len(self.replicates)} replicates" if self.replicates is not None else ""
-        return f"TaskSpace({self.kind!r}, {len(self)} tasks{groups}{draws})"
 
-    # -- the same space, cut or combined
+def _checked_bound(name: str, bound: pd.DataFrame | None, names: list[str]) -> pd.DataFrame | None:
+    if bound is None: return None
+    if [str(n) for n in bound.index] != names or [str(n) for n in bound.columns] != names:
+        raise TaskspaceError(f"TaskSpace: {name!r} must have the labels of the matrix")
+    return _labelled(bound, names)
 
-    def _take(self, keep: Sequence[int]) -> TaskSpace:
-        cut: Callable[[Any], Any] = lambda f: None if f is None else f.iloc[list(keep), list(keep)]
-        draws = lambda a: None if a is None else a[..., keep, :][..., keep]
-        return replace(self, matrix=cut(self.matrix), low=cut(self.low), high=cut(self.high), replicates=draws(self.replicates), halves=draws(self.halves),
-                       seeds=draws(self.seeds))
 
-    def select(self,
+def _checked_draws(name: str, draws: Any, axes: int, tasks: int) -> np.ndarray | None:
+    if draws is None: return None
+    draws = np.asarray(draws, dtype=float)
+    if draws.ndim != axes or draws.shape[-2:] != (tasks, tasks):
+        raise TaskspaceError(f"TaskSpace: {name!r} has shape {draws.shape}; its last two axes must be {tasks} tasks")
+    return draws
+
+# %% ../../nbs/api/spaces/60_space.ipynb #7e98b748
+class _Combining:
+    "The methods of a space that give another space."
+
+    def select(self: Any,
                tasks: Iterable[str],  # names, in the order wanted; a single name is one task
                ) -> TaskSpace:  # in the order given
         "The space of these tasks, in this order. Raises `TaskspaceError` for a task that it lacks."
-        place = {n: i for i, n in enumerate(self.tasks)}
-        tasks = [tasks] if isinstance(tasks, str) else list(tasks)
-        lacking = [n for n in tasks if n not in place]
-        if lacking:
-            raise TaskspaceError(f"the space {self.kind!r} has no task {lacking[0]!r}" + (f" nor {len(lacking) - 1} others that were asked for" if lacking[1:] else "")
-                                 + f"; it has: {', '.join(self.tasks[:8])}{', ...' if len(self) > 8 else ''}")
-        return self._take([place[n] for n in tasks])
+        from taskspace.spaces.combining import select_tasks
+        return select_tasks(self, tasks)
 
-    def complete(self) -> TaskSpace:
+    def complete(self: Any) -> TaskSpace:
         "The space of the tasks that have all their cells: drops tasks, the emptiest first, until none is missing."
-        missing = self.matrix.isna().to_numpy() & ~np.eye(len(self), dtype=bool)
-        keep = list(range(len(self)))
-        while missing[np.ix_(keep, keep)].any():
-            inside = missing[np.ix_(keep, keep)]
-            del keep[int((inside.sum(0) + inside.sum(1)).argmax())]
-        return self._take(keep)
+        from taskspace.spaces.combining import complete_tasks
+        return complete_tasks(self)
 
-    def _map(self, change: Callable[[np.ndarray], np.ndarray], kind: str, names: list[str] | None = None) -> TaskSpace:
-        "A space computed from this one; bounds come anew from the replicates, and are dropped where there are none."
-        names_ = self.tasks if names is None else names
-        frame = lambda a: pd.DataFrame(a, names_, names_)
-        matrix = change(self.matrix.to_numpy())
-        draws: dict[str, Any] = {name: None if (a := getattr(self, name)) is None else change(a) for name in ("replicates", "halves", "seeds")}
-        low = high = None
-        if draws["replicates"] is not None:
-            low, high = map(frame, resampling.interval(draws["replicates"], matrix, pairs=self._pairs(), seeds=draws["seeds"]))
-        groups = self.groups if names is None else None
-        return replace(self, matrix=frame(matrix), kind=kind, groups=groups, low=low, high=high, **draws)
-
-    def average(self,
+    def average(self: Any,
                 by: Mapping[str, str | None] | None = None,  # task -> group; the space's own groups by default
                 ) -> TaskSpace:  # tasks are now the groups; a group of one task has no diagonal cell
-        "The mean over the tasks of each group: a space over phenomena. The cells from a task to itself, and missing ones, are left out."
-        labels = self._labels(by)
-        names = list(dict.fromkeys(g for g in labels if g is not None))
-        member = np.array([[float(g == name) for g in labels] for name in names])
-        hole = ~np.eye(len(self), dtype=bool)
-        def change(a: np.ndarray) -> np.ndarray:
-            there = hole & np.isfinite(a)
-            total, weight = (member @ v @ member.T for v in (np.where(there, a, 0), there.astype(float)))
-            return np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight > 0)
-        return self._map(change, f"{self.kind}, mean by group", names)
+        "The mean over the tasks of each group, see `taskspace.spaces.combining.average_groups`."
+        from taskspace.spaces.combining import average_groups
+        return average_groups(self, by)
 
-    def centred(self) -> TaskSpace:
-        "The space without what each source gives and each target takes on the whole: what a pair of tasks adds to that. Missing cells stay missing."
-        hole = ~np.eye(len(self), dtype=bool)
-        def change(a: np.ndarray) -> np.ndarray:
-            if not np.isfinite(a[..., hole]).all(): return _additive_rest(a)
-            # Two-way analysis of variance with an empty diagonal has this closed form.
-            n, rows, columns = a.shape[-1], np.where(hole, a, 0).sum(-1), np.where(hole, a, 0).sum(-2)
-            total = rows.sum(-1)[..., None]
-            row, column = (((n - 1) * x + y - total) / (n * (n - 2)) for x, y in ((rows, columns), (columns, rows)))
-            return np.where(hole, a - row[..., :, None] - column[..., None, :] - total[..., None] / (n * (n - 1)), np.nan)
-        return self._map(change, f"{self.kind}, centred")
+    def centred(self: Any) -> TaskSpace:
+        "The space without the effects of its rows and columns, see `taskspace.spaces.combining.centre`."
+        from taskspace.spaces.combining import centre
+        return centre(self)
 
-    def symmetric(self) -> TaskSpace:
+    def symmetric(self: Any) -> TaskSpace:
         "The mean of the space and its transpose: relatedness without direction."
-        return self._map(lambda a: (a + a.swapaxes(-1, -2)) / 2, f"{self.kind}, symmetric")
+        from taskspace.spaces.combining import symmetrise
+        return symmetrise(self)
 
-    def _with(self, other: TaskSpace | float, operate: Callable, sign: str) -> TaskSpace:
-        if not isinstance(other, TaskSpace):
-            return self._map(lambda a: operate(a, float(cast(float, other))), f"{self.kind} {sign} {other:g}")
-        if set(other.tasks) != set(self.tasks):
-            raise TaskspaceError(f"cannot compute {self.kind!r} {sign} {other.kind!r}: their tasks differ; use select on both")
-        other = other.select(self.tasks)
-        kind = f"{self.kind} {sign} {other.kind}"
-        draws = None
-        if self.replicates is not None and other.replicates is not None:
-            n = min(len(self.replicates), len(other.replicates))
-            draws = operate(self.replicates[:n], other.replicates[:n])
-        matrix = operate(self.matrix, other.matrix)
-        low = high = seeds = None
-        if self.seeds is not None or other.seeds is not None:  # a seed that only one of them has leaves the other where it is
-            count = max(len(s.seeds) for s in (self, other) if s.seeds is not None)
-            seeds = operate(*(np.stack([*([] if s.seeds is None else s.seeds), *[s.matrix.to_numpy()] * count][:count]) for s in (self, other)))
-        if draws is not None:
-            low, high = (pd.DataFrame(b, matrix.index, matrix.columns) for b in resampling.interval(draws, matrix.to_numpy(), pairs=self._pairs(), seeds=seeds))
-        pairs = {"pairs": self._pairs()} if self._pairs() == other._pairs() is not None else {}
-        return replace(self, matrix=matrix, kind=kind, low=low, high=high, replicates=draws, halves=None, seeds=seeds, meta={**pairs, "left": self.meta, "right": other.meta})
+    def _combine(self: Any, other: TaskSpace | float, operate: Callable, sign: str) -> TaskSpace:
+        from taskspace.spaces.combining import combine
+        return combine(self, other, operate, sign)
 
-    def __add__(self, other): return self._with(other, lambda a, b: a + b, "+")
-    def __sub__(self, other): return self._with(other, lambda a, b: a - b, "-")
-    def __mul__(self, other): return self._with(other, lambda a, b: a * b, "*")
-    def __truediv__(self, other): return self._with(other, lambda a, b: a / b, "/")
+    def __add__(self, other): return self._combine(other, operator.add, "+")
+    def __sub__(self, other): return self._combine(other, operator.sub, "-")
+    def __mul__(self, other): return self._combine(other, operator.mul, "*")
+    def __truediv__(self, other): return self._combine(other, operator.truediv, "/")
 
-    def _grouped(self, groups: Mapping[str, str | None] | None) -> TaskSpace:
-        return replace(self, groups=dict(groups) if groups is not None else None)
+# %% ../../nbs/api/spaces/60_space.ipynb #cf9f1901
+class _Comparing:
+    "The methods that compare a space with a grouping or with other spaces."
 
-    # -- what is in it
-
-    def _labels(self, groups: Mapping[str, str | None] | None) -> list[str | None]:
-        groups = groups if groups is not None else self.groups
-        if groups is None:
-            raise TaskspaceError(f"the space {self.kind!r} has no groups; pass groups={{task: group}}")
-        return statistics.known_labels(groups.get(n) for n in self.tasks)
-
-    def _pairs(self) -> int | None:
-        "How many units were resampled for a cell, where the probe wrote it down: evaluation pairs, or blocks of pairs for gradients."
-        meta = self.meta or {}
-        blocks = meta.get("blocks")
-        if isinstance(blocks, (int, float)) and blocks > 1: return int(blocks)
-        pairs = meta.get("pairs", meta.get("eval_pairs"))
-        return int(pairs) if isinstance(pairs, (int, float)) else None
-
-    def _interval(self, over: str | None, statistic: Callable, hypotheses: list[np.ndarray], bounds: tuple[float, float], test: Test) -> Test:
-        "Put an interval on a test. `statistic(values, *hypotheses)` takes cells (..., cells) and hypotheses' cells."
-        if over == "auto": over = "pairs" if self.replicates is not None else "tasks"
-        if over is None: return test
-        if over not in ("pairs", "tasks"):
-            raise TaskspaceError(f"interval={over!r} is unknown; choose 'pairs', 'tasks', 'auto' or None")
-        cells, a = statistics.cells, self.matrix.to_numpy()
-        if over == "tasks":
-            cut = lambda m, keep: cells(m[np.ix_(keep, keep)])
-            low, high = resampling.jackknife_interval(lambda keep: float(statistic(cut(a, keep), *(cut(h, keep) for h in hypotheses))), len(a), bounds=bounds)
-            return test.with_interval(low, high, "over tasks")
-        if self.replicates is None:
-            raise TaskspaceError(f"the space {self.kind!r} has no replicates for an interval over pairs; measure it with bootstrap=200, or use interval='tasks'")
-        flat = [cells(h) for h in hypotheses]
-        corrected, low, high = resampling.statistic_interval(a, self.replicates, lambda v: statistic(v, *flat), hypotheses, pairs=self._pairs())
-        return replace(test, details={**test.details, "corrected": corrected}).with_interval(low, high, "over pairs and seeds")
-
-    def within_across(self,
+    def within_across(self: Any,
                       groups: Mapping[str, str | None] | None = None,  # task -> group; the space's own by default
                       permutations: int = 999,  # of the tasks
                       seed: int = 0,  # of the permutations
                       alternative: str = "greater",  # cells within groups are larger
                       interval: str | None = "auto",  # "pairs" (from the replicates), "tasks" (jackknife), None
-                      ) -> Test:  # statistic = AUC; details: corrected (without measurement noise), mean_within, mean_across
-        "Are cells within groups larger than across? Raises `TaskspaceError` without groups. See `taskspace.spaces.statistics.within_across`."
-        labels = self._labels(groups)
-        known = [i for i, g in enumerate(labels) if g is not None]
-        space, labels = self._take(known), [labels[i] for i in known]
-        test = statistics.within_across(space.matrix, labels, permutations, seed, alternative)
-        same = np.array([[float(a == b) for b in labels] for a in labels])
-        def auc(values, inside):
-            inside = inside > 0
-            return resampling.auc_of(values, inside) if 0 < inside.sum() < inside.size else np.full(np.shape(values)[:-1], test.statistic)
-        return space._interval(interval, auc, [same], (0.0, 1.0), test)
+                      ) -> Test:  # statistic = AUC; details: corrected (without noise), mean_within, mean_across
+        "Are cells within groups larger than across? See `taskspace.spaces.testing.within_across_groups`."
+        from taskspace.spaces.testing import within_across_groups
+        return within_across_groups(self, groups, permutations, seed, alternative, interval)
 
-    def _aligned(self, other: TaskSpace | pd.DataFrame | np.ndarray, role: str) -> TaskSpace:
-        if isinstance(other, np.ndarray): other = pd.DataFrame(other, self.tasks, self.tasks) if other.shape == (len(self),) * 2 else pd.DataFrame(other)
-        if isinstance(other, pd.DataFrame): other = TaskSpace(other, role)
-        if not isinstance(other, TaskSpace):
-            raise TaskspaceError(f"compare: {role} must be a TaskSpace or a matrix, not a {type(other).__name__}")
-        return other.select(self.tasks)
-
-    def compare(self,
+    def compare(self: Any,
                 other: TaskSpace | pd.DataFrame | np.ndarray,  # a space with at least the tasks of this one
-                control: TaskSpace | pd.DataFrame | np.ndarray | Sequence[TaskSpace] | None = None,  # what to account for
+                # What to account for.
+                control: TaskSpace | pd.DataFrame | np.ndarray | Sequence[TaskSpace] | None = None,
                 method: str = "spearman",  # or "pearson"
                 permutations: int = 999,  # of the tasks
                 seed: int = 0,  # of the permutations
                 alternative: str = "greater",  # "greater", "less" or "two-sided"
                 interval: str | None = "auto",  # "pairs" (from the replicates), "tasks" (jackknife), None
-                ) -> Test:  # statistic = (partial) correlation over off-diagonal cells; details: corrected (without measurement noise)
-        "Does the space go with another one? A Mantel test, partial where `control` is given. Raises `TaskspaceError` for missing tasks or cells."
-        y = self._aligned(other, "the other space").matrix
-        controls: list[Any] = [] if control is None else list(control) if isinstance(control, (list, tuple)) else [control]
-        zs = [self._aligned(c, "the control").matrix for c in controls]
-        test = (statistics.partial_mantel(self.matrix, y, zs, method, permutations, seed, alternative) if zs
-                else statistics.mantel(self.matrix, y, method, permutations, seed, alternative))
-        statistic = lambda values, hypothesis, *rest: resampling.correlation_of(values, hypothesis, method, rest)
-        return self._interval(interval, statistic, [y.to_numpy(), *(z.to_numpy() for z in zs)], (-1.0, 1.0), test)
+                ) -> Test:  # statistic = (partial) correlation over off-diagonal cells; details: corrected
+        "Does the space go with another one? See `taskspace.spaces.testing.compare_spaces`."
+        from taskspace.spaces.testing import compare_spaces
+        return compare_spaces(self, other, control, method, permutations, seed, alternative, interval)
 
-    def regress(self,
+    def regress(self: Any,
                 hypotheses: Mapping[str, TaskSpace],  # name -> hypothesis space
                 method: str = "spearman",  # ranks or raw values
                 permutations: int = 999,  # of the tasks
                 seed: int = 0,  # of the permutations
                 ) -> pd.DataFrame:  # one row a hypothesis: beta, partial, t, p
         "Several hypotheses at once, each with the others accounted for; see `taskspace.spaces.statistics.mrqap`."
-        return statistics.mrqap(self.matrix, {k: self._aligned(v, k).matrix for k, v in hypotheses.items()}, method, permutations, seed)
+        from taskspace.spaces.testing import regress_space
+        return regress_space(self, hypotheses, method, permutations, seed)
 
-    def noise_ceiling(self, method: str = "spearman") -> dict[str, float]:  # agreement, reliability, ceiling
-        "How well a perfect hypothesis could agree with the space, from its split halves. Raises `TaskspaceError` where it has none."
-        if self.halves is None:
-            raise TaskspaceError(f"the space {self.kind!r} has no split halves, so its noise ceiling is unknown; measure it with two evaluation pairs a task or more")
-        return resampling.noise_ceiling(self.halves, method)
+# %% ../../nbs/api/spaces/60_space.ipynb #0e82ce09
+class _Testing(_Comparing):
+    "The methods that say how sure a space is."
 
-    def significant(self) -> pd.DataFrame:  # shape (tasks, tasks): q-values, missing on the diagonal
-        "Q-value of every cell against 0, corrected over all cells. Raises `TaskspaceError` for a space without replicates."
-        if self.replicates is None:
-            raise TaskspaceError(f"the space {self.kind!r} has no replicates to test its cells with; measure it with bootstrap=200")
-        _, q = resampling.cell_tests(self.matrix.to_numpy(), self.replicates, self._pairs(), self.seeds)
-        return pd.DataFrame(q, self.matrix.index, self.matrix.columns)
+    def noise_ceiling(self: Any,
+                      method: str = "spearman",  # or "pearson"
+                      ) -> dict[str, float]:  # agreement, reliability, ceiling
+        "How well a perfect hypothesis could agree with the space. Raises `TaskspaceError` where it has no halves."
+        from taskspace.spaces.testing import noise_ceiling_of
+        return noise_ceiling_of(self, method)
 
-    def asymmetry(self) -> pd.DataFrame:  # one row a task: gives, receives, balance[, low, high, p, q]
+    def significant(self: Any) -> pd.DataFrame:  # shape (tasks, tasks): q-values, missing on the diagonal
+        "Q-value of every cell against 0, corrected over all cells. Raises `TaskspaceError` without replicates."
+        from taskspace.spaces.testing import significant_cells
+        return significant_cells(self)
+
+    def asymmetry(self: Any) -> pd.DataFrame:  # one row a task: gives, receives, balance[, low, high, p, q]
         "Which tasks give and which receive, see `taskspace.spaces.resampling.asymmetry`."
-        return resampling.asymmetry(self.matrix, self.replicates, self._pairs(), self.seeds)
+        return resampling.asymmetry(self.matrix, self.replicates, self.resampled_pairs(), self.seeds)
 
-    def cluster(self,
+# %% ../../nbs/api/spaces/60_space.ipynb #cd2ac88b
+class _Structure:
+    "The methods that draw a tree or a map from a space."
+
+    def cluster(self: Any,
                 method: str = "average",  # scipy's linkage method
                 metric: str = "cells",  # "cells": near when they help each other; "profile": when they help the same tasks
                 ) -> trees_and_maps.Clustering:  # linkage, order, cophenetic correlation
         "Hierarchical clustering with optimal leaf order; see `taskspace.spaces.trees_and_maps.cluster`."
         return trees_and_maps.cluster(self.matrix, method, metric)
 
-    def cluster_stability(self, method: str = "average", metric: str = "cells") -> pd.DataFrame:  # one row a clade: tasks, size, height, stability
+    def cluster_stability(self: Any,
+                          method: str = "average",  # as for `cluster`
+                          metric: str = "cells",  # as for `cluster`
+                          ) -> pd.DataFrame:  # one row a clade: tasks, size, height, stability
         "How often the replicates find each cluster again. Raises `TaskspaceError` for a space without replicates."
-        if self.replicates is None:
-            raise TaskspaceError(f"the space {self.kind!r} has no replicates to cluster anew; measure it with bootstrap=200")
-        return trees_and_maps.cluster_stability(self.matrix, self.replicates, method, metric)
+        from taskspace.spaces.views import stability_of_clusters
+        return stability_of_clusters(self, method, metric)
 
-    def embed(self,
+    def embed(self: Any,
               method: str = "mds",  # "mds", "classical" or "umap"
               metric: str = "cells",  # as for `cluster`
               onto: pd.DataFrame | None = None,  # a map of another space: turn this one onto it
               seed: int = 0,  # for umap alone
               ) -> pd.DataFrame:  # columns x, y; index: tasks; attrs: stress
         "A map of the tasks in the plane; see `taskspace.spaces.trees_and_maps.embed`."
-        distances = trees_and_maps.task_distances(self.matrix, metric)
-        points = trees_and_maps.embed(distances, method, seed=seed)
-        fit = trees_and_maps.stress(points, distances)
-        if onto is not None: points = trees_and_maps.align(points, onto.loc[self.tasks, ["x", "y"]].to_numpy())
-        table = pd.DataFrame(points, index=pd.Index(self.tasks, name="task"), columns=["x", "y"])
-        table.attrs["stress"] = fit
-        return table
+        from taskspace.spaces.views import map_of_tasks
+        return map_of_tasks(self, method, metric, onto, seed)
 
-    def to_long(self) -> pd.DataFrame:  # columns source, target, value, source_group, target_group, within[, low, high]
+# %% ../../nbs/api/spaces/60_space.ipynb #2f2d084b
+class _Showing(_Structure):
+    "The methods that show a space: as a table, a chart and in a notebook."
+
+    def to_long(self: Any) -> pd.DataFrame:  # source, target, value[, source_group, target_group, within][, low, high]
         "One row a cell, the diagonal included."
-        n = len(self)
-        out = pd.DataFrame({"source": np.repeat(self.tasks, n), "target": np.tile(self.tasks, n), "value": self.matrix.to_numpy().ravel()})
-        if self.groups is not None:
-            for side in ("source", "target"): out[f"{side}_group"] = [self.groups[t] for t in out[side]]
-            out["within"] = out["source_group"].notna() & (out["source_group"] == out["target_group"])
-        for name in ("low", "high"):
-            bound = getattr(self, name)
-            if bound is not None: out[name] = bound.to_numpy().ravel()
-        return out
+        from taskspace.spaces.views import long_table
+        return long_table(self)
 
-    def chart(self,
+    def chart(self: Any,
               **options: Any,  # of `taskspace.report.charts.heatmap`
               ) -> alt.TopLevelMixin:
         "The space as a heat map with its tree; see `taskspace.report.charts`."
-        # The one import of a later module: a space should show itself, yet the science must not depend on charts.
+        # A space should show itself, yet nothing that is computed may depend on charts.
         from taskspace.report.charts import heatmap
         return heatmap(self, **options)
 
@@ -338,86 +214,80 @@ class TaskSpace:
         data, *rest = bundle if isinstance(bundle, tuple) else (bundle,)
         return ({**data, "text/plain": repr(self)}, *rest) if rest else {**data, "text/plain": repr(self)}
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self: Any) -> str:
         import html
         top = self.matrix.iloc[:12, :12]
         more = f"<p>{len(self) - 12} more tasks</p>" if len(self) > 12 else ""
         return f"<p>{html.escape(repr(self))}</p>{top.to_html(float_format=lambda v: f'{v:.3g}', border=0)}{more}"
 
-    # -- on disk
+# %% ../../nbs/api/spaces/60_space.ipynb #65eeb8a2
+class _Saving:
+    "The methods that write a space to disk and read it."
 
-    def save(self, path: str | os.PathLike) -> Path:  # the file written
+    def save(self: Any,
+             path: str | os.PathLike,  # of the Parquet file
+             ) -> Path:  # the file written
         "Write the space as one Parquet file. Raises `TaskspaceError` when `meta` holds what JSON cannot."
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-        path, n = Path(path), len(self)
-        plain = lambda v: v.item() if isinstance(v, np.generic) else v.tolist() if isinstance(v, np.ndarray) else str(v) if isinstance(v, os.PathLike) else _refuse(v)
-        try:
-            header = json.dumps({"format": 1, "kind": self.kind, "tasks": self.tasks, "groups": self.groups, "meta": self.meta}, default=plain)
-        except (TypeError, ValueError) as e:
-            raise TaskspaceError(f"{path}: meta of the space cannot be stored ({e}); keep to numbers, text, lists and dictionaries") from None
-        columns = {"source": np.repeat(self.tasks, n), "target": np.tile(self.tasks, n), "value": self.matrix.to_numpy().ravel()}
-        for name in ("low", "high"):
-            bound = getattr(self, name)
-            if bound is not None: columns[name] = bound.to_numpy().ravel()
-        table = pa.table(columns)
-        for name in ("replicates", "halves", "seeds"):
-            draws = getattr(self, name)
-            if draws is not None:
-                flat = np.ascontiguousarray(draws.reshape(-1, n * n).T)
-                table = table.append_column(name, pa.FixedSizeListArray.from_arrays(flat.ravel(), flat.shape[1]))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(table.replace_schema_metadata({"taskspace": header}), path, compression="zstd")
-        except OSError as e:
-            raise TaskspaceError(f"{path}: cannot be written ({e.strerror or e})") from None
-        return path
+        from taskspace.spaces.saving import save_space
+        return save_space(self, path)
 
     @classmethod
     def load(cls,
              path: str | os.PathLike,  # a file that `save` wrote
              ) -> TaskSpace:
         "Read a space that `save` wrote. Raises `TaskspaceError` for a file that is missing, damaged or something else."
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-        path = Path(path)
-        if not path.is_file():
-            raise TaskspaceError(f"{path}: no such file")
-        try:
-            table = pq.read_table(path)
-            header = json.loads((table.schema.metadata or {})[b"taskspace"])
-            tasks, n = header["tasks"], len(header["tasks"])
-            frame: Callable[[str], Any] = lambda name: None if name not in table.column_names else pd.DataFrame(table[name].to_numpy().reshape(n, n), tasks, tasks)
-            def draws(name):
-                if name not in table.column_names: return None
-                flat = table[name].combine_chunks().flatten().to_numpy().reshape(n * n, -1).T
-                return flat.reshape((-1, 2, n, n) if name == "halves" else (-1, n, n))
-            return cls(frame("value"), header["kind"], header["groups"], frame("low"), frame("high"), draws("replicates"), header["meta"], draws("halves"), draws("seeds"))
-        except KeyError:
-            raise TaskspaceError(f"{path}: a Parquet file, but not a task space; write one with TaskSpace.save") from None
-        except (pa.ArrowException, OSError, ValueError) as e:
-            raise TaskspaceError(f"{path}: not a readable task space ({str(e).splitlines()[0]}); write it anew with TaskSpace.save") from None
+        from taskspace.spaces.saving import load_space
+        return load_space(path)
 
-# %% ../../nbs/api/spaces/60_space.ipynb #4f3c4c1f
-def _refuse(value: object) -> None:
-    raise TypeError(f"a {type(value).__name__}")
+# %% ../../nbs/api/spaces/60_space.ipynb #7fb0bdf8
+@dataclass(frozen=True, eq=False, repr=False)
+class TaskSpace(_Combining, _Testing, _Showing, _Saving):
+    "A labelled square matrix over tasks. Raises `TaskspaceError` when labels, bounds or replicates do not fit it."
+    matrix: pd.DataFrame  # row = source task, column = target task, same labels in the same order
+    kind: str = "space"  # what the cells are, e.g. "margin transfer", "gradient cosine", "hypothesis: phenomenon"
+    groups: dict[str, str | None] | None = None  # task -> group, e.g. its phenomenon
+    low: pd.DataFrame | None = None  # lower interval bound of each cell
+    high: pd.DataFrame | None = None  # upper interval bound of each cell
+    replicates: np.ndarray | None = None  # shape (draws, tasks, tasks), bootstrap draws of the matrix
+    meta: dict | None = None  # provenance: anything that JSON can hold
+    halves: np.ndarray | None = None  # shape (splits, 2, tasks, tasks): the space from each half of the pairs
+    # Squared pulls of the seeds sum to what seeds give to a cell's variance.
+    seeds: np.ndarray | None = None  # shape (seeds, tasks, tasks): the space as each seed pulls it
 
+    def __post_init__(self):
+        names = _task_names(self.matrix)
+        checked: dict[str, Any] = {}
+        for name in ("low", "high"):
+            checked[name] = _checked_bound(name, getattr(self, name), names)
+        checked["matrix"] = _labelled(self.matrix, names)
+        for name, axes in (("replicates", 3), ("halves", 4), ("seeds", 3)):
+            checked[name] = _checked_draws(name, getattr(self, name), axes, len(names))
+        if self.groups is not None:
+            labels = statistics.known_labels(self.groups.get(n) for n in names)
+            checked["groups"] = dict(zip(names, labels, strict=True))
+        checked["meta"] = dict(self.meta or {})
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # the record is frozen
 
-def _additive_rest(a: np.ndarray) -> np.ndarray:
-    "Residuals, shape (..., tasks, tasks), of the least-squares fit of row and column effects to the off-diagonal cells that are there."
-    n = a.shape[-1]
-    rows, columns = np.nonzero(~np.eye(n, dtype=bool))
-    design = np.concatenate([np.eye(n)[rows], np.eye(n)[columns]], 1)
-    values = a[..., rows, columns].reshape(-1, len(rows))
-    rest, there = np.full(values.shape, np.nan), np.isfinite(values)
-    for mask in np.unique(there, axis=0):  # draws that lack the same cells are done at once
-        same = np.nonzero((there == mask).all(1))[0]
-        basis, size, _ = np.linalg.svd(design[mask], full_matrices=False)
-        basis = basis[:, size > 1e-9 * size.max(initial=0)]
-        mine = values[np.ix_(same, mask)]
-        left = mine - (mine @ basis) @ basis.T
-        left[:, (basis ** 2).sum(1) > 1 - 1e-9] = np.nan  # the only cell of its row or column says nothing beyond that row or column
-        rest[np.ix_(same, mask)] = left
-    out = np.full(a.shape, np.nan)
-    out[..., rows, columns] = rest.reshape(*a.shape[:-2], -1)
-    return out
+    @property
+    def tasks(self) -> list[str]:
+        "Names of the tasks, in the order of rows and columns."
+        return list(self.matrix.index)
+
+    def resampled_pairs(self) -> int | None:  # None: unknown
+        "How many units were resampled for a cell, as the probe recorded: evaluation pairs, or blocks of them."
+        meta = self.meta or {}
+        blocks = meta.get("blocks")
+        if isinstance(blocks, (int, float)) and blocks > 1: return int(blocks)
+        pairs = meta.get("pairs", meta.get("eval_pairs"))
+        return int(pairs) if isinstance(pairs, (int, float)) else None
+
+    def _pairs(self) -> int | None: return self.resampled_pairs()  # while other packages still call it so
+
+    def __len__(self) -> int: return len(self.matrix)
+
+    def __repr__(self) -> str:
+        known = {g for g in (self.groups or {}).values() if g is not None}
+        groups = f", {len(known)} groups" if known else ""
+        draws = f", {len(self.replicates)} replicates" if self.replicates is not None else ""
+        return f"TaskSpace({self.kind!r}, {len(self)} tasks{groups}{draws})"

@@ -17,8 +17,8 @@ from ..errors import TaskspaceError
 
 # %% auto #0
 __all__ = ['ALTERNATIVES', 'METHODS', 'square', 'cells', 'from_cells', 'task_permutations', 'permuted_cells', 'permutation_p',
-           'Test', 'known_labels', 'within_across', 'mantel', 'partial_mantel', 'mrqap', 'benjamini_hochberg',
-           'Estimate', 'over_seeds']
+           'Test', 'known_labels', 'within_across', 'mantel', 'orthonormal_basis', 'partial_mantel', 'mrqap',
+           'benjamini_hochberg', 'Estimate', 'over_seeds']
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #df45cc79
 def square(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
@@ -213,11 +213,12 @@ def _null(mine: np.ndarray, b: np.ndarray, permutations: int, seed: int) -> np.n
     return np.concatenate([block @ mine for block in permuted_cells(b, orders)] or [np.empty(0)])
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #c40dceab
-def _orthonormal(controls: Sequence[np.ndarray]) -> np.ndarray:
-    "An orthonormal basis, shape (cells, rank), of the constant and the controls' cells."
+def orthonormal_basis(columns: Sequence[np.ndarray],  # each of shape (n,), such as the cells of a control
+                      n: int,  # length of a column
+                      ) -> np.ndarray:  # shape (n, rank)
+    "An orthonormal basis of the constant and the columns."
     from scipy.linalg import qr
-    stacked = np.column_stack([np.ones(len(cells(controls[0]))), *map(cells, controls)])
-    q, r, _ = qr(stacked, mode="economic", pivoting=True)
+    q, r, _ = qr(np.column_stack([np.ones(n), *columns]), mode="economic", pivoting=True)
     return q[:, np.abs(np.diag(r)) > 1e-9 * abs(r[0, 0])]
 
 
@@ -241,7 +242,7 @@ def partial_mantel(x: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), a meas
     a, b = _prepared(x, "x", method), _prepared(y, "y", method)
     zs = [_prepared(z, f"control {k}", method) for k, z in enumerate(controls)]
     _same_size(a, b, *zs)
-    basis = _orthonormal(zs)
+    basis = orthonormal_basis([cells(z) for z in zs], len(cells(a)))
     raw = {name: cells(v) - basis @ (basis.T @ cells(v)) for name, v in (("x", a), ("y", b))}
     for name, rest in raw.items():
         if np.linalg.norm(rest) < 1e-6:
@@ -278,7 +279,7 @@ def mrqap(x: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), a measured spac
                 else mantel(a, zs[name], "pearson", permutations, seed, alternative))
         r = test.statistic
         rows.append({"hypothesis": name, "beta": beta[k], "partial": r, "t": r * np.sqrt(freedom / max(1 - r * r, 1e-300)), "p": test.p})
-    basis = _orthonormal(list(zs.values()))
+    basis = orthonormal_basis([cells(z) for z in zs.values()], len(design))
     orders = task_permutations(len(a), permutations, seed)
     explained = lambda v: ((v @ basis) ** 2).sum(-1)
     r2 = float(explained(cells(a)))

@@ -226,10 +226,10 @@ def gradients(seed, n=8, blocks=5, size=60):
 
 def test_gradients_are_tested_with_the_number_of_their_blocks():
     from taskspace.spaces.resampling import cell_tests
-    assert gradients(0)._pairs() == 5 and space()._pairs() == 20 and TaskSpace(space().matrix, meta={"blocks": 1, "pairs": 7})._pairs() == 7
-    assert TaskSpace(space().matrix, meta={"pairs": [4, 4]})._pairs() is None
+    assert gradients(0).resampled_pairs() == 5 and space().resampled_pairs() == 20 and TaskSpace(space().matrix, meta={"blocks": 1, "pairs": 7}).resampled_pairs() == 7
+    assert TaskSpace(space().matrix, meta={"pairs": [4, 4]}).resampled_pairs() is None
     spaces = [gradients(s) for s in range(60)]
-    alarms = lambda known: np.mean([np.nanmean(cell_tests(a.matrix.to_numpy(), a.replicates, a._pairs() if known else None)[0][~np.eye(8, dtype=bool)] < 0.05) for a in spaces])
+    alarms = lambda known: np.mean([np.nanmean(cell_tests(a.matrix.to_numpy(), a.replicates, a.resampled_pairs() if known else None)[0][~np.eye(8, dtype=bool)] < 0.05) for a in spaces])
     assert alarms(True) < 0.06 < alarms(False), (alarms(True), alarms(False))
 
 
