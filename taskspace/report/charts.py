@@ -23,7 +23,7 @@ __all__ = ['GROUP_COLOURS', 'DIVERGING', 'SEQUENTIAL', 'FONT', 'INK', 'config', 
            'clustermap', 'network', 'small_multiples', 'fixed_colours', 'curves', 'training_curves', 'scale_curves',
            'stability_chart', 'forest', 'frontier', 'layers', 'before_after']
 
-# %% ../../nbs/api/report/20_charts.ipynb #f6c0ec03
+# %% ../../nbs/api/report/20_charts.ipynb #b07c11b6
 GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A800", "#7F7F7F",
                  "#3F6FA8", "#A9761B", "#2F8F75", "#9A5C86", "#B4532A")
 DIVERGING = {"light": ["#8A3B00", "#D55E00", "#F2B48A", "#F7F7F7", "#9CCAE8", "#2B83BA", "#003F66"],
@@ -43,14 +43,19 @@ def config(theme: str = "light",  # "light" or "dark"
     ink = INK[theme]
     text = {"labelColor": ink["soft"], "titleColor": ink["text"], "labelFont": FONT, "titleFont": FONT}
     return {"font": FONT, "background": ink["ground"],
-            "title": {"color": ink["text"], "subtitleColor": ink["soft"], "anchor": "start", "fontSize": 14, "subtitleFontSize": 11, "fontWeight": 600,
-                      "offset": 10, "subtitlePadding": 4},
-            "axis": {**text, "domainColor": ink["line"], "tickColor": ink["line"], "gridColor": ink["line"], "gridOpacity": 0.5, "labelFontSize": 11,
-                     "titleFontSize": 11, "titleFontWeight": 500, "labelLimit": 260},
-            "legend": {**text, "symbolOpacity": 1, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": 500, "labelLimit": 220, "symbolSize": 90},
+            "title": {"color": ink["text"], "subtitleColor": ink["soft"], "anchor": "start", "fontSize": 14,
+                      "subtitleFontSize": 11, "fontWeight": 600, "offset": 10, "subtitlePadding": 4},
+            "axis": {**text, "domainColor": ink["line"], "tickColor": ink["line"], "gridColor": ink["line"],
+                     "gridOpacity": 0.5, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": 500,
+                     "labelLimit": 260},
+            "legend": {**text, "symbolOpacity": 1, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": 500,
+                       "labelLimit": 220, "symbolSize": 90},
             "header": {**text, "labelFontSize": 11, "titleFontSize": 11},
-            "view": {"stroke": None}, "range": {"category": list(GROUP_COLOURS), "diverging": DIVERGING[theme], "heatmap": SEQUENTIAL[theme], "ramp": SEQUENTIAL[theme]},
-            "line": {"strokeWidth": 2}, "rule": {"color": ink["soft"]}, "text": {"color": ink["text"], "font": FONT, "fontSize": 11},
+            "view": {"stroke": None},
+            "range": {"category": list(GROUP_COLOURS), "diverging": DIVERGING[theme],
+                      "heatmap": SEQUENTIAL[theme], "ramp": SEQUENTIAL[theme]},
+            "line": {"strokeWidth": 2}, "rule": {"color": ink["soft"]},
+            "text": {"color": ink["text"], "font": FONT, "fontSize": 11},
             "point": {"filled": True, "size": 55}}
 
 
@@ -58,7 +63,7 @@ def config(theme: str = "light",  # "light" or "dark"
 def _theme() -> alt.theme.ThemeConfig:
     return cast(alt.theme.ThemeConfig, {"config": config("light")})
 
-
+# %% ../../nbs/api/report/20_charts.ipynb #f6c0ec03
 def save(chart: alt.TopLevelMixin,  # any Altair chart
          path: str | os.PathLike,  # ends in .png, .svg or .json
          theme: str = "light",  # or "dark"
@@ -124,8 +129,9 @@ def _is_signed(space: TaskSpace) -> bool:
 def _value_colour(low: float, high: float, title: str, **legend: Any) -> alt.Color:
     scale = alt.Scale(domain=[low, 0, high] if low < 0 else [low, high], clamp=True, interpolate="rgb", nice=False)
     if low < 0: scale = alt.Scale(domainMin=low, domainMax=high, domainMid=0, clamp=True, interpolate="rgb", nice=False)
-    return alt.Color("value:Q", scale=scale, legend=alt.Legend(title=title, orient="top", direction="horizontal", gradientLength=150, gradientThickness=10,
-                                                              titleOrient="left", format=".2~g", **legend))
+    bar = alt.Legend(title=title, orient="top", direction="horizontal", gradientLength=150, gradientThickness=10,
+                     titleOrient="left", format=".2~g", **legend)
+    return alt.Color("value:Q", scale=scale, legend=bar)
 
 # %% ../../nbs/api/report/20_charts.ipynb #e1d6d362
 def _cells(space: TaskSpace, names: Sequence[str]) -> pd.DataFrame:
@@ -136,13 +142,14 @@ def _cells(space: TaskSpace, names: Sequence[str]) -> pd.DataFrame:
         long[side] = long[side].map(_readable)
         if groups: long[f"{side}_group"] = long[side].map(groups)
     if "low" in long:
-        long["interval"] = [f"{a:.3g} to {b:.3g}" if a == a and b == b else "unknown" for a, b in zip(long.low, long.high)]
+        ends = zip(long.low, long.high, strict=True)
+        long["interval"] = [f"{a:.3g} to {b:.3g}" if a == a and b == b else "unknown" for a, b in ends]
     long["value"] = [float(f"{v:.4g}") for v in long["value"]]
     return long.drop(columns=["low", "high", "within"], errors="ignore")
 
 
 def _sides(space: TaskSpace) -> tuple[str, str] | None:
-    "What a row and a column of the matrix are; None where both directions are the same and nothing tells rows from columns."
+    "What a row and a column of the matrix are; None for a symmetric space, where rows and columns are the same."
     values = space.matrix.to_numpy()
     if np.allclose(values, values.T, equal_nan=True): return None
     return ("tuned on", "measured on") if "transfer" in space.kind else ("row", "column")
@@ -152,10 +159,12 @@ def _tooltip(space: TaskSpace, long: pd.DataFrame) -> list[alt.Tooltip]:
     what = "blocks of pairs" if ((space.meta or {}).get("blocks") or 0) > 1 else "pairs"
     pairs = f" over {space._pairs()} {what}" if space._pairs() else ""
     row, column = _sides(space) or ("task", "and")
-    shown = [alt.Tooltip("source:N", title=row), alt.Tooltip("target:N", title=column), alt.Tooltip("value:Q", format=".3g", title=space.kind + pairs)]
+    shown = [alt.Tooltip("source:N", title=row), alt.Tooltip("target:N", title=column),
+             alt.Tooltip("value:Q", format=".3g", title=space.kind + pairs)]
     if "interval" in long: shown.append(alt.Tooltip("interval:N", title="95 % interval"))
-    if "source_group" in long and row == "task": shown += [alt.Tooltip("source_group:N", title="group"), alt.Tooltip("target_group:N", title="and group")]
-    elif "source_group" in long: shown += [alt.Tooltip("source_group:N", title="source group"), alt.Tooltip("target_group:N", title="target group")]
+    if "source_group" in long:
+        first, second = ("group", "and group") if row == "task" else ("source group", "target group")
+        shown += [alt.Tooltip("source_group:N", title=first), alt.Tooltip("target_group:N", title=second)]
     return shown
 
 # %% ../../nbs/api/report/20_charts.ipynb #191a264e
@@ -178,7 +187,9 @@ def _order(space: TaskSpace, order: str | Sequence[str]) -> list[str]:
     if not isinstance(order, str): return space.select(order).tasks
     if order == "cluster": return space.cluster().order if _finished(space) else space.tasks
     if order == "suite": return space.tasks
-    if order == "group": return sorted(space.tasks, key=lambda t: ((space.groups or {}).get(t) or "~", space.tasks.index(t)))
+    if order == "group":
+        groups = space.groups or {}
+        return sorted(space.tasks, key=lambda t: (groups.get(t) or "~", space.tasks.index(t)))
     raise TaskspaceError(f"order {order!r} is unknown; choose 'cluster', 'group', 'suite' or a list of tasks")
 
 
@@ -205,8 +216,11 @@ _KEPT = "!isValid(picked.group) || length(picked.group) == 0 || indexof(picked.g
 def _group_list(groups: Mapping[str, str], picked: alt.Parameter) -> alt.TopLevelMixin:
     "A legend that can be clicked."
     names = sorted(set(groups.values()))
-    base = alt.Chart(pd.DataFrame({"group": names})).encode(y=alt.Y("group:N", sort=names, axis=None), opacity=alt.condition(picked, alt.value(1.0), alt.value(0.3)))
-    dots = base.mark_square(size=90).encode(x=alt.value(6), color=alt.Color("group:N", scale=_palette(groups), legend=None))
+    base = alt.Chart(pd.DataFrame({"group": names})).encode(
+        y=alt.Y("group:N", sort=names, axis=None),
+        opacity=alt.condition(picked, alt.value(1.0), alt.value(0.3)))
+    shade = alt.Color("group:N", scale=_palette(groups), legend=None)
+    dots = base.mark_square(size=90).encode(x=alt.value(6), color=shade)
     texts = base.mark_text(align="left", fontSize=11).encode(x=alt.value(16), text="group:N")
     wide = 20 + 6.2 * max(map(len, names))
     return alt.layer(dots, texts).add_params(picked).properties(width=wide, height=17 * len(names))
@@ -221,23 +235,39 @@ def _tree_lines(space: TaskSpace, order: Sequence[str]) -> pd.DataFrame:
     for fork, (a, b, top, _) in enumerate(tree.linkage):
         a, b = int(a), int(b)
         corners = [(centre[a], height[a]), (centre[a], top), (centre[b], top), (centre[b], height[b])]
-        rows += [{"leaf": x, "height": float(f"{y:.4g}"), "fork": fork, "corner": i} for i, (x, y) in enumerate(corners)]
+        rows += [{"leaf": x, "height": float(f"{y:.4g}"), "fork": fork, "corner": i}
+                 for i, (x, y) in enumerate(corners)]
         centre.append((centre[a] + centre[b]) / 2)
         height.append(top)
     return pd.DataFrame(rows)
 
-# %% ../../nbs/api/report/20_charts.ipynb #cb1df225
-def _matrix(space: TaskSpace, names: Sequence[str], side: float, limits: tuple[float, float], axes: str = "xy", dim: bool = True) -> alt.Chart:
+# %% ../../nbs/api/report/20_charts.ipynb #b07c11ac
+def _axis_titles(space: TaskSpace) -> tuple[str | None, str | None]:
+    "The titles of rows and columns; none for a symmetric space."
+    sides = _sides(space)
+    if sides is None: return None, None
+    return ("source (tuned on)", "target (measured on)") if sides[0] == "tuned on" else ("source", "target")
+
+
+def _task_axis(side: float, n: int, **options: Any) -> alt.Axis:
+    "An axis that names every one of `n` tasks on `side` pixels, in the largest type that fits."
+    size = max(6.5, min(11.0, side / n - 0.5))
+    return alt.Axis(labelFontSize=size, labelLimit=240, ticks=False, domain=False, labelOverlap=False, **options)
+
+# %% ../../nbs/api/report/20_charts.ipynb #b07c11b4
+def _matrix(space: TaskSpace, names: Sequence[str], side: float, limits: tuple[float, float],
+            axes: str = "xy", dim: bool = True) -> alt.Chart:
+    "The cells of a space, coloured by value; with `dim`, what is outside a picked group fades."
     shown = [_readable(t) for t in names]
-    step = side / len(names)
-    size = max(6.5, min(11.0, step - 0.5))
     long = _cells(space, names)
-    sides = {("tuned on", "measured on"): ("source (tuned on)", "target (measured on)"), None: (None, None)}.get(_sides(space), ("source", "target"))
-    axis = lambda on, **more: alt.Axis(labelFontSize=size, labelLimit=240, ticks=False, domain=False, labelOverlap=False, **more) if on else None
+    rows, columns = _axis_titles(space)
+    below = _task_axis(side, len(names), labelAngle=-90) if "x" in axes else None
+    left = _task_axis(side, len(names)) if "y" in axes else None
     cells = alt.Chart(long).mark_rect().encode(
-        x=alt.X("target:N", sort=shown, title=sides[1], axis=axis("x" in axes, labelAngle=-90)),
-        y=alt.Y("source:N", sort=shown, title=sides[0], axis=axis("y" in axes)),
-        color=_value_colour(*limits, space.kind), tooltip=_tooltip(space, long)).properties(width=side, height=side)
+        x=alt.X("target:N", sort=shown, title=columns, axis=below),
+        y=alt.Y("source:N", sort=shown, title=rows, axis=left),
+        color=_value_colour(*limits, space.kind),
+        tooltip=_tooltip(space, long)).properties(width=side, height=side)
     if "source_group" in long and dim:
         kept = f"({_KEPT.format('source_group')}) || ({_KEPT.format('target_group')})"
         cells = cells.encode(opacity=alt.condition(kept, alt.value(1.0), alt.value(0.12)))
@@ -249,23 +279,39 @@ def _side(n: int, size: int | None) -> float:
     return float(size) if size else n * min(30.0, max(10.0, 420 / n))
 
 
-def _heat_row(space: TaskSpace, order: str | Sequence[str], tree: bool, size: int | None, picked: alt.Parameter) -> list[Any]:
+def _group_strip(names: Sequence[str], groups: Mapping[str, str], side: float, picked: alt.Parameter) -> alt.Chart:
+    "A narrow column beside the matrix, with the colour of each task's group."
+    shown = [_readable(t) for t in names]
+    strip = pd.DataFrame({"task": shown, "group": [groups[t] for t in shown]})
+    chart = alt.Chart(strip).mark_rect().encode(
+        y=alt.Y("task:N", sort=shown, axis=None),
+        color=alt.Color("group:N", scale=_palette(groups), legend=None),
+        opacity=alt.condition(picked, alt.value(1.0), alt.value(0.2)),
+        tooltip=["task:N", "group:N"])
+    return chart.add_params(picked).properties(width=9, height=side)
+
+
+def _dendrogram(space: TaskSpace, names: Sequence[str], side: float) -> alt.Chart:
+    "The tree beside the matrix, a leaf at each row."
+    lines = alt.Chart(_tree_lines(space, names)).mark_line(strokeWidth=1, strokeJoin="miter", color="#8C959F")
+    chart = lines.encode(
+        y=alt.Y("leaf:Q", scale=alt.Scale(domain=[len(names), 0], nice=False), axis=None),
+        x=alt.X("height:Q", scale=alt.Scale(domainMin=0, nice=False), axis=None),
+        detail="fork:N", order="corner:Q")
+    return chart.properties(width=min(90.0, max(45.0, side / 7)), height=side)
+
+
+def _heat_row(space: TaskSpace, order: str | Sequence[str], tree: bool, size: int | None,
+              picked: alt.Parameter) -> list[Any]:
+    "The matrix and, where they are known, the strip of groups and the tree."
     names = _order(space, order)
     side, groups = _side(len(names), size), _groups(space)
     row: list[Any] = [_matrix(space, names, side, _limits(_off_diagonal(space), _is_signed(space)))]
-    if groups:
-        shown = [_readable(t) for t in names]
-        strip = pd.DataFrame({"task": shown, "group": [groups[t] for t in shown]})
-        row.append(alt.Chart(strip).mark_rect().encode(
-            y=alt.Y("task:N", sort=shown, axis=None), color=alt.Color("group:N", scale=_palette(groups), legend=None),
-            opacity=alt.condition(picked, alt.value(1.0), alt.value(0.2)), tooltip=["task:N", "group:N"]).add_params(picked).properties(width=9, height=side))
-    if tree and order == "cluster" and _finished(space):
-        row.append(alt.Chart(_tree_lines(space, names)).mark_line(strokeWidth=1, strokeJoin="miter", color="#8C959F").encode(
-            y=alt.Y("leaf:Q", scale=alt.Scale(domain=[len(names), 0], nice=False), axis=None), x=alt.X("height:Q", scale=alt.Scale(domainMin=0, nice=False), axis=None),
-            detail="fork:N", order="corner:Q").properties(width=min(90.0, max(45.0, side / 7)), height=side))
+    if groups: row.append(_group_strip(names, groups, side, picked))
+    if tree and order == "cluster" and _finished(space): row.append(_dendrogram(space, names, side))
     return row
 
-
+# %% ../../nbs/api/report/20_charts.ipynb #cb1df225
 def heatmap(space: TaskSpace,  # with or without groups; cells may be missing
             order: str | Sequence[str] = "cluster",  # "cluster", "group", "suite" or a list of tasks
             tree: bool = True,  # draw the tree, where the order is the cluster's
@@ -278,7 +324,7 @@ def heatmap(space: TaskSpace,  # with or without groups; cells may be missing
     if groups: row.append(_group_list(groups, picked))
     return _joined(alt.hconcat, *row, spacing=4, title=headline(space, title))
 
-# %% ../../nbs/api/report/20_charts.ipynb #9a76c663
+# %% ../../nbs/api/report/20_charts.ipynb #b07c11aa
 def task_map(space: TaskSpace,  # with or without groups; no cell missing
              method: str = "mds",  # "mds", "classical" or "umap"
              onto: pd.DataFrame | None = None,  # turn the map onto this one, from `TaskSpace.embed`
@@ -286,31 +332,52 @@ def task_map(space: TaskSpace,  # with or without groups; no cell missing
              labels: bool | None = None,  # write task names; None: up to 30 tasks
              title: str | None = None,  # None: "Map of" and the kind of the space
              ) -> alt.TopLevelMixin:
-    "The tasks in the plane, related ones near each other. Raises `TaskspaceError` for an unknown method and missing cells."
+    """The tasks in the plane, related ones near each other.
+    Raises `TaskspaceError` for an unknown method and missing cells."""
     picked, groups = _pick(), _groups(space)
     chart = _map_chart(space, method, onto, size, labels, picked)
     stress = space.embed(method, onto=onto).attrs["stress"]
     parts = [chart, _group_list(groups, picked)] if groups else [chart]
-    return _joined(alt.hconcat, *parts, spacing=10, title=alt.TitleParams(title or f"Map of {space.kind}", subtitle=f"{len(space)} tasks, stress {stress:.2f}"))
+    words = alt.TitleParams(title or f"Map of {space.kind}", subtitle=f"{len(space)} tasks, stress {stress:.2f}")
+    return _joined(alt.hconcat, *parts, spacing=10, title=words)
 
 
+_Box = tuple[float, float, float, float]  # left, top, right and bottom in pixels
+_TALL = 11.0  # pixels of a line of a label
+
+
+def _cover(a: _Box, b: _Box) -> float:
+    "How many square pixels two boxes share."
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def _outside(box: _Box, size: float) -> float:
+    "By how many pixels a box leaves a square drawing, summed over its four sides."
+    return max(0.0, -box[0]) + max(0.0, box[2] - size) + max(0.0, -box[1]) + max(0.0, box[3] - size)
+
+
+def _label_places(x: float, y: float, half: float) -> list[tuple[float, float]]:
+    "Eight middles for the label of a dot, best first: above, below, at the sides, at the corners."
+    return [(x, y - 12), (x, y + 12), (x + half + 8, y), (x - half - 8, y),
+            (x + half, y - 11), (x - half, y - 11), (x + half, y + 11), (x - half, y + 11)]
+
+# %% ../../nbs/api/report/20_charts.ipynb #9a76c663
 def _place_labels(points: np.ndarray, texts: Sequence[str] | pd.Series, size: float) -> np.ndarray:
     "Middles of labels in pixels: of eight places around each dot, the one that covers least of other dots and labels."
-    wide, tall = np.array([5.3 * len(t) for t in texts]), 11.0
-    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
-    cover = lambda a, b: max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    halves = np.array([5.3 * len(t) for t in texts]) / 2
+    taken: list[_Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
     out = np.zeros_like(points)
     for i, (x, y) in enumerate(points):
-        w = wide[i] / 2
-        places = [(x, y - 12), (x, y + 12), (x + w + 8, y), (x - w - 8, y), (x + w, y - 11), (x - w, y - 11), (x + w, y + 11), (x - w, y + 11)]
-        def cost(k: int) -> float:
-            mx, my = places[k]
-            box = (mx - w, my - tall / 2, mx + w, my + tall / 2)
-            outside = max(0.0, -box[0]) + max(0.0, box[2] - size) + max(0.0, -box[1]) + max(0.0, box[3] - size)
-            return sum(cover(box, t) for j, t in enumerate(taken) if j != i) + 8 * outside + 0.5 * k
-        best = min(range(8), key=cost)
-        out[i] = places[best]
-        taken.append((out[i, 0] - w, out[i, 1] - tall / 2, out[i, 0] + w, out[i, 1] + tall / 2))
+        half = halves[i]
+        others = [box for j, box in enumerate(taken) if j != i]
+        found = []  # cost, rank, box
+        for rank, (mx, my) in enumerate(_label_places(x, y, half)):
+            box = (mx - half, my - _TALL / 2, mx + half, my + _TALL / 2)
+            cost = sum(_cover(box, t) for t in others) + 8 * _outside(box, size) + 0.5 * rank
+            found.append((cost, rank, box))
+        _, best, box = min(found)
+        out[i] = _label_places(x, y, half)[best]
+        taken.append(box)
     return out
 
 # %% ../../nbs/api/report/20_charts.ipynb #45b822b3
@@ -338,7 +405,9 @@ class _Frame:
         return pd.DataFrame({"task": list(texts), "x": at[:, 0], "y": at[:, 1]})
 
 
-def _map_chart(space: TaskSpace, method: str, onto: pd.DataFrame | None, size: float, labels: bool | None, picked: alt.Parameter) -> alt.TopLevelMixin:
+def _map_chart(space: TaskSpace, method: str, onto: pd.DataFrame | None, size: float, labels: bool | None,
+               picked: alt.Parameter) -> alt.TopLevelMixin:
+    "The dots of a map and their names; `labels` as in `task_map`."
     groups, points = _groups(space), space.embed(method, onto=onto).reset_index()
     points["task"] = points["task"].map(_readable)
     frame = _Frame(points[["x", "y"]].to_numpy(), size)
@@ -349,7 +418,8 @@ def _map_chart(space: TaskSpace, method: str, onto: pd.DataFrame | None, size: f
         for table in (points, names): table["group"] = table["task"].map(groups)
         colour = {"color": alt.Color("group:N", scale=_palette(groups), legend=None), "opacity": faded}
     shown = ["task:N", "group:N"] if groups else ["task:N"]
-    dots = alt.Chart(points).mark_circle(size=70 if len(points) > 30 else 110, opacity=1).encode(x=frame.x(), y=frame.y(), tooltip=shown, **colour)
+    circles = alt.Chart(points).mark_circle(size=70 if len(points) > 30 else 110, opacity=1)
+    dots = circles.encode(x=frame.x(), y=frame.y(), tooltip=shown, **colour)
     parts: list[Any] = [dots.add_params(picked) if groups else dots]
     if labels if labels is not None else len(points) <= 30:
         text = alt.Chart(names).mark_text(fontSize=9.5).encode(x=frame.x(), y=frame.y(), text="task:N")
@@ -359,7 +429,7 @@ def _map_chart(space: TaskSpace, method: str, onto: pd.DataFrame | None, size: f
 # %% ../../nbs/api/report/20_charts.ipynb #765eead8
 def clustermap(space: TaskSpace,  # with or without groups; no cell missing
                embedding: str = "mds",  # "mds", "classical" or "umap"
-               order: str | Sequence[str] = "cluster",  # of the heat map: "cluster", "group", "suite" or a list of tasks
+               order: str | Sequence[str] = "cluster",  # of the heat map: "cluster", "group", "suite" or tasks
                size: int | None = None,  # side of the heat map in pixels; None: chosen by the number of tasks
                title: str | None = None,  # None: the kind of the space
                ) -> alt.TopLevelMixin:
@@ -369,7 +439,68 @@ def clustermap(space: TaskSpace,  # with or without groups; no cell missing
     above = _joined(alt.hconcat, *_heat_row(space, order, True, size, picked), spacing=4)
     below: list[Any] = [_map_chart(space, embedding, None, 400, None, picked)]
     if groups: below.append(_group_list(groups, picked))
-    return _joined(alt.vconcat, above, _joined(alt.hconcat, *below, spacing=20), spacing=18, title=headline(space, title))
+    lower = _joined(alt.hconcat, *below, spacing=20)
+    return _joined(alt.vconcat, above, lower, spacing=18, title=headline(space, title))
+
+# %% ../../nbs/api/report/20_charts.ipynb #b07c11ae
+def _links(space: TaskSpace, links: int | None, alpha: float) -> pd.DataFrame:
+    "The strongest cells off the diagonal, and of a space with replicates only those that are significant."
+    long = space.to_long()
+    long = long[long.source != long.target].copy()
+    if space.replicates is not None:
+        q = space.significant()
+        pairs = zip(long.source, long.target, strict=True)
+        long["q"] = cast("list[float]", [q.at[a, b] for a, b in pairs])
+        long = long[long.q < alpha]
+    return long.reindex(long["value"].abs().sort_values(ascending=False).index)[: links or 2 * len(space)]
+
+
+_ARROW = ["source", "target", "value", "effect", "strength", "x", "y", "x2", "y2", "hx", "hy", "angle"]
+
+
+def _arrows(kept: pd.DataFrame, points: pd.DataFrame, frame: _Frame) -> pd.DataFrame:
+    "One row a link: where its line starts and ends, where its head is, and which way it points."
+    at = dict(zip(points.index, frame.pixels(points.to_numpy()), strict=True))
+    rows = []
+    for a, b, value in zip(kept.source, kept.target, kept["value"], strict=True):
+        along = at[b] - at[a]
+        length = float(np.hypot(*along)) or 1.0
+        # Two links between the same tasks run side by side; heads stop short of the dot.
+        aside = 3.0 * np.array([-along[1], along[0]]) / length
+        shares = (0.0, max(0.3, 1 - 12 / length), max(0.3, 1 - 14 / length))
+        start, head, end = (frame.units(at[a] + aside + along * share) for share in shares)
+        rows.append({"source": _readable(a), "target": _readable(b), "value": float(f"{value:.4g}"),
+                     "effect": "helps" if value >= 0 else "harms", "strength": abs(value),
+                     "x": start[0], "y": start[1], "x2": end[0], "y2": end[1], "hx": head[0], "hy": head[1],
+                     "angle": float(np.degrees(np.arctan2(along[0], -along[1])))})
+    return pd.DataFrame(rows, columns=_ARROW)
+
+# %% ../../nbs/api/report/20_charts.ipynb #b07c11b0
+def _link_layers(arrows: pd.DataFrame, frame: _Frame, kind: str) -> list[alt.Chart]:
+    "Lines as wide as links are strong, and their heads."
+    effect = alt.Color("effect:N", scale=alt.Scale(domain=["helps", "harms"], range=["#2B83BA", "#D55E00"]),
+                       legend=alt.Legend(title=None, orient="top"))
+    seen = ["source:N", "target:N", alt.Tooltip("value:Q", format=".3g", title=kind)]
+    width = alt.StrokeWidth("strength:Q", scale=alt.Scale(domainMin=0, range=[0.3, 3.5]), legend=None)
+    lines = alt.Chart(arrows).mark_rule(opacity=0.65).encode(
+        x=frame.x(), y=frame.y(), x2="x2:Q", y2="y2:Q", color=effect, strokeWidth=width, tooltip=seen)
+    heads = alt.Chart(arrows).mark_point(shape="triangle", filled=True, size=45, opacity=1).encode(
+        x=frame.x("hx"), y=frame.y("hy"), angle=alt.Angle("angle:Q", scale=None), color=effect, tooltip=seen)
+    return [lines, heads]
+
+
+def _node_layers(points: pd.DataFrame, groups: Mapping[str, str], frame: _Frame) -> list[alt.Chart]:
+    "The dots of a network and, up to 30 tasks, their names."
+    nodes = points.reset_index()
+    nodes["task"] = nodes["task"].map(_readable)
+    if groups: nodes["group"] = nodes["task"].map(groups)
+    legend = alt.Legend(title="group", orient="right")
+    fill = alt.Fill("group:N", scale=_palette(groups), legend=legend) if groups else alt.value(GROUP_COLOURS[0])
+    dots = alt.Chart(nodes).mark_circle(size=110, opacity=1).encode(
+        x=frame.x(), y=frame.y(), fill=fill, tooltip=["task:N", "group:N"] if groups else ["task:N"])
+    if len(nodes) > 30: return [dots]
+    labels = frame.labels(points.to_numpy(), nodes["task"])
+    return [dots, alt.Chart(labels).mark_text(fontSize=9.5).encode(x=frame.x(), y=frame.y(), text="task:N")]
 
 # %% ../../nbs/api/report/20_charts.ipynb #f674d283
 def network(space: TaskSpace,  # of transfers; no cell missing
@@ -380,49 +511,23 @@ def network(space: TaskSpace,  # of transfers; no cell missing
             ) -> alt.TopLevelMixin:
     "Which tasks help and harm which. Raises `TaskspaceError` for missing cells."
     points, groups = space.embed(), _groups(space)
-    long = space.to_long()
-    long = long[long.source != long.target].copy()
-    if space.replicates is not None:
-        q = space.significant()
-        long["q"] = cast("list[float]", [q.at[a, b] for a, b in zip(long.source, long.target)])
-        long = long[long.q < alpha]
-    kept = long.reindex(long["value"].abs().sort_values(ascending=False).index)[: links or 2 * len(space)]
     frame = _Frame(points.to_numpy(), size, 1.15)
-    at = dict(zip(points.index, frame.pixels(points.to_numpy())))
-    rows = []
-    for a, b, value in zip(kept.source, kept.target, kept["value"]):
-        along = at[b] - at[a]
-        length = float(np.hypot(*along)) or 1.0
-        # Two links between the same tasks run side by side; heads stop short of the dot.
-        aside = 3.0 * np.array([-along[1], along[0]]) / length
-        start, head, end = (frame.units(at[a] + aside + along * share) for share in (0.0, max(0.3, 1 - 12 / length), max(0.3, 1 - 14 / length)))
-        rows.append({"source": _readable(a), "target": _readable(b), "value": float(f"{value:.4g}"), "effect": "helps" if value >= 0 else "harms", "strength": abs(value),
-                     "x": start[0], "y": start[1], "x2": end[0], "y2": end[1], "hx": head[0], "hy": head[1], "angle": float(np.degrees(np.arctan2(along[0], -along[1])))})
-    arrows = pd.DataFrame(rows, columns=["source", "target", "value", "effect", "strength", "x", "y", "x2", "y2", "hx", "hy", "angle"])
-    effect = alt.Color("effect:N", scale=alt.Scale(domain=["helps", "harms"], range=["#2B83BA", "#D55E00"]), legend=alt.Legend(title=None, orient="top"))
-    seen = ["source:N", "target:N", alt.Tooltip("value:Q", format=".3g", title=space.kind)]
-    width = alt.StrokeWidth("strength:Q", scale=alt.Scale(domainMin=0, range=[0.3, 3.5]), legend=None)
-    lines = alt.Chart(arrows).mark_rule(opacity=0.65).encode(x=frame.x(), y=frame.y(), x2="x2:Q", y2="y2:Q", color=effect, strokeWidth=width, tooltip=seen)
-    heads = alt.Chart(arrows).mark_point(shape="triangle", filled=True, size=45, opacity=1).encode(
-        x=frame.x("hx"), y=frame.y("hy"), angle=alt.Angle("angle:Q", scale=None), color=effect, tooltip=seen)
-    nodes = points.reset_index()
-    nodes["task"] = nodes["task"].map(_readable)
-    if groups: nodes["group"] = nodes["task"].map(groups)
-    fill = alt.Fill("group:N", scale=_palette(groups), legend=alt.Legend(title="group", orient="right")) if groups else alt.value(GROUP_COLOURS[0])
-    dots = alt.Chart(nodes).mark_circle(size=110, opacity=1).encode(x=frame.x(), y=frame.y(), fill=fill, tooltip=["task:N", "group:N"] if groups else ["task:N"])
-    labels = frame.labels(points.to_numpy(), nodes["task"])
-    names = [alt.Chart(labels).mark_text(fontSize=9.5).encode(x=frame.x(), y=frame.y(), text="task:N")] if len(nodes) <= 30 else []
-    about = f"{len(arrows)} strongest of {len(space) * (len(space) - 1)} links" + (f", all with q < {alpha:g}" if space.replicates is not None else "")
-    return alt.layer(lines, heads, dots, *names).properties(width=size, height=size, title=alt.TitleParams(title or f"Network of {space.kind}", subtitle=about))
+    arrows = _arrows(_links(space, links, alpha), points, frame)
+    layered = alt.layer(*_link_layers(arrows, frame, space.kind), *_node_layers(points, groups, frame))
+    about = f"{len(arrows)} strongest of {len(space) * (len(space) - 1)} links"
+    if space.replicates is not None: about += f", all with q < {alpha:g}"
+    words = alt.TitleParams(title or f"Network of {space.kind}", subtitle=about)
+    return layered.properties(width=size, height=size, title=words)
 
 # %% ../../nbs/api/report/20_charts.ipynb #099d0e45
 def small_multiples(spaces: Mapping[str, TaskSpace],  # name -> space, all over the same tasks
-                    order: str | Sequence[str] = "cluster",  # "cluster" or "group" of the last space, "suite" or a list of tasks
+                    order: str | Sequence[str] = "cluster",  # "cluster" or "group" of the last space, "suite" or tasks
                     size: int = 180,  # side of one in pixels
                     columns: int = 4,  # in a row
                     title: str | None = None,  # None: no title
                     ) -> alt.TopLevelMixin:
-    "Spaces side by side, in one order and one colour scale. Raises `TaskspaceError` when their tasks differ, and when there are none."
+    """Spaces side by side, in one order and one colour scale.
+    Raises `TaskspaceError` when their tasks differ, and when there are none."""
     if not spaces:
         raise TaskspaceError("small_multiples: no spaces")
     names = _order(list(spaces.values())[-1], order)
@@ -433,12 +538,12 @@ def small_multiples(spaces: Mapping[str, TaskSpace],  # name -> space, all over 
     for name, space in cut.items():
         one = _matrix(space, names, size, limits, axes="", dim=False)
         charts.append(one.properties(title=alt.TitleParams(name, fontSize=11, offset=4)))
-    return alt.concat(*charts, columns=columns, spacing=12, **({"title": title} if title else {})).resolve_scale(color="shared")
+    return alt.concat(*charts, columns=columns, spacing=12, **_titled(title)).resolve_scale(color="shared")
 
 # %% ../../nbs/api/report/20_charts.ipynb #392c6bf4
 def fixed_colours(values: Sequence[str] | pd.Series,  # what is coloured, in the order of the legend
                   colours: Mapping[str, str] | None = None,  # value -> colour; None: the house colours in this order
-                  ) -> alt.Scale:  # for `color`, `shape` and legends alike: a value has its colour however many others are drawn
+                  ) -> alt.Scale:  # for `color` and legends alike: a value keeps its colour whichever others are drawn
     "A scale with one colour a value. Raises `TaskspaceError` for a value without a colour."
     names = list(dict.fromkeys(map(str, values)))
     known = {n: GROUP_COLOURS[i % len(GROUP_COLOURS)] for i, n in enumerate(names)} if colours is None else colours
@@ -447,6 +552,38 @@ def fixed_colours(values: Sequence[str] | pd.Series,  # what is coloured, in the
         raise TaskspaceError(f"no colour is given for {lacking[0]!r}")
     if colours is not None: names = [n for n in colours if n in set(names)]
     return alt.Scale(domain=names, range=[known[n] for n in names])
+
+# %% ../../nbs/api/report/20_charts.ipynb #b07c11b2
+def _numeric(frame: pd.DataFrame, name: str) -> bool:
+    return pd.api.types.is_numeric_dtype(frame[name])
+
+
+def _curve_tooltip(frame: pd.DataFrame, names: Sequence[str | None]) -> list[alt.Tooltip]:
+    "What a dot of a curve tells: the columns that are drawn, each once."
+    columns = dict.fromkeys(filter(None, names))
+    return [alt.Tooltip(f"{c}:Q", format=".3g") if _numeric(frame, c) else alt.Tooltip(f"{c}:N", format="")
+            for c in columns]
+
+
+def _curve_x(frame: pd.DataFrame, x: str, title: str, log: bool) -> alt.X:
+    "The x-axis of curves; a logarithmic one has a tick at each measured value, up to twelve, and can hold 0."
+    lowest = float(pd.to_numeric(frame[x]).min()) if log else 1.0
+    kind: dict[str, Any] = {} if not log else {"type": "log"} if lowest > 0 else {"type": "symlog"}
+    ticks = sorted(set(pd.to_numeric(frame[x]).tolist()))
+    axis = alt.Axis()
+    if log:
+        # A label of its own for each tick: Vega would give all the prefix of the largest, and 1 step would read "0k".
+        axis = alt.Axis(values=ticks[:: max(1, -(-len(ticks) // 12))], labelOverlap=True,
+                        labelExpr="format(datum.value, datum.value < 1e4 ? ',' : '.3~s')")
+    return alt.X(f"{x}:Q", title=title, scale=alt.Scale(**kind, nice=False, padding=8), axis=axis)
+
+
+def _curve_colour(frame: pd.DataFrame, colour: str | None, colours: Mapping[str, str] | None) -> Any:
+    "The colour of a line: that of its series, or the first of the house where there is one line."
+    if colour is None: return alt.value(GROUP_COLOURS[0])
+    house = alt.Scale(range=list(GROUP_COLOURS))
+    scale = house if colours is None else fixed_colours(frame[colour], colours)
+    return alt.Color(f"{colour}:N", sort=None, title=_readable(colour), scale=scale)
 
 # %% ../../nbs/api/report/20_charts.ipynb #82774590
 def curves(frame: pd.DataFrame,  # long table
@@ -464,35 +601,32 @@ def curves(frame: pd.DataFrame,  # long table
            y_title: str | None = None,  # None: the name of the column
            facet: str | None = None,  # column that makes small multiples
            dash: str | None = None,  # column that tells solid lines from dashed ones
-           colours: Mapping[str, str] | None = None,  # value of the colour column -> its colour, the same in all charts of a page; None: house colours as values appear
+           colours: Mapping[str, str] | None = None,  # value -> its colour in all charts; None: as values appear
            ) -> alt.TopLevelMixin:
     "Lines with intervals. Raises `TaskspaceError` for a column that the table lacks."
     for column in (x, y, colour, low, high, facet, dash):
         if column is not None and column not in frame:
-            raise TaskspaceError(f"curves: the table has no column {column!r}; it has {', '.join(map(str, frame.columns))}")
-    lowest = float(pd.to_numeric(frame[x]).min()) if log else 1.0
-    kind: dict[str, Any] = {} if not log else {"type": "log"} if lowest > 0 else {"type": "symlog"}
-    ticks = sorted(set(pd.to_numeric(frame[x]).tolist()))
-    # A label of its own for each tick: Vega would give all the prefix of the largest, and 1 step would read "0k".
-    axis = alt.Axis(values=ticks[:: max(1, -(-len(ticks) // 12))], labelExpr="format(datum.value, datum.value < 1e4 ? ',' : '.3~s')", labelOverlap=True) if log else alt.Axis()
-    base = alt.Chart(frame).encode(x=alt.X(f"{x}:Q", title=x_title or _readable(x), scale=alt.Scale(**kind, nice=False, padding=8), axis=axis))
-    shade: dict[str, Any] = {}
-    if colour is not None:
-        shade = {"color": alt.Color(f"{colour}:N", sort=None, title=_readable(colour), scale=alt.Scale(range=list(GROUP_COLOURS)) if colours is None else fixed_colours(frame[colour], colours))}
-    else:
-        shade = {"color": alt.value(GROUP_COLOURS[0])}
-    seen = [alt.Tooltip(f"{c}:Q" if pd.api.types.is_numeric_dtype(frame[c]) else f"{c}:N", format=".3g" if pd.api.types.is_numeric_dtype(frame[c]) else "") for c in dict.fromkeys(filter(None, (colour, x, y, low, high)))]
-    height_ = alt.Y(f"{y}:Q", title=y_title or _readable(y), scale=alt.Scale(zero=False))
+            known = ", ".join(map(str, frame.columns))
+            raise TaskspaceError(f"curves: the table has no column {column!r}; it has {known}")
+    base = alt.Chart(frame).encode(x=_curve_x(frame, x, x_title or _readable(x), log))
+    shade = {"color": _curve_colour(frame, colour, colours)}
+    vertical: dict[str, Any] = {"title": y_title or _readable(y), "scale": alt.Scale(zero=False)}
     parts: list[Any] = []
     if low and high:
         apart = {"detail": f"{dash}:N"} if dash else {}
-        parts.append(base.mark_area(opacity=0.2, line=False).encode(y=alt.Y(f"{low}:Q", title=y_title or _readable(y), scale=alt.Scale(zero=False)), y2=f"{high}:Q", **shade, **apart))
+        band = base.mark_area(opacity=0.2, line=False)
+        parts.append(band.encode(y=alt.Y(f"{low}:Q", **vertical), y2=f"{high}:Q", **shade, **apart))
     stroke = {"strokeDash": alt.StrokeDash(f"{dash}:N", sort=None, title=None)} if dash else {}
-    parts += [base.mark_line().encode(y=height_, **shade, **stroke), base.mark_point(opacity=1).encode(y=height_, tooltip=seen, **shade)]
+    middle = alt.Y(f"{y}:Q", **vertical)
+    seen = _curve_tooltip(frame, (colour, x, y, low, high))
+    parts.append(base.mark_line().encode(y=middle, **shade, **stroke))
+    parts.append(base.mark_point(opacity=1).encode(y=middle, tooltip=seen, **shade))
     if reference is not None:
         parts.insert(0, alt.Chart(frame).mark_rule(strokeDash=[4, 4]).encode(y=alt.datum(reference)))
     chart = alt.layer(*parts, data=frame).properties(width=width, height=height)
-    if facet: chart = chart.facet(alt.Facet(f"{facet}:N", title=None, sort=list(dict.fromkeys(map(str, frame[facet])))), columns=3)
+    if facet:
+        names = list(dict.fromkeys(map(str, frame[facet])))
+        chart = chart.facet(alt.Facet(f"{facet}:N", title=None, sort=names), columns=3)
     return chart.properties(title=title) if title else chart
 
 # %% ../../nbs/api/report/20_charts.ipynb #e9a9cf9a
@@ -511,8 +645,9 @@ def scale_curves(frame: pd.DataFrame,  # columns parameters, value, and if known
 
 
 def _series(frame: pd.DataFrame, x: str, x_title: str, options: dict[str, Any]) -> alt.TopLevelMixin:
-    has = lambda name: name if name in frame else None
-    return curves(frame, x, "value", **{"colour": has("series"), "low": has("low"), "high": has("high"), "x_title": x_title, **options})
+    columns = {"colour": "series", "low": "low", "high": "high"}
+    found = {option: name if name in frame else None for option, name in columns.items()}
+    return curves(frame, x, "value", **{**found, "x_title": x_title, **options})
 
 
 def stability_chart(frame: pd.DataFrame,  # from `taskspace.spaces.change.stability`
@@ -521,16 +656,19 @@ def stability_chart(frame: pd.DataFrame,  # from `taskspace.spaces.change.stabil
     "Agreement of each checkpoint's space with the one before and the last, beside the noise ceiling."
     parts = []
     for name, label in (("previous", "checkpoint before"), ("last", "last checkpoint")):
-        parts.append(pd.DataFrame({"step": frame["step"], "value": frame[name], "low": frame[f"{name}_low"], "high": frame[f"{name}_high"], "agreement with": label, "line": "measured"}))
-        parts.append(pd.DataFrame({"step": frame["step"], "value": frame[f"{name}_ceiling"], "agreement with": label, "line": "noise ceiling"}))
+        parts.append(pd.DataFrame({"step": frame["step"], "value": frame[name], "low": frame[f"{name}_low"],
+                                   "high": frame[f"{name}_high"], "agreement with": label, "line": "measured"}))
+        parts.append(pd.DataFrame({"step": frame["step"], "value": frame[f"{name}_ceiling"],
+                                   "agreement with": label, "line": "noise ceiling"}))
     long = pd.concat(parts).dropna(subset=["value"])
     if long["low"].isna().all(): long = long.drop(columns=["low", "high"])
-    return training_curves(long, **{"y_title": "correlation of spaces", "colour": "agreement with", "dash": "line", **options})
+    house = {"y_title": "correlation of spaces", "colour": "agreement with", "dash": "line"}
+    return training_curves(long, **{**house, **options})
 
 # %% ../../nbs/api/report/20_charts.ipynb #3fbcaf35
 def forest(tests: Mapping[str, Any],  # name -> `taskspace.spaces.statistics.Test`
            x_title: str | None = None,  # None: the name of the first test
-           reference: float | None = None,  # what no effect would give; None: 0.5 where the first test is an AUC, else 0
+           reference: float | None = None,  # what no effect would give; None: 0.5 if the first test is an AUC, else 0
            width: int = 380,  # pixels
            title: str | None = None,  # None: no title
            ) -> alt.TopLevelMixin:
@@ -539,15 +677,21 @@ def forest(tests: Mapping[str, Any],  # name -> `taskspace.spaces.statistics.Tes
         raise TaskspaceError("forest: no tests")
     first = next(iter(tests.values()))
     if reference is None: reference = 0.5 if first.name.startswith("AUC") else 0.0
-    rows = pd.DataFrame([{"test": k, "measured": t.statistic, "low": t.low, "high": t.high, "corrected": t.details.get("corrected", np.nan), "p": t.p,
-                          "label": f"p = {t.p:.3f}", "interval": t.details.get("interval", "none")} for k, t in tests.items()])
-    seen = ["test:N", alt.Tooltip("measured:Q", format=".3f"), alt.Tooltip("corrected:Q", format=".3f", title="without noise"), alt.Tooltip("low:Q", format=".3f"),
+    rows = pd.DataFrame([{"test": k, "measured": t.statistic, "low": t.low, "high": t.high,
+                          "corrected": t.details.get("corrected", np.nan), "p": t.p, "label": f"p = {t.p:.3f}",
+                          "interval": t.details.get("interval", "none")} for k, t in tests.items()])
+    seen = ["test:N", alt.Tooltip("measured:Q", format=".3f"),
+            alt.Tooltip("corrected:Q", format=".3f", title="without noise"), alt.Tooltip("low:Q", format=".3f"),
             alt.Tooltip("high:Q", format=".3f"), alt.Tooltip("p:Q", format=".3f"), alt.Tooltip("interval:N")]
     y = alt.Y("test:N", sort=None, title=None, axis=alt.Axis(ticks=False, domain=False, labelLimit=260))
     base, scale, name = alt.Chart(rows).encode(y=y), alt.Scale(zero=False, padding=12), x_title or first.name
-    bars = base.mark_rule(strokeWidth=3, opacity=0.5, color=GROUP_COLOURS[0]).encode(x=alt.X("low:Q", title=name, scale=scale), x2="high:Q")
-    rings = base.mark_point(filled=False, size=60, strokeWidth=1.5, color=GROUP_COLOURS[0], opacity=1).encode(x=alt.X("measured:Q", title=name, scale=scale), tooltip=seen)
-    dots = base.mark_point(filled=True, size=60, color=GROUP_COLOURS[0], opacity=1).encode(x=alt.X("corrected:Q", title=name, scale=scale), tooltip=seen)
+    ink = GROUP_COLOURS[0]
+    bars = base.mark_rule(strokeWidth=3, opacity=0.5, color=ink).encode(
+        x=alt.X("low:Q", title=name, scale=scale), x2="high:Q")
+    rings = base.mark_point(filled=False, size=60, strokeWidth=1.5, color=ink, opacity=1).encode(
+        x=alt.X("measured:Q", title=name, scale=scale), tooltip=seen)
+    dots = base.mark_point(filled=True, size=60, color=ink, opacity=1).encode(
+        x=alt.X("corrected:Q", title=name, scale=scale), tooltip=seen)
     zero = alt.Chart(rows.head(1)).mark_rule(strokeDash=[4, 4]).encode(x=alt.datum(reference))
     texts = base.mark_text(align="left", fontSize=10).encode(x=alt.value(width + 8), text="label:N")
     return alt.layer(zero, bars, rings, dots, texts).properties(width=width, height=alt.Step(26), **_titled(title))
@@ -560,20 +704,31 @@ def frontier(curves_: pd.DataFrame,  # columns task, method, gain, harm, one row
              x_title: str = "harm: rise of log perplexity (nats)",  # what harm is, and its unit
              y_title: str = "gain: rise of the margin (nats)",  # what gain is, and its unit
              ) -> alt.TopLevelMixin:
-    "What tuning wins and what it costs: a thin path for each task, a thick one for the mean of a method. Raises `TaskspaceError` for missing columns."
+    """What tuning wins and what it costs: a thin path for each task, a thick one for the mean of a method.
+    Raises `TaskspaceError` for missing columns."""
     lacking = [c for c in ("task", "method", "gain", "harm") if c not in curves_]
     if lacking:
         raise TaskspaceError(f"frontier: the table has no column {lacking[0]!r}")
     frame = curves_.dropna(subset=["gain", "harm"]).copy()  # steps that were not measured would break a path into dots
     frame["order"] = frame.groupby(["task", "method"]).cumcount()
-    shade = alt.Color("method:N", sort=None, scale=alt.Scale(range=list(GROUP_COLOURS)), legend=alt.Legend(title="method"))
+    shade = alt.Color("method:N", sort=None, scale=alt.Scale(range=list(GROUP_COLOURS)),
+                      legend=alt.Legend(title="method"))
     base = alt.Chart(frame).encode(x=alt.X("harm:Q", title=x_title), y=alt.Y("gain:Q", title=y_title), color=shade)
-    thin = base.mark_line(opacity=0.22, strokeWidth=1).encode(detail="task:N", order="order:Q", tooltip=["task:N", "method:N", alt.Tooltip("gain:Q", format=".3g"), alt.Tooltip("harm:Q", format=".3g")])
+    seen = ["task:N", "method:N", alt.Tooltip("gain:Q", format=".3g"), alt.Tooltip("harm:Q", format=".3g")]
+    thin = base.mark_line(opacity=0.22, strokeWidth=1).encode(detail="task:N", order="order:Q", tooltip=seen)
     mean = frame.groupby(["method", "order"], sort=False, as_index=False)[["gain", "harm"]].mean()
-    thick = alt.Chart(mean).mark_line(strokeWidth=3, point=alt.OverlayMarkDef(size=40, filled=True)).encode(x="harm:Q", y="gain:Q", color=shade, order="order:Q")
+    dotted = alt.Chart(mean).mark_line(strokeWidth=3, point=alt.OverlayMarkDef(size=40, filled=True))
+    thick = dotted.encode(x="harm:Q", y="gain:Q", color=shade, order="order:Q")
     return alt.layer(thin, thick).properties(width=width, height=height, **_titled(title))
 
 # %% ../../nbs/api/report/20_charts.ipynb #475a4e24
+def _layer_colour(frame: pd.DataFrame) -> Any:
+    "A ramp where the series are numbers, such as steps; house colours where they are names."
+    if "series" not in frame: return alt.value(GROUP_COLOURS[0])
+    if _numeric(frame, "series"): return alt.Color("series:O", sort=None, title=None, scale=alt.Scale(range="ramp"))
+    return alt.Color("series:N", sort=None, title=None, scale=alt.Scale(range=list(GROUP_COLOURS)))
+
+
 def layers(frame: pd.DataFrame,  # columns layer, value, and if known series, low, high (bounds of the value)
            width: int = 420,  # pixels
            height: int = 240,  # pixels
@@ -586,14 +741,16 @@ def layers(frame: pd.DataFrame,  # columns layer, value, and if known series, lo
     if lacking:
         raise TaskspaceError(f"layers: the table has no column {lacking[0]!r}")
     names = list(dict.fromkeys(map(str, frame["layer"])))
-    ordered = "series" in frame and pd.api.types.is_numeric_dtype(frame["series"])
-    shade = (alt.Color("series:O" if ordered else "series:N", sort=None, title=None, scale=alt.Scale(range="ramp") if ordered else alt.Scale(range=list(GROUP_COLOURS)))
-             if "series" in frame else alt.value(GROUP_COLOURS[0]))
-    base = alt.Chart(frame.assign(layer=frame["layer"].astype(str))).encode(x=alt.X("layer:O", sort=names, axis=alt.Axis(labelAngle=0 if max(map(len, names)) < 4 else -45)), color=shade)
-    seen = [alt.Tooltip("layer:O"), alt.Tooltip("value:Q", format=".3g"), *([alt.Tooltip("series:N")] if "series" in frame else [])]
-    parts: list[Any] = [base.mark_line().encode(y=alt.Y("value:Q", title=y_title)), base.mark_point(opacity=1).encode(y=alt.Y("value:Q", title=y_title), tooltip=seen)]
-    if {"low", "high"} <= set(frame): parts.insert(0, base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=y_title), y2="high:Q"))
-    if reference is not None: parts.insert(0, alt.Chart(frame.head(1)).mark_rule(strokeDash=[4, 4]).encode(y=alt.datum(reference)))
+    across = alt.X("layer:O", sort=names, axis=alt.Axis(labelAngle=0 if max(map(len, names)) < 4 else -45))
+    base = alt.Chart(frame.assign(layer=frame["layer"].astype(str))).encode(x=across, color=_layer_colour(frame))
+    seen = [alt.Tooltip("layer:O"), alt.Tooltip("value:Q", format=".3g")]
+    if "series" in frame: seen.append(alt.Tooltip("series:N"))
+    middle = alt.Y("value:Q", title=y_title)
+    parts: list[Any] = [base.mark_line().encode(y=middle), base.mark_point(opacity=1).encode(y=middle, tooltip=seen)]
+    if {"low", "high"} <= set(frame):
+        parts.insert(0, base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=y_title), y2="high:Q"))
+    if reference is not None:
+        parts.insert(0, alt.Chart(frame.head(1)).mark_rule(strokeDash=[4, 4]).encode(y=alt.datum(reference)))
     return alt.layer(*parts).properties(width=width, height=height, **_titled(title))
 
 # %% ../../nbs/api/report/20_charts.ipynb #baf9d574
@@ -609,14 +766,22 @@ def before_after(frame: pd.DataFrame,  # columns task, before, after, and if kno
         raise TaskspaceError(f"before_after: the table has no column {lacking[0]!r}")
     frame = frame.assign(task=[_readable(str(t)) for t in frame["task"]])
     names = list(frame.sort_values("after", ascending=False)["task"])
-    y = alt.Y("task:N", sort=names, title=None, axis=alt.Axis(labelLimit=240, ticks=False, domain=False, labelOverlap=False))
+    y = alt.Y("task:N", sort=names, title=None,
+              axis=alt.Axis(labelLimit=240, ticks=False, domain=False, labelOverlap=False))
     base = alt.Chart(frame).encode(y=y)
-    x = lambda c: alt.X(f"{c}:Q", title=x_title, scale=alt.Scale(zero=False, padding=10))
-    seen = ["task:N", alt.Tooltip("before:Q", format=".3f"), alt.Tooltip("after:Q", format=".3f")]
+
+    def x(column: str) -> alt.X: return alt.X(f"{column}:Q", title=x_title, scale=alt.Scale(zero=False, padding=10))
+
     parts: list[Any] = [base.mark_rule(strokeWidth=2, opacity=0.5).encode(x=x("before"), x2="after:Q")]
-    if {"low", "high"} <= set(frame): parts.append(base.mark_rule(strokeWidth=5, opacity=0.25, color=GROUP_COLOURS[0]).encode(x=x("low"), x2="high:Q"))
+    if {"low", "high"} <= set(frame):
+        bar = base.mark_rule(strokeWidth=5, opacity=0.25, color=GROUP_COLOURS[0])
+        parts.append(bar.encode(x=x("low"), x2="high:Q"))
+    if chance is not None:
+        parts.append(alt.Chart(frame.head(1)).mark_rule(strokeDash=[4, 4]).encode(x=alt.datum(chance)))
     long = frame.melt(["task"], ["before", "after"], var_name="when")
-    dots = alt.Chart(long).mark_point(filled=True, opacity=1, size=65).encode(y=y, x=x("value"), tooltip=["task:N", "when:N", alt.Tooltip("value:Q", format=".3f")], color=alt.Color(
-        "when:N", sort=["before", "after"], scale=alt.Scale(domain=["before", "after"], range=["#E69F00", "#0072B2"]), legend=alt.Legend(title=None, orient="top")))
-    if chance is not None: parts.append(alt.Chart(frame.head(1)).mark_rule(strokeDash=[4, 4]).encode(x=alt.datum(chance)))
-    return alt.layer(*parts, dots).properties(width=width, height=alt.Step(14 if len(frame) > 30 else 18), **_titled(title))
+    shade = alt.Color("when:N", sort=["before", "after"], legend=alt.Legend(title=None, orient="top"),
+                      scale=alt.Scale(domain=["before", "after"], range=["#E69F00", "#0072B2"]))
+    dots = alt.Chart(long).mark_point(filled=True, opacity=1, size=65).encode(
+        y=y, x=x("value"), color=shade, tooltip=["task:N", "when:N", alt.Tooltip("value:Q", format=".3f")])
+    height = alt.Step(14 if len(frame) > 30 else 18)
+    return alt.layer(*parts, dots).properties(width=width, height=height, **_titled(title))
