@@ -1,5 +1,6 @@
 # make report   install, pre-train three small models, probe them, render the report, print where it is
 # make check    in under two minutes: in step, lint, types, the tests that are not slow
+# make format   write notebooks, tests and tools in the one format of the project, and export
 # make test     everything that CI runs
 # make docs     the documentation site in _docs/        make lab     JupyterLab on the notebooks
 # make readme   README.md, index.qmd from their notebook  make clean   remove what these made, but the models' cache
@@ -10,7 +11,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: report check quick lint test docs lab readme clean help install hooks step types models example mini notebooks pytest package
+.PHONY: report check quick lint format test docs lab readme clean help install hooks step types models example mini notebooks pytest package
 .DEFAULT_GOAL := help
 
 help:
@@ -74,12 +75,18 @@ test: .venv/dev step
 	coverage report
 	@echo; tail -n 1 .pytest.out
 
+# Notebooks and tests have one format, which nobody needs to think about.
+format: .venv/dev
+	ruff format
+	nbdev_export
+
 step:
 	python tools/in_step.py
 	python tools/docs.py readme --check
 
 lint:
 	ruff check
+	ruff format --check
 
 types:
 	mypy

@@ -1,4 +1,5 @@
 """Build script: all metadata comes from settings.ini, the file that nbdev reads too."""
+
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -8,7 +9,9 @@ here = Path(__file__).parent
 config = ConfigParser(delimiters=["="], interpolation=None)
 config.read(here / "settings.ini", encoding="utf-8")
 meta = config["DEFAULT"]
-extras = {key.removesuffix("_requirements"): value.split() for key, value in meta.items() if key.endswith("_requirements")}
+extras = {
+    key.removesuffix("_requirements"): value.split() for key, value in meta.items() if key.endswith("_requirements")
+}
 
 setup(
     name=meta["lib_name"],
@@ -25,7 +28,10 @@ setup(
     # The study templates are notebooks of the source tree; in the wheel they become package data.
     packages=[*find_packages(include=["taskspace", "taskspace.*"]), "taskspace.studies"],
     package_dir={"taskspace.studies": "nbs/studies"},
-    package_data={"taskspace": ["py.typed", "assets/*"], "taskspace.studies": ["*.ipynb", "english/*.yaml", "english/*.parquet", "english/*/*"]},
+    package_data={
+        "taskspace": ["py.typed", "assets/*"],
+        "taskspace.studies": ["*.ipynb", "english/*.yaml", "english/*.parquet", "english/*/*"],
+    },
     include_package_data=False,
     python_requires=">=" + meta["min_python"],
     install_requires=meta["requirements"].split(),

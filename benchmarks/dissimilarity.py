@@ -14,6 +14,7 @@ texts and number of threads. Three loops stand beside the library:
 The time of reading the text with the models is part of both sides of a ratio ("with reading") or of neither ("states in
 memory").
 """
+
 import json
 import resource
 import sys
@@ -27,15 +28,20 @@ from taskspace.dissimilarity.comparison import cka_matrix, cka_states
 from taskspace.dissimilarity.states import hidden_states
 from taskspace.models.lm import LM
 
-TOKENS, WIDTH, THREADS = (int(sys.argv[i]) if len(sys.argv) > i else default for i, default in ((1, 20_000), (2, 64), (3, 1)))
+TOKENS, WIDTH, THREADS = (
+    int(sys.argv[i]) if len(sys.argv) > i else default for i, default in ((1, 20_000), (2, 64), (3, 1))
+)
 torch.set_num_threads(THREADS)
 LAYERS, WORDS, BATCH = 12, 500, 512
 
 
 class Numbers:
     "A tokenizer of texts that are already numbers."
+
     bos_token_id = eos_token_id = pad_token_id = 0
-    def encode(self, text, add_special_tokens=False): return [int(w) for w in text.split()]
+
+    def encode(self, text, add_special_tokens=False):
+        return [int(w) for w in text.split()]
 
 
 def hsic(K, L):
@@ -50,7 +56,8 @@ def pair(X, Y):
     "Unbiased CKA of two matrices in minibatches: numerators and denominators summed, then the ratio."
     sums = np.zeros(3)
     for x, y in zip(X.split(BATCH), Y.split(BATCH)):
-        if len(x) < 4: continue
+        if len(x) < 4:
+            continue
         x, y = x - x.mean(0), y - y.mean(0)
         K, L = x @ x.T, y @ y.T
         sums += [len(x) * float(v) for v in (hsic(K, L), hsic(K, K), hsic(L, L))]
@@ -75,8 +82,12 @@ def clock(f, times=1):
 
 rng = np.random.default_rng(0)
 texts = []
-while sum(len(t.split()) for t in texts) < TOKENS: texts.append(" ".join(map(str, rng.integers(1, WORDS, rng.integers(8, 24)))))
-a, b = (LM(build(TransformerConfig(WORDS, WIDTH, LAYERS, num_attention_heads=4), seed), Numbers(), name=str(seed)) for seed in (0, 1))
+while sum(len(t.split()) for t in texts) < TOKENS:
+    texts.append(" ".join(map(str, rng.integers(1, WORDS, rng.integers(8, 24)))))
+a, b = (
+    LM(build(TransformerConfig(WORDS, WIDTH, LAYERS, num_attention_heads=4), seed), Numbers(), name=str(seed))
+    for seed in (0, 1)
+)
 hidden_states(a, texts[:50])  # warm up
 
 ours, one_pass = clock(lambda: cka_matrix(a, b, texts), 3)
@@ -86,28 +97,51 @@ gathered, from_states = clock(lambda: cka_states(X, Y), 3)
 loop, from_memory = clock(lambda: np.array([[pair(X[i], Y[j]) for j in Y] for i in X]))
 simple, from_features = clock(lambda: np.array([[biased(X[i], Y[j]) for j in Y] for i in X]))
 sample = [(int(i), int(j)) for i, j in rng.integers(0, LAYERS + 1, (8, 2))]
-_, from_models = clock(lambda: [pair(hidden_states(a, texts, [i])[i], hidden_states(b, texts, [j])[j]) for i, j in sample])
+_, from_models = clock(
+    lambda: [pair(hidden_states(a, texts, [i])[i], hidden_states(b, texts, [j])[j]) for i, j in sample]
+)
 from_models *= ours.size / len(sample)
-print(json.dumps({
-    "tokens": len(X[0]), "width": WIDTH, "layer_pairs": ours.size, "threads": THREADS,
-    "seconds": {
-        "cka_matrix, exact, with reading": round(one_pass, 2),
-        "cka_matrix, minibatch, with reading": round(one_pass_minibatch, 2),
-        "cka_states, exact, states in memory": round(from_states, 2),
-        "reading the states of all layers once": round(reading, 2),
-        "loop from memory, unbiased by the formula on Gram matrices of 512 tokens": round(from_memory, 2),
-        "loop from models, the same but reading two layers again for each pair, scaled from 8 pairs": round(from_models, 1),
-        "loop from memory, biased by the formula on features": round(from_features, 2)},
-    "times as fast": {
-        "states in memory: cka_states against the obvious loop": round(from_memory / from_states, 1),
-        "with reading: cka_matrix against the obvious loop": round((reading + from_memory) / one_pass, 1),
-        "with reading: cka_matrix against the loop from models": round(from_models / one_pass, 1),
-        "states in memory: cka_states against the biased loop from features": round(from_features / from_states, 1)},
-    "largest difference": {
-        "cka_states to cka_matrix": float(f"{np.abs(gathered.values - ours.values).max():.1e}"),
-        "cka_matrix in minibatches to the obvious loop": round(float(np.abs(quick.values - loop).max()), 5),
-        "cka_matrix, exact, to the obvious loop, which is an estimate": round(float(np.abs(ours.values - loop).max()), 5)},
-    "max_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-}, indent=1))
-assert from_memory / from_states >= 10, "with states in memory, all pairs at once must be at least ten times as fast as the obvious loop"
-assert from_models / one_pass >= 10, "with reading, one pass must be at least ten times as fast as a loop that reads for each pair"
+print(
+    json.dumps(
+        {
+            "tokens": len(X[0]),
+            "width": WIDTH,
+            "layer_pairs": ours.size,
+            "threads": THREADS,
+            "seconds": {
+                "cka_matrix, exact, with reading": round(one_pass, 2),
+                "cka_matrix, minibatch, with reading": round(one_pass_minibatch, 2),
+                "cka_states, exact, states in memory": round(from_states, 2),
+                "reading the states of all layers once": round(reading, 2),
+                "loop from memory, unbiased by the formula on Gram matrices of 512 tokens": round(from_memory, 2),
+                "loop from models, the same but reading two layers again for each pair, scaled from 8 pairs": round(
+                    from_models, 1
+                ),
+                "loop from memory, biased by the formula on features": round(from_features, 2),
+            },
+            "times as fast": {
+                "states in memory: cka_states against the obvious loop": round(from_memory / from_states, 1),
+                "with reading: cka_matrix against the obvious loop": round((reading + from_memory) / one_pass, 1),
+                "with reading: cka_matrix against the loop from models": round(from_models / one_pass, 1),
+                "states in memory: cka_states against the biased loop from features": round(
+                    from_features / from_states, 1
+                ),
+            },
+            "largest difference": {
+                "cka_states to cka_matrix": float(f"{np.abs(gathered.values - ours.values).max():.1e}"),
+                "cka_matrix in minibatches to the obvious loop": round(float(np.abs(quick.values - loop).max()), 5),
+                "cka_matrix, exact, to the obvious loop, which is an estimate": round(
+                    float(np.abs(ours.values - loop).max()), 5
+                ),
+            },
+            "max_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        },
+        indent=1,
+    )
+)
+assert from_memory / from_states >= 10, (
+    "with states in memory, all pairs at once must be at least ten times as fast as the obvious loop"
+)
+assert from_models / one_pass >= 10, (
+    "with reading, one pass must be at least ten times as fast as a loop that reads for each pair"
+)

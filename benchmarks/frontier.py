@@ -1,8 +1,9 @@
 """What tuning gains and what it costs: FTGD against ordinary fine-tuning and the controls, and whether probes find the planted rules.
 
-    python benchmarks/frontier.py frontier [--scale nano micro mini] [--out DIR]    gain of held-out margin against loss on ordinary text
-    python benchmarks/frontier.py rules [--scale mini] [--update differential full random shuffled] [--out DIR]    within-rule AUC
+python benchmarks/frontier.py frontier [--scale nano micro mini] [--out DIR]    gain of held-out margin against loss on ordinary text
+python benchmarks/frontier.py rules [--scale mini] [--update differential full random shuffled] [--out DIR]    within-rule AUC
 """
+
 from __future__ import annotations
 
 import argparse
@@ -34,7 +35,8 @@ def pick_step(scale, suite):
     for step in reversed(builtin_steps(scale)):
         lm = load_lm(f"builtin:{scale}@{step}")
         names, mean = unsolved(lm, suite)
-        if len(names) >= max(4, len(suite) // 3): return lm, names, mean
+        if len(names) >= max(4, len(suite) // 3):
+            return lm, names, mean
     return lm, names, mean
 
 
@@ -53,18 +55,37 @@ def frontier(args) -> None:
         print(f"{lm}: mean accuracy {mean:.3f}; tasks {', '.join(names)}", flush=True)
         for f in SETTINGS:
             f = FTGD(**{**f.__dict__, "steps": args.steps, "every": 2})
-            logs = [tune(lm, parts.train[n], f, eval_task=parts.eval[n], reference=TEXT).log.dropna(subset=["eval_margin"]) for n in names]
+            logs = [
+                tune(lm, parts.train[n], f, eval_task=parts.eval[n], reference=TEXT).log.dropna(subset=["eval_margin"])
+                for n in names
+            ]
             for k, step in enumerate(logs[0].step):
                 gain = np.mean([g.eval_margin.iloc[k] - g.eval_margin.iloc[0] for g in logs])
                 cost = np.mean([np.log(g.perplexity.iloc[k] / g.perplexity.iloc[0]) for g in logs])
-                rows.append((scale, lm.step, f.update, f.keep if f.update != "full" else 1.0, f.lr, step, gain, cost, np.mean([g.eval_accuracy.iloc[k] for g in logs])))
-    table = pd.DataFrame(rows, columns=["scale", "checkpoint", "update", "keep", "lr", "step", "gain", "cost", "accuracy"])
+                rows.append(
+                    (
+                        scale,
+                        lm.step,
+                        f.update,
+                        f.keep if f.update != "full" else 1.0,
+                        f.lr,
+                        step,
+                        gain,
+                        cost,
+                        np.mean([g.eval_accuracy.iloc[k] for g in logs]),
+                    )
+                )
+    table = pd.DataFrame(
+        rows, columns=["scale", "checkpoint", "update", "keep", "lr", "step", "gain", "cost", "accuracy"]
+    )
     args.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(args.out / "frontier.csv", index=False)
     chart(table).save(args.out / "frontier.html")
     for scale, t in table.groupby("scale", sort=False):
         last = t[t.step == args.steps]
-        print(f"\n{scale}, after {args.steps} steps\n{last.drop(columns=['scale', 'checkpoint', 'step']).round(3).to_string(index=False)}")
+        print(
+            f"\n{scale}, after {args.steps} steps\n{last.drop(columns=['scale', 'checkpoint', 'step']).round(3).to_string(index=False)}"
+        )
         print(at_equal_gain(t).round(3).to_string(index=False))
 
 
@@ -74,15 +95,39 @@ def at_equal_gain(t: pd.DataFrame) -> pd.DataFrame:
     full, ours = t[t["update"] == "full"], t[(t["update"] == "differential")]
     grid = [g for g in (0.1, 0.25, 0.5, 1.0, 2.0, 4.0) if (full.gain >= g).any()] or [full.gain.max()]
     default = ours[(ours.keep == FTGD().keep) & (ours.lr == FTGD().lr)]
-    return pd.DataFrame([(g, cost(full, g), cost(ours, g), cost(default, g), cost(ours, g) / cost(full, g), cost(default, g) / cost(full, g)) for g in grid],
-                        columns=["gain", "full", "FTGD", "FTGD default", "FTGD/full", "default/full"])
+    return pd.DataFrame(
+        [
+            (
+                g,
+                cost(full, g),
+                cost(ours, g),
+                cost(default, g),
+                cost(ours, g) / cost(full, g),
+                cost(default, g) / cost(full, g),
+            )
+            for g in grid
+        ],
+        columns=["gain", "full", "FTGD", "FTGD default", "FTGD/full", "default/full"],
+    )
 
 
 def chart(table):
     import altair as alt
+
     t = table.assign(setting=[f"{u} {k:g} lr {lr:g}" for u, k, lr in zip(table["update"], table.keep, table.lr)])
-    return alt.Chart(t).mark_line(point=True).encode(x=alt.X("gain", title="gain of held-out margin (nats)"), y=alt.Y("cost", title="loss increase on ordinary text (nats a token)"),
-                                                     color="update", detail="setting", order="step", tooltip=["setting", "step", "gain", "cost", "accuracy"], column="scale")
+    return (
+        alt.Chart(t)
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("gain", title="gain of held-out margin (nats)"),
+            y=alt.Y("cost", title="loss increase on ordinary text (nats a token)"),
+            color="update",
+            detail="setting",
+            order="step",
+            tooltip=["setting", "step", "gain", "cost", "accuracy"],
+            column="scale",
+        )
+    )
 
 
 def rules(args) -> None:
@@ -96,7 +141,8 @@ def rules(args) -> None:
             names, mean = unsolved(lm, parts.eval)
             found = {}
             probe = gradient_probe(lm, parts.train)
-            for m in ("cosine", "overlap", "alignment", "sign_agreement"): found[f"gradient {m}"] = probe[m]
+            for m in ("cosine", "overlap", "alignment", "sign_agreement"):
+                found[f"gradient {m}"] = probe[m]
             for update in args.update:
                 shuffled = update == "shuffled"
                 start = time.perf_counter()
@@ -126,6 +172,7 @@ if __name__ == "__main__":
     q.add_argument("--steps", type=int, default=FTGD().steps)
     q.add_argument("--lr", type=float, default=FTGD().lr)
     q.add_argument("--update", nargs="+", default=["differential", "full", "random", "shuffled"])
-    for s in (p, q): s.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    for s in (p, q):
+        s.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
     {"frontier": frontier, "rules": rules}[args.what](args)

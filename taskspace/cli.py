@@ -25,9 +25,15 @@ if TYPE_CHECKING:
 __all__ = ['app', 'main', 'accuracy_table', 'convention_words', 'score', 'run', 'status', 'report', 'extract', 'pretrain', 'demo']
 
 # %% ../nbs/api/90_cli.ipynb #a150374a
-app = typer.Typer(name="taskspace", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
-                  help="How language models organise grammar: tune on one phenomenon, measure all others, draw the map.\n\n"
-                       "Start with:  taskspace demo")
+app = typer.Typer(
+    name="taskspace",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="How language models organise grammar: tune on one phenomenon, measure all others, draw the map.\n\n"
+    "Start with:  taskspace demo",
+)
 
 
 def _version(value: bool) -> None:
@@ -37,15 +43,21 @@ def _version(value: bool) -> None:
 
 
 @app.callback()
-def _top(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None: pass
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 # Typer brings a copy of Click of its own from some version on, so its error class is found by way of one that both export.
 _CLICK_ERROR: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
-def main(args: Sequence[str] | None = None,  # the command line where None
-         ) -> None:
+def main(
+    args: Sequence[str] | None = None,  # the command line where None
+) -> None:
     "Run a command and leave with its exit status: 0 done, 1 some jobs failed, 2 a mistake in the input, 130 interrupted."
     _quiet_libraries()
     try:
@@ -57,7 +69,9 @@ def main(args: Sequence[str] | None = None,  # the command line where None
             typer.echo(e.format_message())
             sys.exit(0)
         context = getattr(e, "ctx", None)
-        status = _complain(f"{e.format_message().rstrip('.')}; see {context.command_path if context else 'taskspace'} --help")
+        status = _complain(
+            f"{e.format_message().rstrip('.')}; see {context.command_path if context else 'taskspace'} --help"
+        )
     except (typer.Abort, KeyboardInterrupt):
         status = 130
     except BrokenPipeError:  # the reader of our output has left, e.g. `taskspace score ... | head`
@@ -65,7 +79,8 @@ def main(args: Sequence[str] | None = None,  # the command line where None
         status = 0
     except OSError as e:
         status = _complain(f"{e.filename or 'file system'}: {e.strerror or e}")
-    if status == 130: typer.echo("taskspace: interrupted; the same command goes on where it stopped", err=True)
+    if status == 130:
+        typer.echo("taskspace: interrupted; the same command goes on where it stopped", err=True)
     sys.exit(status or 0)
 
 
@@ -76,19 +91,31 @@ def _complain(text: str) -> int:
 
 def _quiet_libraries() -> None:
     "Keep the loading bars and notices of other libraries out of the terminal, unless the user wants them."
-    for name, value in {"TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}.items():
+    for name, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    }.items():
         os.environ.setdefault(name, value)
 
 # %% ../nbs/api/90_cli.ipynb #09ea77ff
-_WRITERS = {".parquet": lambda f, p: f.to_parquet(p, index=False), ".csv": lambda f, p: f.to_csv(p, index=False),
-            ".tsv": lambda f, p: f.to_csv(p, index=False, sep="\t")}
+_WRITERS = {
+    ".parquet": lambda f, p: f.to_parquet(p, index=False),
+    ".csv": lambda f, p: f.to_csv(p, index=False),
+    ".tsv": lambda f, p: f.to_csv(p, index=False, sep="\t"),
+}
 
 
 def _check_output(path: Path | None) -> None:
-    if path is None: return
-    if path.suffix not in _WRITERS: raise TaskspaceError(f"{path}: unknown ending; results go to a {', '.join(_WRITERS)} file")
-    if path.is_dir(): raise TaskspaceError(f"{path}: a directory; name a file")
-    if not path.absolute().parent.is_dir(): raise TaskspaceError(f"{path}: the directory {path.parent} does not exist")
+    if path is None:
+        return
+    if path.suffix not in _WRITERS:
+        raise TaskspaceError(f"{path}: unknown ending; results go to a {', '.join(_WRITERS)} file")
+    if path.is_dir():
+        raise TaskspaceError(f"{path}: a directory; name a file")
+    if not path.absolute().parent.is_dir():
+        raise TaskspaceError(f"{path}: the directory {path.parent} does not exist")
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:
@@ -103,46 +130,92 @@ def _write(frame: pd.DataFrame, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def accuracy_table(scores: pd.DataFrame,  # from `score_pairs`
-                   ) -> str:  # one line a phenomenon, and the mean over tasks
+def accuracy_table(
+    scores: pd.DataFrame,  # from `score_pairs`
+) -> str:  # one line a phenomenon, and the mean over tasks
     "Accuracy by phenomenon as text."
-    tasks = scores.groupby("task", sort=False).agg(phenomenon=("phenomenon", "first"), accuracy=("correct", "mean"), margin=("margin", "mean"), pairs=("correct", "size"))
+    tasks = scores.groupby("task", sort=False).agg(
+        phenomenon=("phenomenon", "first"),
+        accuracy=("correct", "mean"),
+        margin=("margin", "mean"),
+        pairs=("correct", "size"),
+    )
     by = tasks.assign(phenomenon=tasks["phenomenon"].fillna("-")).groupby("phenomenon", sort=True)
-    rows = by.agg(tasks=("accuracy", "size"), pairs=("pairs", "sum"), accuracy=("accuracy", "mean"), margin=("margin", "mean"))
+    rows = by.agg(
+        tasks=("accuracy", "size"), pairs=("pairs", "sum"), accuracy=("accuracy", "mean"), margin=("margin", "mean")
+    )
     rows.loc["mean over tasks"] = [len(tasks), tasks["pairs"].sum(), tasks["accuracy"].mean(), tasks["margin"].mean()]
     width = max(map(len, rows.index))
     lines = [f"{'phenomenon':<{width}}  tasks   pairs  accuracy   margin"]
-    lines += [f"{r.Index:<{width}}  {int(r.tasks):>5}  {int(r.pairs):>6}  {r.accuracy:>8.1%}  {r.margin:>7.2f}" for r in cast(Any, rows).itertuples()]
+    lines += [
+        f"{r.Index:<{width}}  {int(r.tasks):>5}  {int(r.pairs):>6}  {r.accuracy:>8.1%}  {r.margin:>7.2f}"
+        for r in cast(Any, rows).itertuples()
+    ]
     return "\n".join(lines)
 
 
 def _prefix(value: str) -> str | int | None:
     "A prefix token from the command line."
-    if value in ("auto", "tokenizer", "convention"): return value
-    if value == "none": return None
-    if value.isdecimal(): return int(value)
+    if value in ("auto", "tokenizer", "convention"):
+        return value
+    if value == "none":
+        return None
+    if value.isdecimal():
+        return int(value)
     raise TaskspaceError(f"--prefix {value}: must be tokenizer, auto, none or a token id")
 
 # %% ../nbs/api/90_cli.ipynb #fff81495
-def convention_words(about: Mapping[Any, Any],  # the `attrs` of what `score_pairs` gave
-                     ) -> str:
+def convention_words(
+    about: Mapping[Any, Any],  # the `attrs` of what `score_pairs` gave
+) -> str:
     "How sentences were turned into numbers, in words."
     told, token = about["convention"], about["prefix_id"]
-    prefix = f"prefix {told['prefix']} ({'none' if token is None else f'token {token}'})" if isinstance(told["prefix"], str) else "no prefix" if token is None else f"prefix token {token}"
+    prefix = (
+        f"prefix {told['prefix']} ({'none' if token is None else f'token {token}'})"
+        if isinstance(told["prefix"], str)
+        else "no prefix"
+        if token is None
+        else f"prefix token {token}"
+    )
     return f"{told['name']}; {prefix}; {'a' if told['leading_space'] else 'no'} leading space; {told['reduction']} of log-probabilities; ties count one half"
 
 # %% ../nbs/api/90_cli.ipynb #1aae2257
 @app.command()
-def score(model: Annotated[str, typer.Option("--model", "-m", help="Hugging Face id or directory, or builtin:nano, builtin:micro, builtin:mini, each with @STEP for a checkpoint.")],
-          suite: Annotated[str, typer.Option("--suite", "-s", help="builtin, blimp, blimp:DIR, zorro:DIR, or a .jsonl, .csv, .tsv or .parquet file.")] = "builtin",
-          output: Annotated[Path | None, typer.Option("-o", "--output", help="File for the scores of all pairs: .parquet, .csv or .tsv.")] = None,
-          convention: Annotated[str, typer.Option(help="How a sentence becomes a number: blimp, lm-eval or minicons.")] = "blimp",
-          prefix: Annotated[str, typer.Option(help="Token before each sentence: auto (bos, else eos), tokenizer (what that adds by itself), none, or a token id.")] = "convention",
-          pairs: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs of each task.")] = None,
-          revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
-          gguf_file: Annotated[str | None, typer.Option("--gguf-file", help="The file to load from a directory of GGUF files.")] = None,
-          device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-          dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, ...")] = "auto") -> None:
+def score(
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Hugging Face id or directory, or builtin:nano, builtin:micro, builtin:mini, each with @STEP for a checkpoint.",
+        ),
+    ],
+    suite: Annotated[
+        str,
+        typer.Option(
+            "--suite", "-s", help="builtin, blimp, blimp:DIR, zorro:DIR, or a .jsonl, .csv, .tsv or .parquet file."
+        ),
+    ] = "builtin",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File for the scores of all pairs: .parquet, .csv or .tsv.")
+    ] = None,
+    convention: Annotated[
+        str, typer.Option(help="How a sentence becomes a number: blimp, lm-eval or minicons.")
+    ] = "blimp",
+    prefix: Annotated[
+        str,
+        typer.Option(
+            help="Token before each sentence: auto (bos, else eos), tokenizer (what that adds by itself), none, or a token id."
+        ),
+    ] = "convention",
+    pairs: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs of each task.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    gguf_file: Annotated[
+        str | None, typer.Option("--gguf-file", help="The file to load from a directory of GGUF files.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, ...")] = "auto",
+) -> None:
     """Score a model on a suite of minimal pairs: how often, and by how much, it prefers the grammatical sentence.
 
     \b
@@ -157,29 +230,41 @@ def score(model: Annotated[str, typer.Option("--model", "-m", help="Hugging Face
     from taskspace.scoring.convention import convention_of
     from taskspace.scoring.scores import score_pairs
     from taskspace.tasks.catalogue import load_suite
+
     told = convention_of(convention, _prefix(prefix))
     data = load_suite(suite)
-    if pairs: data = data.take(pairs)
-    lm = load_lm(model, revision=revision, device=device, dtype=dtype, **({"gguf_file": gguf_file} if gguf_file else {}))
+    if pairs:
+        data = data.take(pairs)
+    lm = load_lm(
+        model, revision=revision, device=device, dtype=dtype, **({"gguf_file": gguf_file} if gguf_file else {})
+    )
     scores = score_pairs(lm, data, told, progress=sys.stderr.isatty())
     words = convention_words(scores.attrs)
     # A Parquet file holds the attributes of the table; text files have no place for them but a column.
-    if output: _write(scores if output.suffix == ".parquet" else scores.assign(convention=words), output)
+    if output:
+        _write(scores if output.suffix == ".parquet" else scores.assign(convention=words), output)
     typer.echo(accuracy_table(scores))
     typer.echo(f"Convention: {words}")
-    if output: typer.echo(f"{len(scores)} pairs in {output}")
+    if output:
+        typer.echo(f"{len(scores)} pairs in {output}")
 
 # %% ../nbs/api/90_cli.ipynb #50103897
 @contextlib.contextmanager
 def _executor(kind: str, scheduler: str | None) -> Iterator[Any]:
     "The executor that an option names; None for local processes."
     if kind == "local":
-        if scheduler: raise TaskspaceError("--scheduler belongs to --executor dask")
+        if scheduler:
+            raise TaskspaceError("--scheduler belongs to --executor dask")
         yield None
     elif kind == "dask":
-        if not scheduler: raise TaskspaceError("--executor dask needs --scheduler ADDRESS, e.g. tcp://10.0.0.1:8786, or a scheduler file")
+        if not scheduler:
+            raise TaskspaceError(
+                "--executor dask needs --scheduler ADDRESS, e.g. tcp://10.0.0.1:8786, or a scheduler file"
+            )
         from taskspace.runs.execute import dask_executor
-        with dask_executor(scheduler) as executor: yield executor
+
+        with dask_executor(scheduler) as executor:
+            yield executor
     else:
         raise TaskspaceError(f"--executor {kind}: unknown; there are: local, dask")
 
@@ -188,21 +273,31 @@ def _finish(run: Run) -> int:
     "Say how a run ended; 1 when jobs failed."
     status = run.status()
     if status.failed:
-        typer.echo(f"taskspace: {status.failed} of {status.total} jobs failed; the same command tries them again", err=True)
+        typer.echo(
+            f"taskspace: {status.failed} of {status.total} jobs failed; the same command tries them again", err=True
+        )
         for line in str(status).splitlines():
-            if line.startswith("  failed:"): typer.echo(line, err=True)
+            if line.startswith("  failed:"):
+                typer.echo(line, err=True)
         return 1
     return 0
 
 # %% ../nbs/api/90_cli.ipynb #7d66ec10
 @app.command()
-def run(study: Annotated[Path, typer.Argument(help="The study, a YAML file.")],
-        out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run: new, empty, or one to go on with.")],
-        executor: Annotated[str, typer.Option(help="local (processes on this machine) or dask.")] = "local",
-        scheduler: Annotated[str | None, typer.Option(help="Address of the Dask scheduler, or its scheduler file.")] = None,
-        workers: Annotated[int | None, typer.Option(min=0, help="Local processes; one a CPU or GPU by default, 0 for none beside this one.")] = None,
-        report: Annotated[bool, typer.Option("--report/--no-report", help="Render the report when all jobs are done.")] = False,
-        quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False) -> int:
+def run(
+    study: Annotated[Path, typer.Argument(help="The study, a YAML file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run: new, empty, or one to go on with.")],
+    executor: Annotated[str, typer.Option(help="local (processes on this machine) or dask.")] = "local",
+    scheduler: Annotated[str | None, typer.Option(help="Address of the Dask scheduler, or its scheduler file.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Local processes; one a CPU or GPU by default, 0 for none beside this one."),
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Render the report when all jobs are done.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> int:
     """Run a study: whatever is not yet in the folder is computed. Start it again after an interrupt, a crash or a change.
 
     \b
@@ -224,6 +319,7 @@ def run(study: Annotated[Path, typer.Argument(help="The study, a YAML file.")],
         seeds: 3
     """
     from taskspace.runs.execute import run_study
+
     with _executor(executor, scheduler) as chosen:
         result = run_study(study, out, chosen, workers, not quiet)
     status = _finish(result)
@@ -241,6 +337,7 @@ def status(directory: Annotated[Path, typer.Argument(help="What was given as --o
     taskspace status runs/pythia
     """
     from taskspace.runs.results import open_run
+
     found = open_run(directory).status()
     typer.echo(str(found))
     return 1 if found.failed else 0
@@ -250,13 +347,20 @@ def _report(directory: Path, out: Path | None, partial: bool) -> str:
     "Render the report and say where it is."
     from taskspace.report.site import render_report
     from taskspace.runs.results import open_run
+
     return f"Report: {render_report(open_run(directory), out, partial=partial)}"
 
 
 @app.command()
-def report(directory: Annotated[Path, typer.Argument(help="What was given as --out.")],
-           out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the website; report/ in the run's folder by default.")] = None,
-           partial: Annotated[bool, typer.Option("--partial", help="Report on what is there, though jobs are missing.")] = False) -> None:
+def report(
+    directory: Annotated[Path, typer.Argument(help="What was given as --out.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the website; report/ in the run's folder by default.")
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Report on what is there, though jobs are missing.")
+    ] = False,
+) -> None:
     """Render a run as a website: the claims, a page for each scale, training. Open the printed file in a browser.
 
     \b
@@ -267,10 +371,17 @@ def report(directory: Annotated[Path, typer.Argument(help="What was given as --o
 
 # %% ../nbs/api/90_cli.ipynb #f1ef486a
 @app.command()
-def extract(directory: Annotated[Path, typer.Argument(help="What was given as --out.")],
-            out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the extract: new, or an older extract.")],
-            scale: Annotated[list[str] | None, typer.Option("--scale", help="A scale that the claims are judged on; may be given several times. All by default.")] = None,
-            partial: Annotated[bool, typer.Option("--partial", help="Extract what is there, though jobs are missing.")] = False) -> None:
+def extract(
+    directory: Annotated[Path, typer.Argument(help="What was given as --out.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the extract: new, or an older extract.")],
+    scale: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scale", help="A scale that the claims are judged on; may be given several times. All by default."
+        ),
+    ] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Extract what is there, though jobs are missing.")] = False,
+) -> None:
     """Keep what a run found in a few small Parquet files: accuracies, spaces, tests, claims, provenance.
 
     \b
@@ -279,14 +390,27 @@ def extract(directory: Annotated[Path, typer.Argument(help="What was given as --
     """
     from taskspace.runs.extract import write_extract
     from taskspace.runs.results import open_run
+
     typer.echo(f"Extract: {write_extract(open_run(directory), out, scale, partial=partial)}")
 
 # %% ../nbs/api/90_cli.ipynb #143d3791
 @app.command()
-def pretrain(config: Annotated[Path, typer.Argument(help="YAML file.")],
-             out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tokenizer and models: new, or one to go on with; in place of the file's out.")] = None,
-             only: Annotated[list[str] | None, typer.Option("--only", help="A model or run of the file, and no other; may be given several times.")] = None,
-             device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto") -> None:
+def pretrain(
+    config: Annotated[Path, typer.Argument(help="YAML file.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for tokenizer and models: new, or one to go on with; in place of the file's out.",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="A model or run of the file, and no other; may be given several times."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+) -> None:
     """Pre-train small language models on text files and keep their checkpoints. Start it again after an interrupt: it goes on.
 
     \b
@@ -307,16 +431,23 @@ def pretrain(config: Annotated[Path, typer.Argument(help="YAML file.")],
     All models share tokenizer, text and its order. Architectures are llama, gpt2, transformer, lstm and cnn.
     """
     from taskspace.pretraining.texts import pretrain_text
+
     made = pretrain_text(config, out, only or None, device)
     for run in cast(Any, made).itertuples():
         valid = "" if run.valid_loss != run.valid_loss else f", validation {run.valid_loss:.3f}"
-        typer.echo(f"{run.run}: {run.parameters:,} parameters, {run.steps} steps, loss {run.loss:.3f}{valid}; {len(list(Path(run.directory).glob('checkpoint-*')))} checkpoints in {run.directory}")
+        typer.echo(
+            f"{run.run}: {run.parameters:,} parameters, {run.steps} steps, loss {run.loss:.3f}{valid}; {len(list(Path(run.directory).glob('checkpoint-*')))} checkpoints in {run.directory}"
+        )
 
 # %% ../nbs/api/90_cli.ipynb #a43589d4
 @app.command()
-def demo(out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run and its report.")] = Path("taskspace-demo"),
-         quick: Annotated[bool, typer.Option("--quick", help="Two scales and few pairs: a minute or two.")] = False,
-         workers: Annotated[int | None, typer.Option(min=0, help="Processes; one a CPU by default.")] = None) -> int:
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run and its report.")] = Path(
+        "taskspace-demo"
+    ),
+    quick: Annotated[bool, typer.Option("--quick", help="Two scales and few pairs: a minute or two.")] = False,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes; one a CPU by default.")] = None,
+) -> int:
     """Pre-train three small models, map how they organise grammar, render the report. About five minutes on two cores, no network.
 
     \b
@@ -324,11 +455,14 @@ def demo(out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the ru
     taskspace demo --quick --out /tmp/demo
     """
     from taskspace.runs.execute import demo_study, run_study
+
     result = run_study(demo_study(quick), out, workers=workers)
-    if _finish(result): return 1
+    if _finish(result):
+        return 1
     typer.echo(_report(out, None, False))
     return 0
 
 # %% ../nbs/api/90_cli.ipynb #96ae5437
 #| eval: false
-if __name__ == "__main__" and "__file__" in globals(): main()  # a notebook is __main__ too, but no file
+if __name__ == "__main__" and "__file__" in globals():
+    main()  # a notebook is __main__ too, but no file

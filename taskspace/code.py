@@ -19,8 +19,9 @@ __all__ = ['source_of', 'imports_of', 'modules_behind', 'code_digest']
 
 # %% ../nbs/api/05_code.ipynb #c0de0007
 @functools.cache
-def source_of(module: str,  # full name, e.g. "taskspace.scoring.scores"
-              ) -> Path:
+def source_of(
+    module: str,  # full name, e.g. "taskspace.scoring.scores"
+) -> Path:
     "The file of a module. Raises `TaskspaceError` for one that cannot be found: nothing may drop out of a digest without a word."
     try:
         spec = importlib.util.find_spec(module)
@@ -34,8 +35,10 @@ def source_of(module: str,  # full name, e.g. "taskspace.scoring.scores"
 def _statements(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
     "The imports of a module that can run."
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING": continue
-        if isinstance(node, ast.Import | ast.ImportFrom): yield node
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
         yield from _statements(node)
 
 
@@ -44,8 +47,9 @@ def _is_package(name: str) -> bool:
 
 
 @functools.cache
-def imports_of(module: str,  # full name
-               ) -> frozenset[str]:  # full names
+def imports_of(
+    module: str,  # full name
+) -> frozenset[str]:  # full names
     "The modules of taskspace that a module imports. Raises `TaskspaceError` for one that cannot be found."
     package = module.split(".")[:-1]
     found = set()
@@ -53,28 +57,39 @@ def imports_of(module: str,  # full name
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
             continue
-        base = ".".join([*package[:len(package) - node.level + 1], *filter(None, [node.module])]) if node.level else node.module or ""
-        if not base.startswith("taskspace"): continue
+        base = (
+            ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
+            if node.level
+            else node.module or ""
+        )
+        if not base.startswith("taskspace"):
+            continue
         # What is imported from a package is one of its modules, whether it can be found or not.
-        found |= {f"{base}.{alias.name}" if _is_package(base) and not alias.name.startswith("__") else base for alias in node.names}
+        found |= {
+            f"{base}.{alias.name}" if _is_package(base) and not alias.name.startswith("__") else base
+            for alias in node.names
+        }
     return frozenset(name for name in found if name.startswith("taskspace."))
 
 # %% ../nbs/api/05_code.ipynb #c0de000d
-def modules_behind(roots: Iterable[str],  # full names
-                   without: Iterable[str] = (),  # packages that are left out, with what only they import
-                   ) -> list[str]:  # sorted full names, the roots among them
+def modules_behind(
+    roots: Iterable[str],  # full names
+    without: Iterable[str] = (),  # packages that are left out, with what only they import
+) -> list[str]:  # sorted full names, the roots among them
     "The modules that `roots` rest on, directly or through others. Raises `TaskspaceError` for one that cannot be found."
     left_out, queue, found = set(without), list(roots), set()
     while queue:
         name = queue.pop()
-        if name in found or any(name == p or name.startswith(f"{p}.") for p in left_out): continue
+        if name in found or any(name == p or name.startswith(f"{p}.") for p in left_out):
+            continue
         found.add(name)
         queue += imports_of(name)
     return sorted(found)
 
 
-def code_digest(modules: Iterable[str],  # full names
-                ) -> str:  # 64 hexadecimal digits
+def code_digest(
+    modules: Iterable[str],  # full names
+) -> str:  # 64 hexadecimal digits
     "SHA-256 of the code of modules, blank lines and comments left out. Raises `TaskspaceError` for one that cannot be found."
     h = hashlib.sha256()
     for module in modules:

@@ -19,32 +19,51 @@ from .errors import TaskspaceError
 __all__ = ['pick_device', 'progress_bar', 'quiet', 'pick_dtype']
 
 # %% ../nbs/api/04_devices.ipynb #bab9320e
-def pick_device(device: str | torch.device = "auto",  # "auto": a GPU where there is one
-                ) -> torch.device:
+def pick_device(
+    device: str | torch.device = "auto",  # "auto": a GPU where there is one
+) -> torch.device:
     "The device that a name stands for. Raises `TaskspaceError` for one that this machine lacks."
     if str(device) == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, NotImplementedError) as e:
-        raise TaskspaceError(f"device {str(device)!r} cannot be used here ({str(e).splitlines()[0]}); try device='auto'") from None
+        raise TaskspaceError(
+            f"device {str(device)!r} cannot be used here ({str(e).splitlines()[0]}); try device='auto'"
+        ) from None
 
 
-def progress_bar(total: int | None,  # units of work; None where unknown
-                 label: str,  # stands before the bar
-                 show: bool | None = None,  # None: in a terminal or a notebook
-                 **kwargs,  # of tqdm, e.g. unit
-                 ) -> Any:  # a tqdm bar, also a context manager
+def progress_bar(
+    total: int | None,  # units of work; None where unknown
+    label: str,  # stands before the bar
+    show: bool | None = None,  # None: in a terminal or a notebook
+    **kwargs,  # of tqdm, e.g. unit
+) -> Any:  # a tqdm bar, also a context manager
     "A tqdm bar, which comes when the work takes more than two seconds and goes when it is done."
     from tqdm import tqdm
-    if show is None: show = sys.stderr.isatty() or ("ipykernel" in sys.modules and "PYTEST_CURRENT_TEST" not in os.environ)
-    return tqdm(total=total, desc=label, disable=not show, dynamic_ncols=True, mininterval=0.5, delay=2, leave=False, ascii=None, **kwargs)
+
+    if show is None:
+        show = sys.stderr.isatty() or ("ipykernel" in sys.modules and "PYTEST_CURRENT_TEST" not in os.environ)
+    return tqdm(
+        total=total,
+        desc=label,
+        disable=not show,
+        dynamic_ncols=True,
+        mininterval=0.5,
+        delay=2,
+        leave=False,
+        ascii=None,
+        **kwargs,
+    )
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     "Keep transformers from showing bars and warnings; what matters is raised."
     from transformers.utils import logging
+
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -52,12 +71,19 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(level)
-        if bars: logging.enable_progress_bar()
+        if bars:
+            logging.enable_progress_bar()
 
 # %% ../nbs/api/04_devices.ipynb #39524086
 def pick_dtype(dtype: str | torch.dtype) -> torch.dtype | None:  # None for "auto"
     "The type that a name stands for. Raises `TaskspaceError` for one that is not a floating-point type."
-    found = None if dtype == "auto" else getattr(torch, dtype.removeprefix("torch."), dtype) if isinstance(dtype, str) else dtype
+    found = (
+        None
+        if dtype == "auto"
+        else getattr(torch, dtype.removeprefix("torch."), dtype)
+        if isinstance(dtype, str)
+        else dtype
+    )
     if found is not None and not (isinstance(found, torch.dtype) and found.is_floating_point):
         raise TaskspaceError(f"unknown dtype {dtype!r}; there are: auto, float32, bfloat16, float16, float64")
     return found

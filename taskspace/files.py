@@ -24,25 +24,32 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 def _sync_folder(folder: Path) -> None:
     "Bring the names in a folder to the disk, where the system can."
-    if os.name == "nt": return
+    if os.name == "nt":
+        return
     fd = os.open(folder, os.O_RDONLY)
-    try: os.fsync(fd)
-    finally: os.close(fd)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
-def cannot_write(path: Path,  # what was to be written
-                 error: OSError,  # why it was not
-                 ) -> TaskspaceError:  # to be raised
+def cannot_write(
+    path: Path,  # what was to be written
+    error: OSError,  # why it was not
+) -> TaskspaceError:  # to be raised
     "The line that a failed write is reported with."
     if error.errno in _FULL:
-        return TaskspaceError(f"{path}: no space left on the disk; free some and start the same command again, finished work is kept")
+        return TaskspaceError(
+            f"{path}: no space left on the disk; free some and start the same command again, finished work is kept"
+        )
     return TaskspaceError(f"{path}: cannot be written ({error.strerror or error})")
 
 
-def write_atomically(path: Path,  # where the bytes go; an existing file is replaced
-                     data: bytes,  # the whole file
-                     temporary: Path | None = None,  # name used until the file is whole, on the same disk
-                     ) -> None:
+def write_atomically(
+    path: Path,  # where the bytes go; an existing file is replaced
+    data: bytes,  # the whole file
+    temporary: Path | None = None,  # name used until the file is whole, on the same disk
+) -> None:
     "Write a file so that its name always stands for all of it or is not there. Raises `TaskspaceError` when it cannot."
     temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -53,18 +60,21 @@ def write_atomically(path: Path,  # where the bytes go; an existing file is repl
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as e:
-        with contextlib.suppress(OSError): temporary.unlink()
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise cannot_write(path, e) from None
 
 # %% ../nbs/api/02_files.ipynb #08c16119
 @contextlib.contextmanager
-def locked(path: str | os.PathLike,  # the lock file, created where missing and left behind
-           ) -> Iterator[None]:
+def locked(
+    path: str | os.PathLike,  # the lock file, created where missing and left behind
+) -> Iterator[None]:
     "Hold a lock; others wait. It falls with the process, however that ends."
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
         try:
             import fcntl
+
             fcntl.flock(file, fcntl.LOCK_EX)
         except (ImportError, OSError):  # no such locks here: renaming still keeps every file whole
             pass
@@ -72,28 +82,39 @@ def locked(path: str | os.PathLike,  # the lock file, created where missing and 
 
 
 @contextlib.contextmanager
-def written(path: str | os.PathLike,  # the file or directory to be
-            ) -> Iterator[Path]:  # a scratch name beside it to write to
+def written(
+    path: str | os.PathLike,  # the file or directory to be
+) -> Iterator[Path]:  # a scratch name beside it to write to
     "Give a scratch path, and rename it to `path` when the block ends well; else remove it. A directory that is there already stays."
     path = Path(path)
     scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         yield scratch
         for file in [scratch] if scratch.is_file() else [p for p in scratch.rglob("*") if p.is_file()]:
-            with open(file, "rb") as handle: os.fsync(handle.fileno())
-        if scratch.is_file(): os.replace(scratch, path)
-        elif not path.exists(): os.rename(scratch, path)
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
+        if scratch.is_file():
+            os.replace(scratch, path)
+        elif not path.exists():
+            os.rename(scratch, path)
     finally:
-        if scratch.is_dir(): shutil.rmtree(scratch, ignore_errors=True)
-        else: scratch.unlink(missing_ok=True)
+        if scratch.is_dir():
+            shutil.rmtree(scratch, ignore_errors=True)
+        else:
+            scratch.unlink(missing_ok=True)
 
-def sweep(directory: Path,  # one whose lock is held
-          ) -> None:
+
+def sweep(
+    directory: Path,  # one whose lock is held
+) -> None:
     "Remove what killed processes left half written. Only for who holds the directory's lock."
-    for left in directory.glob("*.tmp"): shutil.rmtree(left) if left.is_dir() else left.unlink()
+    for left in directory.glob("*.tmp"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 # %% ../nbs/api/02_files.ipynb #9bc86c90
-def file_digest(path: str | os.PathLike,  # a file
-                ) -> str:  # 64 hexadecimal digits
+def file_digest(
+    path: str | os.PathLike,  # a file
+) -> str:  # 64 hexadecimal digits
     "SHA-256 of a file's bytes."
-    with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,14 +14,18 @@ from typing import Any
 __all__ = ['hand_on']
 
 # %% ../nbs/api/00_names.ipynb #n1a2b3c5
-def hand_on(package: str,  # full name, `__name__` in the package's `__init__`
-            names: Mapping[str, str],  # module -> its public names, divided by blanks
-            ) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:  # `__all__`, `__getattr__` and `__dir__` of the package
+def hand_on(
+    package: str,  # full name, `__name__` in the package's `__init__`
+    names: Mapping[str, str],  # module -> its public names, divided by blanks
+) -> tuple[
+    list[str], Callable[[str], Any], Callable[[], list[str]]
+]:  # `__all__`, `__getattr__` and `__dir__` of the package
     "What lets a package give the names of its modules, each module imported when a name of it is first used."
     home = {name: module for module, listed in names.items() for name in listed.split()}
 
     def getattr_(name: str) -> Any:
-        if name not in home: raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if name not in home:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(f"{package}.{home[name]}"), name)
         setattr(sys.modules[package], name, value)
         return value

@@ -21,38 +21,50 @@ __all__ = ['parse_settings', 'read_text', 'checked']
 # %% ../nbs/api/03_settings.ipynb #80d21258
 class _Loader(yaml.SafeLoader):
     "The safe loader, which also refuses a key given twice."
+
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if key.tag == "tag:yaml.org,2002:merge": continue
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
             if key.value.__hash__ is not None and (name := str(key.value)) in seen:
                 raise yaml.MarkedYAMLError(problem=f"{name}: given twice", problem_mark=key.start_mark)
-            else: seen.add(str(key.value))
+            else:
+                seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 
-def parse_settings(text: str,  # YAML
-                   where: str,  # what messages call the text, e.g. the file name
-                   fields: str,  # a few field names that belong there, for whoever gave something else
-                   ) -> dict[str, Any]:
+def parse_settings(
+    text: str,  # YAML
+    where: str,  # what messages call the text, e.g. the file name
+    fields: str,  # a few field names that belong there, for whoever gave something else
+) -> dict[str, Any]:
     "Settings from YAML text. Raises `TaskspaceError` that names the line."
     try:
         data = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as e:
         line = f", line {e.problem_mark.line + 1}" if e.problem_mark else ""
-        raise TaskspaceError(f"{where}{line}: not valid YAML ({' '.join(str(e.problem or e.context).split())})") from None
+        raise TaskspaceError(
+            f"{where}{line}: not valid YAML ({' '.join(str(e.problem or e.context).split())})"
+        ) from None
     except Exception as e:  # PyYAML lets the errors of its own converters through: ValueError for a date such as 2001-99-99, RecursionError
-        raise TaskspaceError(f"{where}: not valid YAML ({' '.join(str(e).split())[:100] or type(e).__name__})") from None
+        raise TaskspaceError(
+            f"{where}: not valid YAML ({' '.join(str(e).split())[:100] or type(e).__name__})"
+        ) from None
     if not isinstance(data, Mapping):
-        raise TaskspaceError(f"{where}: holds {'nothing' if data is None else f'a {type(data).__name__}'} where fields such as {fields} are needed")
+        raise TaskspaceError(
+            f"{where}: holds {'nothing' if data is None else f'a {type(data).__name__}'} where fields such as {fields} are needed"
+        )
     odd = [k for k in data if not isinstance(k, str)]
-    if odd: raise TaskspaceError(f"{where}: {odd[0]!r} is not a field name")
+    if odd:
+        raise TaskspaceError(f"{where}: {odd[0]!r} is not a field name")
     return dict(data)
 
 
-def read_text(path: str | os.PathLike,  # a YAML file
-              about: str,  # what such a file is, for whoever names one that is not there
-              ) -> str:
+def read_text(
+    path: str | os.PathLike,  # a YAML file
+    about: str,  # what such a file is, for whoever names one that is not there
+) -> str:
     "The text of a file of settings. Raises `TaskspaceError` that names the file."
     path = Path(path)
     try:
@@ -65,17 +77,28 @@ def read_text(path: str | os.PathLike,  # a YAML file
         raise TaskspaceError(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e})") from None
 
 # %% ../nbs/api/03_settings.ipynb #5a7498d3
-def checked(kind: type[BaseModel],  # a pydantic model
-            data: Any,  # what a file or a caller gave
-            where: str,  # named at the start of the message, e.g. the file
-            ) -> Any:  # an instance of `kind`
+def checked(
+    kind: type[BaseModel],  # a pydantic model
+    data: Any,  # what a file or a caller gave
+    where: str,  # named at the start of the message, e.g. the file
+) -> Any:  # an instance of `kind`
     "Validate settings. Raises `TaskspaceError` with one line: where, which field, what is wrong."
     try:
         return kind.model_validate(data)
     except ValidationError as e:
         first = e.errors()[0]
         field = ".".join(map(str, first["loc"])) or "settings"
-        known = f"; known: {', '.join(kind.model_fields)}" if first["type"] == "extra_forbidden" and len(first["loc"]) == 1 else ""
+        known = (
+            f"; known: {', '.join(kind.model_fields)}"
+            if first["type"] == "extra_forbidden" and len(first["loc"]) == 1
+            else ""
+        )
         more = f" (and {e.error_count() - 1} more)" if e.error_count() > 1 else ""
-        message = "unknown setting" if first["type"] == "extra_forbidden" else " ".join(first["msg"].removeprefix("Value error, ").split())
-        raise TaskspaceError(f"{where}: {' '.join(field.split())}: {message[0].lower()}{message[1:]}{known}{more}") from None
+        message = (
+            "unknown setting"
+            if first["type"] == "extra_forbidden"
+            else " ".join(first["msg"].removeprefix("Value error, ").split())
+        )
+        raise TaskspaceError(
+            f"{where}: {' '.join(field.split())}: {message[0].lower()}{message[1:]}{known}{more}"
+        ) from None

@@ -1,4 +1,5 @@
 """Shared by all tests: one torch thread, no network, no progress bars."""
+
 import os
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def tiny(tmp_path_factory) -> Path:
     from taskspace.report.site import render_report
     from taskspace.runs.execute import run_study
     from toysite import tiny_study
+
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny"
     with FileLock(f"{folder}.lock"):

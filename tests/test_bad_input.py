@@ -1,4 +1,5 @@
 """Every mistake that we could think of, as one table: one line on standard error, exit status 2, no traceback, nothing half written."""
+
 import json
 import os
 import shutil
@@ -37,7 +38,10 @@ def material(tmp_path_factory):
     suite.take(2).to_frame().to_csv("few_pairs.csv", index=False)
     toylm.write("model.json")
     row = {"task": "t", "good": "the cat sees .", "bad": "the cat see ."}
-    write = lambda name, text: (Path(name).parent.mkdir(parents=True, exist_ok=True), Path(name).write_text(text) if isinstance(text, str) else Path(name).write_bytes(text))
+    write = lambda name, text: (
+        Path(name).parent.mkdir(parents=True, exist_ok=True),
+        Path(name).write_text(text) if isinstance(text, str) else Path(name).write_bytes(text),
+    )
     write("no_good.jsonl", json.dumps(row) + "\n" + json.dumps({"task": "t", "bad": "x"}) + "\n")
     write("not_json.jsonl", json.dumps(row) + "\n{oops\n")
     write("list.jsonl", "[1, 2]\n")
@@ -58,11 +62,18 @@ def material(tmp_path_factory):
     write("no_weights/config.json", json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}))
     write("bert/config.json", json.dumps({"model_type": "bert", "architectures": ["BertForMaskedLM"]}))
     write("bert/model.safetensors", "x")
-    write("t5/config.json", json.dumps({"model_type": "t5", "is_encoder_decoder": True, "architectures": ["T5ForConditionalGeneration"]}))
+    write(
+        "t5/config.json",
+        json.dumps({"model_type": "t5", "is_encoder_decoder": True, "architectures": ["T5ForConditionalGeneration"]}),
+    )
     write("t5/model.safetensors", "x")
-    write("sound/config.json", json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": 20}))
+    write(
+        "sound/config.json", json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": 20})
+    )
     write("sound/model.safetensors", "x")
-    write("classifier/config.json", json.dumps({"model_type": "gpt2", "architectures": ["GPT2ForSequenceClassification"]}))
+    write(
+        "classifier/config.json", json.dumps({"model_type": "gpt2", "architectures": ["GPT2ForSequenceClassification"]})
+    )
     write("classifier/model.safetensors", "x")
     write("not_config/config.json", "{oops")
     write("not_config/model.safetensors", "x")
@@ -74,10 +85,22 @@ def material(tmp_path_factory):
     write("s.yaml", STUDY)
     write("text.txt", "the cat sees .\n")
     write("damaged.json", "{")
-    run_study(Study(suite="toy.parquet", models=[{"name": "model.json", "loader": "toylm:load", "label": "toy"}], train_pairs=4, eval_pairs=3, probes=["score", "transfer"], ftgd={"steps": 1}),
-              "run", workers=0, progress=False)
+    run_study(
+        Study(
+            suite="toy.parquet",
+            models=[{"name": "model.json", "loader": "toylm:load", "label": "toy"}],
+            train_pairs=4,
+            eval_pairs=3,
+            probes=["score", "transfer"],
+            ftgd={"steps": 1},
+        ),
+        "run",
+        workers=0,
+        progress=False,
+    )
     shutil.copytree("run", "no_plan")
-    for p in Path("no_plan").glob("plan.*"): p.unlink()
+    for p in Path("no_plan").glob("plan.*"):
+        p.unlink()
     os.chdir(back)
     return here
 
@@ -85,7 +108,8 @@ def material(tmp_path_factory):
 def study(**changes):
     "The sound study as YAML with fields changed; one set to 'gone' is left out."
     data = yaml.safe_load(STUDY)
-    for k, v in changes.items(): data[k] = v
+    for k, v in changes.items():
+        data[k] = v
     return yaml.safe_dump({k: v for k, v in data.items() if v != "gone"})
 
 
@@ -95,7 +119,12 @@ def model(**changes):
 
 def text(**changes):
     "A sound configuration of a pre-training with fields changed; one set to 'gone' is left out."
-    data = {"train": "text.txt", "models": {"a": {"architecture": "lstm", "hidden_size": 8}}, "vocab_size": 300, **changes}
+    data = {
+        "train": "text.txt",
+        "models": {"a": {"architecture": "lstm", "hidden_size": 8}},
+        "vocab_size": 300,
+        **changes,
+    }
     return yaml.safe_dump({k: v for k, v in data.items() if v != "gone"})
 
 
@@ -114,9 +143,21 @@ CASES = {
     "pairs is not a number": (score("--pairs", "many"), None, ["--pairs"]),
     "pairs is zero": (score("--pairs", "0"), None, ["--pairs"]),
     "workers below zero": (("run", "s.yaml", "--out", "out", "--workers", "-1"), None, ["--workers"]),
-    "unknown executor": (("run", "s.yaml", "--out", "out", "--executor", "slurm"), None, ["--executor slurm", "local, dask"]),
-    "dask without a scheduler": (("run", "s.yaml", "--out", "out", "--executor", "dask"), None, ["--scheduler ADDRESS"]),
-    "a scheduler without dask": (("run", "s.yaml", "--out", "out", "--scheduler", "tcp://x:1"), None, ["--executor dask"]),
+    "unknown executor": (
+        ("run", "s.yaml", "--out", "out", "--executor", "slurm"),
+        None,
+        ["--executor slurm", "local, dask"],
+    ),
+    "dask without a scheduler": (
+        ("run", "s.yaml", "--out", "out", "--executor", "dask"),
+        None,
+        ["--scheduler ADDRESS"],
+    ),
+    "a scheduler without dask": (
+        ("run", "s.yaml", "--out", "out", "--scheduler", "tcp://x:1"),
+        None,
+        ["--executor dask"],
+    ),
     "unknown convention": (score("--convention", "blim"), None, ["blim", "blimp, lm-eval, minicons"]),
     "unknown prefix": (score("--prefix", "bos"), None, ["--prefix bos", "tokenizer, auto, none or a token id"]),
     "output of unknown kind": (score("-o", "scores.xlsx"), None, ["scores.xlsx", ".parquet, .csv, .tsv"]),
@@ -157,12 +198,20 @@ CASES = {
     "unknown dtype": (run, study(dtype="float13"), ["dtype", "'float13'", "auto, float32, bfloat16"]),
     "dtype of whole numbers": (run, study(dtype="int8"), ["dtype", "'int8'"]),
     "unknown device": (run, study(device="banana"), ["device", "'banana'", "auto, cpu, cuda"]),
-    "device that is not there": (run, study(device="cuda:99"), ["device 'cuda:99' cannot be used here", "device: auto"]),
+    "device that is not there": (
+        run,
+        study(device="cuda:99"),
+        ["device 'cuda:99' cannot be used here", "device: auto"],
+    ),
     "prefix that the model lacks": (run, study(models=["sound"], prefix=999999), ["prefix 999999", "sound", "0 to 19"]),
     "prefix below zero": (run, study(prefix=-1), ["prefix", "token id", "-1"]),
     "prefix that is a truth value": (run, study(prefix=True), ["prefix", "token id", "True"]),
     "prefix of another name": (run, study(prefix="bos"), ["prefix", "convention, auto, tokenizer", "'bos'"]),
-    "budget without text": (run, study(ftgd={"perplexity_budget": 1.1}), ["reference", "perplexity_budget", "builtin or a .txt file"]),
+    "budget without text": (
+        run,
+        study(ftgd={"perplexity_budget": 1.1}),
+        ["reference", "perplexity_budget", "builtin or a .txt file"],
+    ),
     "reference text missing": (run, study(reference="nowhere.txt"), ["nowhere.txt", "reference text"]),
     # suites
     "unknown suite": (run, study(suite="glue"), ["glue", "builtin, blimp"]),
@@ -199,38 +248,86 @@ CASES = {
     "unknown kind of model": (run, study(models=["strange"]), ["strange", "configuration"]),
     "unknown scale": (run, study(models=["builtin:huge"]), ["huge", "nano, micro, mini"]),
     "unknown step": (run, study(models=["builtin:nano@7"]), ["builtin:nano", "no checkpoint '7'", "there are: 0, "]),
-    "unknown checkpoint": (run, study(models=[{"name": "builtin:nano", "checkpoints": [7]}]), ["builtin:nano", "no checkpoint 7"]),
-    "no checkpoints in a directory": (run, study(models=[{"name": "bert", "checkpoints": "all"}]), ["bert", "no checkpoints are saved there"]),
+    "unknown checkpoint": (
+        run,
+        study(models=[{"name": "builtin:nano", "checkpoints": [7]}]),
+        ["builtin:nano", "no checkpoint 7"],
+    ),
+    "no checkpoints in a directory": (
+        run,
+        study(models=[{"name": "bert", "checkpoints": "all"}]),
+        ["bert", "no checkpoints are saved there"],
+    ),
     "unknown loader": (run, model(loader="toylm:laod"), ["toylm:laod", "cannot be imported"]),
     "loader of another form": (run, model(loader="toylm.load"), ["models.0.loader", "module:function"]),
-    "score with a missing model": (("score", "--model", "./nowhere", "--suite", "toy.parquet"), None, ["./nowhere", "no such directory"]),
+    "score with a missing model": (
+        ("score", "--model", "./nowhere", "--suite", "toy.parquet"),
+        None,
+        ["./nowhere", "no such directory"],
+    ),
     "score with a masked LM": (("score", "--model", "bert", "--suite", "toy.parquet"), None, ["bert", "masked LM"]),
-    "score with an unknown scale": (("score", "--model", "builtin:huge", "--suite", "toy.parquet"), None, ["huge", "nano, micro, mini"]),
+    "score with an unknown scale": (
+        ("score", "--model", "builtin:huge", "--suite", "toy.parquet"),
+        None,
+        ["huge", "nano, micro, mini"],
+    ),
     "score with a missing suite": (score("--suite", "nowhere.csv"), None, ["nowhere.csv: no such file"]),
-    "score with too few pairs": (score("--suite", "few_pairs.csv", "--pairs", "9"), None, ["'cat' has 2 pairs; 9 were asked for"]),
+    "score with too few pairs": (
+        score("--suite", "few_pairs.csv", "--pairs", "9"),
+        None,
+        ["'cat' has 2 pairs; 9 were asked for"],
+    ),
     # stores
     "status of nothing": (("status", "nowhere"), None, ["nowhere: no such directory", "taskspace run"]),
     "status of another folder": (("status", "other_folder"), None, ["other_folder: holds no run"]),
     "status of a file": (("status", "a_file"), None, ["a_file"]),
-    "status without a plan": (("status", "no_plan"), None, ["the plan is missing or damaged", "start the same taskspace run again"]),
+    "status without a plan": (
+        ("status", "no_plan"),
+        None,
+        ["the plan is missing or damaged", "start the same taskspace run again"],
+    ),
     "report of nothing": (("report", "nowhere"), None, ["nowhere: no such directory"]),
-    "out is another folder": (("run", "s.yaml", "--out", "other_folder"), None, ["other_folder", "holds something other than a run"]),
+    "out is another folder": (
+        ("run", "s.yaml", "--out", "other_folder"),
+        None,
+        ["other_folder", "holds something other than a run"],
+    ),
     "out is a file": (("run", "s.yaml", "--out", "a_file"), None, ["a_file: a file"]),
     # pre-training
-    "no such configuration": (("pretrain", "nowhere.yaml", "--out", "m"), None, ["nowhere.yaml: no such file", "taskspace pretrain --help"]),
+    "no such configuration": (
+        ("pretrain", "nowhere.yaml", "--out", "m"),
+        None,
+        ["nowhere.yaml: no such file", "taskspace pretrain --help"],
+    ),
     "configuration that is not YAML": (train, "models: [a\ntrain: b\n", ["study.yaml, line 2", "not valid YAML"]),
     "configuration with an impossible date": (train, "train: 2001-99-99\n", ["study.yaml", "not valid YAML"]),
     "configuration without models": (train, text(models="gone"), ["study.yaml: models", "required"]),
     "nowhere to write": (train[:2], text(), ["study.yaml: out: not given", "--out"]),
     "models into a file": ((*train[:2], "--out", "a_file"), text(), ["a_file: a file"]),
     "misspelt configuration": (train, text(tran="text.txt"), ["tran: unknown setting", "train, valid, out, models"]),
-    "unknown architecture": (train, text(models={"a": {"architecture": "rnn"}}), ["models.a.architecture", "'rnn'", "lstm"]),
-    "misspelt size": (train, text(models={"a": {"architecture": "lstm", "hidden": 8}}), ["models.a", "hidden", "hidden_size"]),
-    "size that fits no heads": (train, text(models={"a": {"hidden_size": 10, "num_attention_heads": 3}}), ["study.yaml: models.a", "multiple of the number of attention heads"]),
+    "unknown architecture": (
+        train,
+        text(models={"a": {"architecture": "rnn"}}),
+        ["models.a.architecture", "'rnn'", "lstm"],
+    ),
+    "misspelt size": (
+        train,
+        text(models={"a": {"architecture": "lstm", "hidden": 8}}),
+        ["models.a", "hidden", "hidden_size"],
+    ),
+    "size that fits no heads": (
+        train,
+        text(models={"a": {"hidden_size": 10, "num_attention_heads": 3}}),
+        ["study.yaml: models.a", "multiple of the number of attention heads"],
+    ),
     "name of a model that is taken": (train, text(models={"tokenizer": {}}), ["'tokenizer' cannot be the name"]),
     "unknown training setting": (train, text(training={"step": 5}), ["training.step"]),
     "training of no steps": (train, text(training={"steps": 0}), ["training.steps", "greater than or equal to 1"]),
-    "checkpoint beyond the end": (train, text(training={"steps": 5, "checkpoints": [7]}), ["checkpoint 7", "last step, 5"]),
+    "checkpoint beyond the end": (
+        train,
+        text(training={"steps": 5, "checkpoints": [7]}),
+        ["checkpoint 7", "last step, 5"],
+    ),
     "text missing": (train, text(train="nowhere.txt"), ["nowhere.txt: no such file"]),
     "text without words": (train, text(train="empty.jsonl"), ["empty.jsonl", "no text"]),
     "text that is not UTF-8": (train, text(train="latin.csv"), ["latin.csv", "UTF-8"]),
@@ -246,15 +343,18 @@ def test_bad_input(case, material, tmp_path, monkeypatch, capsys):
     here = tmp_path / "here"
     shutil.copytree(material, here)
     (here / "other_folder.csv").mkdir()
-    if text is not None: (here / "study.yaml").write_text(text)
+    if text is not None:
+        (here / "study.yaml").write_text(text)
     monkeypatch.chdir(here)
     before = sorted(map(str, here.rglob("*")))
-    with pytest.raises(SystemExit) as e: main(args)
+    with pytest.raises(SystemExit) as e:
+        main(args)
     out, err = capsys.readouterr()
     assert e.value.code == 2
     lines = err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("taskspace: ") and out == ""
-    for part in parts: assert part in lines[0]
+    for part in parts:
+        assert part in lines[0]
     assert sorted(map(str, here.rglob("*"))) == before  # nothing half written
 
 
@@ -263,10 +363,19 @@ def test_the_table_is_long_enough():
 
 
 # -- notebooks ------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("given, says", [({"modl": "builtin:nano"}, "did you mean 'model'"), ({"model": 3}, "model must be"), ({"zzz": 1}, "no parameter 'zzz'")])
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        ({"modl": "builtin:nano"}, "did you mean 'model'"),
+        ({"model": 3}, "model must be"),
+        ({"zzz": 1}, "no parameter 'zzz'"),
+    ],
+)
 def test_unknown_notebook_parameters_are_refused(given, says):
     from taskspace.report import check_parameters
-    with pytest.raises(TaskspaceError, match=says): check_parameters("scale", given)
+
+    with pytest.raises(TaskspaceError, match=says):
+        check_parameters("scale", given)
 
 
 # -- a sentence that is too long is named ------------------------------------------------------------------------------------
@@ -275,22 +384,37 @@ def test_a_sentence_longer_than_the_context_is_named(tmp_path, capsys, monkeypat
     from transformers import GPT2Config, GPT2LMHeadModel
 
     from taskspace.pretraining.tokens import word_tokenizer
+
     torch.manual_seed(0)
     tokenizer = word_tokenizer(["the", "cat", "sees", "see"])
-    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_positions=8, n_embd=8, n_layer=1, n_head=1)).save_pretrained(tmp_path / "tiny")
+    GPT2LMHeadModel(
+        GPT2Config(vocab_size=len(tokenizer), n_positions=8, n_embd=8, n_layer=1, n_head=1)
+    ).save_pretrained(tmp_path / "tiny")
     tokenizer.save_pretrained(tmp_path / "tiny")
     long = "the cat " * 6 + "sees"
-    pd.DataFrame({"task": ["a", "b"], "good": ["the cat sees", long], "bad": ["the cat see", long[:-1]]}).to_csv(tmp_path / "long.csv", index=False)
+    pd.DataFrame({"task": ["a", "b"], "good": ["the cat sees", long], "bad": ["the cat see", long[:-1]]}).to_csv(
+        tmp_path / "long.csv", index=False
+    )
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()  # saving the model shows a bar
-    with pytest.raises(SystemExit) as e: main(["score", "--model", "tiny", "--suite", "long.csv", "-o", "scores.csv"])
+    with pytest.raises(SystemExit) as e:
+        main(["score", "--model", "tiny", "--suite", "long.csv", "-o", "scores.csv"])
     err = capsys.readouterr().err
-    assert e.value.code == 2 and len(err.strip().splitlines()) == 1 and "the cat the cat" in err and not (tmp_path / "scores.csv").exists()
+    assert (
+        e.value.code == 2
+        and len(err.strip().splitlines()) == 1
+        and "the cat the cat" in err
+        and not (tmp_path / "scores.csv").exists()
+    )
 
 
 # -- fuzzing --------------------------------------------------------------------------------------------------------------------
-cells = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.lists(st.integers(), max_size=2)
-rows = st.dictionaries(st.sampled_from(["task", "good", "bad", "phenomenon", "field", "pair"]) | st.text(max_size=4), cells, max_size=7)
+cells = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.lists(st.integers(), max_size=2)
+)
+rows = st.dictionaries(
+    st.sampled_from(["task", "good", "bad", "phenomenon", "field", "pair"]) | st.text(max_size=4), cells, max_size=7
+)
 
 
 def loads_or_complains(path):
@@ -311,8 +435,12 @@ def test_fuzzed_jsonl_suites(tmp_path_factory, content, data):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=120) | st.text(max_size=80).map(lambda s: s.encode("utf-8", "surrogatepass")) |
-       st.text(alphabet='task,good,bad\n"\'\t;1 {}[]:', max_size=120).map(lambda s: ("task,good,bad\n" + s).encode()), st.sampled_from(["jsonl", "csv", "tsv", "parquet"]))
+@given(
+    st.binary(max_size=120)
+    | st.text(max_size=80).map(lambda s: s.encode("utf-8", "surrogatepass"))
+    | st.text(alphabet="task,good,bad\n\"'\t;1 {}[]:", max_size=120).map(lambda s: ("task,good,bad\n" + s).encode()),
+    st.sampled_from(["jsonl", "csv", "tsv", "parquet"]),
+)
 def test_fuzzed_bytes_as_suites(tmp_path_factory, content, ending):
     path = tmp_path_factory.getbasetemp() / f"fuzz.{ending}"
     path.write_bytes(content)
@@ -326,35 +454,73 @@ def test_fuzzed_blimp_and_zorro_files(tmp_path_factory, content):
         folder = tmp_path_factory.getbasetemp() / f"fuzz_{kind}"
         folder.mkdir(exist_ok=True)
         (folder / f"a-b.{ending}").write_bytes(content)
-        try: load_suite(f"{kind}:{folder}")
-        except TaskspaceError as e: assert "\n" not in str(e) and str(folder) in str(e)
+        try:
+            load_suite(f"{kind}:{folder}")
+        except TaskspaceError as e:
+            assert "\n" not in str(e) and str(folder) in str(e)
 
 
-values = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["text.txt", "lstm", "llama", "line"]),
-                      lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*TextConfig.model_fields, *ModelConfig.model_fields, *TrainingConfig.model_fields, "hidden_size"]) | st.text(max_size=6), inner, max_size=4), max_leaves=8)
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["text.txt", "lstm", "llama", "line"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [*TextConfig.model_fields, *ModelConfig.model_fields, *TrainingConfig.model_fields, "hidden_size"]
+            )
+            | st.text(max_size=6),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.dictionaries(st.sampled_from(list(TextConfig.model_fields)) | st.text(max_size=6), values, max_size=6), st.booleans())
+@given(
+    st.dictionaries(st.sampled_from(list(TextConfig.model_fields)) | st.text(max_size=6), values, max_size=6),
+    st.booleans(),
+)
 def test_fuzzed_configurations_of_pre_training(tmp_path_factory, data, sound):
     path = tmp_path_factory.getbasetemp() / "fuzz.yaml"
-    path.write_text(yaml.safe_dump({"train": "text.txt", "models": {"a": {"architecture": "lstm", "hidden_size": 8}}, **data} if sound else data), encoding="utf-8")
-    try: config = text_config(path, tmp_path_factory.getbasetemp() / "fuzzed")
-    except TaskspaceError as e: assert "\n" not in str(e) and str(e).startswith(str(path))
-    else: assert config.models and config.train
+    path.write_text(
+        yaml.safe_dump(
+            {"train": "text.txt", "models": {"a": {"architecture": "lstm", "hidden_size": 8}}, **data}
+            if sound
+            else data
+        ),
+        encoding="utf-8",
+    )
+    try:
+        config = text_config(path, tmp_path_factory.getbasetemp() / "fuzzed")
+    except TaskspaceError as e:
+        assert "\n" not in str(e) and str(e).startswith(str(path))
+    else:
+        assert config.models and config.train
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=80) | st.text(alphabet="models: [{}]-&*!|>\n\t'\"#%@`,?0x.1e_~", max_size=60))
 def test_fuzzed_text_as_settings(text):
-    try: found = parse_settings(text, "file", "models")
-    except TaskspaceError as e: assert "\n" not in str(e) and str(e).startswith("file")
-    else: assert all(isinstance(k, str) for k in found)
+    try:
+        found = parse_settings(text, "file", "models")
+    except TaskspaceError as e:
+        assert "\n" not in str(e) and str(e).startswith("file")
+    else:
+        assert all(isinstance(k, str) for k in found)
 
 
 def test_stored_runs_survive_any_bytes_in_their_files(material, tmp_path):
     shutil.copytree(material / "run", tmp_path / "run")
-    for path in Store(tmp_path / "run").files().values(): path.write_bytes(os.urandom(64))
+    for path in Store(tmp_path / "run").files().values():
+        path.write_bytes(os.urandom(64))
     found = open_run(tmp_path / "run")
     assert found.scores().empty and found.status().missing == found.status(check=True).missing == found.status().total
-    with pytest.raises(TaskspaceError, match="no transfer result"): found.space()
+    with pytest.raises(TaskspaceError, match="no transfer result"):
+        found.space()

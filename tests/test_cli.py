@@ -1,4 +1,5 @@
 """The command line on real, tiny models: what it prints, what it writes, how it exits."""
+
 import os
 import re
 import subprocess
@@ -18,7 +19,8 @@ from taskspace.runs.store import Store
 
 def say(capsys, *args):
     "Exit status, standard output and standard error of a command."
-    with pytest.raises(SystemExit) as e: main(list(map(str, args)))
+    with pytest.raises(SystemExit) as e:
+        main(list(map(str, args)))
     return e.value.code, *capsys.readouterr()
 
 
@@ -28,8 +30,12 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     toylm.suite().to_frame().to_parquet("toy.parquet")
     toylm.write("model.json", raise_if=str(tmp_path / "fire"))
-    (tmp_path / "study.yaml").write_text(("name: toy\nsuite: toy.parquet\nmodels: [{name: HERE/model.json, loader: 'toylm:load', label: toy}]\n"
-                                         "train_pairs: 4\neval_pairs: 3\nftgd: {steps: 1}\n").replace("HERE", str(tmp_path)))
+    (tmp_path / "study.yaml").write_text(
+        (
+            "name: toy\nsuite: toy.parquet\nmodels: [{name: HERE/model.json, loader: 'toylm:load', label: toy}]\n"
+            "train_pairs: 4\neval_pairs: 3\nftgd: {steps: 1}\n"
+        ).replace("HERE", str(tmp_path))
+    )
     return tmp_path
 
 
@@ -40,17 +46,22 @@ def tiny(tmp_path_factory):
     from transformers import GPT2Config, GPT2LMHeadModel
 
     from taskspace.pretraining.tokens import word_tokenizer
+
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("tiny")
     tokenizer = word_tokenizer([w for w in toylm.WORDS if w != "<s>"])
-    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_positions=16, n_embd=8, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)).save_pretrained(path)
+    GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=len(tokenizer), n_positions=16, n_embd=8, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0
+        )
+    ).save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
 
 
 def test_every_command_teaches_with_an_example(capsys):
     status, out, _ = say(capsys, "--help")
-    commands = re.findall(r"^  (\w+)  ", out[out.index("Commands:"):], re.M)
+    commands = re.findall(r"^  (\w+)  ", out[out.index("Commands:") :], re.M)
     assert status == 0 and commands == ["score", "run", "status", "report", "extract", "pretrain", "demo"]
     for command in commands:
         status, out, _ = say(capsys, command, "--help")
@@ -64,36 +75,69 @@ def test_no_command_shows_the_help_and_version_the_version(capsys):
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "tsv"])
 def test_score_writes_what_score_pairs_gives(here, tiny, capsys, ending):
-    status, out, _ = say(capsys, "score", "--model", tiny, "--suite", "toy.parquet", "--pairs", 5, "-o", f"scores.{ending}")
-    assert status == 0 and re.search(r"^agreement +3 +15 ", out, re.M) and re.search(r"^mean over tasks +6 +30 ", out, re.M)
+    status, out, _ = say(
+        capsys, "score", "--model", tiny, "--suite", "toy.parquet", "--pairs", 5, "-o", f"scores.{ending}"
+    )
+    assert (
+        status == 0
+        and re.search(r"^agreement +3 +15 ", out, re.M)
+        and re.search(r"^mean over tasks +6 +30 ", out, re.M)
+    )
     words = "blimp; prefix auto (token 0); no leading space; sum of log-probabilities; ties count one half"
     assert f"\nConvention: {words}\n" in out
-    read = pd.read_parquet if ending == "parquet" else lambda f: pd.read_csv(f, sep="\t" if ending == "tsv" else ",", dtype={"pair": str})
+    read = (
+        pd.read_parquet
+        if ending == "parquet"
+        else lambda f: pd.read_csv(f, sep="\t" if ending == "tsv" else ",", dtype={"pair": str})
+    )
     expected = score_pairs(taskspace.load_lm(str(tiny)), taskspace.load_suite("toy.parquet").take(5))
     found = read(f"scores.{ending}")
-    if ending == "parquet": assert found.attrs["convention"]["name"] == "blimp" and found.attrs["prefix_id"] == 0
-    else: assert (found.pop("convention") == words).all()
+    if ending == "parquet":
+        assert found.attrs["convention"]["name"] == "blimp" and found.attrs["prefix_id"] == 0
+    else:
+        assert (found.pop("convention") == words).all()
     pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-12)
     assert sorted(p.name for p in here.iterdir() if "scores" in p.name) == [f"scores.{ending}"]
 
 
 def test_the_prefix_reaches_the_scores(here, tiny, capsys):
     prefixes = ("auto", "none", "0", "5", "tokenizer")
-    said = {p: say(capsys, "score", "--model", tiny, "--suite", "toy.parquet", "--prefix", p, "-o", f"{p}.parquet")[1] for p in prefixes}
+    said = {
+        p: say(capsys, "score", "--model", tiny, "--suite", "toy.parquet", "--prefix", p, "-o", f"{p}.parquet")[1]
+        for p in prefixes
+    }
     margins = {p: tuple(pd.read_parquet(f"{p}.parquet").margin) for p in prefixes}
-    assert margins["auto"] == margins["0"] and margins["tokenizer"] == margins["none"] and len(set(margins.values())) == 3  # this tokenizer adds nothing by itself
+    assert (
+        margins["auto"] == margins["0"] and margins["tokenizer"] == margins["none"] and len(set(margins.values())) == 3
+    )  # this tokenizer adds nothing by itself
     words = [re.search(r"^Convention: blimp; (.+?);", said[p], re.M)[1] for p in prefixes]
-    assert words == ["prefix auto (token 0)", "no prefix", "prefix token 0", "prefix token 5", "prefix tokenizer (none)"]
+    assert words == [
+        "prefix auto (token 0)",
+        "no prefix",
+        "prefix token 0",
+        "prefix token 5",
+        "prefix tokenizer (none)",
+    ]
 
 
 def test_the_convention_is_told_in_words(here, tiny, capsys):
-    def said(*args): return say(capsys, "score", "--model", tiny, "--suite", "toy.parquet", *args)[1].strip().splitlines()[-1]
-    assert said("--convention", "minicons") == "Convention: minicons; prefix tokenizer (none); no leading space; mean of log-probabilities; ties count one half"
-    assert said("--convention", "lm-eval", "--prefix", 3) == "Convention: lm-eval; prefix token 3; a leading space; sum of log-probabilities; ties count one half"
+    def said(*args):
+        return say(capsys, "score", "--model", tiny, "--suite", "toy.parquet", *args)[1].strip().splitlines()[-1]
+
+    assert (
+        said("--convention", "minicons")
+        == "Convention: minicons; prefix tokenizer (none); no leading space; mean of log-probabilities; ties count one half"
+    )
+    assert (
+        said("--convention", "lm-eval", "--prefix", 3)
+        == "Convention: lm-eval; prefix token 3; a leading space; sum of log-probabilities; ties count one half"
+    )
 
 
 def test_accuracy_is_the_mean_over_tasks_not_pairs():
-    scores = pd.DataFrame({"task": ["a", "a", "a", "b"], "phenomenon": "p", "correct": [0.0, 0.0, 0.0, 1.0], "margin": 1.0})
+    scores = pd.DataFrame(
+        {"task": ["a", "a", "a", "b"], "phenomenon": "p", "correct": [0.0, 0.0, 0.0, 1.0], "margin": 1.0}
+    )
     assert re.search(r"mean over tasks +2 +4 +50.0%", accuracy_table(scores))
 
 
@@ -102,8 +146,12 @@ def test_run_status_and_run_again(here, capsys):
     assert (status, out) == (0, "8 jobs done in out\nNext: taskspace report out\n")
     assert say(capsys, "run", "study.yaml", "--out", "out", "--workers", 0, "--quiet")[0] == 0
     status, out, _ = say(capsys, "status", "out")
-    assert status == 0 and re.match(r"8 of 8 jobs done, 0 failed, 0 missing; \d+\.\d kB; \d+\.\d s of computing\n  score +1 of 1\n  gradient +1 of 1\n  transfer +6 of 6\n$", out)
-    for path in list(Store("out").files().values())[:3]: path.unlink()
+    assert status == 0 and re.match(
+        r"8 of 8 jobs done, 0 failed, 0 missing; \d+\.\d kB; \d+\.\d s of computing\n  score +1 of 1\n  gradient +1 of 1\n  transfer +6 of 6\n$",
+        out,
+    )
+    for path in list(Store("out").files().values())[:3]:
+        path.unlink()
     status, out, _ = say(capsys, "status", "out")
     assert status == 0 and out.startswith("5 of 8 jobs done, 0 failed, 3 missing; ")
 
@@ -143,17 +191,28 @@ def test_pretrain_leaves_checkpoints_that_a_study_takes(here, capsys):
     status, out, _ = say(capsys, "pretrain", "two.yaml", "--out", "models", "--only", "lstm-seed1", "--only", "cnn")
     assert status == 0
     for line, name in zip(out.splitlines(), ("lstm-seed1", "cnn"), strict=True):
-        assert re.fullmatch(rf"{name}: [\d,]+ parameters, 4 steps, loss \d\.\d+; 3 checkpoints in {re.escape(str(here))}/models/{name}", line)
+        assert re.fullmatch(
+            rf"{name}: [\d,]+ parameters, 4 steps, loss \d\.\d+; 3 checkpoints in {re.escape(str(here))}/models/{name}",
+            line,
+        )
     assert not (here / "models" / "lstm-seed0").exists()
     made = {p: p.stat().st_mtime_ns for p in (here / "models").rglob("*.safetensors")}
-    assert say(capsys, "pretrain", "two.yaml", "--out", "models")[0] == 0  # what is there stays, what is missing is made
-    assert made.items() <= {p: p.stat().st_mtime_ns for p in (here / "models").rglob("*.safetensors")}.items() and (here / "models" / "lstm-seed0").exists()
-    (here / "over_time.yaml").write_text("suite: toy.parquet\nselect: [cat, dog]\nmodels: [{name: models/lstm-seed0, checkpoints: all}]\ntrain_pairs: 4\neval_pairs: 3\nftgd: {steps: 1}\n")
+    assert (
+        say(capsys, "pretrain", "two.yaml", "--out", "models")[0] == 0
+    )  # what is there stays, what is missing is made
+    assert (
+        made.items() <= {p: p.stat().st_mtime_ns for p in (here / "models").rglob("*.safetensors")}.items()
+        and (here / "models" / "lstm-seed0").exists()
+    )
+    (here / "over_time.yaml").write_text(
+        "suite: toy.parquet\nselect: [cat, dog]\nmodels: [{name: models/lstm-seed0, checkpoints: all}]\ntrain_pairs: 4\neval_pairs: 3\nftgd: {steps: 1}\n"
+    )
     assert say(capsys, "run", "over_time.yaml", "--out", "out", "--workers", 0, "--quiet")[0] == 0
     run = open_run("out")
     steps = list(run.checkpoints.step)
     assert len(steps) == 3 and steps[0] == 0 and steps[-1] == 4 and run.status().done == 3 * 4
-    for step in steps: assert run.space(step=step).matrix.shape == (2, 2)
+    for step in steps:
+        assert run.space(step=step).matrix.shape == (2, 2)
 
 
 def test_pretrain_writes_where_the_file_says_unless_told_otherwise(here, capsys):
@@ -174,23 +233,44 @@ def test_the_study_of_the_demo_is_sound_and_uses_the_built_in_material():
 
 
 def test_a_closed_pipe_is_no_error(here):
-    done = subprocess.run(f"{sys.executable} -c 'from taskspace.cli import main; main()' --help | head -1", shell=True, capture_output=True, text=True, env={**os.environ})
+    done = subprocess.run(
+        f"{sys.executable} -c 'from taskspace.cli import main; main()' --help | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ},
+    )
     assert done.returncode == 0 and done.stderr == ""
 
 
 def test_the_module_is_the_command():
     done = subprocess.run([sys.executable, "-m", "taskspace.cli", "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"taskspace {taskspace.__version__}\n", "")
-    assert subprocess.run([sys.executable, "-m", "taskspace.cli", "status", "nowhere"], capture_output=True).returncode == 2
+    assert (
+        subprocess.run([sys.executable, "-m", "taskspace.cli", "status", "nowhere"], capture_output=True).returncode
+        == 2
+    )
 
 
 def test_importing_the_command_line_loads_no_torch():
-    done = subprocess.run([sys.executable, "-c", "import sys, taskspace.cli; print([m for m in ('torch', 'transformers', 'pandas', 'scipy') if m in sys.modules])"], capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, taskspace.cli; print([m for m in ('torch', 'transformers', 'pandas', 'scipy') if m in sys.modules])",
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert "'torch'" not in done.stdout and "'transformers'" not in done.stdout
 
 
 def test_store_is_found_by_the_names_of_its_files(here, capsys):
     say(capsys, "run", "study.yaml", "--out", "out", "--workers", 0, "--quiet")
     import hashlib
+
     for key, path in Store("out").files().items():
-        assert path.name == f"{key}.{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}.parquet" and path.parent.name == key[:2]
+        assert (
+            path.name == f"{key}.{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}.parquet"
+            and path.parent.name == key[:2]
+        )

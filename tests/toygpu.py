@@ -1,4 +1,5 @@
 """What a worker process does that only says which GPU it was given; without torch, so that it starts quickly."""
+
 import os
 
 

@@ -1,4 +1,5 @@
 """A tiny study for tests of reports: two untrained models with two checkpoints, eight tasks."""
+
 from pathlib import Path
 
 import torch
@@ -12,17 +13,23 @@ def tiny_models(folder: Path) -> dict[str, Path]:
     "Two GPT-2s of a few thousand parameters, saved at steps 0 and 1."
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
     known = {w: i for i, w in enumerate(["<|endoftext|>", "<unk>", *vocabulary()])}
     tokenizer = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|endoftext|>", eos_token="<|endoftext|>", unk_token="<unk>")
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<|endoftext|>", eos_token="<|endoftext|>", unk_token="<unk>"
+    )
     for name, width in (("small", 8), ("large", 16)):
         for step in (0, 1):
             torch.manual_seed(step)
-            config = GPT2Config(vocab_size=len(known), n_embd=width, n_layer=1, n_head=2, n_positions=48, bos_token_id=0, eos_token_id=0)
+            config = GPT2Config(
+                vocab_size=len(known), n_embd=width, n_layer=1, n_head=2, n_positions=48, bos_token_id=0, eos_token_id=0
+            )
             model = GPT2LMHeadModel(config)
             with torch.no_grad():
-                for p in model.parameters(): p.mul_(4)  # far from uniform, so that margins are not rounding
+                for p in model.parameters():
+                    p.mul_(4)  # far from uniform, so that margins are not rounding
             model.save_pretrained(folder / name / f"step{step}")
             fast.save_pretrained(folder / name / f"step{step}")
     return {name: folder / name for name in ("small", "large")}
@@ -32,8 +39,20 @@ def tiny_study(folder: Path) -> Study:
     "All probes and one control on eight tasks of four phenomena."
     suite = load_suite("builtin")
     by_phenomenon: dict[str, list[str]] = {}
-    for task in suite: by_phenomenon.setdefault(task.phenomenon, []).append(task.name)
+    for task in suite:
+        by_phenomenon.setdefault(task.phenomenon, []).append(task.name)
     names = [n for group in list(by_phenomenon.values())[:4] for n in group[:2]]
     specs = [{"name": str(path), "label": name, "scale": name} for name, path in tiny_models(folder).items()]
-    return Study(name="tiny", models=specs, checkpoints="all", select=names, train_pairs=4, eval_pairs=4, score_pairs=6, ftgd={"steps": 1}, controls=["full"],
-                 reference="builtin", reference_texts=5)
+    return Study(
+        name="tiny",
+        models=specs,
+        checkpoints="all",
+        select=names,
+        train_pairs=4,
+        eval_pairs=4,
+        score_pairs=6,
+        ftgd={"steps": 1},
+        controls=["full"],
+        reference="builtin",
+        reference_texts=5,
+    )

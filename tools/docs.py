@@ -7,6 +7,7 @@
 
 nbdev's own commands for this call Quarto, whichever is installed; these steps feed Quarto and smalldocs alike.
 """
+
 from __future__ import annotations
 
 import ast
@@ -30,18 +31,30 @@ try:
     import yaml
 except ImportError:
     # A renderer that is started outside the environment finds another Python on the path
-    if __name__ != "__main__" or sys.prefix == str(TOP / ".venv") or not (TOP / ".venv/bin/python").exists(): raise
+    if __name__ != "__main__" or sys.prefix == str(TOP / ".venv") or not (TOP / ".venv/bin/python").exists():
+        raise
     os.execv(TOP / ".venv/bin/python", [str(TOP / ".venv/bin/python"), *sys.argv])
 
 sys.path.insert(0, str(TOP / "tools"))
 from packages import PACKAGES  # noqa: E402
 
 NBS, PAGES = TOP / "nbs", TOP / "pages"
-KEPT = ("echo", "output", "fig-", "tbl-", "code-", "column", "layout-", "label", "warning")  # options that renderers read
+KEPT = (
+    "echo",
+    "output",
+    "fig-",
+    "tbl-",
+    "code-",
+    "column",
+    "layout-",
+    "label",
+    "warning",
+)  # options that renderers read
 MADE = "Made from nbs/index.ipynb by `make readme`; edit that."
 
 
 # ---------------------------------------------------------------- cells
+
 
 def text(value: str | list[str]) -> str:
     return "".join(value) if isinstance(value, list) else value
@@ -52,8 +65,10 @@ def directives(source: str) -> tuple[dict[str, str], str]:
     found, rest = {}, []
     for line in source.split("\n"):
         match = re.match(r"#\|\s*([\w-]+):?\s*(.*)$", line)
-        if match: found[match[1]] = match[2].strip()
-        else: rest.append(line)
+        if match:
+            found[match[1]] = match[2].strip()
+        else:
+            rest.append(line)
     return found, "\n".join(rest).strip("\n")
 
 
@@ -63,14 +78,17 @@ def markdown(source: str) -> dict:
 
 def apart(source: str, taken: set[str]) -> str:
     "Markdown whose headings leave the ids of documented names to them: `## Curves` may stand beside the function `curves`."
+
     def own(line: re.Match) -> str:
         plain = re.sub(r"[^\w\s.-]", "", line[0]).strip().lower()
         return f"{line[0]} {{#about-{plain}}}" if plain in taken else line[0]
+
     parts = re.split(r"(^```.*?^```)", source, flags=re.S | re.M)
     return "".join(part if i % 2 else re.sub(r"^#+ [^{\n]+$", own, part, flags=re.M) for i, part in enumerate(parts))
 
 
 # ---------------------------------------------------------------- names
+
 
 def page_of_module(module: str) -> str:
     "The page of a module, by its full name."
@@ -80,13 +98,21 @@ def page_of_module(module: str) -> str:
 def in_order() -> list[tuple[str, ...]]:
     "The modules in import order, as (name,) or (package, name): the ground, the packages, the command line."
     flat = [(path.stem[3:],) for path in sorted((NBS / "api").glob("[0-9][0-9]_*.ipynb"))]
-    nested = [(package, path.stem[3:]) for package in PACKAGES for path in sorted((NBS / "api" / package).glob("[0-9][0-9]_*.ipynb"))]
+    nested = [
+        (package, path.stem[3:])
+        for package in PACKAGES
+        for path in sorted((NBS / "api" / package).glob("[0-9][0-9]_*.ipynb"))
+    ]
     return [*(m for m in flat if m != ("cli",)), *nested, ("cli",)]
 
 
 def handed_on() -> dict[str, str]:
     "Name -> module, of the names that `taskspace` itself hands on, read without importing what they need."
-    table = next(node for node in ast.walk(ast.parse((TOP / "taskspace" / "__init__.py").read_text())) if isinstance(node, ast.Dict))
+    table = next(
+        node
+        for node in ast.walk(ast.parse((TOP / "taskspace" / "__init__.py").read_text()))
+        if isinstance(node, ast.Dict)
+    )
     return {name: f"taskspace.{module}" for module, names in ast.literal_eval(table).items() for name in names.split()}
 
 
@@ -102,13 +128,17 @@ def symbols() -> dict[str, str]:
         page = page_of_module(module)
         for full in index[module]:
             name = full.removeprefix(module + ".")
-            if any(part.startswith("_") for part in name.split(".")): continue
+            if any(part.startswith("_") for part in name.split(".")):
+                continue
             href = f"{page}#{name}"
             found[full] = href
             found.setdefault(f"{package}.{name}", href)
-            if public.get(name.split(".")[0]) == module: found[name] = found[f"taskspace.{name}"] = href
-            if name not in PACKAGES: found.setdefault(name, href)  # alone, such a name is the package
-    for module in index: found[module] = page_of_module(module)
+            if public.get(name.split(".")[0]) == module:
+                found[name] = found[f"taskspace.{name}"] = href
+            if name not in PACKAGES:
+                found.setdefault(name, href)  # alone, such a name is the package
+    for module in index:
+        found[module] = page_of_module(module)
     return found
 
 
@@ -120,10 +150,13 @@ def linked(source: str, names: dict[str, str], page: Path, here: str = "") -> st
     def link(match: re.Match) -> str:
         name = match[1].removesuffix("()")
         href = next((names[key] for key in (*(f"{place}.{name}" for place in near), name) if key in names), None)
-        if href is None: return match[0]
+        if href is None:
+            return match[0]
         target, _, anchor = href.partition("#")
-        if target == here: return f"[{match[0]}](#{anchor})"
+        if target == here:
+            return f"[{match[0]}](#{anchor})"
         return f"[{match[0]}]({os.path.relpath(TOP / target, page.parent)}{'#' + anchor if anchor else ''})"
+
     source = re.sub(r"(\]\([^)\s]*?)\b\d\d_(\w+\.ipynb)", r"\1\2", source)  # API pages go by the name of their module
     parts = re.split(r"(```.*?```|^#+ [^\n]*$|\[[^\]]*\]\([^)]*\))", source, flags=re.S | re.M)
     word = r"(?<!`)`([A-Za-z_][\w.]*(?:\(\))?)`(?!`)"
@@ -146,62 +179,95 @@ def signature(node: ast.FunctionDef | ast.ClassDef, notes: dict[int, str]) -> tu
         given = [*args.posonlyargs, *args.args]
         defaults = [None] * (len(given) - len(args.defaults)) + args.defaults
         items = [("", a, d) for a, d in zip(given, defaults)]
-        if args.vararg: items.append(("*", args.vararg, None))
-        elif args.kwonlyargs: items.append(("*", None, None))
-        items += [("", a, d) for a, d in zip(args.kwonlyargs, args.kw_defaults)] + ([("**", args.kwarg, None)] if args.kwarg else [])
+        if args.vararg:
+            items.append(("*", args.vararg, None))
+        elif args.kwonlyargs:
+            items.append(("*", None, None))
+        items += [("", a, d) for a, d in zip(args.kwonlyargs, args.kw_defaults)] + (
+            [("**", args.kwarg, None)] if args.kwarg else []
+        )
         for star, arg, default in items:
-            if arg is None: call.append("*"); continue
-            if arg.arg in ("self", "cls"): continue
+            if arg is None:
+                call.append("*")
+                continue
+            if arg.arg in ("self", "cls"):
+                continue
             call.append(star + arg.arg + (f"={ast.unparse(default)}" if default is not None else ""))
             last = (default or arg).end_lineno
-            shared = any(other is not arg and other is not None and other.lineno == last for _, other, _ in items if other is not None and other.arg not in ("self", "cls"))
+            shared = any(
+                other is not arg and other is not None and other.lineno == last
+                for _, other, _ in items
+                if other is not None and other.arg not in ("self", "cls")
+            )
             note = notes.get(last, "") if not shared and last < function.body[0].lineno else ""
-            if arg.lineno == function.lineno and function.body[0].lineno <= function.lineno + 1: note = ""  # on one line the comment tells the result
+            if arg.lineno == function.lineno and function.body[0].lineno <= function.lineno + 1:
+                note = ""  # on one line the comment tells the result
             rows.append((star + arg.arg, ast.unparse(arg.annotation) if arg.annotation else "", note))
         if isinstance(node, ast.FunctionDef):
             close = (function.returns.end_lineno if function.returns else function.lineno) or function.lineno
             told = notes.get(close, "") if function.returns or function.body[0].lineno > function.lineno else ""
             returns = ast.unparse(function.returns) if function.returns else ""
-            if told in [note for _, _, note in rows]: told = ""
-            if returns not in ("", "None") or told: rows.append(("→", returns, told))
+            if told in [note for _, _, note in rows]:
+                told = ""
+            if returns not in ("", "None") or told:
+                rows.append(("→", returns, told))
     else:
         for part in node.body:
-            if not isinstance(part, ast.AnnAssign) or not isinstance(part.target, ast.Name) or part.target.id.startswith("_"): continue
+            if (
+                not isinstance(part, ast.AnnAssign)
+                or not isinstance(part.target, ast.Name)
+                or part.target.id.startswith("_")
+            ):
+                continue
             call.append(part.target.id + (f"={ast.unparse(part.value)}" if part.value is not None else ""))
             rows.append((part.target.id, ast.unparse(part.annotation), notes.get(part.end_lineno or 0, "")))
     start = f"{node.name}("
     line = start + ", ".join(call) + ")"
-    if len(line) > 88: line = start + (",\n" + " " * len(start)).join(call) + ")"
-    if isinstance(node, ast.ClassDef) and not call: line = f"class {node.name}" + (f"({', '.join(map(ast.unparse, node.bases))})" if node.bases else "")
-    elif returns not in ("", "None"): line += f" -> {returns}"
+    if len(line) > 88:
+        line = start + (",\n" + " " * len(start)).join(call) + ")"
+    if isinstance(node, ast.ClassDef) and not call:
+        line = f"class {node.name}" + (f"({', '.join(map(ast.unparse, node.bases))})" if node.bases else "")
+    elif returns not in ("", "None"):
+        line += f" -> {returns}"
     return line, rows if any(note for *_, note in rows) or len(rows) > 1 else []
 
 
 def table(rows: list[tuple[str, str, str]]) -> str:
     "Parameters as a Markdown table."
+
     def cell(value: str, code: bool) -> str:
         # a bar would end the cell, and the renderers disagree on how to escape one inside code
         value = value.replace(" | ", " or ").replace("|", "∣")
         value = value if code else re.sub(r"<(?=[/\w])", "&lt;", options_as_code(value))
         return f"`{value}`" if value and code and value != "→" else value
-    if not rows: return ""
-    if len(rows) == 1 and rows[0][0] == "→": return f"Returns {cell(rows[0][1], True)}: {cell(rows[0][2], False)}." if rows[0][2] else ""
-    lines = [f"| {'returns' if name == '→' else cell(name, True)} | {cell(kind, True)} | {cell(note, False)} |" for name, kind, note in rows]
+
+    if not rows:
+        return ""
+    if len(rows) == 1 and rows[0][0] == "→":
+        return f"Returns {cell(rows[0][1], True)}: {cell(rows[0][2], False)}." if rows[0][2] else ""
+    lines = [
+        f"| {'returns' if name == '→' else cell(name, True)} | {cell(kind, True)} | {cell(note, False)} |"
+        for name, kind, note in rows
+    ]
     return "\n".join(["| parameter | type | meaning |", "|---|---|---|", *lines])
 
 
 def options_as_code(source: str) -> str:
     "Markdown with `--out` as code wherever it stands as text: typography makes one dash of two."
     parts = re.split(r"(```.*?```|`[^`]*`)", source, flags=re.S)
-    return "".join(part if i % 2 else re.sub(r"(?<![\w-])--[a-z][\w-]*", r"`\g<0>`", part) for i, part in enumerate(parts))
+    return "".join(
+        part if i % 2 else re.sub(r"(?<![\w-])--[a-z][\w-]*", r"`\g<0>`", part) for i, part in enumerate(parts)
+    )
 
 
 def told(docstring: str) -> str:
     "A docstring as Markdown. A paragraph that the command line shows as it stands, marked by a backspace, is a block of code."
+
     def block(match: re.Match) -> str:
         first, _, rest = match[1].partition("\n")
         title, body = (f"{first}\n\n", rest) if rest.startswith("  ") else ("", match[1])
         return f"{title}```{'yaml' if title else 'bash'}\n{textwrap.dedent(body)}\n```"
+
     return options_as_code(re.sub(r"^\x08\n(.*?)(?=\n\n|\Z)", block, docstring, flags=re.S | re.M))
 
 
@@ -211,14 +277,29 @@ def documented(source: str) -> list[dict]:
 
     def add(node: ast.FunctionDef | ast.ClassDef, name: str, level: int) -> None:
         line, rows = signature(node, notes)
-        kind = next((d.id for d in node.decorator_list if isinstance(d, ast.Name) and d.id in ("property", "classmethod", "staticmethod")), "")
-        if kind == "property": line = f"{name}{line.partition(')')[2]}"
-        elif "." in name: line = line.replace("\n", "\n" + " " * (len(name) - len(node.name))).replace(node.name, name, 1)
-        parts = [f"{'#' * level} `{name}` {{#{name}}}", f"```python\n{line}\n```", told(ast.get_docstring(node) or ""), table(rows)]
+        kind = next(
+            (
+                d.id
+                for d in node.decorator_list
+                if isinstance(d, ast.Name) and d.id in ("property", "classmethod", "staticmethod")
+            ),
+            "",
+        )
+        if kind == "property":
+            line = f"{name}{line.partition(')')[2]}"
+        elif "." in name:
+            line = line.replace("\n", "\n" + " " * (len(name) - len(node.name))).replace(node.name, name, 1)
+        parts = [
+            f"{'#' * level} `{name}` {{#{name}}}",
+            f"```python\n{line}\n```",
+            told(ast.get_docstring(node) or ""),
+            table(rows),
+        ]
         cells.append(markdown("\n\n".join(part for part in parts if part)))
 
     for node in ast.parse(source).body:
-        if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"): continue
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
+            continue
         add(node, node.name, 3)
         for part in node.body if isinstance(node, ast.ClassDef) else []:
             if isinstance(part, ast.FunctionDef) and not part.name.startswith("_") and ast.get_docstring(part):
@@ -228,6 +309,7 @@ def documented(source: str) -> list[dict]:
 
 # ---------------------------------------------------------------- pages
 
+
 def front_matter(cells: list[dict]) -> tuple[dict, list[dict]]:
     "Title and description from the first cells: a raw YAML cell, or `# title` with a `>` line below it."
     meta: dict = {}
@@ -235,7 +317,11 @@ def front_matter(cells: list[dict]) -> tuple[dict, list[dict]]:
         meta = yaml.safe_load(text(cells[0]["source"]).strip().strip("-")) or {}
         cells = cells[1:]
     if cells and cells[0]["cell_type"] == "markdown":
-        match = re.match(r"# (?P<title>.+?)\n+(?:>\s*(?P<description>(?:.+\n?)(?:> ?.*\n?)*))?(?P<rest>.*)$", text(cells[0]["source"]) + "\n", re.S)
+        match = re.match(
+            r"# (?P<title>.+?)\n+(?:>\s*(?P<description>(?:.+\n?)(?:> ?.*\n?)*))?(?P<rest>.*)$",
+            text(cells[0]["source"]) + "\n",
+            re.S,
+        )
         if match:
             meta.setdefault("title", match["title"].strip())
             if match["description"]:
@@ -253,22 +339,40 @@ def page_of(notebook: Path) -> Path:
 def outputs(cell: dict) -> list[dict]:
     "A cell's outputs as renderers should show them."
     from taskspace.report.pages import for_page
+
     kept = [for_page(out) for out in cell.get("outputs", [])]
     for old, new in zip(cell.get("outputs", []), kept):
         data = new.get("data", {})
-        if "text/markdown" in data and "text/html" not in old["data"]: data["text/markdown"] = options_as_code(text(data["text/markdown"])).splitlines(True)
+        if "text/markdown" in data and "text/html" not in old["data"]:
+            data["text/markdown"] = options_as_code(text(data["text/markdown"])).splitlines(True)
     return kept
 
 
 def process(notebook: dict, page: Path, names: dict[str, str]) -> dict:
     "A notebook as its page shows it."
     from taskspace.report.pages import proportioned
+
     meta, cells = front_matter(notebook["cells"])
-    module = next((d["default_exp"] for c in cells if c["cell_type"] == "code" for d in [directives(text(c["source"]))[0]] if "default_exp" in d), None)
+    module = next(
+        (
+            d["default_exp"]
+            for c in cells
+            if c["cell_type"] == "code"
+            for d in [directives(text(c["source"]))[0]]
+            if "default_exp" in d
+        ),
+        None,
+    )
     # A name of `scoring.scores` is had from its package, `taskspace.scoring`; one of `errors` from the module itself
     full = f"taskspace.{module.split()[0].split('.')[0]}" if module else None
     here = str(page.relative_to(TOP)) if page.is_relative_to(TOP) else ""
-    shown = [{"cell_type": "raw", "metadata": {}, "source": "---\n" + yaml.safe_dump(meta, sort_keys=False, allow_unicode=True, width=1000) + "---"}]
+    shown = [
+        {
+            "cell_type": "raw",
+            "metadata": {},
+            "source": "---\n" + yaml.safe_dump(meta, sort_keys=False, allow_unicode=True, width=1000) + "---",
+        }
+    ]
     if full:
         shown.append(markdown(f"`from {full} import …`"))
     for cell in cells:
@@ -277,34 +381,62 @@ def process(notebook: dict, page: Path, names: dict[str, str]) -> dict:
             shown.append(markdown(linked(source, names, page, here)))
         elif cell["cell_type"] == "code" and source.strip():
             found, code = directives(source)
-            if "hide" in found or "default_exp" in found: continue
+            if "hide" in found or "default_exp" in found:
+                continue
             options = [f"#| {name}: {value}" for name, value in found.items() if name.startswith(KEPT)]
             if full and {"export", "exports", "exporti"} & set(found):
-                if not re.search(r"^(def|class|[A-Z_]+\b.*=|@)", code, re.M): continue  # imports
+                if not re.search(r"^(def|class|[A-Z_]+\b.*=|@)", code, re.M):
+                    continue  # imports
                 for documentation in documented(code):
                     shown.append(markdown(linked(documentation["source"], names, page, here)))
                 options = ["#| code-fold: true", '#| code-summary: "Source"']
             elif page.parent.name == "studies" and not any(o.startswith("#| echo") for o in options):
                 options += ["#| code-fold: true", '#| code-summary: "Code"']  # a study is read for its figures
-            shown.append({"cell_type": "code", "metadata": {"tags": cell["metadata"].get("tags", [])}, "execution_count": None,
-                          "source": "\n".join([*options, code]), "outputs": outputs(cell)})
-    taken = {name for cell in shown for name in re.findall(r"^#+ `.*\{#(.+)\}$", cell["source"], re.M) if cell["cell_type"] == "markdown"}
+            shown.append(
+                {
+                    "cell_type": "code",
+                    "metadata": {"tags": cell["metadata"].get("tags", [])},
+                    "execution_count": None,
+                    "source": "\n".join([*options, code]),
+                    "outputs": outputs(cell),
+                }
+            )
+    taken = {
+        name
+        for cell in shown
+        for name in re.findall(r"^#+ `.*\{#(.+)\}$", cell["source"], re.M)
+        if cell["cell_type"] == "markdown"
+    }
     for i, cell in enumerate(shown):
-        if cell["cell_type"] == "markdown": cell["source"] = proportioned(apart(cell["source"], taken))
+        if cell["cell_type"] == "markdown":
+            cell["source"] = proportioned(apart(cell["source"], taken))
         # Lists of lines, as Jupyter writes them: Quarto 1.4 takes nothing else, and later ones lose the line ends of a single text
         cell |= {"id": f"c{i}", "source": cell["source"].splitlines(True)}
-    return {"cells": shown, "metadata": {"kernelspec": notebook["metadata"].get("kernelspec", {"display_name": "python3", "language": "python", "name": "python3"})},
-            "nbformat": 4, "nbformat_minor": 5}
+    return {
+        "cells": shown,
+        "metadata": {
+            "kernelspec": notebook["metadata"].get(
+                "kernelspec", {"display_name": "python3", "language": "python", "name": "python3"}
+            )
+        },
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
 
 
 def notebooks() -> list[Path]:
     "The notebooks that become pages. The first one is the site's first page, which is a file beside its configuration."
-    return [path for path in sorted(NBS.rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts and path != NBS / "index.ipynb"]
+    return [
+        path
+        for path in sorted(NBS.rglob("*.ipynb"))
+        if ".ipynb_checkpoints" not in path.parts and path != NBS / "index.ipynb"
+    ]
 
 
 def write_pages() -> None:
     "Write pages/ afresh."
     from taskspace.report.pages import proportioned
+
     names = symbols()
     shutil.rmtree(PAGES, ignore_errors=True)
     PAGES.mkdir()
@@ -312,14 +444,21 @@ def write_pages() -> None:
     for notebook in notebooks():
         page = page_of(notebook)
         page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(json.dumps(process(json.loads(notebook.read_text()), page, names), ensure_ascii=False, indent=1), encoding="utf-8")
+        page.write_text(
+            json.dumps(process(json.loads(notebook.read_text()), page, names), ensure_ascii=False, indent=1),
+            encoding="utf-8",
+        )
     for source in [*NBS.rglob("*.md"), *NBS.rglob("*.svg"), *NBS.rglob("*.png")]:
         page = PAGES / source.relative_to(NBS)
         page.parent.mkdir(parents=True, exist_ok=True)
-        if source.suffix == ".md": page.write_text(proportioned(linked(source.read_text(), names, page)), encoding="utf-8")
-        else: shutil.copy(source, page)
+        if source.suffix == ".md":
+            page.write_text(proportioned(linked(source.read_text(), names, page)), encoding="utf-8")
+        else:
+            shutil.copy(source, page)
     changes = re.sub(r"\A# .*\n", "", (TOP / "CHANGELOG.md").read_text())
-    (PAGES / "reference" / "changelog.md").write_text('---\ntitle: Changelog\ndescription: What changed from one version to the next.\n---\n' + changes)
+    (PAGES / "reference" / "changelog.md").write_text(
+        "---\ntitle: Changelog\ndescription: What changed from one version to the next.\n---\n" + changes
+    )
 
 
 def say_what_was_late() -> None:
@@ -327,10 +466,13 @@ def say_what_was_late() -> None:
     listed = os.environ.get("QUARTO_PROJECT_INPUT_FILES", "").split()
     made = [path for path in PAGES.rglob("*") if path.suffix in (".ipynb", ".md")]
     if os.environ.get("QUARTO_PROJECT_RENDER_ALL") and "SMALLDOCS" not in os.environ and len(listed) < len(made):
-        print(f"pages/ was made just now, {len(made)} pages. Quarto 1.4 renders only what was there before: with that version, run it again.")
+        print(
+            f"pages/ was made just now, {len(made)} pages. Quarto 1.4 renders only what was there before: with that version, run it again."
+        )
 
 
 # ---------------------------------------------------------------- README
+
 
 def readme(notebook: dict, title: bool = True) -> str:
     "The first notebook as Markdown for GitHub: code with what it printed; pictures are files of the repository."
@@ -338,16 +480,24 @@ def readme(notebook: dict, title: bool = True) -> str:
     for i, cell in enumerate(notebook["cells"]):
         source = text(cell["source"]).strip()
         if cell["cell_type"] == "markdown":
-            if i == 0 and not title: source = re.sub(r"\A# .*\n+(>.*\n*)*", "", source).strip()
+            if i == 0 and not title:
+                source = re.sub(r"\A# .*\n+(>.*\n*)*", "", source).strip()
             parts.append(source.replace("](images/", "](nbs/images/").replace('src="images/', 'src="nbs/images/'))
         elif cell["cell_type"] == "code":
             found, code = directives(source)
-            if "hide" in found: continue
-            if code.strip() and found.get("echo") != "false": parts.append(f"```python\n{code}\n```")
+            if "hide" in found:
+                continue
+            if code.strip() and found.get("echo") != "false":
+                parts.append(f"```python\n{code}\n```")
             for out in cell.get("outputs", []):
                 data = out.get("data", {})
-                if "text/markdown" in data: parts.append(text(data["text/markdown"]).strip())
-                elif out.get("name") == "stdout" or "text/plain" in data and "taskspace-chart" not in text(data.get("text/html", "")):
+                if "text/markdown" in data:
+                    parts.append(text(data["text/markdown"]).strip())
+                elif (
+                    out.get("name") == "stdout"
+                    or "text/plain" in data
+                    and "taskspace-chart" not in text(data.get("text/html", ""))
+                ):
                     shown = text(out.get("text") or data["text/plain"]).rstrip()
                     parts.append("\n".join(f"    {line}".rstrip() for line in shown.split("\n")))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -356,9 +506,12 @@ def readme(notebook: dict, title: bool = True) -> str:
 def home(notebook: dict, names: dict[str, str]) -> str:
     "The first notebook as the site's first page: links lead to the site's own pages. It is kept in git, as Quarto reads it before pages are made."
     from taskspace.report.pages import proportioned
+
     meta, _ = front_matter(notebook["cells"])
     body = readme(notebook, title=False)
-    body = re.sub(r"\[([^\]]+)\]\((?:(?:tests|benchmarks)/[^)]+|[A-Z]+\.md)\)", r"`\1`", body)  # files that the site does not have
+    body = re.sub(
+        r"\[([^\]]+)\]\((?:(?:tests|benchmarks)/[^)]+|[A-Z]+\.md)\)", r"`\1`", body
+    )  # files that the site does not have
     body = re.sub(r"\]\((nbs/[\w/]*)/\)", r"](\1/index.md)", body)  # GitHub lists a folder, the site has its first page
     body = proportioned(linked(body.replace("](nbs/", "](pages/"), names, TOP / "index.qmd"))
     return f"---\n# {MADE}\n{yaml.safe_dump({**meta, 'toc': True}, sort_keys=False, allow_unicode=True, width=1000)}---\n\n{body}"
@@ -367,24 +520,32 @@ def home(notebook: dict, names: dict[str, str]) -> str:
 def write_readme(check: bool = False) -> None:
     "Write README.md and index.qmd, or only say which of them is not what the first notebook makes."
     notebook = json.loads((NBS / "index.ipynb").read_text())
-    for name, new in {"README.md": f"<!-- {MADE} -->\n\n{readme(notebook)}", "index.qmd": home(notebook, symbols())}.items():
+    for name, new in {
+        "README.md": f"<!-- {MADE} -->\n\n{readme(notebook)}",
+        "index.qmd": home(notebook, symbols()),
+    }.items():
         path = TOP / name
-        if check and (not path.exists() or path.read_text() != new): sys.exit(f"{name} is out of step with nbs/index.ipynb: run `make readme`")
-        if not check: path.write_text(new)
+        if check and (not path.exists() or path.read_text() != new):
+            sys.exit(f"{name} is out of step with nbs/index.ipynb: run `make readme`")
+        if not check:
+            path.write_text(new)
 
 
 # ---------------------------------------------------------------- after rendering
+
 
 def finish(site: Path) -> None:
     "Add what the pages load: Vega, the script that draws with it, and the search index; let Quarto's script run from a disk."
     from taskspace.report.renderer import write_bundle
     from taskspace.report.site import without_modules
+
     write_bundle(site / "assets")
     without_modules(site)
 
 
 class Links(HTMLParser):
     "The ids and the local references of one page."
+
     def __init__(self) -> None:
         super().__init__()
         self.ids: set[str] = set()
@@ -394,10 +555,13 @@ class Links(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
         for key in ("id", "name"):
-            if values.get(key): self.ids.add(values[key] or "")
-        if tag == "meta" and values.get("name") == "description" and values.get("content"): self.described = True
+            if values.get(key):
+                self.ids.add(values[key] or "")
+        if tag == "meta" and values.get("name") == "description" and values.get("content"):
+            self.described = True
         for key in ("href", "src"):
-            if values.get(key) is not None and not (tag == "a" and "onclick" in values): self.found.append(values[key] or "")
+            if values.get(key) is not None and not (tag == "a" and "onclick" in values):
+                self.found.append(values[key] or "")
 
 
 def broken(site: Path) -> list[str]:
@@ -409,14 +573,22 @@ def broken(site: Path) -> list[str]:
     lines = []
     for path, page in pages.items():
         name = path.relative_to(site)
-        if not page.described: lines.append(f"{name}: no description")
+        if not page.described:
+            lines.append(f"{name}: no description")
         for link in page.found:
             url = urlsplit(html.unescape(link))
-            if url.scheme or url.netloc or link.startswith(("javascript:", "data:")): continue
+            if url.scheme or url.netloc or link.startswith(("javascript:", "data:")):
+                continue
             target = (path.parent / unquote(url.path)).resolve() if url.path else path.resolve()
-            if target.is_dir(): target = target / "index.html"
-            if not target.exists(): lines.append(f"{name}: {link} leads nowhere")
-            elif url.fragment and target.suffix == ".html" and unquote(url.fragment) not in pages.get(target, Links()).ids | {"top"}:
+            if target.is_dir():
+                target = target / "index.html"
+            if not target.exists():
+                lines.append(f"{name}: {link} leads nowhere")
+            elif (
+                url.fragment
+                and target.suffix == ".html"
+                and unquote(url.fragment) not in pages.get(target, Links()).ids | {"top"}
+            ):
                 lines.append(f"{name}: {link} names an anchor that its page lacks")
     return lines
 
@@ -426,11 +598,15 @@ def main() -> None:
         case ["pages"]:
             write_pages()
             say_what_was_late()
-        case ["finish"]: finish(TOP / os.environ.get("QUARTO_PROJECT_OUTPUT_DIR", "_docs"))
-        case ["readme", *rest]: write_readme(check="--check" in rest)
+        case ["finish"]:
+            finish(TOP / os.environ.get("QUARTO_PROJECT_OUTPUT_DIR", "_docs"))
+        case ["readme", *rest]:
+            write_readme(check="--check" in rest)
         case ["links", folder]:
-            if lines := broken(Path(folder).resolve()): sys.exit("\n".join(lines))
-        case _: sys.exit(__doc__)
+            if lines := broken(Path(folder).resolve()):
+                sys.exit("\n".join(lines))
+        case _:
+            sys.exit(__doc__)
 
 
 if __name__ == "__main__":

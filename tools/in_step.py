@@ -1,4 +1,5 @@
 """Export all notebooks, write what packages hand on, and clean the notebooks; fail when that changed anything, naming the files."""
+
 import hashlib
 import os
 import subprocess
@@ -21,7 +22,8 @@ def main() -> None:
         subprocess.run(command, cwd=TOP, check=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
     after = digests()
     moved = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
-    if moved: sys.exit("out of step with the notebooks, or not clean (they are now; commit them):\n" + "\n".join(moved))
+    if moved:
+        sys.exit("out of step with the notebooks, or not clean (they are now; commit them):\n" + "\n".join(moved))
     print(f"{len(after)} notebooks and modules are clean and in step")
 
 

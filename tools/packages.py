@@ -1,4 +1,5 @@
 """Write the `__init__` of each package from what its modules export, so that names are handed on without being imported."""
+
 from __future__ import annotations
 
 import ast
@@ -34,15 +35,23 @@ def exports(module: Path) -> list[str]:
 def number(module: Path) -> str:
     "The file name of a module's notebook, whose number orders the modules of a package."
     found = sorted((TOP / "nbs" / "api" / module.parent.name).glob(f"[0-9][0-9]_{module.stem}.ipynb"))
-    if not found: sys.exit(f"{module}: no notebook exports it; remove it, or name its notebook NN_{module.stem}.ipynb")
+    if not found:
+        sys.exit(f"{module}: no notebook exports it; remove it, or name its notebook NN_{module.stem}.ipynb")
     return found[0].name
 
 
 def initial(package: Path, text: str) -> str:
     "The source of a package's `__init__`."
     modules = sorted((p for p in package.glob("*.py") if p.name != "__init__.py"), key=number)
-    lines = [f'"""{text}"""', "# Made by tools/packages.py from what the modules export.", "from typing import TYPE_CHECKING", "",
-             "from taskspace.names import hand_on", "", "if TYPE_CHECKING:"]
+    lines = [
+        f'"""{text}"""',
+        "# Made by tools/packages.py from what the modules export.",
+        "from typing import TYPE_CHECKING",
+        "",
+        "from taskspace.names import hand_on",
+        "",
+        "if TYPE_CHECKING:",
+    ]
     lines += [f"    from .{m.stem} import *  # noqa: F403" for m in modules]
     lines += ["", "__all__, __getattr__, __dir__ = hand_on(__name__, {"]
     for m in modules:

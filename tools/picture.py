@@ -1,4 +1,5 @@
 """Draw the picture of README.md: the transfer space of the built-in model mini over the whole built-in suite."""
+
 from pathlib import Path
 
 from taskspace import FTGD, load_lm, load_suite, transfer_probe

@@ -35,6 +35,7 @@ VERDICTS = ("supported", "not supported", "undecided")
 @dataclass(frozen=True)
 class Finding:
     "What a study says about one claim."
+
     claim: str  # letter, see `CLAIMS`
     verdict: str  # "supported", "not supported" or "undecided"
     statistic: str  # what `estimate` is, in words
@@ -56,17 +57,19 @@ class Finding:
         return {"claim": row.pop("claim"), "says": self.says, **row}
 
 
-def no_data(claim: str,  # letter
-            lacks: str,  # what is missing
-            ) -> Finding:
+def no_data(
+    claim: str,  # letter
+    lacks: str,  # what is missing
+) -> Finding:
     "The finding of a study that has nothing to say on a claim."
     return Finding(claim, "undecided", "no data", why=f"no data: {lacks}")
 
 
-def judge(low: float,  # lower bound of the interval
-          high: float,  # upper bound
-          threshold: float = 0.0,  # the claim says: above this
-          ) -> str:  # "supported", "not supported" or "undecided"
+def judge(
+    low: float,  # lower bound of the interval
+    high: float,  # upper bound
+    threshold: float = 0.0,  # the claim says: above this
+) -> str:  # "supported", "not supported" or "undecided"
     "Where an interval lies; bounds that are missing decide nothing."
     return "supported" if low > threshold else "not supported" if high < threshold else "undecided"
 
@@ -76,84 +79,138 @@ def both(*verdicts: str) -> str:
     return "not supported" if "not supported" in verdicts else "undecided" if "undecided" in verdicts else "supported"
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #a9590f5e
-def paired(values: Iterable[float],  # one difference a task
-           flips: int = 9999,  # random sign flips
-           seed: int = 0,  # of the flips
-           ) -> tuple[float, float, float, float]:  # mean, lower and upper bound of its 95 % interval, two-sided p
+def paired(
+    values: Iterable[float],  # one difference a task
+    flips: int = 9999,  # random sign flips
+    seed: int = 0,  # of the flips
+) -> tuple[float, float, float, float]:  # mean, lower and upper bound of its 95 % interval, two-sided p
     "Mean of paired differences over tasks; bounds and p are missing for fewer than 3 tasks."
     from scipy.stats import t
+
     v = np.asarray([x for x in values if np.isfinite(x)], dtype=float)
-    if len(v) < 3: return (float(v.mean()) if len(v) else float("nan")), float("nan"), float("nan"), float("nan")
+    if len(v) < 3:
+        return (float(v.mean()) if len(v) else float("nan")), float("nan"), float("nan"), float("nan")
     reach = t.ppf(0.975, len(v) - 1) * v.std(ddof=1) / np.sqrt(len(v))
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(flips, len(v)))
-    return float(v.mean()), float(v.mean() - reach), float(v.mean() + reach), statistics.permutation_p(v.mean(), signs @ v / len(v), "two-sided")
+    return (
+        float(v.mean()),
+        float(v.mean() - reach),
+        float(v.mean() + reach),
+        statistics.permutation_p(v.mean(), signs @ v / len(v), "two-sided"),
+    )
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #09a54d2a
-def harm_at(gain: np.ndarray,  # shape (steps,), from the untuned model on
-            harm: np.ndarray,  # shape (steps,)
-            goal: float,  # a gain that the path reaches
-            ) -> float:  # missing when it does not
+def harm_at(
+    gain: np.ndarray,  # shape (steps,), from the untuned model on
+    harm: np.ndarray,  # shape (steps,)
+    goal: float,  # a gain that the path reaches
+) -> float:  # missing when it does not
     "The harm that a path has done when it first reaches a gain, interpolated between steps."
     gain, harm = np.concatenate([[0.0], gain]), np.concatenate([[0.0], harm])
     reached = np.nonzero(gain >= goal)[0]
-    if not len(reached): return float("nan")
+    if not len(reached):
+        return float("nan")
     k = reached[0]
-    if k == 0: return float(harm[0])
+    if k == 0:
+        return float(harm[0])
     share = (goal - gain[k - 1]) / max(gain[k] - gain[k - 1], 1e-300)
     return float(harm[k - 1] + share * (harm[k] - harm[k - 1]))
 
 
-def claim_a(curves: pd.DataFrame | None,  # columns task, method ("ftgd", "full"), gain, harm in the order of steps, and scale and seed where there are several
-            at_least: float = 0.8,  # share of the full gain that counts as "about as well"
-            ) -> Finding:  # estimate: harm of full fine-tuning minus harm of FTGD at equal gain, nats
+def claim_a(
+    curves: pd.DataFrame
+    | None,  # columns task, method ("ftgd", "full"), gain, harm in the order of steps, and scale and seed where there are several
+    at_least: float = 0.8,  # share of the full gain that counts as "about as well"
+) -> Finding:  # estimate: harm of full fine-tuning minus harm of FTGD at equal gain, nats
     "FTGD learns its task about as well as full fine-tuning and hurts ordinary text less."
-    if curves is None or not len(curves): return no_data("a", "tuning curves of FTGD and of full fine-tuning")
+    if curves is None or not len(curves):
+        return no_data("a", "tuning curves of FTGD and of full fine-tuning")
     lacking = [c for c in ("task", "method", "gain", "harm") if c not in curves]
-    if lacking: raise TaskspaceError(f"claim_a: the table of curves has no column {lacking[0]!r}; it needs task, method, gain and harm")
+    if lacking:
+        raise TaskspaceError(
+            f"claim_a: the table of curves has no column {lacking[0]!r}; it needs task, method, gain and harm"
+        )
     methods = set(curves["method"])
-    if not {"ftgd", "full"} <= methods: return no_data("a", f"curves of method {sorted({'ftgd', 'full'} - methods)[0]!r}")
+    if not {"ftgd", "full"} <= methods:
+        return no_data("a", f"curves of method {sorted({'ftgd', 'full'} - methods)[0]!r}")
     keys = ["task", *(k for k in ("scale", "seed") if k in curves)]  # a path is one tuning of one model
     rows = []
     for key, runs in curves.groupby(keys, sort=False):
         paths = {m: r for m, r in runs.groupby("method")}
-        if not {"ftgd", "full"} <= set(paths): continue
+        if not {"ftgd", "full"} <= set(paths):
+            continue
         best = {m: max(0.0, float(paths[m]["gain"].max())) for m in ("ftgd", "full")}
         goal = 0.9 * min(best.values())
-        harm = {m: harm_at(paths[m]["gain"].to_numpy(float), paths[m]["harm"].to_numpy(float), goal) if goal > 0 else np.nan for m in ("ftgd", "full")}
+        harm = {
+            m: harm_at(paths[m]["gain"].to_numpy(float), paths[m]["harm"].to_numpy(float), goal) if goal > 0 else np.nan
+            for m in ("ftgd", "full")
+        }
         rows.append({"task": key[0], "ftgd": best["ftgd"], "full": best["full"], "saved": harm["full"] - harm["ftgd"]})
-    if not rows: return no_data("a", "tasks tuned by both methods")
+    if not rows:
+        return no_data("a", "tasks tuned by both methods")
     tasks = pd.DataFrame(rows).groupby("task", sort=False).mean()
-    if len(tasks) < 3: return no_data("a", f"tuning curves of 3 tasks or more (there are {len(tasks)})")
+    if len(tasks) < 3:
+        return no_data("a", f"tuning curves of 3 tasks or more (there are {len(tasks)})")
     mean, low, high, p = paired(tasks["saved"])
-    ahead, ahead_low, ahead_high, _ = paired(tasks["ftgd"] - at_least * tasks["full"])  # a ratio has no use where full tuning gains next to nothing
+    ahead, ahead_low, ahead_high, _ = paired(
+        tasks["ftgd"] - at_least * tasks["full"]
+    )  # a ratio has no use where full tuning gains next to nothing
     learns, harms = judge(ahead_low, ahead_high), judge(low, high)
-    why = (f"FTGD gains {tasks['ftgd'].mean():.2f} nats and full fine-tuning {tasks['full'].mean():.2f}; less {at_least:g} of the latter that is {ahead:+.2f} "
-           f"[{ahead_low:+.2f}, {ahead_high:+.2f}] ({_says(learns, 'about as well')}), "
-           + (f"and at equal gain full fine-tuning costs {mean:+.3g} nats more ({_says(harms, 'more than 0')}); {len(tasks)} tasks." if mean == mean
-              else f"but on none of {len(tasks)} tasks did both reach an equal gain, so their harm cannot be compared."))
-    return Finding("a", both(learns, harms), "harm of full fine-tuning minus harm of FTGD at equal gain (nats)", mean, low, high, p, why,
-                   {"ahead": ahead, "ahead_low": ahead_low, "ahead_high": ahead_high, "tasks": len(tasks), "table": tasks})
+    why = (
+        f"FTGD gains {tasks['ftgd'].mean():.2f} nats and full fine-tuning {tasks['full'].mean():.2f}; less {at_least:g} of the latter that is {ahead:+.2f} "
+        f"[{ahead_low:+.2f}, {ahead_high:+.2f}] ({_says(learns, 'about as well')}), "
+        + (
+            f"and at equal gain full fine-tuning costs {mean:+.3g} nats more ({_says(harms, 'more than 0')}); {len(tasks)} tasks."
+            if mean == mean
+            else f"but on none of {len(tasks)} tasks did both reach an equal gain, so their harm cannot be compared."
+        )
+    )
+    return Finding(
+        "a",
+        both(learns, harms),
+        "harm of full fine-tuning minus harm of FTGD at equal gain (nats)",
+        mean,
+        low,
+        high,
+        p,
+        why,
+        {"ahead": ahead, "ahead_low": ahead_low, "ahead_high": ahead_high, "tasks": len(tasks), "table": tasks},
+    )
 
 
 def _says(verdict: str, what: str) -> str:
     return {"supported": what, "not supported": f"not {what}", "undecided": f"unclear whether {what}"}[verdict]
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #d449cdb4
-def claim_b(space: TaskSpace | None,  # a transfer space
-            linguistic: TaskSpace | None,  # hypothesis: phenomenon, rules, ...
-            lexical: TaskSpace | None,  # hypothesis: shared words
-            alpha: float = 0.05,  # of the partial Mantel test
-            permutations: int = 999,  # of the tasks
-            seed: int = 0,  # of the permutations
-            ) -> Finding:  # estimate: partial r of the linguistic minus partial r of the lexical hypothesis
+def claim_b(
+    space: TaskSpace | None,  # a transfer space
+    linguistic: TaskSpace | None,  # hypothesis: phenomenon, rules, ...
+    lexical: TaskSpace | None,  # hypothesis: shared words
+    alpha: float = 0.05,  # of the partial Mantel test
+    permutations: int = 999,  # of the tasks
+    seed: int = 0,  # of the permutations
+) -> Finding:  # estimate: partial r of the linguistic minus partial r of the lexical hypothesis
     "Task spaces follow linguistic structure rather than shared vocabulary."
-    missing = [what for what, given in (("a transfer space", space), ("a linguistic hypothesis", linguistic), ("a lexical hypothesis", lexical)) if given is None]
-    if missing or space is None or linguistic is None or lexical is None: return no_data("b", " and ".join(missing))
+    missing = [
+        what
+        for what, given in (
+            ("a transfer space", space),
+            ("a linguistic hypothesis", linguistic),
+            ("a lexical hypothesis", lexical),
+        )
+        if given is None
+    ]
+    if missing or space is None or linguistic is None or lexical is None:
+        return no_data("b", " and ".join(missing))
     space = space.complete()
-    if len(space) < 5: return no_data("b", f"a space of 5 complete tasks or more (there are {len(space)})")
+    if len(space) < 5:
+        return no_data("b", f"a space of 5 complete tasks or more (there are {len(space)})")
     options: dict[str, Any] = dict(permutations=permutations, seed=seed, interval=None)
     try:
-        structure, words = space.compare(linguistic, control=lexical, **options), space.compare(lexical, control=linguistic, **options)
+        structure, words = (
+            space.compare(linguistic, control=lexical, **options),
+            space.compare(lexical, control=linguistic, **options),
+        )
     except TaskspaceError as e:
         return no_data("b", f"hypotheses that can be told apart ({e})")
 
@@ -165,14 +222,28 @@ def claim_b(space: TaskSpace | None,  # a transfer space
     low, high, source = test.low, test.high, test.details["interval"]
     verdict = judge(low, high)
     winner = {"supported": structure, "not supported": words}.get(verdict)
-    if winner is not None and winner.p >= alpha: verdict = "undecided"
-    why = (f"Structure given words: r = {structure.statistic:+.2f} (p = {structure.p:.3f}); words given structure: r = {words.statistic:+.2f} (p = {words.p:.3f}); "
-           f"difference {structure.statistic - words.statistic:+.2f} measured, interval {source}; {len(space)} tasks.")
-    return Finding("b", verdict, "partial r of structure minus partial r of words", test.details.get("corrected", structure.statistic - words.statistic), low, high, structure.p, why,
-                   {"structure": structure, "words": words, "tasks": len(space)})
+    if winner is not None and winner.p >= alpha:
+        verdict = "undecided"
+    why = (
+        f"Structure given words: r = {structure.statistic:+.2f} (p = {structure.p:.3f}); words given structure: r = {words.statistic:+.2f} (p = {words.p:.3f}); "
+        f"difference {structure.statistic - words.statistic:+.2f} measured, interval {source}; {len(space)} tasks."
+    )
+    return Finding(
+        "b",
+        verdict,
+        "partial r of structure minus partial r of words",
+        test.details.get("corrected", structure.statistic - words.statistic),
+        low,
+        high,
+        structure.p,
+        why,
+        {"structure": structure, "words": words, "tasks": len(space)},
+    )
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #f8563e61
-def _common(spaces: Mapping[str, TaskSpace], groups: Mapping[str, str | None] | None) -> tuple[dict[str, TaskSpace] | None, list]:
+def _common(
+    spaces: Mapping[str, TaskSpace], groups: Mapping[str, str | None] | None
+) -> tuple[dict[str, TaskSpace] | None, list]:
     "The spaces cut to their common, complete, grouped tasks, with the groups of these; None where that leaves nothing to compare."
     whole = {k: s.complete() for k, s in spaces.items()}
     first = next(iter(whole.values()))
@@ -180,12 +251,16 @@ def _common(spaces: Mapping[str, TaskSpace], groups: Mapping[str, str | None] | 
     groups = dict(zip(groups, statistics.known_labels(groups.values())))
     names = [t for t in first.tasks if groups.get(t) is not None and all(t in set(s.tasks) for s in whole.values())]
     labels = [groups[t] for t in names]
-    if len(names) < 4 or not 1 < len(set(labels)) < len(names): return None, []
+    if len(names) < 4 or not 1 < len(set(labels)) < len(names):
+        return None, []
     return {k: s.select(names) for k, s in whole.items()}, labels
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #53bbe014
-def _slope_over_pairs(spaces: Iterable[TaskSpace], weight: np.ndarray, same: np.ndarray,
-                      ) -> tuple[np.ndarray, np.ndarray] | None:
+def _slope_over_pairs(
+    spaces: Iterable[TaskSpace],
+    weight: np.ndarray,
+    same: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray] | None:
     "AUC of each space without noise, and draws of their weighted sum; None where a space is only noise."
     inside = statistics.cells(same) > 0
 
@@ -194,9 +269,11 @@ def _slope_over_pairs(spaces: Iterable[TaskSpace], weight: np.ndarray, same: np.
 
     found = []
     for s in spaces:
-        drawn = resampling.statistic_draws(s.matrix.to_numpy(), cast(np.ndarray, s.replicates), auc, [same],
-                                           s.resampled_pairs())
-        if drawn is None: return None
+        drawn = resampling.statistic_draws(
+            s.matrix.to_numpy(), cast(np.ndarray, s.replicates), auc, [same], s.resampled_pairs()
+        )
+        if drawn is None:
+            return None
         found.append(drawn)
     count = min(len(f[1]) for f in found)
     rng = np.random.default_rng(0)  # scales are measured apart: their draws are paired at random
@@ -216,13 +293,21 @@ def _slope_over_tasks(spaces: Iterable[TaskSpace], weight: np.ndarray, same: np.
     return resampling.jackknife_interval(slope, len(same), bounds=None)
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #9b2ba3d7
-def _trend(claim: str, cut: Mapping[str, TaskSpace], weight: np.ndarray, same: np.ndarray, raw: np.ndarray,
-           sizes: Mapping[str, float]) -> Finding:
+def _trend(
+    claim: str,
+    cut: Mapping[str, TaskSpace],
+    weight: np.ndarray,
+    same: np.ndarray,
+    raw: np.ndarray,
+    sizes: Mapping[str, float],
+) -> Finding:
     "A weighted sum of the spaces' AUCs with its interval."
     from scipy.stats import norm
+
     if all(s.replicates is not None for s in cut.values()):
         found = _slope_over_pairs(cut.values(), weight, same)
-        if found is None: return no_data(claim, "spaces that are more than noise")
+        if found is None:
+            return no_data(claim, "spaces that are more than noise")
         values, draws = found
         low, high = np.quantile(draws, [0.025, 0.975])
         error, source = draws.std(ddof=1), "over pairs and seeds"
@@ -234,20 +319,31 @@ def _trend(claim: str, cut: Mapping[str, TaskSpace], weight: np.ndarray, same: n
     p = float(2 * norm.sf(abs(estimate) / max(float(error), 1e-300)))
     auc = dict(zip(cut, values.tolist(), strict=True))
     steps = ", ".join(f"{k} {v:.2f}" for k, v in auc.items())
-    return Finding(claim, judge(low, high), "slope of the AUC within/across for ten times the parameters", estimate,
-                   float(low), float(high), p, f"AUC {steps}; interval {source}; {len(same)} tasks.",
-                   {"auc": auc, "sizes": dict(sizes)})
+    return Finding(
+        claim,
+        judge(low, high),
+        "slope of the AUC within/across for ten times the parameters",
+        estimate,
+        float(low),
+        float(high),
+        p,
+        f"AUC {steps}; interval {source}; {len(same)} tasks.",
+        {"auc": auc, "sizes": dict(sizes)},
+    )
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #ddacfd6c
-def claim_c(spaces: Mapping[str, TaskSpace] | None,  # scale -> transfer space
-            parameters: Mapping[str, float] | None,  # scale -> number of parameters
-            groups: Mapping[str, str | None] | None = None,  # task -> overarching concept; the spaces' own groups by default
-            ) -> Finding:  # estimate: slope of the AUC for ten times the parameters
+def claim_c(
+    spaces: Mapping[str, TaskSpace] | None,  # scale -> transfer space
+    parameters: Mapping[str, float] | None,  # scale -> number of parameters
+    groups: Mapping[str, str | None] | None = None,  # task -> overarching concept; the spaces' own groups by default
+) -> Finding:  # estimate: slope of the AUC for ten times the parameters
     "Larger models generalise better to overarching concepts."
     known = {k: s for k, s in (spaces or {}).items() if parameters and k in parameters}
-    if not parameters or len({parameters[k] for k in known}) < 2: return no_data("c", "transfer spaces of two scales or more, with their numbers of parameters")
+    if not parameters or len({parameters[k] for k in known}) < 2:
+        return no_data("c", "transfer spaces of two scales or more, with their numbers of parameters")
     cut, labels = _common(known, groups)
-    if cut is None: return no_data("c", "common tasks in two groups or more")
+    if cut is None:
+        return no_data("c", "common tasks in two groups or more")
     size = np.log10([parameters[k] for k in cut])
     weight = (size - size.mean()) / ((size - size.mean()) ** 2).sum()
     same = np.array([[float(a == b) for b in labels] for a in labels])
@@ -263,10 +359,11 @@ def _slope(steps: Iterable[float], values: np.ndarray) -> np.ndarray:
     return np.tensordot(x, values, (0, 0))
 
 
-def claim_d(distribution: pd.DataFrame | None,  # columns step, task, share (effective share of parameters)
-            overlap: Mapping[int, TaskSpace] | None,  # step -> overlap space
-            groups: Mapping[str, str | None] | None = None,  # task -> group; the spaces' own by default
-            ) -> Finding:  # estimate: rise of the effective share for ten times the steps
+def claim_d(
+    distribution: pd.DataFrame | None,  # columns step, task, share (effective share of parameters)
+    overlap: Mapping[int, TaskSpace] | None,  # step -> overlap space
+    groups: Mapping[str, str | None] | None = None,  # task -> group; the spaces' own by default
+) -> Finding:  # estimate: rise of the effective share for ten times the steps
     "Processing becomes more distributed with pre-training: related tasks share more parameters."
     lacks, verdicts, said = [], [], []
     mean = low = high = p = float("nan")
@@ -275,78 +372,149 @@ def claim_d(distribution: pd.DataFrame | None,  # columns step, task, share (eff
         wide = table.pivot_table(index="step", columns="task", values="share").sort_index().dropna(axis=1)
         mean, low, high, p = paired(_slope(wide.index, wide.to_numpy()))
         verdicts.append(judge(low, high))
-        said.append(f"the effective share changes by {mean:+.2g} [{low:.2g}, {high:.2g}] for ten times the steps ({wide.shape[1]} tasks)")
-    else: lacks.append("effective shares at 3 checkpoints or more")
+        said.append(
+            f"the effective share changes by {mean:+.2g} [{low:.2g}, {high:.2g}] for ten times the steps ({wide.shape[1]} tasks)"
+        )
+    else:
+        lacks.append("effective shares at 3 checkpoints or more")
     late = {s: o for s, o in sorted((overlap or {}).items()) if s > 0}
     details: dict = {}
     cut, labels = _common(late, groups) if len(late) >= 3 else (None, [])  # type: ignore[arg-type]
     if cut is not None:
         steps, stack = [float(step) for step in cut], np.stack([s.matrix.to_numpy() for s in cut.values()])
         same = np.array([[float(a == b) for b in labels] for a in labels])
+
         def rise(keep):
             part = same[np.ix_(keep, keep)][~np.eye(len(keep), dtype=bool)] > 0
             values = stack[:, keep][:, :, keep][:, ~np.eye(len(keep), dtype=bool)]
-            return float(_slope(steps, values[:, part].mean(1) - values[:, ~part].mean(1))) if 0 < part.sum() < part.size else 0.0
-        related, (r_low, r_high) = rise(list(range(len(same)))), resampling.jackknife_interval(rise, len(same), bounds=None)
+            return (
+                float(_slope(steps, values[:, part].mean(1) - values[:, ~part].mean(1)))
+                if 0 < part.sum() < part.size
+                else 0.0
+            )
+
+        related, (r_low, r_high) = (
+            rise(list(range(len(same)))),
+            resampling.jackknife_interval(rise, len(same), bounds=None),
+        )
         verdicts.append(judge(r_low, r_high))
-        said.append(f"overlap within groups less across changes by {related:+.2g} [{r_low:.2g}, {r_high:.2g}] ({len(same)} tasks)")
+        said.append(
+            f"overlap within groups less across changes by {related:+.2g} [{r_low:.2g}, {r_high:.2g}] ({len(same)} tasks)"
+        )
         details = {"related": related, "related_low": r_low, "related_high": r_high}
-    else: lacks.append("overlap spaces at 3 checkpoints or more")
-    if not verdicts: return no_data("d", " and ".join(lacks))
+    else:
+        lacks.append("overlap spaces at 3 checkpoints or more")
+    if not verdicts:
+        return no_data("d", " and ".join(lacks))
     verdict = both(*verdicts, *(["undecided"] if lacks else []))
-    why = "; ".join(said)[:1].upper() + "; ".join(said)[1:] + (f"; no data: {' and '.join(lacks)}" if lacks else "") + "."
-    return Finding("d", verdict, "rise of the effective share of parameters for ten times the steps", mean, low, high, p, why, details)
+    why = (
+        "; ".join(said)[:1].upper() + "; ".join(said)[1:] + (f"; no data: {' and '.join(lacks)}" if lacks else "") + "."
+    )
+    return Finding(
+        "d",
+        verdict,
+        "rise of the effective share of parameters for ten times the steps",
+        mean,
+        low,
+        high,
+        p,
+        why,
+        details,
+    )
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #6185d49e
-def claim_e(spaces: Mapping[int, TaskSpace] | None,  # step -> transfer space, measured on the same pairs
-            agreement: float = 0.5,  # mean correlation of successive spaces, without noise, that counts as "mostly stable"
-            alpha: float = 0.05,  # of the test of even change
-            ) -> Finding:  # estimate: largest share that one stretch of training has in the whole change
+def claim_e(
+    spaces: Mapping[int, TaskSpace] | None,  # step -> transfer space, measured on the same pairs
+    agreement: float = 0.5,  # mean correlation of successive spaces, without noise, that counts as "mostly stable"
+    alpha: float = 0.05,  # of the test of even change
+) -> Finding:  # estimate: largest share that one stretch of training has in the whole change
     "The patterns are mostly stable through training, with no incisive stages."
     path = {s: spaces[s] for s in sorted(spaces) if s > 0} if spaces else {}
-    if len(path) < 4: return no_data("e", f"transfer spaces at 4 trained checkpoints or more (there are {len(path)})")
-    names = [t for t in next(iter(path.values())).complete().tasks if all(t in set(s.complete().tasks) for s in path.values())]
-    if len(names) < 3: return no_data("e", "3 tasks that are complete at all checkpoints")
-    if any(s.replicates is None for s in path.values()): return no_data("e", "replicates, to tell change from noise")
+    if len(path) < 4:
+        return no_data("e", f"transfer spaces at 4 trained checkpoints or more (there are {len(path)})")
+    names = [
+        t
+        for t in next(iter(path.values())).complete().tasks
+        if all(t in set(s.complete().tasks) for s in path.values())
+    ]
+    if len(names) < 3:
+        return no_data("e", "3 tasks that are complete at all checkpoints")
+    if any(s.replicates is None for s in path.values()):
+        return no_data("e", "replicates, to tell change from noise")
     path = {k: s.select(names) for k, s in path.items()}
-    stack, draws = np.stack([s.matrix.to_numpy() for s in path.values()]), [cast(np.ndarray, s.replicates) for s in path.values()]
+    stack, draws = (
+        np.stack([s.matrix.to_numpy() for s in path.values()]),
+        [cast(np.ndarray, s.replicates) for s in path.values()],
+    )
     pairs = next(iter(path.values())).resampled_pairs()
     durations = np.diff(np.log10(list(path)))
     break_ = change.change_point(stack, draws, durations, pairs)
     curve = change.stability(stack, draws, list(path), "pearson", pairs)
     trusted = [k for k in range(1, len(stack)) if np.sqrt(curve["reliability"][k - 1] * curve["reliability"][k]) > 0.3]
     found = [change.agreement(stack[k - 1], stack[k], draws[k - 1], draws[k], pairs) for k in trusted]
-    if len(found) < 2: return no_data("e", f"spaces that are more than noise at successive checkpoints (they are in {len(found)} of {len(durations)} stretches)")
+    if len(found) < 2:
+        return no_data(
+            "e",
+            f"spaces that are more than noise at successive checkpoints (they are in {len(found)} of {len(durations)} stretches)",
+        )
     mean, *over_stretches, _ = paired([f[0] for f in found], flips=1)
     count = min(len(f[1]) for f in found)
     over_pairs = np.quantile(np.mean([f[1][:count] for f in found], axis=0), [0.025, 0.975])
     low = float(np.clip(np.minimum(over_stretches[0], over_pairs[0]), -1, 1))  # missing where one is
     high = float(np.clip(np.maximum(over_stretches[1], over_pairs[1]), -1, 1))
     stable, same_pairs = judge(low, high, agreement), len({len(d) for d in draws}) == 1
-    if not same_pairs and stable == "supported": stable = "undecided"
+    if not same_pairs and stable == "supported":
+        stable = "undecided"
     left_out = len(durations) - len(found)
     even = float((durations / durations.sum())[break_["at"]])
     limit = max(0.5, 2 * even)
     incisive = break_["p"] < alpha and break_["low"] > 2 * even
-    calm = "not supported" if incisive else "supported" if break_["p"] >= alpha and break_["high"] < limit else "undecided"
+    calm = (
+        "not supported" if incisive else "supported" if break_["p"] >= alpha and break_["high"] < limit else "undecided"
+    )
     at = list(path)[break_["at"]], list(path)[break_["at"] + 1]
-    why = (f"Largest share {break_['largest']:.2f} of the change between steps {at[0]} and {at[1]}, where even change gives {even:.2f} (p = {break_['p']:.3f}); "
-           f"successive spaces agree by {mean:.2f} [{low:.2f}, {high:.2f}] without noise"
-           + (f" ({left_out} of {len(durations)} stretches left out: mostly noise)" if left_out else "")
-           + ("" if same_pairs else ", common noise unknown since their draws are not of the same pairs") + f"; {len(names)} tasks, {len(path)} checkpoints.")
-    return Finding("e", both(stable, calm), "largest share of one stretch in the whole change", break_["largest"], break_["low"], break_["high"], break_["p"], why,
-                   {"shares": break_["shares"].tolist(), "agreement": mean, "agreement_low": low, "agreement_high": high, "left_out": left_out, "curve": curve})
+    why = (
+        f"Largest share {break_['largest']:.2f} of the change between steps {at[0]} and {at[1]}, where even change gives {even:.2f} (p = {break_['p']:.3f}); "
+        f"successive spaces agree by {mean:.2f} [{low:.2f}, {high:.2f}] without noise"
+        + (f" ({left_out} of {len(durations)} stretches left out: mostly noise)" if left_out else "")
+        + ("" if same_pairs else ", common noise unknown since their draws are not of the same pairs")
+        + f"; {len(names)} tasks, {len(path)} checkpoints."
+    )
+    return Finding(
+        "e",
+        both(stable, calm),
+        "largest share of one stretch in the whole change",
+        break_["largest"],
+        break_["low"],
+        break_["high"],
+        break_["p"],
+        why,
+        {
+            "shares": break_["shares"].tolist(),
+            "agreement": mean,
+            "agreement_low": low,
+            "agreement_high": high,
+            "left_out": left_out,
+            "curve": curve,
+        },
+    )
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #1e725edc
-def findings(spaces: Mapping[tuple[str, int], TaskSpace] | None = None,  # (scale, step) -> transfer space
-             hypotheses: Mapping[str, TaskSpace] | None = None,  # "phenomenon" or "rules", and "lexicon"
-             curves: pd.DataFrame | None = None,  # tuning curves, see `claim_a`
-             distribution: pd.DataFrame | None = None,  # columns scale, step, task, share
-             overlap: Mapping[tuple[str, int], TaskSpace] | None = None,  # (scale, step) -> overlap space
-             parameters: Mapping[str, float] | None = None,  # scale -> number of parameters
-             ) -> list[Finding]:  # one a claim
+def findings(
+    spaces: Mapping[tuple[str, int], TaskSpace] | None = None,  # (scale, step) -> transfer space
+    hypotheses: Mapping[str, TaskSpace] | None = None,  # "phenomenon" or "rules", and "lexicon"
+    curves: pd.DataFrame | None = None,  # tuning curves, see `claim_a`
+    distribution: pd.DataFrame | None = None,  # columns scale, step, task, share
+    overlap: Mapping[tuple[str, int], TaskSpace] | None = None,  # (scale, step) -> overlap space
+    parameters: Mapping[str, float] | None = None,  # scale -> number of parameters
+) -> list[Finding]:  # one a claim
     "What a study says about each claim."
-    spaces, hypotheses, overlap, parameters = dict(spaces or {}), dict(hypotheses or {}), dict(overlap or {}), dict(parameters or {})
+    spaces, hypotheses, overlap, parameters = (
+        dict(spaces or {}),
+        dict(hypotheses or {}),
+        dict(overlap or {}),
+        dict(parameters or {}),
+    )
     scales = sorted({k for k, _ in spaces}, key=lambda k: parameters.get(k, 0.0))
     steps = {k: sorted(s for scale, s in spaces if scale == k) for k in scales}
     last = {k: spaces[k, steps[k][-1]] for k in scales}
@@ -354,14 +522,25 @@ def findings(spaces: Mapping[tuple[str, int], TaskSpace] | None = None,  # (scal
     linguistic = hypotheses.get("phenomenon", hypotheses.get("rules"))
     along = max(scales, key=lambda k: (len(steps[k]), parameters.get(k, 0.0))) if scales else None
     table = distribution if distribution is not None and "scale" in distribution else None
-    spread = pd.Series(dtype=int) if table is None else table[table["step"] > 0].groupby("scale", observed=True)["step"].nunique()
+    spread = (
+        pd.Series(dtype=int)
+        if table is None
+        else table[table["step"] > 0].groupby("scale", observed=True)["step"].nunique()
+    )
     overlaps = pd.Series([k for k, s in overlap if s > 0], dtype=object).value_counts()
-    d_scale = max({k for k, _ in overlap} | set(spread.index), default=None,
-                  key=lambda k: (sum(kind.get(k, 0) >= 3 for kind in (overlaps, spread)), parameters.get(k, 0.0), str(k)))
+    d_scale = max(
+        {k for k, _ in overlap} | set(spread.index),
+        default=None,
+        key=lambda k: (sum(kind.get(k, 0) >= 3 for kind in (overlaps, spread)), parameters.get(k, 0.0), str(k)),
+    )
     shares = distribution if table is None else table[table["scale"] == d_scale]
-    return [claim_a(curves), claim_b(last.get(largest) if largest is not None else None, linguistic, hypotheses.get("lexicon")), claim_c(last, parameters),
-            claim_d(shares, {s: o for (k, s), o in overlap.items() if k == d_scale}),
-            claim_e({s: spaces[along, s] for s in steps[along]} if along is not None else None)]
+    return [
+        claim_a(curves),
+        claim_b(last.get(largest) if largest is not None else None, linguistic, hypotheses.get("lexicon")),
+        claim_c(last, parameters),
+        claim_d(shares, {s: o for (k, s), o in overlap.items() if k == d_scale}),
+        claim_e({s: spaces[along, s] for s in steps[along]} if along is not None else None),
+    ]
 
 
 def claims(*args, **options) -> pd.DataFrame:  # columns claim, says, verdict, statistic, estimate, low, high, p, why

@@ -20,7 +20,6 @@ from .states import encode_text, find_blocks, layer_numbers, Reader, text_batche
 from ..errors import TaskspaceError
 from ..models.lm import LM
 
-
 # %% auto #0
 __all__ = ['EXACT_LIMIT', 'cka_matrix', 'paired_states', 'cka_states', 'model_distance', 'cka_models', 'Blocks',
            'block_structure', 'matched_similarity']
@@ -29,23 +28,36 @@ __all__ = ['EXACT_LIMIT', 'cka_matrix', 'paired_states', 'cka_states', 'model_di
 EXACT_LIMIT = 1 << 24  # float64 numbers: 128 MB
 
 
-def _sums(xw: Sequence[int], yw: Sequence[int], unbiased: bool, estimator: str, batch: int, average: str = "hsic", tables: int = 1) -> ExactCKA | MinibatchCKA:
+def _sums(
+    xw: Sequence[int],
+    yw: Sequence[int],
+    unbiased: bool,
+    estimator: str,
+    batch: int,
+    average: str = "hsic",
+    tables: int = 1,
+) -> ExactCKA | MinibatchCKA:
     "The estimator asked for, or the exact one where its sums, `tables` times these widths, are small enough."
     if estimator not in ("auto", "exact", "minibatch"):
         raise TaskspaceError(f"estimator must be 'auto', 'exact' or 'minibatch', not {estimator!r}")
     size = tables * sum(xw) * sum(yw)
     whole = not unbiased and average == "hsic"  # the biased form is that of the whole text, which exact sums alone give
     if whole and size > 16 * EXACT_LIMIT:
-        raise TaskspaceError(f"the biased CKA of these layers takes {8 * size / 2**30:.0f} GB of sums; take fewer layers, unbiased=True, or average='ratio' in minibatches")
+        raise TaskspaceError(
+            f"the biased CKA of these layers takes {8 * size / 2**30:.0f} GB of sums; take fewer layers, unbiased=True, or average='ratio' in minibatches"
+        )
     exact = whole or estimator == "exact" or estimator == "auto" and size <= EXACT_LIMIT
     return ExactCKA(unbiased) if exact else MinibatchCKA(batch, unbiased, average)
 
 
-def _mixed(lms: Sequence[LM], texts: Sequence[str], sums: ExactCKA | MinibatchCKA, seed: int, token_budget: int, **reach) -> Iterator[list[list[torch.Tensor]]]:
+def _mixed(
+    lms: Sequence[LM], texts: Sequence[str], sums: ExactCKA | MinibatchCKA, seed: int, token_budget: int, **reach
+) -> Iterator[list[list[torch.Tensor]]]:
     "States of the models on the first one's device, in float32. Minibatches get texts and rows in random order, since neighbours are alike; for exact sums order is nothing."
     exact = isinstance(sums, ExactCKA)
     shuffle = torch.Generator().manual_seed(seed)
-    if not exact: texts = [texts[i] for i in np.random.default_rng(seed).permutation(len(texts))]
+    if not exact:
+        texts = [texts[i] for i in np.random.default_rng(seed).permutation(len(texts))]
     for states in paired_states(lms, texts, token_budget=token_budget, by_length=exact, **reach):
         rows = [[v.float().to(lms[0].device) for v in layers.values()] for layers in states]
         if not exact:
@@ -54,47 +66,66 @@ def _mixed(lms: Sequence[LM], texts: Sequence[str], sums: ExactCKA | MinibatchCK
         yield rows
 
 # %% ../../nbs/api/dissimilarity/40_comparison.ipynb #fad67ab4
-def cka_matrix(a: LM | Mapping[int, torch.Tensor],  # a model, or its states from `hidden_states`
-               b: LM | Mapping[int, torch.Tensor],  # of the same kind as `a`; the same model is fine: its layers against each other
-               texts: str | Sequence[str] | None = None,  # ordinary text, which both models must cut into the same rows; none for states
-               layers_a: Sequence[int] | None = None,  # None: all
-               layers_b: Sequence[int] | None = None,  # None: all
-               positions: str = "all",  # models with different tokenizers need "last" or "mean"
-               unbiased: bool = True,  # the estimator near 0 for unrelated states, however few the rows
-               estimator: str = "auto",  # "exact", "minibatch", or by memory
-               batch: int = 512,  # rows a minibatch
-               average: str = "hsic",  # over minibatches: "hsic" or "ratio"
-               seed: int = 0,  # of the order in which texts and rows fall into minibatches
-               blocks: tuple[Sequence[nn.Module] | None, Sequence[nn.Module] | None] = (None, None),  # layers of a and b, where `find_blocks` fails
-               token_budget: int = 4096,  # padded tokens a forward pass
-               ) -> pd.DataFrame:  # index: layers of a; columns: layers of b; attrs: rows, estimator
+def cka_matrix(
+    a: LM | Mapping[int, torch.Tensor],  # a model, or its states from `hidden_states`
+    # Of the same kind as `a`; the same model is fine: its layers against each other.
+    b: LM | Mapping[int, torch.Tensor],
+    # Ordinary text, which both models must cut into the same rows; none for states.
+    texts: str | Sequence[str] | None = None,
+    layers_a: Sequence[int] | None = None,  # None: all
+    layers_b: Sequence[int] | None = None,  # None: all
+    positions: str = "all",  # models with different tokenizers need "last" or "mean"
+    unbiased: bool = True,  # the estimator near 0 for unrelated states, however few the rows
+    estimator: str = "auto",  # "exact", "minibatch", or by memory
+    batch: int = 512,  # rows a minibatch
+    average: str = "hsic",  # over minibatches: "hsic" or "ratio"
+    seed: int = 0,  # of the order in which texts and rows fall into minibatches
+    # Layers of a and b, where `find_blocks` fails.
+    blocks: tuple[Sequence[nn.Module] | None, Sequence[nn.Module] | None] = (None, None),
+    token_budget: int = 4096,  # padded tokens a forward pass
+) -> pd.DataFrame:  # index: layers of a; columns: layers of b; attrs: rows, estimator
     "CKA of every layer of one model with every layer of another, in one pass over the text, or `cka_states`. Raises `TaskspaceError` where rows do not match."
     if isinstance(a, Mapping) or isinstance(b, Mapping):
-        if not (isinstance(a, Mapping) and isinstance(b, Mapping)): raise TaskspaceError("cka_matrix compares two models or the states of two; gather the other's by hidden_states")
+        if not (isinstance(a, Mapping) and isinstance(b, Mapping)):
+            raise TaskspaceError(
+                "cka_matrix compares two models or the states of two; gather the other's by hidden_states"
+            )
         if texts is not None or layers_a is not None or layers_b is not None:
-            raise TaskspaceError("cka_matrix of states takes no texts and no layers, which hidden_states has chosen; give it cka_matrix(states_a, states_b)")
+            raise TaskspaceError(
+                "cka_matrix of states takes no texts and no layers, which hidden_states has chosen; give it cka_matrix(states_a, states_b)"
+            )
         return cka_states(a, b, unbiased)
-    if texts is None: raise TaskspaceError("CKA of two models needs text: cka_matrix(a, b, texts)")
+    if texts is None:
+        raise TaskspaceError("CKA of two models needs text: cka_matrix(a, b, texts)")
     texts = text_list(texts)
     reach: dict[str, Any] = {"layers": [layers_a, layers_b], "positions": positions, "blocks": blocks}
-    if not texts: raise TaskspaceError("CKA needs text; the list of texts is empty")
+    if not texts:
+        raise TaskspaceError("CKA needs text; the list of texts is empty")
     X, Y = next(paired_states([a, b], texts[:1], **reach))
-    sums = _sums([x.shape[1] for x in X.values()], [y.shape[1] for y in Y.values()], unbiased, estimator, batch, average)
-    for xs, ys in _mixed([a, b], texts, sums, seed, token_budget, **reach): sums.update(xs, ys)
+    sums = _sums(
+        [x.shape[1] for x in X.values()], [y.shape[1] for y in Y.values()], unbiased, estimator, batch, average
+    )
+    for xs, ys in _mixed([a, b], texts, sums, seed, token_budget, **reach):
+        sums.update(xs, ys)
     frame = pd.DataFrame(sums.value(), index=pd.Index(list(X), name=a.name), columns=pd.Index(list(Y), name=b.name))
-    frame.attrs.update(rows=sums.n, estimator="exact" if isinstance(sums, ExactCKA) else f"minibatch {batch} {average}",
-                       unbiased=unbiased, positions=positions)
+    frame.attrs.update(
+        rows=sums.n,
+        estimator="exact" if isinstance(sums, ExactCKA) else f"minibatch {batch} {average}",
+        unbiased=unbiased,
+        positions=positions,
+    )
     return frame
 
 # %% ../../nbs/api/dissimilarity/40_comparison.ipynb #4fe6ed97
-def paired_states(lms: Sequence[LM],  # models that read the same texts
-                  texts: str | Sequence[str],  # in any order; a string is one text
-                  layers: Sequence[Sequence[int] | None],  # one entry a model
-                  positions: str = "all",  # as in `hidden_states`
-                  blocks: Sequence[Sequence[nn.Module] | None] | None = None,  # one entry a model
-                  token_budget: int = 4096,  # padded tokens a forward pass
-                  by_length: bool = False,  # short texts first: less padding, where the order of rows does not matter
-                  ) -> Iterator[tuple[dict[int, torch.Tensor], ...]]:  # one dict a model, with the same rows
+def paired_states(
+    lms: Sequence[LM],  # models that read the same texts
+    texts: str | Sequence[str],  # in any order; a string is one text
+    layers: Sequence[Sequence[int] | None],  # one entry a model
+    positions: str = "all",  # as in `hidden_states`
+    blocks: Sequence[Sequence[nn.Module] | None] | None = None,  # one entry a model
+    token_budget: int = 4096,  # padded tokens a forward pass
+    by_length: bool = False,  # short texts first: less padding, where the order of rows does not matter
+) -> Iterator[tuple[dict[int, torch.Tensor], ...]]:  # one dict a model, with the same rows
     "Hidden states of several models, the same texts at a time. Raises `TaskspaceError` when models cut a text into different rows."
     texts, blocks = text_list(texts), blocks or [None] * len(lms)
     encoded = [[encode_text(lm, t) for t in texts] for lm in lms]
@@ -102,8 +133,10 @@ def paired_states(lms: Sequence[LM],  # models that read the same texts
         for lm, other in zip(lms[1:], encoded[1:]):
             for t, e, f in zip(texts, encoded[0], other):
                 if e.stop - e.start != f.stop - f.start:
-                    raise TaskspaceError(f"{lms[0].name} cuts {t[:40]!r} into {e.stop - e.start} tokens, {lm.name} into {f.stop - f.start}: "
-                                         "compare them with positions='last' or 'mean'")
+                    raise TaskspaceError(
+                        f"{lms[0].name} cuts {t[:40]!r} into {e.stop - e.start} tokens, {lm.name} into {f.stop - f.start}: "
+                        "compare them with positions='last' or 'mean'"
+                    )
     readers = [Reader(lm, l, positions, b) for lm, l, b in zip(lms, layers, blocks)]
     longest = [max(row, key=lambda e: len(e.ids)) for row in zip(*encoded)]
     order = sorted(range(len(texts)), key=lambda i: len(longest[i].ids)) if by_length else range(len(texts))
@@ -111,17 +144,20 @@ def paired_states(lms: Sequence[LM],  # models that read the same texts
         yield tuple(read([own[order[i]] for i in batch]) for read, own in zip(readers, encoded))
 
 # %% ../../nbs/api/dissimilarity/40_comparison.ipynb #7e18494a
-def cka_states(X: Mapping[int, torch.Tensor],  # layer -> (rows, width), from `hidden_states`
-               Y: Mapping[int, torch.Tensor],  # the same rows in another model
-               unbiased: bool = True,  # as in `cka_matrix`
-               ) -> pd.DataFrame:  # index: layers of X; columns: layers of Y
+def cka_states(
+    X: Mapping[int, torch.Tensor],  # layer -> (rows, width), from `hidden_states`
+    Y: Mapping[int, torch.Tensor],  # the same rows in another model
+    unbiased: bool = True,  # as in `cka_matrix`
+) -> pd.DataFrame:  # index: layers of X; columns: layers of Y
     "CKA of every layer with every layer, from gathered states. Raises `TaskspaceError` where rows do not match or are too few."
     xs, ys = [[_matrix(v, n) for v in S.values()] for n, S in (("X", X), ("Y", Y))]
     n, m = len(xs[0]), len(ys[0])
-    if n != m: raise TaskspaceError(f"X has {n} rows and Y {m}: row i of both must be the same token or text")
+    if n != m:
+        raise TaskspaceError(f"X has {n} rows and Y {m}: row i of both must be the same token or text")
     table = np.empty((len(xs), len(ys)))
     for i in _groups(xs):
-        for j in _groups(ys): table[i, j] = _gathered(xs[i], ys[j], unbiased)
+        for j in _groups(ys):
+            table[i, j] = _gathered(xs[i], ys[j], unbiased)
     return pd.DataFrame(table, index=list(X), columns=list(Y))
 
 
@@ -129,7 +165,8 @@ def _groups(layers: Sequence[torch.Tensor], most: int = math.isqrt(EXACT_LIMIT))
     "Consecutive layers whose widths add up to no more than `most`; a wider layer stands alone."
     starts, width = [0], 0
     for i, v in enumerate(layers):
-        if width and width + v.shape[1] > most: starts, width = [*starts, i], 0
+        if width and width + v.shape[1] > most:
+            starts, width = [*starts, i], 0
         width += v.shape[1]
     return [slice(i, j) for i, j in zip(starts, [*starts[1:], len(layers)])]
 
@@ -142,41 +179,51 @@ def _gathered(xs: Sequence[torch.Tensor], ys: Sequence[torch.Tensor], unbiased: 
         grams.update([x.double() for x in xs], [y.double() for y in ys])
         return grams.value()
     sums = ExactCKA(unbiased)
-    for i in range(0, n, rows): sums.update(*([v[i:i + rows].to(torch.promote_types(v.dtype, torch.float32)) for v in side] for side in (xs, ys)))
+    for i in range(0, n, rows):
+        sums.update(
+            *([v[i : i + rows].to(torch.promote_types(v.dtype, torch.float32)) for v in side] for side in (xs, ys))
+        )
     return sums.value()
 
 # %% ../../nbs/api/dissimilarity/40_comparison.ipynb #25f4bf36
-def model_distance(table: pd.DataFrame,  # square, from `cka_matrix` of two models with the same layers
-                   ) -> float:  # radians; 0 for the same model
+def model_distance(
+    table: pd.DataFrame,  # square, from `cka_matrix` of two models with the same layers
+) -> float:  # radians; 0 for the same model
     "Distance of two models, layer by layer (Brown et al. 2023). Raises `TaskspaceError` when the layers differ."
     if list(table.index) != list(table.columns):
-        raise TaskspaceError(f"a model distance needs the same layers on both sides, not {list(table.index)} and {list(table.columns)}")
+        raise TaskspaceError(
+            f"a model distance needs the same layers on both sides, not {list(table.index)} and {list(table.columns)}"
+        )
     return float(np.sqrt((np.arccos(np.clip(np.diag(table), -1, 1)) ** 2).sum()))
 
 # %% ../../nbs/api/dissimilarity/40_comparison.ipynb #ce0a6884
-def cka_models(lms: Sequence[LM],  # models that cut text into the same rows and have the layers asked for
-               texts: str | Sequence[str],  # ordinary text; a string is one text
-               layers: Sequence[int] | None = None,  # None: the layers of the first model
-               positions: str = "all",  # as in `hidden_states`
-               unbiased: bool = True,  # as in `cka_matrix`
-               token_budget: int = 4096,  # padded tokens a forward pass
-               estimator: str = "auto",  # "exact" holds (sum of widths)^2 numbers a layer, "minibatch" 2 x models x batch^2
-               batch: int = 512,  # rows a minibatch
-               seed: int = 0,  # of the order in which texts and rows fall into minibatches
-               ) -> dict[int, pd.DataFrame]:  # layer -> symmetric (models, models) similarities
+def cka_models(
+    lms: Sequence[LM],  # models that cut text into the same rows and have the layers asked for
+    texts: str | Sequence[str],  # ordinary text; a string is one text
+    layers: Sequence[int] | None = None,  # None: the layers of the first model
+    positions: str = "all",  # as in `hidden_states`
+    unbiased: bool = True,  # as in `cka_matrix`
+    token_budget: int = 4096,  # padded tokens a forward pass
+    estimator: str = "auto",  # "exact" holds (sum of widths)^2 numbers a layer, "minibatch" 2 x models x batch^2
+    batch: int = 512,  # rows a minibatch
+    seed: int = 0,  # of the order in which texts and rows fall into minibatches
+) -> dict[int, pd.DataFrame]:  # layer -> symmetric (models, models) similarities
     "CKA of every model with every other at the same layer, in one pass over the text. Raises what `cka_matrix` raises."
-    if layers is None: layers = layer_numbers(lms[0], None, find_blocks(lms[0]))
+    if layers is None:
+        layers = layer_numbers(lms[0], None, find_blocks(lms[0]))
     names, texts = [lm.name for lm in lms], text_list(texts)
     reach: dict[str, Any] = {"layers": [list(layers)] * len(lms), "positions": positions}
     widths = [next(iter(m.values())).shape[1] for m in next(paired_states(lms, texts[:1], **reach))]
     sums = {l: _sums(widths, widths, unbiased, estimator, batch, tables=len(reach["layers"][0])) for l in layers}
     for states in _mixed(lms, texts, next(iter(sums.values())), seed, token_budget, **reach):
-        for s, X in zip(sums.values(), zip(*states)): s.update(X, X)
+        for s, X in zip(sums.values(), zip(*states)):
+            s.update(X, X)
     return {l: pd.DataFrame(s.value(), index=names, columns=names) for l, s in sums.items()}
 
 # %% ../../nbs/api/dissimilarity/40_comparison.ipynb #a702b965
 class Blocks(NamedTuple):
     "The best cut of layers into consecutive blocks."
+
     starts: tuple[int, ...]  # position of the first layer of every block
     contrast: float  # mean similarity within blocks minus across, diagonal left out
     smooth: float  # the same for the smoothed map
@@ -191,14 +238,17 @@ def _contrast(a: np.ndarray, starts: Sequence[int]) -> float:
     return float(a[same & off].mean() - a[~same].mean()) if (same & off).any() and (~same).any() else -np.inf
 
 
-def block_structure(similarity: pd.DataFrame | np.ndarray,  # (layers, layers), of one model or of two of the same depth
-                    blocks: int = 3,  # how many
-                    ) -> Blocks:
+def block_structure(
+    similarity: pd.DataFrame | np.ndarray,  # (layers, layers), of one model or of two of the same depth
+    blocks: int = 3,  # how many
+) -> Blocks:
     "How far a map of layers falls into consecutive blocks, beyond a smooth fade. Raises `TaskspaceError` for too few layers."
     a = np.asarray(similarity, dtype=float)
     n = len(a)
-    if a.shape != (n, n): raise TaskspaceError(f"block structure needs a square map of layers, not {a.shape}")
-    if n <= blocks: raise TaskspaceError(f"{n} layers cannot show {blocks} blocks; take deeper models or fewer blocks")
+    if a.shape != (n, n):
+        raise TaskspaceError(f"block structure needs a square map of layers, not {a.shape}")
+    if n <= blocks:
+        raise TaskspaceError(f"{n} layers cannot show {blocks} blocks; take deeper models or fewer blocks")
     a = (a + a.T) / 2
     smooth = np.empty_like(a)
     for k in range(n):
@@ -210,8 +260,9 @@ def block_structure(similarity: pd.DataFrame | np.ndarray,  # (layers, layers), 
     return Blocks(best, contrast, even, contrast - even)
 
 # %% ../../nbs/api/dissimilarity/40_comparison.ipynb #a912afd1
-def matched_similarity(table: pd.DataFrame,  # (layers of a, layers of b), from `cka_matrix`
-                       ) -> float:  # 1: every layer has an equal in the other model
+def matched_similarity(
+    table: pd.DataFrame,  # (layers of a, layers of b), from `cka_matrix`
+) -> float:  # 1: every layer has an equal in the other model
     "Mean similarity of every layer, of either model, to the layer of the other that is most like it."
     a = np.asarray(table, dtype=float)
     return float((a.max(0).mean() + a.max(1).mean()) / 2)

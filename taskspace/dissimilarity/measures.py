@@ -23,18 +23,23 @@ def _matrix(X: Any, name: str = "X") -> torch.Tensor:
     "A 2-D tensor from any array; integers become floats."
     X = (X if isinstance(X, torch.Tensor) else torch.from_numpy(np.array(X))).detach()
     if X.ndim != 2:
-        raise TaskspaceError(f"{name} must be a matrix of rows (tokens or texts) and features, not of shape {tuple(X.shape)}")
+        raise TaskspaceError(
+            f"{name} must be a matrix of rows (tokens or texts) and features, not of shape {tuple(X.shape)}"
+        )
     return X if X.is_floating_point() else X.double()
 
 # %% ../../nbs/api/dissimilarity/10_measures.ipynb #957e7f9a
 class ExactCKA:
     "CKA of every pair of two lists of matrices, from sums over rows; memory (sum of widths of X) x (sum of widths of Y)."
-    def __init__(self, unbiased: bool = True): self.unbiased, self.n = unbiased, 0
 
-    def update(self,
-               xs: Sequence[torch.Tensor],  # matrices of (rows, width), one a layer of the first model
-               ys: Sequence[torch.Tensor],  # the same rows in the layers of the second model
-               ) -> None:
+    def __init__(self, unbiased: bool = True):
+        self.unbiased, self.n = unbiased, 0
+
+    def update(
+        self,
+        xs: Sequence[torch.Tensor],  # matrices of (rows, width), one a layer of the first model
+        ys: Sequence[torch.Tensor],  # the same rows in the layers of the second model
+    ) -> None:
         "Add a batch of rows."
         X, Y = torch.cat(list(xs), 1), torch.cat(list(ys), 1)
         if not self.n:
@@ -46,7 +51,8 @@ class ExactCKA:
         self._add("xy", X.T @ Y)
         for side, V, w, v in (("x", X, self.xw, a), ("y", Y, self.yw, b)):
             parts = V.split(w, 1)
-            for i, p in enumerate(parts): self._add(f"{side}{side}{i}", p.T @ p)
+            for i, p in enumerate(parts):
+                self._add(f"{side}{side}{i}", p.T @ p)
             self._add(f"s{side}", V.sum(0))
             self._add(f"n{side}", v.sum(1))
             self._add(f"nn{side}", v.square().sum(1))
@@ -62,26 +68,56 @@ class ExactCKA:
     def _hsic(self, C, s, t, na, nb, ab, ay, bx) -> float:
         "HSIC from the sums of one pair of matrices, up to a factor that CKA cancels."
         n = self.n
-        if not self.unbiased: return float((C - torch.outer(s, t) / n).square().sum())
+        if not self.unbiased:
+            return float((C - torch.outer(s, t) / n).square().sum())
         trace = C.square().sum() - ab
         ones = (s @ s - na) * (t @ t - nb) / ((n - 1) * (n - 2))
         rows = s @ C @ t - t @ ay - s @ bx + ab
         return float(trace + ones - 2 * rows / (n - 2))
 
-    def hsic(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # (cross, of X, of Y): (layers, layers), (layers,), (layers,)
+    def hsic(
+        self,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # (cross, of X, of Y): (layers, layers), (layers,), (layers,)
         "The numerators and the two parts of the denominators, up to a common factor."
         need = 4 if self.unbiased else 2
         if self.n < need:
             raise TaskspaceError(f"CKA needs {need} rows or more, not {self.n}; give more tokens or texts")
         S = self.sums
-        sx, sy, bx, ay = S["sx"].split(self.xw), S["sy"].split(self.yw), S["bx"].split(self.xw, 1), S["ay"].split(self.yw, 1)
-        cross = np.array([[self._hsic(C, sx[i], sy[j], S["nx"][i], S["ny"][j], S["ab"][i, j], ay[j][i], bx[i][j])
-                           for j, C in enumerate(row.split(self.yw, 1))] for i, row in enumerate(S["xy"].split(self.xw, 0))])
+        sx, sy, bx, ay = (
+            S["sx"].split(self.xw),
+            S["sy"].split(self.yw),
+            S["bx"].split(self.xw, 1),
+            S["ay"].split(self.yw, 1),
+        )
+        cross = np.array(
+            [
+                [
+                    self._hsic(C, sx[i], sy[j], S["nx"][i], S["ny"][j], S["ab"][i, j], ay[j][i], bx[i][j])
+                    for j, C in enumerate(row.split(self.yw, 1))
+                ]
+                for i, row in enumerate(S["xy"].split(self.xw, 0))
+            ]
+        )
         own = []
         for side, widths in (("x", self.xw), ("y", self.yw)):
             s, v = S[f"s{side}"].split(widths), S[f"nv{side}"].split(widths)
-            own.append(np.array([self._hsic(S[f"{side}{side}{i}"], s[i], s[i], S[f"n{side}"][i], S[f"n{side}"][i], S[f"nn{side}"][i], v[i], v[i])
-                                 for i in range(len(widths))]))
+            own.append(
+                np.array(
+                    [
+                        self._hsic(
+                            S[f"{side}{side}{i}"],
+                            s[i],
+                            s[i],
+                            S[f"n{side}"][i],
+                            S[f"n{side}"][i],
+                            S[f"nn{side}"][i],
+                            v[i],
+                            v[i],
+                        )
+                        for i in range(len(widths))
+                    ]
+                )
+            )
         return cross, own[0], own[1]
 
     def value(self) -> np.ndarray:  # (layers of X, layers of Y) similarities
@@ -97,30 +133,37 @@ def _ratio(cross: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 # %% ../../nbs/api/dissimilarity/10_measures.ipynb #81036eea
 class MinibatchCKA:
     "CKA of every pair of two lists of matrices, from Gram matrices of `batch` rows; memory layers x batch^2."
-    def __init__(self,
-                 batch: int = 512,  # rows a Gram matrix, at least 4
-                 unbiased: bool = True,  # HSIC_1 in each batch
-                 average: str = "hsic",  # "hsic": sums of numerators and denominators, then the ratio; "ratio": mean of ratios
-                 ):
-        if batch < 4: raise TaskspaceError(f"a CKA minibatch needs 4 rows or more, not {batch}")
-        if average not in ("hsic", "ratio"): raise TaskspaceError(f"average must be 'hsic' or 'ratio', not {average!r}")
+
+    def __init__(
+        self,
+        batch: int = 512,  # rows a Gram matrix, at least 4
+        unbiased: bool = True,  # HSIC_1 in each batch
+        average: str = "hsic",  # "hsic": sums of numerators and denominators, then the ratio; "ratio": mean of ratios
+    ):
+        if batch < 4:
+            raise TaskspaceError(f"a CKA minibatch needs 4 rows or more, not {batch}")
+        if average not in ("hsic", "ratio"):
+            raise TaskspaceError(f"average must be 'hsic' or 'ratio', not {average!r}")
         self.batch, self.unbiased, self.average = batch, unbiased, average
         self.n, self.rows = 0, 0
         self.total: list[Any] = [0.0, 0.0, 0.0]
         self.held: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def update(self,
-               xs: Sequence[torch.Tensor],  # matrices of (rows, width), one a layer of the first model
-               ys: Sequence[torch.Tensor],  # the same rows in the layers of the second model
-               ) -> None:
+    def update(
+        self,
+        xs: Sequence[torch.Tensor],  # matrices of (rows, width), one a layer of the first model
+        ys: Sequence[torch.Tensor],  # the same rows in the layers of the second model
+    ) -> None:
         "Add rows; those that do not fill a minibatch wait for the next."
         self.held.append((torch.cat(list(xs), 1), torch.cat(list(ys), 1)))
         self.xw, self.yw = [x.shape[1] for x in xs], [y.shape[1] for y in ys]
         self.rows += len(xs[0])
-        if self.rows < self.batch: return
+        if self.rows < self.batch:
+            return
         X, Y = (torch.cat(v) for v in zip(*self.held))
         full = len(X) // self.batch * self.batch
-        for i in range(0, full, self.batch): self._batch(X[i:i + self.batch], Y[i:i + self.batch])
+        for i in range(0, full, self.batch):
+            self._batch(X[i : i + self.batch], Y[i : i + self.batch])
         self.held, self.rows = [(X[full:], Y[full:])], len(X) - full
 
     def _grams(self, X: torch.Tensor, widths: list[int]) -> torch.Tensor:
@@ -148,17 +191,19 @@ class MinibatchCKA:
         if self.rows >= 4 and self.held:
             self._batch(*(torch.cat(v) for v in zip(*self.held)))
             self.held, self.rows = [], 0
-        if not self.n: raise TaskspaceError(f"CKA needs 4 rows or more, not {self.rows}; give more tokens or texts")
+        if not self.n:
+            raise TaskspaceError(f"CKA needs 4 rows or more, not {self.rows}; give more tokens or texts")
         means = [t / self.n for t in self.total]
         return cast(np.ndarray, means[0]) if self.average == "ratio" else _ratio(*means)
 
 # %% ../../nbs/api/dissimilarity/10_measures.ipynb #2e3c2e9f
-def cka(X: Any,  # (n, d) states of n tokens or texts
-        Y: Any,  # (n, e) states of the same n; the widths may differ
-        unbiased: bool = True,  # HSIC_1 (Song et al. 2012); False gives the biased HSIC_0 of Kornblith et al. (2019)
-        batch: int | None = None,  # rows a minibatch (Nguyen et al. 2021); None: all rows at once, exactly
-        average: str = "hsic",  # over minibatches: "hsic" sums numerators and denominators, "ratio" averages ratios
-        ) -> float:  # 1 for the same geometry, about 0 for unrelated ones; the unbiased form can fall a little below 0
+def cka(
+    X: Any,  # (n, d) states of n tokens or texts
+    Y: Any,  # (n, e) states of the same n; the widths may differ
+    unbiased: bool = True,  # HSIC_1 (Song et al. 2012); False gives the biased HSIC_0 of Kornblith et al. (2019)
+    batch: int | None = None,  # rows a minibatch (Nguyen et al. 2021); None: all rows at once, exactly
+    average: str = "hsic",  # over minibatches: "hsic" sums numerators and denominators, "ratio" averages ratios
+) -> float:  # 1 for the same geometry, about 0 for unrelated ones; the unbiased form can fall a little below 0
     "Linear centred kernel alignment. Raises `TaskspaceError` for row counts that differ or are too small; nan without spread."
     X, Y = _matrix(X, "X").double(), _matrix(Y, "Y").double()
     if len(X) != len(Y):
@@ -168,7 +213,8 @@ def cka(X: Any,  # (n, d) states of n tokens or texts
         sums: ExactCKA | MinibatchCKA = MinibatchCKA(n, unbiased) if 4 <= n <= wide else ExactCKA(unbiased)
     else:  # the biased form of a whole text follows from cross-covariances, whatever the batches
         sums = MinibatchCKA(batch, unbiased, average) if unbiased or average == "ratio" else ExactCKA(unbiased)
-    for i in range(0, n, batch or n): sums.update([X[i:i + (batch or n)]], [Y[i:i + (batch or n)]])
+    for i in range(0, n, batch or n):
+        sums.update([X[i : i + (batch or n)]], [Y[i : i + (batch or n)]])
     return float(sums.value()[0, 0])
 
 # %% ../../nbs/api/dissimilarity/10_measures.ipynb #bd56cda7
@@ -178,13 +224,16 @@ def _unit(X: Any, name: str) -> torch.Tensor:
     X = X - X.mean(0)
     size = X.norm()
     if not torch.isfinite(size) or size == 0:
-        raise TaskspaceError(f"{name} has no spread or holds values that are not finite; a distance needs two different rows")
+        raise TaskspaceError(
+            f"{name} has no spread or holds values that are not finite; a distance needs two different rows"
+        )
     return X / size
 
 
 def _distance(residual: torch.Tensor, kind: str) -> float:
     "Distance of two unit matrices from the norm of their difference."
-    if kind not in ("angular", "euclidean"): raise TaskspaceError(f"kind must be 'angular' or 'euclidean', not {kind!r}")
+    if kind not in ("angular", "euclidean"):
+        raise TaskspaceError(f"kind must be 'angular' or 'euclidean', not {kind!r}")
     r = float(residual)
     return r if kind == "euclidean" else 2 * math.asin(min(1.0, r / 2))
 
@@ -197,20 +246,22 @@ def _pad(X: torch.Tensor, Y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return tuple(nn.functional.pad(Z, (0, d - Z.shape[1])) for Z in (X, Y))  # type: ignore[return-value]
 
 
-def procrustes(X: Any,  # (n, d) states of n tokens or texts
-               Y: Any,  # (n, e) states of the same n; the narrower is padded with zeros
-               kind: str = "angular",  # "angular": radians, 0 to pi/2; "euclidean": 0 to sqrt(2)
-               ) -> float:  # 0 when a shift, a turn and a scaling take one into the other
+def procrustes(
+    X: Any,  # (n, d) states of n tokens or texts
+    Y: Any,  # (n, e) states of the same n; the narrower is padded with zeros
+    kind: str = "angular",  # "angular": radians, 0 to pi/2; "euclidean": 0 to sqrt(2)
+) -> float:  # 0 when a shift, a turn and a scaling take one into the other
     "Orthogonal Procrustes distance (Schönemann 1966; as a metric Williams et al. 2021). Raises `TaskspaceError` when rows differ in number or are all equal."
     X, Y = _pad(_unit(X, "X"), _unit(Y, "Y"))
     U, _, Vt = torch.linalg.svd(Y.T @ X)
     return _distance((X - Y @ (U @ Vt)).norm(), kind)
 
 
-def mean_matching(X: Any,  # (n, d) states
-                  Y: Any,  # (n, d) states of the same n; the narrower is padded with zeros
-                  kind: str = "angular",  # "angular" or "euclidean"
-                  ) -> float:  # radians up to pi, or up to 2
+def mean_matching(
+    X: Any,  # (n, d) states
+    Y: Any,  # (n, d) states of the same n; the narrower is padded with zeros
+    kind: str = "angular",  # "angular" or "euclidean"
+) -> float:  # radians up to pi, or up to 2
     "The baseline of `procrustes`: only means and sizes are matched, nothing is turned."
     X, Y = _pad(_unit(X, "X"), _unit(Y, "Y"))
     return _distance((X - Y).norm(), kind)

@@ -23,8 +23,9 @@ __all__ = ['POSITIONS', 'find_blocks', 'layer_numbers', 'capture', 'replacing', 
            'encode_text', 'pad', 'text_batches', 'stream_states', 'Reader', 'hidden_states']
 
 # %% ../../nbs/api/dissimilarity/20_states.ipynb #b5b6a91a
-def find_blocks(lm: LM,  # any model that keeps its layers in a `ModuleList`
-                ) -> list[nn.Module]:  # the layers, first to last
+def find_blocks(
+    lm: LM,  # any model that keeps its layers in a `ModuleList`
+) -> list[nn.Module]:  # the layers, first to last
     "The blocks of a model. Raises `TaskspaceError` when it has no list of layers."
     lists = [m for m in lm.model.modules() if isinstance(m, nn.ModuleList) and len(m)]
     config = getattr(lm.model, "config", None)
@@ -32,21 +33,27 @@ def find_blocks(lm: LM,  # any model that keeps its layers in a `ModuleList`
     exact = [m for m in lists if len(m) == layers and len({type(b) for b in m}) == 1]
     found = exact or lists
     if not found:
-        raise TaskspaceError(f"{lm.name}: found no list of layers in {type(lm.model).__name__}; pass blocks=[first layer, ..., last layer]")
+        raise TaskspaceError(
+            f"{lm.name}: found no list of layers in {type(lm.model).__name__}; pass blocks=[first layer, ..., last layer]"
+        )
     return list(max(found, key=lambda m: sum(p.numel() for b in m for p in b.parameters())))
 
 
-def layer_numbers(lm: LM,  # model, named in messages
-                  layers: Iterable[int] | None,  # as in `hidden_states`
-                  blocks: Sequence[nn.Module],  # the model's layers
-                  ) -> list[int]:  # from 0 up
+def layer_numbers(
+    lm: LM,  # model, named in messages
+    layers: Iterable[int] | None,  # as in `hidden_states`
+    blocks: Sequence[nn.Module],  # the model's layers
+) -> list[int]:  # from 0 up
     "Layer numbers made plain: all by default, negative ones counted from the last."
     n = len(blocks)
-    if layers is None: return list(range(n + 1))
+    if layers is None:
+        return list(range(n + 1))
     out = [l + n + 1 if l < 0 else l for l in layers]
     wrong = [l for l in out if not 0 <= l <= n]
     if wrong or not out:
-        raise TaskspaceError(f"{lm.name} has layers 0 (input of the first block) to {n}; layer {wrong[0] if wrong else 'list'} is {'not one of them' if wrong else 'empty'}")
+        raise TaskspaceError(
+            f"{lm.name} has layers 0 (input of the first block) to {n}; layer {wrong[0] if wrong else 'list'} is {'not one of them' if wrong else 'empty'}"
+        )
     return out
 
 
@@ -59,7 +66,9 @@ def _forward(lm: LM, input_ids: torch.Tensor, mask: torch.Tensor) -> Any:
     "Run the model, whatever the order of its arguments."
     known = inspect.signature(lm.model.forward).parameters
     if "input_ids" in known and "attention_mask" in known:
-        return lm.model(input_ids=input_ids, attention_mask=mask, **({"use_cache": False} if "use_cache" in known else {}))
+        return lm.model(
+            input_ids=input_ids, attention_mask=mask, **({"use_cache": False} if "use_cache" in known else {})
+        )
     return lm.model(input_ids, mask)
 
 
@@ -67,90 +76,118 @@ class _Stop(Exception):
     "The last wanted state is there: the rest of the forward pass, head included, is not needed."
 
 # %% ../../nbs/api/dissimilarity/20_states.ipynb #fa44a374
-def capture(lm: LM,  # model with its tokenizer
-            input_ids: torch.Tensor,  # (batch, length)
-            mask: torch.Tensor,  # (batch, length), 1 for tokens
-            layers: Sequence[int],  # from 0
-            blocks: Sequence[nn.Module],  # the model's layers
-            ) -> dict[int, torch.Tensor]:  # layer -> (batch, length, width)
+def capture(
+    lm: LM,  # model with its tokenizer
+    input_ids: torch.Tensor,  # (batch, length)
+    mask: torch.Tensor,  # (batch, length), 1 for tokens
+    layers: Sequence[int],  # from 0
+    blocks: Sequence[nn.Module],  # the model's layers
+) -> dict[int, torch.Tensor]:  # layer -> (batch, length, width)
     "The states of some layers in one forward pass in evaluation mode, which ends at the last of them."
     found: dict[int, torch.Tensor] = {}
     last = max(layers)
 
     def keep(layer: int, value: torch.Tensor) -> None:
         found[layer] = value
-        if layer == last: raise _Stop
+        if layer == last:
+            raise _Stop
 
     hooks = [blocks[l - 1].register_forward_hook(lambda m, args, out, l=l: keep(l, _state(out))) for l in layers if l]
     if 0 in layers:
-        hooks.append(blocks[0].register_forward_pre_hook(
-            lambda m, args, kwargs: keep(0, args[0] if args else kwargs["hidden_states"]), with_kwargs=True))
+        hooks.append(
+            blocks[0].register_forward_pre_hook(
+                lambda m, args, kwargs: keep(0, args[0] if args else kwargs["hidden_states"]), with_kwargs=True
+            )
+        )
     try:
-        with evaluating(lm): _forward(lm, input_ids, mask)
-    except _Stop: pass
+        with evaluating(lm):
+            _forward(lm, input_ids, mask)
+    except _Stop:
+        pass
     finally:
-        for h in hooks: h.remove()
+        for h in hooks:
+            h.remove()
     return found
 
 
 @contextmanager
-def replacing(blocks: Sequence[nn.Module],  # the model's layers
-              layer: int,  # 0: what enters the first block; l: what leaves block l
-              state: torch.Tensor,  # (batch, length, width), of any type; it takes the type and the device of what it replaces
-              ) -> Iterator[None]:
+def replacing(
+    blocks: Sequence[nn.Module],  # the model's layers
+    layer: int,  # 0: what enters the first block; l: what leaves block l
+    state: torch.Tensor,  # (batch, length, width), of any type; it takes the type and the device of what it replaces
+) -> Iterator[None]:
     "Inside, a forward pass goes on from `state` instead of its own layer."
     if layer == 0:
+
         def enter(module, args, kwargs):
-            if args: return (state.to(args[0]), *args[1:]), kwargs
+            if args:
+                return (state.to(args[0]), *args[1:]), kwargs
             return args, kwargs | {"hidden_states": state.to(kwargs["hidden_states"])}
+
         hook = blocks[0].register_forward_pre_hook(enter, with_kwargs=True)
     else:
         hook = blocks[layer - 1].register_forward_hook(
-            lambda m, args, out: state.to(out) if isinstance(out, torch.Tensor) else type(out)((state.to(out[0]), *out[1:])))
-    try: yield
-    finally: hook.remove()
+            lambda m, args, out: (
+                state.to(out) if isinstance(out, torch.Tensor) else type(out)((state.to(out[0]), *out[1:]))
+            )
+        )
+    try:
+        yield
+    finally:
+        hook.remove()
 
 # %% ../../nbs/api/dissimilarity/20_states.ipynb #07970343
 class Encoded(NamedTuple):
     "A text as token ids; its own tokens are `ids[start:stop]`, what is outside are special tokens."
+
     ids: list[int]
     start: int
     stop: int
 
 
-def text_list(texts: str | Sequence[str],  # one text or several
-              ) -> list[str]:  # in the order given
+def text_list(
+    texts: str | Sequence[str],  # one text or several
+) -> list[str]:  # in the order given
     "The texts as a list; a string is one text and not a sequence of letters."
     return [texts] if isinstance(texts, str) else list(texts)
 
 
-def is_encoder(lm: LM,  # model with its tokenizer
-               ) -> bool:  # by its tokenizer's [CLS] and its class
+def is_encoder(
+    lm: LM,  # model with its tokenizer
+) -> bool:  # by its tokenizer's [CLS] and its class
     "Whether a model reads whole texts between special tokens and predicts no next one, as BERT does."
-    return getattr(lm.tokenizer, "cls_token_id", None) is not None and not getattr(lm.model, "can_generate", lambda: True)()
+    return (
+        getattr(lm.tokenizer, "cls_token_id", None) is not None
+        and not getattr(lm.model, "can_generate", lambda: True)()
+    )
 
 
-def encode_text(lm: LM,  # model with its tokenizer
-                text: str,  # with at least one token
-                ) -> Encoded:  # ids, and where the text's own tokens begin and end
+def encode_text(
+    lm: LM,  # model with its tokenizer
+    text: str,  # with at least one token
+) -> Encoded:  # ids, and where the text's own tokens begin and end
     "Token ids with the special tokens that the model expects. Raises `TaskspaceError` for a text without tokens or too long."
     own = lm.encode(text)
-    if not own: raise TaskspaceError(f"{lm.name}: {text!r} has no tokens; leave it out")
+    if not own:
+        raise TaskspaceError(f"{lm.name}: {text!r} has no tokens; leave it out")
     if is_encoder(lm):
         ids = list(lm.tokenizer.encode(text, add_special_tokens=True))
-        start = next(i for i in range(len(ids)) if ids[i:i + len(own)] == own)
+        start = next(i for i in range(len(ids)) if ids[i : i + len(own)] == own)
     else:
         first = prefix_id(lm)
         ids = own if first is None else [first, *own]
         start = len(ids) - len(own)
     if lm.max_length is not None and len(ids) > lm.max_length:
-        raise TaskspaceError(f"{lm.name} takes {lm.max_length} tokens; the text beginning {text[:40]!r} has {len(ids)}: cut it")
+        raise TaskspaceError(
+            f"{lm.name} takes {lm.max_length} tokens; the text beginning {text[:40]!r} has {len(ids)}: cut it"
+        )
     return Encoded(ids, start, start + len(own))
 
 # %% ../../nbs/api/dissimilarity/20_states.ipynb #531c2726
-def pad(lm: LM,  # model with its tokenizer
-        encoded: Sequence[Encoded],  # texts of one batch
-        ) -> tuple[torch.Tensor, torch.Tensor]:  # (batch, length) each; the mask is 1 for tokens
+def pad(
+    lm: LM,  # model with its tokenizer
+    encoded: Sequence[Encoded],  # texts of one batch
+) -> tuple[torch.Tensor, torch.Tensor]:  # (batch, length) each; the mask is 1 for tokens
     "Right-padded ids and their mask, on the model's device."
     longest = max(len(e.ids) for e in encoded)
     fill = lm.pad_id if lm.pad_id is not None else encoded[0].ids[0]
@@ -159,10 +196,11 @@ def pad(lm: LM,  # model with its tokenizer
     return ids.to(lm.device), mask.to(lm.device)
 
 
-def text_batches(texts: Sequence,  # named in messages
-                 encoded: Sequence[Encoded],  # of the texts
-                 token_budget: int,  # tokens of a batch, padding included
-                 ) -> Iterator[list[int]]:  # positions in `texts`
+def text_batches(
+    texts: Sequence,  # named in messages
+    encoded: Sequence[Encoded],  # of the texts
+    token_budget: int,  # tokens of a batch, padding included
+) -> Iterator[list[int]]:  # positions in `texts`
     "Indices of consecutive texts whose padded batch stays within the budget."
     batch: list[int] = []
     longest = 0
@@ -172,59 +210,76 @@ def text_batches(texts: Sequence,  # named in messages
             batch, longest = [], 0
         batch.append(i)
         longest = max(longest, len(e.ids))
-    if batch: yield batch
+    if batch:
+        yield batch
 
 
 POSITIONS = ("all", "last", "first", "mean")
 
 
-def stream_states(lm: LM,  # model with its tokenizer
-                  texts: str | Sequence[str],  # in the order of the rows; a string is one text
-                  layers: Sequence[int] | None = None,  # 0 = input of the first block, negative from the last; None: all
-                  positions: str = "all",  # "all" tokens; "last" token; "first" input position ([CLS] in encoders); "mean" over tokens
-                  blocks: Sequence[nn.Module] | None = None,  # the layers, where `find_blocks` would not find them
-                  token_budget: int = 4096,  # padded tokens a forward pass
-                  ) -> Iterator[dict[int, torch.Tensor]]:  # layer -> (rows, width), batch after batch
+def stream_states(
+    lm: LM,  # model with its tokenizer
+    texts: str | Sequence[str],  # in the order of the rows; a string is one text
+    layers: Sequence[int] | None = None,  # 0 = input of the first block, negative from the last; None: all
+    positions: str = "all",  # "all" tokens; "last" token; "first" input position ([CLS] in encoders); "mean" over tokens
+    blocks: Sequence[nn.Module] | None = None,  # the layers, where `find_blocks` would not find them
+    token_budget: int = 4096,  # padded tokens a forward pass
+) -> Iterator[dict[int, torch.Tensor]]:  # layer -> (rows, width), batch after batch
     "Hidden states of the texts, a batch at a time; memory is that of one batch. Raises `TaskspaceError` for a bad layer, position or text."
     read = Reader(lm, layers, positions, blocks)
     texts = text_list(texts)
     encoded = [encode_text(lm, t) for t in texts]
-    for batch in text_batches(texts, encoded, token_budget): yield read([encoded[i] for i in batch])
+    for batch in text_batches(texts, encoded, token_budget):
+        yield read([encoded[i] for i in batch])
 
 # %% ../../nbs/api/dissimilarity/20_states.ipynb #44f410ad
 class Reader:
     "Reads the states of some layers of one model in evaluation mode, a batch of encoded texts at a time. Raises `TaskspaceError` for a bad layer or position."
-    def __init__(self, lm: LM, layers: Sequence[int] | None = None, positions: str = "all", blocks: Sequence[nn.Module] | None = None):
-        if positions not in POSITIONS: raise TaskspaceError(f"positions must be one of {', '.join(POSITIONS)}, not {positions!r}")
+
+    def __init__(
+        self,
+        lm: LM,
+        layers: Sequence[int] | None = None,
+        positions: str = "all",
+        blocks: Sequence[nn.Module] | None = None,
+    ):
+        if positions not in POSITIONS:
+            raise TaskspaceError(f"positions must be one of {', '.join(POSITIONS)}, not {positions!r}")
         self.lm, self.positions = lm, positions
         self.blocks = list(blocks) if blocks is not None else find_blocks(lm)
         self.wanted = layer_numbers(lm, layers, self.blocks)
 
     def __call__(self, part: Sequence[Encoded]) -> dict[int, torch.Tensor]:  # layer -> (rows, width)
         ids, mask = pad(self.lm, part)
-        with torch.no_grad(): states = capture(self.lm, ids, mask, self.wanted, self.blocks)
+        with torch.no_grad():
+            states = capture(self.lm, ids, mask, self.wanted, self.blocks)
         own = torch.zeros(mask.shape, dtype=torch.bool)
-        for row, e in zip(own, part): row[e.start:e.stop] = True
+        for row, e in zip(own, part):
+            row[e.start : e.stop] = True
         own = own.to(mask.device)
         return {l: _rows(states[l], own, part, self.positions) for l in self.wanted}
 
 
 def _rows(state: torch.Tensor, own: torch.Tensor, part: Sequence[Encoded], positions: str) -> torch.Tensor:
     "The rows that a batch of states contributes."
-    if positions == "all": return state[own]
-    if positions == "mean": return (state * own[..., None]).sum(1) / own.sum(1, keepdim=True)
+    if positions == "all":
+        return state[own]
+    if positions == "mean":
+        return (state * own[..., None]).sum(1) / own.sum(1, keepdim=True)
     at = torch.tensor([0 if positions == "first" else e.stop - 1 for e in part], device=state.device)
     return state[torch.arange(len(part), device=state.device), at]
 
 
-def hidden_states(lm: LM,  # model with its tokenizer
-                  texts: str | Sequence[str],  # in the order of the rows; a string is one text
-                  layers: Sequence[int] | None = None,  # 0 = input of the first block, negative from the last; None: all
-                  positions: str = "all",  # "all", "last", "first" or "mean"
-                  **kwargs,  # blocks, token_budget: see `stream_states`
-                  ) -> dict[int, torch.Tensor]:  # layer -> (rows, width), on the CPU, text after text
+def hidden_states(
+    lm: LM,  # model with its tokenizer
+    texts: str | Sequence[str],  # in the order of the rows; a string is one text
+    layers: Sequence[int] | None = None,  # 0 = input of the first block, negative from the last; None: all
+    positions: str = "all",  # "all", "last", "first" or "mean"
+    **kwargs,  # blocks, token_budget: see `stream_states`
+) -> dict[int, torch.Tensor]:  # layer -> (rows, width), on the CPU, text after text
     "Hidden states of the texts, gathered. Raises what `stream_states` raises."
     gathered: dict[int, list[torch.Tensor]] = {}
     for batch in stream_states(lm, texts, layers, positions, **kwargs):
-        for l, v in batch.items(): gathered.setdefault(l, []).append(v.cpu())
+        for l, v in batch.items():
+            gathered.setdefault(l, []).append(v.cpu())
     return {l: torch.cat(v) for l, v in gathered.items()}

@@ -16,8 +16,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .states import (capture, encode_text, Encoded, find_blocks, is_encoder,
-                                            layer_numbers, pad, replacing, text_batches, text_list)
+from taskspace.dissimilarity.states import (
+    capture,
+    encode_text,
+    Encoded,
+    find_blocks,
+    is_encoder,
+    layer_numbers,
+    pad,
+    replacing,
+    text_batches,
+    text_list,
+)
 from ..errors import TaskspaceError
 from ..models.lm import LM
 from ..scoring.logprobs import evaluating
@@ -31,13 +41,16 @@ KINDS = ("identity", "mean", "affine", "affine+norm")
 
 class StitchMap(nn.Module):
     "A map from states of the bottom model to states of the top model."
-    def __init__(self,
-                 width_in: int,  # width of the bottom's states
-                 width_out: int,  # width of the top's states
-                 kind: str = "affine",  # one of `KINDS`
-                 ):
+
+    def __init__(
+        self,
+        width_in: int,  # width of the bottom's states
+        width_out: int,  # width of the top's states
+        kind: str = "affine",  # one of `KINDS`
+    ):
         super().__init__()
-        if kind not in KINDS: raise TaskspaceError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+        if kind not in KINDS:
+            raise TaskspaceError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
         if kind in ("identity", "mean") and width_in != width_out:
             raise TaskspaceError(f"kind {kind!r} needs equal widths, not {width_in} and {width_out}; use kind='affine'")
         self.kind = kind
@@ -46,8 +59,10 @@ class StitchMap(nn.Module):
         self.norm = nn.LayerNorm(width_out) if kind == "affine+norm" else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # (..., width_in) -> (..., width_out)
-        if self.shift is not None: return x + self.shift
-        if self.linear is not None: x = self.linear(x)
+        if self.shift is not None:
+            return x + self.shift
+        if self.linear is not None:
+            x = self.linear(x)
         return x if self.norm is None else self.norm(x)
 
 # %% ../../nbs/api/dissimilarity/30_stitching.ipynb #111911d7
@@ -63,16 +78,18 @@ def _fit_linear(X: torch.Tensor, Y: torch.Tensor, ridge: float) -> tuple[torch.T
     return W.T, my - W.T @ mx
 
 
-def fit_map(phi: StitchMap,  # changed in place
-            X: torch.Tensor,  # (tokens, width of the bottom)
-            Y: torch.Tensor,  # (tokens, width of the top): its own states of the same tokens
-            ridge: float = 1e-6,  # relative to the median variance of X over directions
-            ) -> StitchMap:  # the same map
+def fit_map(
+    phi: StitchMap,  # changed in place
+    X: torch.Tensor,  # (tokens, width of the bottom)
+    Y: torch.Tensor,  # (tokens, width of the top): its own states of the same tokens
+    ridge: float = 1e-6,  # relative to the median variance of X over directions
+) -> StitchMap:  # the same map
     "Set a map to its least-squares solution."
     dtype = next(phi.parameters(), X).dtype
     X, Y = X.double(), Y.double()
     with torch.no_grad():
-        if phi.shift is not None: phi.shift.copy_((Y.mean(0) - X.mean(0)).to(dtype))
+        if phi.shift is not None:
+            phi.shift.copy_((Y.mean(0) - X.mean(0)).to(dtype))
         if phi.linear is not None:
             W, b = _fit_linear(X, Y, ridge)
             phi.linear.weight.copy_(W.to(dtype))
@@ -88,29 +105,47 @@ def fit_map(phi: StitchMap,  # changed in place
 # %% ../../nbs/api/dissimilarity/30_stitching.ipynb #9faf7e50
 class Stitched(nn.Module):
     "Bottom model up to a layer, map, top model from a layer on. Both models must cut text into the same tokens."
-    def __init__(self, bottom: LM, top: LM, layer_bottom: int, layer_top: int, phi: StitchMap,
-                 blocks: tuple[Sequence[nn.Module] | None, Sequence[nn.Module] | None] = (None, None)):
+
+    def __init__(
+        self,
+        bottom: LM,
+        top: LM,
+        layer_bottom: int,
+        layer_top: int,
+        phi: StitchMap,
+        blocks: tuple[Sequence[nn.Module] | None, Sequence[nn.Module] | None] = (None, None),
+    ):
         super().__init__()
         self.phi, self.bottom_model, self.top_model = phi, bottom.model, top.model
         self.config = getattr(top.model, "config", None)
-        self._lms, self._blocks = (bottom, top), tuple(list(b) if b is not None else find_blocks(lm) for b, lm in zip(blocks, (bottom, top)))
-        self.layers = tuple(layer_numbers(lm, [l], b)[0] for lm, l, b in zip(self._lms, (layer_bottom, layer_top), self._blocks))
+        self._lms, self._blocks = (
+            (bottom, top),
+            tuple(list(b) if b is not None else find_blocks(lm) for b, lm in zip(blocks, (bottom, top))),
+        )
+        self.layers = tuple(
+            layer_numbers(lm, [l], b)[0] for lm, l, b in zip(self._lms, (layer_bottom, layer_top), self._blocks)
+        )
 
-    def get_output_embeddings(self) -> nn.Module | None: return self._lms[1].head
+    def get_output_embeddings(self) -> nn.Module | None:
+        return self._lms[1].head
 
-    def states(self,
-               side: int,  # 0: bottom, 1: top
-               input_ids: torch.Tensor,  # (batch, length)
-               attention_mask: torch.Tensor,  # (batch, length), 1 for tokens
-               ) -> torch.Tensor:  # (batch, length, width)
+    def states(
+        self,
+        side: int,  # 0: bottom, 1: top
+        input_ids: torch.Tensor,  # (batch, length)
+        attention_mask: torch.Tensor,  # (batch, length), 1 for tokens
+    ) -> torch.Tensor:  # (batch, length, width)
         "States of the bottom (0) or top (1) model at the seam."
         with torch.no_grad():
-            return capture(self._lms[side], input_ids, attention_mask, [self.layers[side]], self._blocks[side])[self.layers[side]]
+            return capture(self._lms[side], input_ids, attention_mask, [self.layers[side]], self._blocks[side])[
+                self.layers[side]
+            ]
 
-    def forward(self,
-                input_ids: torch.Tensor,  # (batch, length)
-                attention_mask: torch.Tensor,  # (batch, length)
-                ) -> torch.Tensor:  # (batch, length, vocabulary)
+    def forward(
+        self,
+        input_ids: torch.Tensor,  # (batch, length)
+        attention_mask: torch.Tensor,  # (batch, length)
+    ) -> torch.Tensor:  # (batch, length, vocabulary)
         state = self.states(0, input_ids, attention_mask)
         state = self.phi(state.to(next(self.phi.parameters(), state)))  # `replacing` gives it the top's type again
         with replacing(self._blocks[1], self.layers[1], state):
@@ -122,19 +157,22 @@ def _losses(lm: LM, encoded: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Ten
     ids, mask = pad(lm, encoded)
     logits = lm.logits(ids, mask)[:, :-1]
     at = torch.zeros_like(ids[:, 1:], dtype=torch.bool)
-    for row, e in zip(at, encoded): row[max(e.start, 1) - 1:e.stop - 1] = True
+    for row, e in zip(at, encoded):
+        row[max(e.start, 1) - 1 : e.stop - 1] = True
     nll = torch.zeros(at.shape, device=logits.device)
     nll[at] = F.cross_entropy(logits[at].float(), ids[:, 1:][at], reduction="none")
     return nll.sum(1), at.sum(1)
 
 
-def text_losses(lm: LM,  # model with its tokenizer
-                texts: str | Sequence[str],  # a string is one text
-                token_budget: int = 4096,  # padded tokens a forward pass
-                ) -> pd.DataFrame:  # one row a text: nll (nats), tokens
+def text_losses(
+    lm: LM,  # model with its tokenizer
+    texts: str | Sequence[str],  # a string is one text
+    token_budget: int = 4096,  # padded tokens a forward pass
+) -> pd.DataFrame:  # one row a text: nll (nats), tokens
     "Negative log-likelihood of each text, in evaluation mode. Raises `TaskspaceError` where there is none."
     texts = text_list(texts)
-    if not texts: raise TaskspaceError("text_losses: there are no texts; give at least one")
+    if not texts:
+        raise TaskspaceError("text_losses: there are no texts; give at least one")
     encoded = [encode_text(lm, t) for t in texts]
     rows: list[tuple[torch.Tensor, torch.Tensor]] = []
     with evaluating(lm), torch.no_grad():
@@ -147,13 +185,15 @@ def text_losses(lm: LM,  # model with its tokenizer
 @dataclass(frozen=True)
 class Stitch:
     "A stitched pair of models and what the seam costs. Losses are nats a token on the test text."
+
     lm: LM  # the chimera
     kind: str
     layers: tuple[int, int]  # of the bottom and of the top
     losses: pd.DataFrame = field(repr=False)  # one row a test text: tokens, and nll under stitched, receiver and giver
     log: pd.DataFrame = field(repr=False)  # loss on held-out train text at steps of the training
 
-    def _mean(self, column: str) -> float: return float(self.losses[column].sum() / self.losses.tokens.sum())
+    def _mean(self, column: str) -> float:
+        return float(self.losses[column].sum() / self.losses.tokens.sum())
 
     @property
     def loss(self) -> float:  # nats a token
@@ -175,7 +215,12 @@ class Stitch:
         "Loss of the chimera minus loss of the receiver."
         return self.loss - self.receiver_loss
 
-    def interval(self, level: float = 0.95, draws: int = 1000, seed: int = 0) -> tuple[float, float]:  # (low, high), nats a token
+    def interval(
+        self,
+        level: float = 0.95,  # how often an interval made so covers the truth
+        draws: int = 1000,  # of the test texts
+        seed: int = 0,  # of the draws
+    ) -> tuple[float, float]:  # (low, high), nats a token
         "Bootstrap interval of the penalty over test texts."
         rng, n = np.random.default_rng(seed), len(self.losses)
         extra, tokens = (self.losses.stitched - self.losses.receiver).to_numpy(), self.losses.tokens.to_numpy()
@@ -188,51 +233,80 @@ class Stitch:
 def _frozen(*models: nn.Module):
     "Inside, the models' parameters take no gradient."
     was = [(p, p.requires_grad) for m in models for p in m.parameters()]
-    for p, _ in was: p.requires_grad_(False)
-    try: yield
+    for p, _ in was:
+        p.requires_grad_(False)
+    try:
+        yield
     finally:
-        for p, r in was: p.requires_grad_(r)
+        for p, r in was:
+            p.requires_grad_(r)
 
 # %% ../../nbs/api/dissimilarity/30_stitching.ipynb #0db9dac1
-def stitch(bottom: LM,  # runs up to `layer_bottom`
-           top: LM,  # goes on after `layer_top`
-           layer_bottom: int,  # 0 = input of the first block, l = what leaves block l
-           layer_top: int,  # counted likewise
-           train: str | Sequence[str],  # text that the map is fitted on, of more tokens than the bottom has features
-           test: str | Sequence[str],  # text that the penalty is measured on; none of it in `train`
-           kind: str = "affine",  # "affine", "affine+norm", "mean" or "identity"
-           steps: int = 0,  # gradient steps after the least-squares solution, which also teach the map the text: read such a penalty beside a self-stitch's
-           lr: float = 1e-3,  # of Adam, falling to 0 as a cosine
-           batch_size: int = 32,  # texts a step
-           seed: int = 0,  # order of the train text
-           fit_tokens: int = 20_000,  # tokens that the least-squares start uses
-           blocks: tuple[Sequence[nn.Module] | None, Sequence[nn.Module] | None] = (None, None),  # layers of bottom and top, where `find_blocks` fails
-           token_budget: int = 4096,  # padded tokens a forward pass
-           ) -> Stitch:
+def stitch(
+    bottom: LM,  # runs up to `layer_bottom`
+    top: LM,  # goes on after `layer_top`
+    layer_bottom: int,  # 0 = input of the first block, l = what leaves block l
+    layer_top: int,  # counted likewise
+    train: str | Sequence[str],  # text that the map is fitted on, of more tokens than the bottom has features
+    test: str | Sequence[str],  # text that the penalty is measured on; none of it in `train`
+    kind: str = "affine",  # "affine", "affine+norm", "mean" or "identity"
+    steps: int = 0,  # gradient steps after the least-squares solution, which also teach the map the text: read such a penalty beside a self-stitch's
+    lr: float = 1e-3,  # of Adam, falling to 0 as a cosine
+    batch_size: int = 32,  # texts a step
+    seed: int = 0,  # order of the train text
+    fit_tokens: int = 20_000,  # tokens that the least-squares start uses
+    # Layers of bottom and top, where `find_blocks` fails.
+    blocks: tuple[Sequence[nn.Module] | None, Sequence[nn.Module] | None] = (None, None),
+    token_budget: int = 4096,  # padded tokens a forward pass
+) -> Stitch:
     "Stitch two models and measure the penalty (Bansal et al. 2021; Brown et al. 2023). Raises `TaskspaceError` for shared text, different tokens, encoders, or widths that the kind cannot join."
     for lm in (bottom, top):
         if is_encoder(lm):
-            raise TaskspaceError(f"{lm.name} is an encoder and predicts no next token, so it has no loss to stitch by; compare it by `cka_matrix` or `procrustes`")
+            raise TaskspaceError(
+                f"{lm.name} is an encoder and predicts no next token, so it has no loss to stitch by; compare it by `cka_matrix` or `procrustes`"
+            )
     train, test = text_list(train), text_list(test)
     shared = set(train) & set(test)
-    if shared: raise TaskspaceError(f"{min(shared)[:60]!r} stands in train and test text; a penalty on trained text says nothing")
+    if shared:
+        raise TaskspaceError(
+            f"{min(shared)[:60]!r} stands in train and test text; a penalty on trained text says nothing"
+        )
     if not test or (kind != "identity" and len(train) < 10):
-        raise TaskspaceError(f"stitching needs at least 10 train texts and 1 test text, not {len(train)} and {len(test)}")
+        raise TaskspaceError(
+            f"stitching needs at least 10 train texts and 1 test text, not {len(train)} and {len(test)}"
+        )
     encoded = _same_tokens(bottom, top, train if kind != "identity" else [])
     _same_tokens(bottom, top, test)
-    held = encoded[:max(1, len(encoded) // 5)]  # chooses the best point of the training
-    encoded = encoded[len(held):]
+    held = encoded[: max(1, len(encoded) // 5)]  # chooses the best point of the training
+    encoded = encoded[len(held) :]
     with evaluating(bottom, top):
         probe = Stitched(bottom, top, layer_bottom, layer_top, StitchMap(1, 1, "identity"), blocks)
         one = [encode_text(top, test[0])]
         widths = [probe.states(side, *pad(top, one)).shape[-1] for side in (0, 1)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            phi = StitchMap(widths[0], widths[1], kind).to(top.device, torch.promote_types(torch.promote_types(bottom.dtype, top.dtype), torch.float32))
+            phi = StitchMap(widths[0], widths[1], kind).to(
+                top.device, torch.promote_types(torch.promote_types(bottom.dtype, top.dtype), torch.float32)
+            )
         chimera = Stitched(bottom, top, layer_bottom, layer_top, phi, blocks)
         name = f"{bottom.name}:{chimera.layers[0]} -> {top.name}:{chimera.layers[1]}"
         lm = LM(chimera, top.tokenizer, name=name)
-        log = [] if kind == "identity" else _train(lm, chimera, encoded, held, steps if kind.startswith("affine") else 0, lr, batch_size, seed, fit_tokens, token_budget)
+        log = (
+            []
+            if kind == "identity"
+            else _train(
+                lm,
+                chimera,
+                encoded,
+                held,
+                steps if kind.startswith("affine") else 0,
+                lr,
+                batch_size,
+                seed,
+                fit_tokens,
+                token_budget,
+            )
+        )
         losses = text_losses(lm, test, token_budget).rename(columns={"nll": "stitched"})
         losses["receiver"], losses["giver"] = (text_losses(m, test, token_budget).nll for m in (top, bottom))
     return Stitch(lm, kind, (chimera.layers[0], chimera.layers[1]), losses, pd.DataFrame(log, columns=["step", "loss"]))
@@ -243,13 +317,26 @@ def _same_tokens(bottom: LM, top: LM, texts: Sequence[str]) -> list[Encoded]:
     out = []
     for t in texts:
         e, f = encode_text(bottom, t), encode_text(top, t)
-        if e != f: raise TaskspaceError(f"{bottom.name} and {top.name} cut {t[:40]!r} into different tokens; stitching needs one tokenizer")
+        if e != f:
+            raise TaskspaceError(
+                f"{bottom.name} and {top.name} cut {t[:40]!r} into different tokens; stitching needs one tokenizer"
+            )
         out.append(f)
     return out
 
 # %% ../../nbs/api/dissimilarity/30_stitching.ipynb #1b484f61
-def _train(lm: LM, chimera: Stitched, encoded: list[Encoded], held: list[Encoded], steps: int, lr: float, batch_size: int,
-           seed: int, fit_tokens: int, token_budget: int) -> list[tuple[int, float]]:
+def _train(
+    lm: LM,
+    chimera: Stitched,
+    encoded: list[Encoded],
+    held: list[Encoded],
+    steps: int,
+    lr: float,
+    batch_size: int,
+    seed: int,
+    fit_tokens: int,
+    token_budget: int,
+) -> list[tuple[int, float]]:
     "Fit the map, descend the loss, keep the best point on held-out text; the log of (step, held-out loss)."
     X, Y, n = [], [], 0
     for batch in text_batches(encoded, encoded, token_budget):
@@ -258,7 +345,8 @@ def _train(lm: LM, chimera: Stitched, encoded: list[Encoded], held: list[Encoded
         X.append(chimera.states(0, ids, mask)[own])
         Y.append(chimera.states(1, ids, mask)[own])
         n += len(X[-1])
-        if n >= fit_tokens: break
+        if n >= fit_tokens:
+            break
     phi = fit_map(chimera.phi, torch.cat(X), torch.cat(Y))
 
     def score() -> tuple[torch.Tensor, float]:  # loss of each held-out text, loss a token
@@ -269,12 +357,14 @@ def _train(lm: LM, chimera: Stitched, encoded: list[Encoded], held: list[Encoded
 
     best, (kept, loss) = copy.deepcopy(phi.state_dict()), score()
     log = [(0, loss)]
-    if not steps: return log
+    if not steps:
+        return log
     order = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(phi.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     with _frozen(chimera.bottom_model, chimera.top_model), torch.enable_grad():
-        for p in phi.parameters(): p.requires_grad_(True)
+        for p in phi.parameters():
+            p.requires_grad_(True)
         for step in range(1, steps + 1):
             pick = torch.randperm(len(encoded), generator=order)[:batch_size].tolist()
             nll, tokens = _losses(lm, [encoded[i] for i in pick])
@@ -292,9 +382,10 @@ def _train(lm: LM, chimera: Stitched, encoded: list[Encoded], held: list[Encoded
     return log
 
 # %% ../../nbs/api/dissimilarity/30_stitching.ipynb #365e19af
-def scrambled(lm: LM,  # model with its tokenizer
-              seed: int = 0,  # of the order of the entries
-              ) -> LM:  # a copy; the original is untouched
+def scrambled(
+    lm: LM,  # model with its tokenizer
+    seed: int = 0,  # of the order of the entries
+) -> LM:  # a copy; the original is untouched
     "The same architecture with the entries of every parameter shuffled: a model of the same scale that knows nothing."
     model = copy.deepcopy(lm.model)
     g = torch.Generator().manual_seed(seed)
@@ -306,26 +397,35 @@ def scrambled(lm: LM,  # model with its tokenizer
 
 def _counterparts(blocks: Sequence[nn.Module] | None, lm: LM, other: LM) -> list[nn.Module] | None:
     "The modules of a copy that stand where `blocks` stand in the original. Raises `TaskspaceError` for a block that is not in the model."
-    if blocks is None: return None
+    if blocks is None:
+        return None
     names = {id(m): name for name, m in lm.model.named_modules()}
     for b in blocks:
-        if id(b) not in names: raise TaskspaceError(f"{lm.name} holds no such {type(b).__name__} as blocks gives; take the blocks from lm.model itself")
+        if id(b) not in names:
+            raise TaskspaceError(
+                f"{lm.name} holds no such {type(b).__name__} as blocks gives; take the blocks from lm.model itself"
+            )
     return [other.model.get_submodule(names[id(b)]) for b in blocks]
 
 
-def stitch_controls(bottom: LM,  # as in `stitch`
-                    top: LM,  # as in `stitch`
-                    layer_bottom: int,  # as in `stitch`
-                    layer_top: int,  # as in `stitch`
-                    train: str | Sequence[str],  # text that the maps are fitted on
-                    test: str | Sequence[str],  # text that the penalties are measured on
-                    blocks: tuple[Sequence[nn.Module] | None, Sequence[nn.Module] | None] = (None, None),  # layers of bottom and top, where `find_blocks` fails
-                    **kwargs,  # see `stitch`
-                    ) -> pd.DataFrame:  # index: stitched, self, scrambled; columns loss, receiver_loss, penalty, low, high
+def stitch_controls(
+    bottom: LM,  # as in `stitch`
+    top: LM,  # as in `stitch`
+    layer_bottom: int,  # as in `stitch`
+    layer_top: int,  # as in `stitch`
+    train: str | Sequence[str],  # text that the maps are fitted on
+    test: str | Sequence[str],  # text that the penalties are measured on
+    # Layers of bottom and top, where `find_blocks` fails.
+    blocks: tuple[Sequence[nn.Module] | None, Sequence[nn.Module] | None] = (None, None),
+    **kwargs,  # see `stitch`
+) -> pd.DataFrame:  # index: stitched, self, scrambled; columns loss, receiver_loss, penalty, low, high
     "A stitch beside its two controls: the top stitched to itself, and a scrambled bottom. Raises what `stitch` raises."
     noise = scrambled(bottom)
-    pairs = {"stitched": (bottom, layer_bottom, blocks[0]), "self": (top, layer_top, blocks[1]),
-             "scrambled": (noise, layer_bottom, _counterparts(blocks[0], bottom, noise))}
+    pairs = {
+        "stitched": (bottom, layer_bottom, blocks[0]),
+        "self": (top, layer_top, blocks[1]),
+        "scrambled": (noise, layer_bottom, _counterparts(blocks[0], bottom, noise)),
+    }
     rows = {}
     for name, (lm, layer, own) in pairs.items():
         s = stitch(lm, top, layer, layer_top, train, test, blocks=(own, blocks[1]), **kwargs)

@@ -39,22 +39,31 @@ _LOG_SPACED = re.compile(r"log-spaced\s+([1-9]\d{0,5})")
 
 def _choice(value: Any) -> Any:
     "Check a choice of checkpoints and bring it into its one spelling."
-    if value is None or value in ("last", "all"): return value
+    if value is None or value in ("last", "all"):
+        return value
     if isinstance(value, str) and (found := _LOG_SPACED.fullmatch(value.strip())):
         return f"log-spaced {int(found[1])}"
-    if isinstance(value, (list, tuple)) and value and all(isinstance(v, (int, str)) and not isinstance(v, bool) for v in value):
-        if len(set(map(str, value))) < len(value): raise ValueError("a checkpoint is listed twice")
+    if (
+        isinstance(value, (list, tuple))
+        and value
+        and all(isinstance(v, (int, str)) and not isinstance(v, bool) for v in value)
+    ):
+        if len(set(map(str, value))) < len(value):
+            raise ValueError("a checkpoint is listed twice")
         return tuple(value)
     raise ValueError(f"must be last, all, log-spaced N, or a list of steps or revisions, not {value!r}")
 
 
-def log_spaced(steps: Sequence[int],  # the steps that exist
-               n: int,  # how many to take; all of them when there are fewer
-               ) -> list[int]:  # in increasing order, the first and the last included when n > 1
+def log_spaced(
+    steps: Sequence[int],  # the steps that exist
+    n: int,  # how many to take; all of them when there are fewer
+) -> list[int]:  # in increasing order, the first and the last included when n > 1
     "The steps nearest to n points from the first to the last at even distances on a logarithmic axis (of step + 1, so that step 0 has a place)."
     steps = sorted(set(steps))
-    if n >= len(steps): return steps
-    if n == 1: return steps[-1:]
+    if n >= len(steps):
+        return steps
+    if n == 1:
+        return steps[-1:]
     axis = np.log1p(np.array(steps))
     points = np.linspace(axis[0], axis[-1], n)
     chosen: list[int] = []
@@ -66,11 +75,14 @@ def log_spaced(steps: Sequence[int],  # the steps that exist
 # %% ../../nbs/api/models/30_checkpoints.ipynb #d58651b3
 class ModelSpec(BaseModel):
     "A model of a study and which of its checkpoints to take."
+
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
     name: str = Field(min_length=1)  # hub id, directory, directory of checkpoints, or "builtin:SCALE"
     label: str | None = None  # what tables and charts call it; the name where None
     scale: str | None = None  # size class, e.g. "70m"; the last part of the name where None
-    revision: str | None = None  # the one checkpoint to take: branch, tag or commit on the hub, "checkpoint-STEP" of a directory, "stepSTEP" of a built-in scale
+    revision: str | None = (
+        None  # the one checkpoint to take: branch, tag or commit on the hub, "checkpoint-STEP" of a directory, "stepSTEP" of a built-in scale
+    )
     checkpoints: Any = None  # last | all | log-spaced N | list; the study's choice where None
     loader: str | None = None  # "module:function" called as load_lm is, for models that load_lm does not know
     kwargs: dict[str, Any] = Field(default_factory=dict)  # passed on when the model is loaded, e.g. gguf_file
@@ -98,15 +110,23 @@ class ModelSpec(BaseModel):
     @property
     def contradiction(self) -> str | None:  # one line; None where there is none
         "What is wrong where a model says more than once which checkpoint to take."
-        said = {"a step in its name": self.name.startswith("builtin:") and "@" in self.name and self.loader is None,
-                "revision": self.revision is not None, "checkpoints": self.checkpoints not in (None, "last")}
+        said = {
+            "a step in its name": self.name.startswith("builtin:") and "@" in self.name and self.loader is None,
+            "revision": self.revision is not None,
+            "checkpoints": self.checkpoints not in (None, "last"),
+        }
         told = [what for what, given in said.items() if given]
-        return f"{self.title} has {' and '.join(told)}, each of which chooses checkpoints; leave only one of them" if len(told) > 1 else None
+        return (
+            f"{self.title} has {' and '.join(told)}, each of which chooses checkpoints; leave only one of them"
+            if len(told) > 1
+            else None
+        )
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #c8626ce1
 @dataclass(frozen=True)
 class Checkpoint:
     "One set of weights that a study looks at, and how to load it."
+
     model: str  # what tables call the model
     scale: str  # size class
     name: str  # what is loaded: hub id, directory or builtin:SCALE@STEP
@@ -118,12 +138,15 @@ class Checkpoint:
     def load(self, device: str = "auto", dtype: str = "auto") -> LM:  # named as the study names it
         "Load the model. Raises `TaskspaceError` when it is not there or is not a causal LM."
         kwargs = json.loads(self.kwargs)
-        if self.loader: lm = _resolve(self.loader)(self.name, revision=self.revision, **kwargs)
+        if self.loader:
+            lm = _resolve(self.loader)(self.name, revision=self.revision, **kwargs)
         else:
             from taskspace.models.loading import load_lm
+
             lm = load_lm(self.name, revision=self.revision, device=device, dtype=dtype, **kwargs)
         lm.name, lm.scale = self.model, self.scale
-        if self.step is not None: lm.step = self.step
+        if self.step is not None:
+            lm.step = self.step
         return lm
 
 
@@ -131,19 +154,25 @@ def _resolve(name: str) -> Callable[..., LM]:
     try:
         return pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as e:
-        raise TaskspaceError(f"loader {name!r}: cannot be imported ({e}); it must be module:function on the Python path") from None
+        raise TaskspaceError(
+            f"loader {name!r}: cannot be imported ({e}); it must be module:function on the Python path"
+        ) from None
 
 
-def step_of(name: str,  # e.g. "step1000", "checkpoint-500", "global_step00512", "00064"
-            ) -> int | None:
+def step_of(
+    name: str,  # e.g. "step1000", "checkpoint-500", "global_step00512", "00064"
+) -> int | None:
     "The step that the name of a revision or folder speaks of, see `training_step`; digits alone are a step too."
     from taskspace.models.lm import training_step
+
     return int(name) if name.isdecimal() else training_step(name)
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #9510cc64
 def _saved_steps(directory: Path) -> dict[str, int]:
     "Subfolders that hold a model, with their steps, in order of steps."
-    found = {p.name: s for p in directory.iterdir() if (s := step_of(p.name)) is not None and (p / "config.json").is_file()}
+    found = {
+        p.name: s for p in directory.iterdir() if (s := step_of(p.name)) is not None and (p / "config.json").is_file()
+    }
     return dict(sorted(found.items(), key=lambda item: (item[1], item[0])))
 
 
@@ -151,26 +180,35 @@ def _hub_steps(name: str) -> dict[str, int]:
     "Revisions of a hub repository that are named after steps: those on the hub, or, where HF_HUB_OFFLINE is set, those in the cache."
     import huggingface_hub as hub
     from huggingface_hub import constants
+
     if constants.HF_HUB_OFFLINE:
         cached = Path(constants.HF_HUB_CACHE, f"models--{name.replace('/', '--')}", "refs")
         kept = {p.name: s for p in cached.glob("*") if (s := step_of(p.name)) is not None}
-        if not kept: raise TaskspaceError(f"{name}: the cache holds no revisions named after steps, and HF_HUB_OFFLINE keeps from asking the hub; unset it, or name them in checkpoints")
+        if not kept:
+            raise TaskspaceError(
+                f"{name}: the cache holds no revisions named after steps, and HF_HUB_OFFLINE keeps from asking the hub; unset it, or name them in checkpoints"
+            )
         return dict(sorted(kept.items(), key=lambda item: item[1]))
     try:
         refs = hub.list_repo_refs(name)
     except Exception as e:
         reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        raise TaskspaceError(f"{name}: its revisions cannot be listed ({reason}); name them in checkpoints, e.g. [step1000, step2000]") from None
+        raise TaskspaceError(
+            f"{name}: its revisions cannot be listed ({reason}); name them in checkpoints, e.g. [step1000, step2000]"
+        ) from None
     found = {r.name: s for r in [*refs.branches, *refs.tags] if (s := step_of(r.name)) is not None}
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
 def _pick(choice: Any, steps: dict[str, int], where: str) -> list[tuple[str, int | None]]:
     "The (name, step) pairs of a choice among those that exist; raises TaskspaceError listing them."
-    if not steps: raise TaskspaceError(f"{where}: no checkpoints are saved there; use checkpoints: last")
+    if not steps:
+        raise TaskspaceError(f"{where}: no checkpoints are saved there; use checkpoints: last")
     items = list(steps.items())
-    if choice == "all": return list(items)
-    if choice == "last": return [items[-1]]
+    if choice == "all":
+        return list(items)
+    if choice == "last":
+        return [items[-1]]
     if isinstance(choice, str):
         wanted = set(log_spaced(list(steps.values()), int(choice.split()[1])))
         return [i for i in {s: (n, s) for n, s in items}.values() if i[1] in wanted]
@@ -180,105 +218,150 @@ def _pick(choice: Any, steps: dict[str, int], where: str) -> list[tuple[str, int
         name = c if isinstance(c, str) and c in steps else by_step.get(step_of(str(c)))
         if name is None:
             raise TaskspaceError(f"{where}: no checkpoint {c!r}; there are: {', '.join(str(s) for s in by_step)}")
-        if (name, steps[name]) in chosen: raise TaskspaceError(f"{where}: checkpoint {c!r} is listed twice, in two spellings; list it once")
+        if (name, steps[name]) in chosen:
+            raise TaskspaceError(f"{where}: checkpoint {c!r} is listed twice, in two spellings; list it once")
         chosen.append((name, steps[name]))
     return chosen
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #e6404370
-def expand(spec: ModelSpec,  # one model of a study
-           default: Any = "last",  # the study's choice, for a model without its own
-           ) -> list[Checkpoint]:  # in order of steps, or as listed
+def expand(
+    spec: ModelSpec,  # one model of a study
+    default: Any = "last",  # the study's choice, for a model without its own
+) -> list[Checkpoint]:  # in order of steps, or as listed
     "The checkpoints of one model. Raises `TaskspaceError` for one that does not exist, listing those that do."
-    if spec.contradiction: raise TaskspaceError(f"model {spec.contradiction}")
+    if spec.contradiction:
+        raise TaskspaceError(f"model {spec.contradiction}")
     choice = "last" if spec.revision else spec.checkpoints or default  # a model with a revision has chosen
     kwargs = json.dumps(spec.kwargs, sort_keys=True, default=str)
     make = functools.partial(Checkpoint, spec.title, spec.size, loader=spec.loader, kwargs=kwargs)
     if spec.loader:
-        if choice == "last": return [make(spec.name, spec.revision, step_of(spec.revision or ""))]
-        if isinstance(choice, str): raise TaskspaceError(f"{spec.title}: a model with a loader needs its checkpoints listed, not {choice!r}")
+        if choice == "last":
+            return [make(spec.name, spec.revision, step_of(spec.revision or ""))]
+        if isinstance(choice, str):
+            raise TaskspaceError(f"{spec.title}: a model with a loader needs its checkpoints listed, not {choice!r}")
         return [make(spec.name, str(c), step_of(str(c))) for c in choice]
     if spec.name.startswith("builtin:"):
         return _expand_builtin(spec, choice, make)
     path = Path(os.path.expanduser(spec.name))
-    if path.is_dir(): return _expand_directory(spec, path, choice, make)
+    if path.is_dir():
+        return _expand_directory(spec, path, choice, make)
     if path.is_absolute() or spec.name.startswith((".", "~")) or spec.name.count("/") > 1:
         raise TaskspaceError(f"model {spec.name}: no such directory")
-    if choice == "last": return [make(spec.name, spec.revision, step_of(spec.revision or ""))]
-    if isinstance(choice, str): return [make(spec.name, n, s) for n, s in _pick(choice, _hub_steps(spec.name), f"model {spec.name}")]
-    return [make(spec.name, f"step{c}" if isinstance(c, int) else c, c if isinstance(c, int) else step_of(c)) for c in choice]
+    if choice == "last":
+        return [make(spec.name, spec.revision, step_of(spec.revision or ""))]
+    if isinstance(choice, str):
+        return [make(spec.name, n, s) for n, s in _pick(choice, _hub_steps(spec.name), f"model {spec.name}")]
+    return [
+        make(spec.name, f"step{c}" if isinstance(c, int) else c, c if isinstance(c, int) else step_of(c))
+        for c in choice
+    ]
 
 
 def _expand_directory(spec: ModelSpec, path: Path, choice: Any, make: Callable[..., Checkpoint]) -> list[Checkpoint]:
     "A revision is resolved to its folder here, so that the files that are hashed are those that are loaded."
     steps, where = _saved_steps(path), f"model {spec.name}"
     if spec.revision:
-        if not steps: raise TaskspaceError(f"{where}: has no revisions, being a directory without checkpoint-STEP directories; leave revision out")
+        if not steps:
+            raise TaskspaceError(
+                f"{where}: has no revisions, being a directory without checkpoint-STEP directories; leave revision out"
+            )
         choice = [spec.revision]
-    elif choice == "last" and (not steps or (path / "config.json").is_file()): return [make(str(path) if spec.name.startswith("~") else spec.name)]
+    elif choice == "last" and (not steps or (path / "config.json").is_file()):
+        return [make(str(path) if spec.name.startswith("~") else spec.name)]
     return [make(str(path / n), None, s) for n, s in _pick(choice, steps, where)]
 
 
 def _expand_builtin(spec: ModelSpec, choice: Any, make: Callable[..., Checkpoint]) -> list[Checkpoint]:
     from taskspace.pretraining.builtin import builtin_steps
+
     scale, at, step = spec.name.removeprefix("builtin:").partition("@")
     steps = {str(s): s for s in builtin_steps(scale)}
-    if at or spec.revision: choice = [step if at else spec.revision]
+    if at or spec.revision:
+        choice = [step if at else spec.revision]
     return [make(f"builtin:{scale}@{n}", None, s) for n, s in _pick(choice, steps, f"model builtin:{scale}")]
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #c405a978
-def in_order(steps: Sequence[int | None],  # of checkpoints as they are listed
-             ) -> list[int]:  # their positions
+def in_order(
+    steps: Sequence[int | None],  # of checkpoints as they are listed
+) -> list[int]:  # their positions
     "From the first to the last: by step, then those without a step, such as a model's `main`, as they are listed."
     return sorted(range(len(steps)), key=lambda at: (steps[at] is None, steps[at] or 0, at))
 
 
-def narrow(checkpoints: Sequence[Checkpoint],  # of one model
-           choice: Any,  # last | all | log-spaced N | list of steps or revisions
-           ) -> list[Checkpoint]:  # in the order given
+def narrow(
+    checkpoints: Sequence[Checkpoint],  # of one model
+    choice: Any,  # last | all | log-spaced N | list of steps or revisions
+) -> list[Checkpoint]:  # in the order given
     """Those of a model's checkpoints that a choice names. Steps say nothing of a model that has none: all its checkpoints are taken.
     Raises `TaskspaceError` for a step that is not among them."""
-    if choice == "last": return [checkpoints[in_order([c.step for c in checkpoints])[-1]]]
+    if choice == "last":
+        return [checkpoints[in_order([c.step for c in checkpoints])[-1]]]
     steps = {str(s): s for s in sorted(c.step for c in checkpoints if c.step is not None)}
-    named = [c for c in checkpoints if c.step is None and c.revision is not None and isinstance(choice, tuple | list) and c.revision in choice]
-    if choice == "all" or not (steps or named): return list(checkpoints)
+    named = [
+        c
+        for c in checkpoints
+        if c.step is None and c.revision is not None and isinstance(choice, tuple | list) and c.revision in choice
+    ]
+    if choice == "all" or not (steps or named):
+        return list(checkpoints)
     others = [c for c in choice if c not in {n.revision for n in named}] if named else choice
-    wanted = {step for _, step in _pick(others, steps, f"transfer_checkpoints of {checkpoints[0].model}")} if others else set()
+    wanted = (
+        {step for _, step in _pick(others, steps, f"transfer_checkpoints of {checkpoints[0].model}")}
+        if others
+        else set()
+    )
     return [c for c in checkpoints if c in named or c.step is not None and c.step in wanted]
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #e6f9e640
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".py", ".index.json")
-_TOKENIZER = re.compile(r".*(token|vocab|merges|spiece|sentencepiece|bpe|spm|tekken|chat_template).*\.(json|jsonl|txt|model|jinja|spm|codes|tiktoken|tokenizer|vocab|bpe)"
-                        r"|.*\.(tiktoken|tokenizer)|bpe\.codes|(dict|emoji|byte_maps|normalizer|word_shape|word_pronunciation)\.(txt|json)", re.I)
-_NEITHER = re.compile(r"(optimizer|scheduler|rng_state|trainer_state|training_args|flax_model|tf_model|onnx|generation_config|events\.out|\.git|log).*|.*\.(md|txt\.lock|h5|msgpack|onnx|ot|png|svg|tfevents|log|lock|tmp)|LICENSE.*|README.*", re.I)
+_TOKENIZER = re.compile(
+    r".*(token|vocab|merges|spiece|sentencepiece|bpe|spm|tekken|chat_template).*\.(json|jsonl|txt|model|jinja|spm|codes|tiktoken|tokenizer|vocab|bpe)"
+    r"|.*\.(tiktoken|tokenizer)|bpe\.codes|(dict|emoji|byte_maps|normalizer|word_shape|word_pronunciation)\.(txt|json)",
+    re.I,
+)
+_NEITHER = re.compile(
+    r"(optimizer|scheduler|rng_state|trainer_state|training_args|flax_model|tf_model|onnx|generation_config|events\.out|\.git|log).*|.*\.(md|txt\.lock|h5|msgpack|onnx|ot|png|svg|tfevents|log|lock|tmp)|LICENSE.*|README.*",
+    re.I,
+)
 
 
 def _file_digest(path: Path, memory: dict[str, list]) -> str:
     "SHA-256 of a file. `memory` spares reading it again as long as size, times and inode are the same."
-    if path.is_symlink() and path.resolve().parent.name == "blobs": return path.resolve().name
+    if path.is_symlink() and path.resolve().parent.name == "blobs":
+        return path.resolve().name
     s = path.stat()
     sign = [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
     known = memory.get(str(path.resolve()))
-    if known and known[0] == sign: return known[1]
-    with path.open("rb") as f: digest = hashlib.file_digest(f, "sha256").hexdigest()
+    if known and known[0] == sign:
+        return known[1]
+    with path.open("rb") as f:
+        digest = hashlib.file_digest(f, "sha256").hexdigest()
     memory[str(path.resolve())] = [sign, digest]
     return digest
 
 
-def directory_digests(path: Path,  # holds one model
-                      gguf_file: str | None = None,  # the file to load, where the folder holds quantised variants
-                      memory: dict[str, list] | None = None,  # digests of files seen before, see `_file_digest`
-                      ) -> tuple[str, str]:  # (weights, tokenizer), 32 hexadecimal digits each
+def directory_digests(
+    path: Path,  # holds one model
+    gguf_file: str | None = None,  # the file to load, where the folder holds quantised variants
+    memory: dict[str, list] | None = None,  # digests of files seen before, see `_file_digest`
+) -> tuple[str, str]:  # (weights, tokenizer), 32 hexadecimal digits each
     "Hashes over the files that make a model what it is. Raises `TaskspaceError` when there are no weights."
     memory = {} if memory is None else memory
     files = sorted(p for p in path.iterdir() if p.is_file() and not _NEITHER.fullmatch(p.name))
     is_weight = lambda p: p.name.endswith(_WEIGHTS) or p.name == "config.json"
     weights = [p for p in files if is_weight(p)]
-    if gguf_file: weights = [p for p in weights if p.suffix != ".gguf" or p.name == gguf_file]
-    if any(p.suffix == ".safetensors" for p in weights): weights = [p for p in weights if p.suffix not in (".bin", ".pt", ".pth")]
+    if gguf_file:
+        weights = [p for p in weights if p.suffix != ".gguf" or p.name == gguf_file]
+    if any(p.suffix == ".safetensors" for p in weights):
+        weights = [p for p in weights if p.suffix not in (".bin", ".pt", ".pth")]
     if not any(p.suffix in (".safetensors", ".bin", ".gguf", ".pt", ".pth") for p in weights):
-        raise TaskspaceError(f"model {path}: no weights there (.safetensors, .bin or .gguf); it must be a directory that save_pretrained wrote")
+        raise TaskspaceError(
+            f"model {path}: no weights there (.safetensors, .bin or .gguf); it must be a directory that save_pretrained wrote"
+        )
+
     def total(paths: Sequence[Path]) -> str:
         return hashlib.sha256(json.dumps([(p.name, _file_digest(p, memory)) for p in paths]).encode()).hexdigest()[:32]
+
     return total(weights), total([p for p in files if not is_weight(p) and _TOKENIZER.fullmatch(p.name)])
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #7547929f
@@ -286,34 +369,56 @@ def _hub_digests(checkpoint: Checkpoint, gguf_file: str | None, subfolder: str) 
     "Digests of a hub model: from the hub's file list, or from the cache when there is no network; nothing is downloaded."
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.constants import HF_HUB_OFFLINE
+
     try:
-        folder = Path(snapshot_download(checkpoint.name, revision=checkpoint.revision, local_files_only=True), subfolder)
-        if HF_HUB_OFFLINE: return directory_digests(folder, gguf_file)
+        folder = Path(
+            snapshot_download(checkpoint.name, revision=checkpoint.revision, local_files_only=True), subfolder
+        )
+        if HF_HUB_OFFLINE:
+            return directory_digests(folder, gguf_file)
     except Exception:
         folder = None
     try:
         info = HfApi().model_info(checkpoint.name, revision=checkpoint.revision, files_metadata=True)
     except Exception as e:
-        if folder is not None: return directory_digests(folder, gguf_file)
+        if folder is not None:
+            return directory_digests(folder, gguf_file)
         reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        raise TaskspaceError(f"model {checkpoint.name}: neither a directory, nor in the cache, nor on the hub ({reason})") from None
+        raise TaskspaceError(
+            f"model {checkpoint.name}: neither a directory, nor in the cache, nor on the hub ({reason})"
+        ) from None
     inside = f"{subfolder}/" if subfolder else ""
     here = {s.rfilename.removeprefix(inside): s for s in info.siblings or () if s.rfilename.startswith(inside)}
-    names = {n: (s.lfs.sha256 if s.lfs else s.blob_id) for n, s in here.items() if "/" not in n and not _NEITHER.fullmatch(n)}
-    if not names: raise TaskspaceError(f"model {checkpoint.name}: the repository has no files{f' in the subfolder {subfolder!r}' if subfolder else ''}")
-    weights = {n for n in names if (n.endswith(_WEIGHTS) or n == "config.json") and (not gguf_file or not n.endswith(".gguf") or n == gguf_file)}
-    if any(n.endswith(".safetensors") for n in weights): weights = {n for n in weights if not n.endswith((".bin", ".pt", ".pth"))}
+    names = {
+        n: (s.lfs.sha256 if s.lfs else s.blob_id) for n, s in here.items() if "/" not in n and not _NEITHER.fullmatch(n)
+    }
+    if not names:
+        raise TaskspaceError(
+            f"model {checkpoint.name}: the repository has no files{f' in the subfolder {subfolder!r}' if subfolder else ''}"
+        )
+    weights = {
+        n
+        for n in names
+        if (n.endswith(_WEIGHTS) or n == "config.json") and (not gguf_file or not n.endswith(".gguf") or n == gguf_file)
+    }
+    if any(n.endswith(".safetensors") for n in weights):
+        weights = {n for n in weights if not n.endswith((".bin", ".pt", ".pth"))}
     total = lambda part: hashlib.sha256(json.dumps(sorted((n, names[n]) for n in part)).encode()).hexdigest()[:32]
-    return total(weights), total([n for n in names if not (n.endswith(_WEIGHTS) or n == "config.json") and _TOKENIZER.fullmatch(n)])
+    return total(weights), total(
+        [n for n in names if not (n.endswith(_WEIGHTS) or n == "config.json") and _TOKENIZER.fullmatch(n)]
+    )
 
 
-def digests(checkpoint: Checkpoint,  # from `expand`
-            memory: dict[str, list] | None = None,  # digests of files seen before
-            ) -> tuple[str, str]:  # (weights, tokenizer)
+def digests(
+    checkpoint: Checkpoint,  # from `expand`
+    memory: dict[str, list] | None = None,  # digests of files seen before
+) -> tuple[str, str]:  # (weights, tokenizer)
     "What a checkpoint's weights and tokenizer are, by content."
-    if checkpoint.loader: return loaded_digests(checkpoint.load())
+    if checkpoint.loader:
+        return loaded_digests(checkpoint.load())
     gguf_file = json.loads(checkpoint.kwargs).get("gguf_file")
-    if (folder := _folder(checkpoint)) is not None: return directory_digests(folder, gguf_file, memory)
+    if (folder := _folder(checkpoint)) is not None:
+        return directory_digests(folder, gguf_file, memory)
     return _hub_digests(checkpoint, gguf_file, json.loads(checkpoint.kwargs).get("subfolder") or "")
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #dc55b7cc
@@ -322,50 +427,80 @@ def _folder(checkpoint: Checkpoint) -> Path | None:
     kwargs = json.loads(checkpoint.kwargs)
     if checkpoint.name.startswith("builtin:"):
         from taskspace.pretraining.builtin import builtin_checkpoint
+
         scale, _, step = checkpoint.name.removeprefix("builtin:").partition("@")
-        if odd := sorted(set(kwargs) - {"seed"}): raise TaskspaceError(f"model {checkpoint.model}: kwargs: a built-in scale takes seed alone, not {odd[0]!r}")
+        if odd := sorted(set(kwargs) - {"seed"}):
+            raise TaskspaceError(f"model {checkpoint.model}: kwargs: a built-in scale takes seed alone, not {odd[0]!r}")
         seed = kwargs.get("seed", 0)
-        if type(seed) is not int or seed < 0: raise TaskspaceError(f"model {checkpoint.model}: kwargs: seed must be a whole number of at least 0, not {seed!r}")
+        if type(seed) is not int or seed < 0:
+            raise TaskspaceError(
+                f"model {checkpoint.model}: kwargs: seed must be a whole number of at least 0, not {seed!r}"
+            )
         return Path(builtin_checkpoint(scale, int(step) if step else None, seed))
     path = Path(checkpoint.name)
-    if not path.is_dir(): return None
+    if not path.is_dir():
+        return None
     path = path / (kwargs.get("subfolder") or "")
-    if not path.is_dir(): raise TaskspaceError(f"model {checkpoint.name}: has no subfolder {kwargs['subfolder']!r}")
+    if not path.is_dir():
+        raise TaskspaceError(f"model {checkpoint.name}: has no subfolder {kwargs['subfolder']!r}")
     return path
 
 
-def check_model(checkpoint: Checkpoint,  # from `expand`
-                prefix: Any = None,  # what a study puts before each sentence
-                ) -> None:
+def check_model(
+    checkpoint: Checkpoint,  # from `expand`
+    prefix: Any = None,  # what a study puts before each sentence
+) -> None:
     "Refuse, by its configuration alone, a directory that holds no causal LM or lacks the prefix token; a study should not find that out job by job."
-    if checkpoint.loader or (path := _folder(checkpoint)) is None: return
+    if checkpoint.loader or (path := _folder(checkpoint)) is None:
+        return
     from taskspace.pretraining.architectures import saved_architecture
+
     kwargs = json.loads(checkpoint.kwargs)
     if "gguf_file" in kwargs:
-        if not (path / kwargs["gguf_file"]).is_file(): raise TaskspaceError(f"model {path}: has no file {kwargs['gguf_file']}")
+        if not (path / kwargs["gguf_file"]).is_file():
+            raise TaskspaceError(f"model {path}: has no file {kwargs['gguf_file']}")
         return
-    if not (path / "config.json").is_file(): raise TaskspaceError(f"model {path}: no config.json there; it must be a directory that save_pretrained wrote")
+    if not (path / "config.json").is_file():
+        raise TaskspaceError(f"model {path}: no config.json there; it must be a directory that save_pretrained wrote")
     if not checkpoint.name.startswith("builtin:") and not saved_architecture(path):
         from taskspace.models.loading import _causal_config
+
         _causal_config(checkpoint.name, kwargs)
     rows = _vocabulary_size(path)
     if isinstance(prefix, int) and rows is not None and prefix >= rows:
-        raise TaskspaceError(f"prefix {prefix}: model {checkpoint.model} has no such token; its ids go from 0 to {rows - 1}")
+        raise TaskspaceError(
+            f"prefix {prefix}: model {checkpoint.model} has no such token; its ids go from 0 to {rows - 1}"
+        )
 
 
 def _vocabulary_size(path: Path) -> int | None:
     "How many tokens a saved model knows, as far as its configuration says."
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    if not isinstance(config, dict): return None
+    if not isinstance(config, dict):
+        return None
     inner = config.get("text_config")
     sizes = [c.get("vocab_size") for c in (config, inner) if isinstance(c, dict)]
     return next((n for n in sizes if isinstance(n, int)), None)
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #7abb0384
-def loaded_digests(lm: LM,  # model with its tokenizer
-                   ) -> tuple[str, str]:  # (weights, tokenizer)
+def loaded_digests(
+    lm: LM,  # model with its tokenizer
+) -> tuple[str, str]:  # (weights, tokenizer)
     "Digests of a model that only exists in memory: its weights, and the state of its tokenizer."
     tok = lm.tokenizer
     backend = getattr(tok, "backend_tokenizer", None)
-    state = backend.to_str() if backend is not None else json.dumps({k: v for k, v in sorted({**vars(type(tok)), **vars(tok)}.items()) if not k.startswith("__") and not callable(v)}, default=repr)
-    return lm.digest()[:32], hashlib.sha256(f"{type(tok).__qualname__} {lm.bos_id} {lm.eos_id} {lm.pad_id} {state}".encode()).hexdigest()[:32]
+    state = (
+        backend.to_str()
+        if backend is not None
+        else json.dumps(
+            {
+                k: v
+                for k, v in sorted({**vars(type(tok)), **vars(tok)}.items())
+                if not k.startswith("__") and not callable(v)
+            },
+            default=repr,
+        )
+    )
+    return lm.digest()[:32], hashlib.sha256(
+        f"{type(tok).__qualname__} {lm.bos_id} {lm.eos_id} {lm.pad_id} {state}".encode()
+    ).hexdigest()[:32]

@@ -30,17 +30,21 @@ def _token_id(tokenizer: Any, role: str) -> int | None:
     "The id of the bos, eos or pad token, under whichever name the tokenizer keeps it."
     for name in (f"{role}_token_id", f"{role}_id", role):
         value = getattr(tokenizer, name, None)
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0: return value
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
     return None
 
 
 def context_length(config: Any) -> int | None:  # tokens; None where there is no limit or none is known
     "The longest input that a configuration allows, under the names that model families use."
-    if hasattr(config, "get_text_config"): config = config.get_text_config()
-    if getattr(config, "alibi", False): return None  # distances instead of positions: no limit
+    if hasattr(config, "get_text_config"):
+        config = config.get_text_config()
+    if getattr(config, "alibi", False):
+        return None  # distances instead of positions: no limit
     for name in ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx"):
         value = getattr(config, name, None)
-        if isinstance(value, int) and value > 0: return value
+        if isinstance(value, int) and value > 0:
+            return value
     return None
 
 # %% ../../nbs/api/models/10_lm.ipynb #a6300d29
@@ -51,13 +55,16 @@ def weights_digest(model: nn.Module) -> str:  # 64 hexadecimal digits
     for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
         where = seen.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else name, name)
         digest.update(f"{name} {where} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        if where == name: digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        if where == name:
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
 
 def _bits(tensor: torch.Tensor) -> int:
     "A sum of a tensor's bit patterns, read as integers and weighted by row and column of a wide table, so that entries which change places show too."
     integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}.get(tensor.element_size())
-    if not integers: return int(tensor.detach().abs().sum().view(torch.int32))
+    if not integers:
+        return int(tensor.detach().abs().sum().view(torch.int32))
     flat = tensor.detach().view(integers).reshape(-1)
     placed = lambda v: int((v.long() * torch.arange(1, len(v) + 1, device=v.device)).sum())
     whole = len(flat) // 4096 * 4096
@@ -74,18 +81,24 @@ def _cached(forward: Callable) -> bool:
 # %% ../../nbs/api/models/10_lm.ipynb #8a1c23a1
 class LM:
     "A causal language model: module, tokenizer and identity. Raises `TaskspaceError` when one of the two lacks what scoring calls."
-    def __init__(self,
-                 model: nn.Module,  # called with (input_ids, attention_mask), gives logits or an object with `.logits`
-                 tokenizer: Any,  # Hugging Face tokenizer, or anything with encode(text, add_special_tokens=False) and bos, eos, pad ids
-                 name: str = "model",  # what to call it in tables and charts
-                 revision: str | None = None,  # commit, branch or tag it was loaded from
-                 step: int | None = None,  # pre-training step of the checkpoint
-                 scale: str | None = None,  # size class in a family, e.g. "nano"
-                 ):
+
+    def __init__(
+        self,
+        model: nn.Module,  # called with (input_ids, attention_mask), gives logits or an object with `.logits`
+        tokenizer: Any,  # Hugging Face tokenizer, or anything with encode(text, add_special_tokens=False) and bos, eos, pad ids
+        name: str = "model",  # what to call it in tables and charts
+        revision: str | None = None,  # commit, branch or tag it was loaded from
+        step: int | None = None,  # pre-training step of the checkpoint
+        scale: str | None = None,  # size class in a family, e.g. "nano"
+    ):
         if not isinstance(model, nn.Module):
-            raise TaskspaceError(f"LM: the model must be a torch module, not {type(model).__name__}; to load one by name call load_lm")
+            raise TaskspaceError(
+                f"LM: the model must be a torch module, not {type(model).__name__}; to load one by name call load_lm"
+            )
         if not callable(getattr(tokenizer, "encode", None)):
-            raise TaskspaceError(f"LM: the tokenizer must have encode(text, add_special_tokens=False); {type(tokenizer).__name__} has not")
+            raise TaskspaceError(
+                f"LM: the tokenizer must have encode(text, add_special_tokens=False); {type(tokenizer).__name__} has not"
+            )
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
         self.revision, self.step, self.scale = revision, step, scale
         self.bos_id, self.eos_id, self.pad_id = (_token_id(tokenizer, r) for r in ("bos", "eos", "pad"))
@@ -93,12 +106,16 @@ class LM:
 
     def __repr__(self) -> str:
         at = f"@{self.step}" if self.step is not None else f"@{self.revision}" if self.revision else ""
-        return f"LM({self.name.removesuffix(at)}{at}, {self.n_parameters:,} parameters, {self.dtype}, {self.device})".replace("torch.", "")
+        return f"LM({self.name.removesuffix(at)}{at}, {self.n_parameters:,} parameters, {self.dtype}, {self.device})".replace(
+            "torch.", ""
+        )
 
     @property
     def _weight(self) -> torch.Tensor:
         "The first parameter, or the first numbers of a module that has only buffers, such as a table of counts."
-        return next(chain(self.model.parameters(), (b for b in self.model.buffers() if b.is_floating_point())), torch.empty(0))
+        return next(
+            chain(self.model.parameters(), (b for b in self.model.buffers() if b.is_floating_point())), torch.empty(0)
+        )
 
     @property
     def device(self) -> torch.device:  # where the first parameter lives
@@ -130,35 +147,46 @@ class LM:
         "The token ids of a text."
         return [int(i) for i in self.tokenizer.encode(text, add_special_tokens=False)]
 
-    def logits(self,
-               input_ids: torch.Tensor,  # (batch, length) token ids
-               attention_mask: torch.Tensor,  # (batch, length), 1 for tokens, 0 for padding
-               ) -> torch.Tensor:  # (batch, length, vocabulary)
+    def logits(
+        self,
+        input_ids: torch.Tensor,  # (batch, length) token ids
+        attention_mask: torch.Tensor,  # (batch, length), 1 for tokens, 0 for padding
+    ) -> torch.Tensor:  # (batch, length, vocabulary)
         "Next-token logits; gradients flow where the caller allows them."
-        if hasattr(self.model, "generate") and _cached(type(self.model).forward):  # of transformers, where the order of arguments varies
+        if hasattr(self.model, "generate") and _cached(
+            type(self.model).forward
+        ):  # of transformers, where the order of arguments varies
             return self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
         out = self.model(input_ids, attention_mask)
         return out[0] if isinstance(out, tuple) and not hasattr(out, "logits") else getattr(out, "logits", out)
 
     def digest(self) -> str:  # 64 hexadecimal digits
         "SHA-256 of the weights, computed again only when they were written to, see `weights_digest`."
-        state = [(n, p.data_ptr(), p._version, p.dtype, _bits(p)) for n, p in self.model.state_dict(keep_vars=True).items()]
-        if self._digest is None or self._digest[0] != state: self._digest = (state, weights_digest(self.model))
+        state = [
+            (n, p.data_ptr(), p._version, p.dtype, _bits(p)) for n, p in self.model.state_dict(keep_vars=True).items()
+        ]
+        if self._digest is None or self._digest[0] != state:
+            self._digest = (state, weights_digest(self.model))
         return self._digest[1]
 
     def save(self, directory: str | os.PathLike) -> Path:  # the directory
         "Save model and tokenizer so that `load_lm` finds them. Raises `TaskspaceError` when the directory holds something or the model cannot be saved."
         path = Path(directory)
         if path.exists():
-            if not path.is_dir() or any(path.iterdir()): raise TaskspaceError(f"{path}: is not an empty directory; choose a new one")
+            if not path.is_dir() or any(path.iterdir()):
+                raise TaskspaceError(f"{path}: is not an empty directory; choose a new one")
             path.rmdir()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written(path) as scratch: save_checkpoint(self.model, self.tokenizer if hasattr(self.tokenizer, "save_pretrained") else None, scratch)
+        with written(path) as scratch:
+            save_checkpoint(self.model, self.tokenizer if hasattr(self.tokenizer, "save_pretrained") else None, scratch)
         return path
 
 # %% ../../nbs/api/models/10_lm.ipynb #2d0d90ac
 def training_step(*names: str | None) -> int | None:  # None where no name tells
     "The pre-training step that a revision or directory name speaks of; the first name that tells decides."
     for name in names:
-        if found := re.search(r"(?:^|[^a-z])(?:step|checkpoint|ckpt|iter)[-_]?(\d+)(?![a-z\d])", str(name or "").lower()): return int(found[1])
+        if found := re.search(
+            r"(?:^|[^a-z])(?:step|checkpoint|ckpt|iter)[-_]?(\d+)(?![a-z\d])", str(name or "").lower()
+        ):
+            return int(found[1])
     return None

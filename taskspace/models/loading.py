@@ -29,12 +29,18 @@ __all__ = ['load_lm']
 # %% ../../nbs/api/models/20_loading.ipynb #5a9c13d6
 def _builtin(name: str, revision: str | None, **kwargs: Any) -> tuple[nn.Module, Any, dict[str, Any]]:
     scale, _, at = name.removeprefix("builtin:").partition("@")
-    if at and revision: raise TaskspaceError(f"{name}: names its step, and revision {revision!r} names one too; give only one of them")
+    if at and revision:
+        raise TaskspaceError(f"{name}: names its step, and revision {revision!r} names one too; give only one of them")
     steps, at = builtin_steps(scale), at or revision or ""
-    if other := sorted(kwargs.keys() - {"seed", "progress"}): raise TaskspaceError(f"{name}: a built-in model takes no {other[0]!r}; besides the name it takes seed and progress")
+    if other := sorted(kwargs.keys() - {"seed", "progress"}):
+        raise TaskspaceError(
+            f"{name}: a built-in model takes no {other[0]!r}; besides the name it takes seed and progress"
+        )
     digits = at.removeprefix("checkpoint-").removeprefix("step")
     if at and not digits.isdecimal():
-        raise TaskspaceError(f"{name}: {at!r} is not a step; builtin:{scale} has checkpoints at {', '.join(map(str, steps))}")
+        raise TaskspaceError(
+            f"{name}: {at!r} is not a step; builtin:{scale} has checkpoints at {', '.join(map(str, steps))}"
+        )
     step = int(digits) if at else steps[-1]
     model, tokenizer, _ = _from_directory(builtin_checkpoint(scale, step, **kwargs))
     return model, tokenizer, {"step": step, "scale": scale}
@@ -46,9 +52,15 @@ def _run_checkpoint(path: Path, revision: str | None) -> Path:
     if revision is None:
         return path if not steps or (path / "config.json").exists() or any(path.glob("*.gguf")) else steps[max(steps)]
     step = int(revision) if revision.isdecimal() else training_step(revision)
-    if step in steps: return steps[step]
-    if steps: raise TaskspaceError(f"{path}: no checkpoint {revision!r}; there are: {', '.join(f'checkpoint-{s}' for s in sorted(steps))}")
-    raise TaskspaceError(f"{path}: has no revisions, being a directory without checkpoint-STEP directories; leave revision out")
+    if step in steps:
+        return steps[step]
+    if steps:
+        raise TaskspaceError(
+            f"{path}: no checkpoint {revision!r}; there are: {', '.join(f'checkpoint-{s}' for s in sorted(steps))}"
+        )
+    raise TaskspaceError(
+        f"{path}: has no revisions, being a directory without checkpoint-STEP directories; leave revision out"
+    )
 
 
 def _from_directory(path: Path) -> tuple[nn.Module, Any, None]:
@@ -56,7 +68,17 @@ def _from_directory(path: Path) -> tuple[nn.Module, Any, None]:
     return _hf_model(str(path), {}), _hf_tokenizer(str(path), {}), None
 
 # %% ../../nbs/api/models/20_loading.ipynb #90830c19
-_HUB = ("revision", "cache_dir", "token", "local_files_only", "subfolder", "trust_remote_code", "force_download", "gguf_file", "code_revision")
+_HUB = (
+    "revision",
+    "cache_dir",
+    "token",
+    "local_files_only",
+    "subfolder",
+    "trust_remote_code",
+    "force_download",
+    "gguf_file",
+    "code_revision",
+)
 
 
 def _reason(error: BaseException) -> str:
@@ -69,7 +91,8 @@ def _reason(error: BaseException) -> str:
 def _explained(name: str, part: str, kwargs: dict[str, Any]) -> Iterator[None]:
     "Turn what transformers raises into one line."
     try:
-        with quiet(): yield
+        with quiet():
+            yield
     except TaskspaceError:
         raise
     except Exception as e:
@@ -79,9 +102,14 @@ def _explained(name: str, part: str, kwargs: dict[str, Any]) -> Iterator[None]:
             message = f"{_reason(e)}; install what is missing and try again"
         elif not local and revision and re.search(r"(?i)revision|valid git identifier", text):
             message = f"no revision {revision!r}; look at the branches and tags of the repository"
-        elif not local and re.search(r"(?i)offline|couldn't connect|cannot find the requested files|LocalEntryNotFound|not the path to a directory|not a local folder|connection", text):
-            message = (f"neither a directory here nor in the local hub cache{f' at revision {revision!r}' if revision else ''}, and the hub cannot be "
-                       "asked; check the name, or download it first")
+        elif not local and re.search(
+            r"(?i)offline|couldn't connect|cannot find the requested files|LocalEntryNotFound|not the path to a directory|not a local folder|connection",
+            text,
+        ):
+            message = (
+                f"neither a directory here nor in the local hub cache{f' at revision {revision!r}' if revision else ''}, and the hub cannot be "
+                "asked; check the name, or download it first"
+            )
         elif local and "safetensors" in type(e).__module__ + text.lower() and "deserializ" in text.lower():
             message = "the weights are damaged; copy or save the model again"
         else:
@@ -92,24 +120,38 @@ def _explained(name: str, part: str, kwargs: dict[str, Any]) -> Iterator[None]:
 def _causal_config(name: str, kwargs: dict[str, Any]) -> Any:
     "The configuration, if it is that of a causal LM."
     from transformers import AutoConfig, AutoModelForCausalLM
+
     with _explained(name, "configuration", kwargs):
         config = AutoConfig.from_pretrained(name, **{k: v for k, v in kwargs.items() if k in _HUB})
     kind = config.model_type
     if getattr(config, "is_encoder_decoder", False):
-        raise TaskspaceError(f"{name}: {kind} is an encoder-decoder, not a causal LM; it has no probability for a sentence alone")
+        raise TaskspaceError(
+            f"{name}: {kind} is an encoder-decoder, not a causal LM; it has no probability for a sentence alone"
+        )
     written_as = " ".join(getattr(config, "architectures", None) or [])
     decoder = getattr(config, "is_decoder", False) or "CausalLM" in written_as or "LMHeadModel" in written_as
     if ("MaskedLM" in written_as or _also_masked(config)) and not decoder:
-        raise TaskspaceError(f"{name}: {kind} is a masked LM (encoder), not a causal one; choose a model that predicts the next token")
+        raise TaskspaceError(
+            f"{name}: {kind} is a masked LM (encoder), not a causal one; choose a model that predicts the next token"
+        )
     if not kwargs.get("trust_remote_code") and type(config) not in AutoModelForCausalLM._model_mapping:
-        raise TaskspaceError(f"{name}: {kind} is not a causal LM that transformers knows; choose a model that predicts the next token")
-    if written_as and not kwargs.get("trust_remote_code") and re.search(r"For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice)\b", written_as):
-        raise TaskspaceError(f"{name}: the weights are of {written_as}, without the head of a causal LM; choose the language model itself")
+        raise TaskspaceError(
+            f"{name}: {kind} is not a causal LM that transformers knows; choose a model that predicts the next token"
+        )
+    if (
+        written_as
+        and not kwargs.get("trust_remote_code")
+        and re.search(r"For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice)\b", written_as)
+    ):
+        raise TaskspaceError(
+            f"{name}: the weights are of {written_as}, without the head of a causal LM; choose the language model itself"
+        )
     return config
 
 
 def _also_masked(config: Any) -> bool:
     from transformers import AutoModelForMaskedLM
+
     return type(config) in AutoModelForMaskedLM._model_mapping
 
 
@@ -123,35 +165,47 @@ def _gguf_once() -> Iterator[None]:
         yield
         return
     places: dict[tuple[Any, str], Callable[[Any], Any]] = {
-        (gguf, "GGUFReader"): lru_cache, (gguf, "get_tensor_name_map"): lru_cache, (reader, "tqdm"): lambda bar: partial(bar, disable=True)}
+        (gguf, "GGUFReader"): lru_cache,
+        (gguf, "get_tensor_name_map"): lru_cache,
+        (reader, "tqdm"): lambda bar: partial(bar, disable=True),
+    }
     before = {place: getattr(*place) for place in places if hasattr(*place)}
-    for place, value in before.items(): setattr(*place, places[place](value))
+    for place, value in before.items():
+        setattr(*place, places[place](value))
     try:
         yield
     finally:
-        for place, value in before.items(): setattr(*place, value)
+        for place, value in before.items():
+            setattr(*place, value)
 
 # %% ../../nbs/api/models/20_loading.ipynb #55307a8b
 def _hf_model(name: str, kwargs: dict[str, Any]) -> nn.Module:
     from transformers import AutoModelForCausalLM
-    if Path(name).is_dir() and saved_architecture(name): return load_model(name)
+
+    if Path(name).is_dir() and saved_architecture(name):
+        return load_model(name)
     config = _causal_config(name, kwargs)
     with _explained(name, "weights", kwargs):
         # Loading reports weights that were made up because the files lack them; scores of such a model would be noise.
         loaded: Any = AutoModelForCausalLM.from_pretrained(name, config=config, output_loading_info=True, **kwargs)
         model, info = loaded
     if missing := sorted(info.get("missing_keys") or ()):
-        raise TaskspaceError(f"{name}: the files lack weights that the model needs ({missing[0]}{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}); "
-                             "it is not a complete causal LM")
+        raise TaskspaceError(
+            f"{name}: the files lack weights that the model needs ({missing[0]}{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}); "
+            "it is not a complete causal LM"
+        )
     return model
 
 # %% ../../nbs/api/models/20_loading.ipynb #c825649b
 class _TanhGELU(nn.GELU):
     "GELU's tanh approximation, by the logistic function where that is faster."
-    def __init__(self): super().__init__(approximate="tanh")
+
+    def __init__(self):
+        super().__init__(approximate="tanh")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64): return super().forward(x)
+        if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+            return super().forward(x)
         twice = (x * x).mul_(2 * math.sqrt(2 / math.pi) * 0.044715).add_(2 * math.sqrt(2 / math.pi)).mul_(x)
         return twice.sigmoid_().mul_(x)
 
@@ -159,30 +213,47 @@ class _TanhGELU(nn.GELU):
 def _fused(model: Any) -> Any:
     "The model with GELU's tanh approximation in few operations where it is written in many: the same formula, equal but for rounding."
     from transformers.activations import NewGELUActivation
+
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if type(child) is NewGELUActivation: setattr(module, name, _TanhGELU())
+            if type(child) is NewGELUActivation:
+                setattr(module, name, _TanhGELU())
     return model
 
 # %% ../../nbs/api/models/20_loading.ipynb #b5e8f30a
 def _hf_tokenizer(name: str, kwargs: dict[str, Any]) -> Any:
     from transformers import AutoTokenizer
-    if Path(name).is_dir() and "gguf_file" not in kwargs and not any((Path(name) / kwargs.get("subfolder", "") / f).exists() for f in _TOKENIZER_FILES):
+
+    if (
+        Path(name).is_dir()
+        and "gguf_file" not in kwargs
+        and not any((Path(name) / kwargs.get("subfolder", "") / f).exists() for f in _TOKENIZER_FILES)
+    ):
         raise TaskspaceError(f"{name}: has no tokenizer; save the tokenizer into the directory, or give tokenizer=")
     with _explained(name, "tokenizer", kwargs):
         return AutoTokenizer.from_pretrained(name, **{k: v for k, v in kwargs.items() if k in _HUB})
 
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "tekken.json",
+)
 
 # %% ../../nbs/api/models/20_loading.ipynb #0cf80b8b
-def load_lm(name: str | os.PathLike,  # "builtin:SCALE", "builtin:SCALE@STEP", a directory, or a Hugging Face id
-            revision: str | None = None,  # branch, tag or commit on the hub; "checkpoint-STEP" or "stepSTEP" in a training run's directory
-            device: str | torch.device = "auto",  # "auto": a GPU where there is one
-            dtype: str | torch.dtype = "auto",  # "auto": that of the saved weights
-            tokenizer: Any = None,  # used instead of the model's own
-            **kwargs,  # passed on: to transformers (gguf_file, cache_dir, trust_remote_code, ...), or seed for built-in scales
-            ) -> LM:
+def load_lm(
+    name: str | os.PathLike,  # "builtin:SCALE", "builtin:SCALE@STEP", a directory, or a Hugging Face id
+    revision: str
+    | None = None,  # branch, tag or commit on the hub; "checkpoint-STEP" or "stepSTEP" in a training run's directory
+    device: str | torch.device = "auto",  # "auto": a GPU where there is one
+    dtype: str | torch.dtype = "auto",  # "auto": that of the saved weights
+    tokenizer: Any = None,  # used instead of the model's own
+    **kwargs,  # passed on: to transformers (gguf_file, cache_dir, trust_remote_code, ...), or seed for built-in scales
+) -> LM:
     "Load a causal LM by name. Raises `TaskspaceError` for what is missing, damaged or no causal LM, naming the remedy."
     text, chosen, place = os.fspath(name), pick_dtype(dtype), pick_device(device)
     identity: dict[str, Any] = {"revision": revision}
@@ -195,13 +266,21 @@ def load_lm(name: str | os.PathLike,  # "builtin:SCALE", "builtin:SCALE@STEP", a
             path = _run_checkpoint(path, revision)
             source, options = str(path), kwargs
         elif path.exists():
-            raise TaskspaceError(f"{text}: is a file; load_lm takes a directory or an id (for a GGUF file: its directory, and gguf_file={path.name!r})")
+            raise TaskspaceError(
+                f"{text}: is a file; load_lm takes a directory or an id (for a GGUF file: its directory, and gguf_file={path.name!r})"
+            )
         elif not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", text) or text.startswith((".", "/")) or text.endswith("/"):
-            raise TaskspaceError(f"{text}: no such directory; a model is a directory, a Hugging Face id, or builtin:nano, builtin:micro, builtin:mini")
+            raise TaskspaceError(
+                f"{text}: no such directory; a model is a directory, a Hugging Face id, or builtin:nano, builtin:micro, builtin:mini"
+            )
         else:
             source, options = text, {**kwargs, **({"revision": revision} if revision else {})}
         with _gguf_once() if "gguf_file" in kwargs else contextlib.nullcontext():
-            model = _fused(_hf_model(source, {"dtype": chosen or ("auto" if "gguf_file" not in kwargs else torch.float32), **options}))
+            model = _fused(
+                _hf_model(
+                    source, {"dtype": chosen or ("auto" if "gguf_file" not in kwargs else torch.float32), **options}
+                )
+            )
             own = tokenizer or _hf_tokenizer(source, options)
         identity["step"] = training_step(revision, path.name if path.is_dir() else None)
     model = model.to(device=place, dtype=chosen) if chosen else model.to(place)

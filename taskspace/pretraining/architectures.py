@@ -25,14 +25,16 @@ __all__ = ['ACTIVATIONS', 'MODELS', 'ARCHITECTURES', 'tokens_first', 'Output', '
            'saved_architecture', 'load_model', 'new_model']
 
 # %% ../../nbs/api/pretraining/20_architectures.ipynb #368193a9
-def tokens_first(attention_mask: Tensor,  # (batch, length), 1 for tokens, 0 for padding
-                 ) -> Tensor:  # (batch, length) indices: for each row its tokens in order, then its padding
+def tokens_first(
+    attention_mask: Tensor,  # (batch, length), 1 for tokens, 0 for padding
+) -> Tensor:  # (batch, length) indices: for each row its tokens in order, then its padding
     "The order that moves every row's tokens to the front."
     return attention_mask.eq(0).to(torch.uint8).argsort(dim=1, stable=True)
 
 # %% ../../nbs/api/pretraining/20_architectures.ipynb #3479b4ec
 class Output(NamedTuple):
     "What a model gives when hidden states are asked for."
+
     logits: Tensor  # (batch, length, vocabulary)
     hidden_states: tuple[Tensor, ...]  # the embeddings, then the output of each layer; (batch, length, width) each
 
@@ -41,6 +43,7 @@ class Output(NamedTuple):
 class Config:
     """What every architecture needs to know; the names are those of Hugging Face configurations.
     Raises `TaskspaceError` for a size below 1."""
+
     vocab_size: int  # tokens, the special ones among them
     hidden_size: int = 128  # width of the hidden states
     num_hidden_layers: int = 2  # depth
@@ -58,12 +61,14 @@ _Config: TypeAlias = Config  # within the models `Config` is the class of their 
 
 class CausalModel(nn.Module):
     "A causal language model made of an embedding, layers, a norm and a head. Padding on either side changes nothing."
+
     kind: ClassVar[str]  # what config.json calls the architecture
     Config: ClassVar[type[_Config]] = Config  # the class of its configuration
 
-    def __init__(self,
-                 config: _Config,  # sizes; the model's own `Config`
-                 ):
+    def __init__(
+        self,
+        config: _Config,  # sizes; the model's own `Config`
+    ):
         super().__init__()
         self.config = config
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -71,15 +76,17 @@ class CausalModel(nn.Module):
         self.layers = nn.ModuleList(self.layer() for _ in range(config.num_hidden_layers))
         self.norm: nn.Module = nn.Identity()
         self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        if config.tie_word_embeddings: self.head.weight = self.embed.weight
+        if config.tie_word_embeddings:
+            self.head.weight = self.embed.weight
 
     def layer(self) -> nn.Module:  # maps (batch, length, width) to the same shape and looks at no later position
         "One new layer; each architecture has its own."
         raise NotImplementedError
 
-    def embeddings(self,
-                   input_ids: Tensor,  # (batch, length), tokens first
-                   ) -> Tensor:  # (batch, length, width)
+    def embeddings(
+        self,
+        input_ids: Tensor,  # (batch, length), tokens first
+    ) -> Tensor:  # (batch, length, width)
         "The input of the first layer."
         return self.dropout(self.embed(input_ids))
 
@@ -91,22 +98,27 @@ class CausalModel(nn.Module):
         "The head, under Hugging Face's name for it."
         return self.head
 
-    def forward(self,
-                input_ids: Tensor,  # (batch, length) token ids; those under padding are never read
-                attention_mask: Tensor | None = None,  # (batch, length), 1 for tokens, 0 for padding; None where there is no padding
-                output_hidden_states: bool = False,  # give an `Output` with the hidden states in it
-                ) -> Tensor | Output:  # logits (batch, length, vocabulary), or both
+    def forward(
+        self,
+        input_ids: Tensor,  # (batch, length) token ids; those under padding are never read
+        attention_mask: Tensor
+        | None = None,  # (batch, length), 1 for tokens, 0 for padding; None where there is no padding
+        output_hidden_states: bool = False,  # give an `Output` with the hidden states in it
+    ) -> Tensor | Output:  # logits (batch, length, vocabulary), or both
         """Next-token logits, with the hidden states of all layers where asked for. What stands at padding positions is arbitrary but finite.
         Raises `TaskspaceError` for an input that is longer than the model takes."""
         limit = getattr(self.config, "max_position_embeddings", None)
         if limit and input_ids.shape[1] > limit:
-            raise TaskspaceError(f"the input has {input_ids.shape[1]} tokens, the model takes {limit}; shorten the text")
+            raise TaskspaceError(
+                f"the input has {input_ids.shape[1]} tokens, the model takes {limit}; shorten the text"
+            )
         order = None
         if attention_mask is not None:
             order = tokens_first(attention_mask)
             input_ids = input_ids.masked_fill(attention_mask == 0, 0).gather(1, order)
         states = [self.embeddings(input_ids)]
-        for layer in self.layers: states.append(layer(states[-1]))
+        for layer in self.layers:
+            states.append(layer(states[-1]))
         if order is not None:
             back = order.argsort(dim=1)[..., None]
             # The head comes after the tokens are back in place, so that a hook on it may pick positions.
@@ -115,8 +127,9 @@ class CausalModel(nn.Module):
         return Output(logits, tuple(states)) if output_hidden_states else logits
 
 # %% ../../nbs/api/pretraining/20_architectures.ipynb #e022d39b
-def solu(x: Tensor,  # (..., features)
-         ) -> Tensor:  # the same shape
+def solu(
+    x: Tensor,  # (..., features)
+) -> Tensor:  # the same shape
     """Softmax linear unit over the last axis, `x * softmax(x)`: keeps the largest feature and dims the others
     ([Elhage et al. 2022](https://transformer-circuits.pub/2022/solu/index.html))."""
     return x * x.softmax(dim=-1)
@@ -128,6 +141,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "solu": so
 @dataclass(frozen=True)
 class TransformerConfig(Config):
     "A decoder transformer. Raises `TaskspaceError` for an unknown activation or a width that the heads do not divide."
+
     num_attention_heads: int = 4  # a divisor of hidden_size
     intermediate_size: int | None = None  # width of the feed-forward part; four times hidden_size where None
     max_position_embeddings: int = 128  # longest input in tokens
@@ -139,14 +153,18 @@ class TransformerConfig(Config):
         if self.activation not in ACTIVATIONS:
             raise TaskspaceError(f"unknown activation {self.activation!r}; there are: {', '.join(ACTIVATIONS)}")
         if self.hidden_size % self.num_attention_heads:
-            raise TaskspaceError(f"hidden_size {self.hidden_size} must be a multiple of num_attention_heads {self.num_attention_heads}")
+            raise TaskspaceError(
+                f"hidden_size {self.hidden_size} must be a multiple of num_attention_heads {self.num_attention_heads}"
+            )
 
 # %% ../../nbs/api/pretraining/20_architectures.ipynb #51774493
 class TransformerLayer(nn.Module):
     "Causal self-attention and a feed-forward part, each with a norm before it and a residual connection around it."
-    def __init__(self,
-                 config: TransformerConfig,  # width, heads, inner width, activation, dropout
-                 ):
+
+    def __init__(
+        self,
+        config: TransformerConfig,  # width, heads, inner width, activation, dropout
+    ):
         super().__init__()
         width, inner = config.hidden_size, config.intermediate_size or 4 * config.hidden_size
         self.heads, self.activation = config.num_attention_heads, ACTIVATIONS[config.activation]
@@ -156,16 +174,18 @@ class TransformerLayer(nn.Module):
         self.norm_activation = nn.LayerNorm(inner) if config.activation_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
 
-    def attend(self,
-               x: Tensor,  # (batch, length, width), normed
-               ) -> Tensor:  # the same shape
+    def attend(
+        self,
+        x: Tensor,  # (batch, length, width), normed
+    ) -> Tensor:  # the same shape
         "Causal self-attention, without norm and residual connection."
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in self.qkv(x).chunk(3, dim=-1))
         return self.out(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
 
-    def forward(self,
-                x: Tensor,  # (batch, length, width)
-                ) -> Tensor:  # the same shape
+    def forward(
+        self,
+        x: Tensor,  # (batch, length, width)
+    ) -> Tensor:  # the same shape
         "The residual stream after attention and feed-forward part."
         x = x + self.dropout(self.attend(self.norm_attention(x)))
         return x + self.dropout(self.down(self.norm_activation(self.activation(self.up(self.norm_ff(x))))))
@@ -173,17 +193,21 @@ class TransformerLayer(nn.Module):
 # %% ../../nbs/api/pretraining/20_architectures.ipynb #c33e42c7
 class TransformerLM(CausalModel):
     "A decoder transformer in the form of GPT-2 (Radford et al. 2019), whose activation can be chosen."
+
     kind, Config = "transformer", TransformerConfig
     config: TransformerConfig  # what the model was built from
 
-    def __init__(self,
-                 config: TransformerConfig,  # sizes, activation, longest input
-                 ):
+    def __init__(
+        self,
+        config: TransformerConfig,  # sizes, activation, longest input
+    ):
         super().__init__(config)
         self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size)
         self.apply(normal_init)
-        for layer in cast("Iterable[TransformerLayer]", self.layers):  # as in GPT-2: the residual stream keeps its size at any depth
+        for layer in cast(
+            "Iterable[TransformerLayer]", self.layers
+        ):  # as in GPT-2: the residual stream keeps its size at any depth
             for linear in (layer.out, layer.down):
                 nn.init.normal_(linear.weight, std=0.02 / (2 * config.num_hidden_layers) ** 0.5)
 
@@ -191,37 +215,44 @@ class TransformerLM(CausalModel):
         "One new `TransformerLayer`."
         return TransformerLayer(self.config)
 
-    def embeddings(self,
-                   input_ids: Tensor,  # (batch, length), tokens first
-                   ) -> Tensor:  # (batch, length, width)
+    def embeddings(
+        self,
+        input_ids: Tensor,  # (batch, length), tokens first
+    ) -> Tensor:  # (batch, length, width)
         "Tokens plus learned positions."
         places = torch.arange(input_ids.shape[1], device=input_ids.device)
         return self.dropout(self.embed(input_ids) + self.positions(places))
 
 
-def normal_init(module: nn.Module,  # changed in place where it is linear, an embedding or a convolution; for `nn.Module.apply`
-                ) -> None:
+def normal_init(
+    module: nn.Module,  # changed in place where it is linear, an embedding or a convolution; for `nn.Module.apply`
+) -> None:
     "GPT-2's initialisation (Radford et al. 2019): normal weights with standard deviation 0.02, zero biases."
     if isinstance(module, nn.Linear | nn.Embedding | nn.Conv1d):
         nn.init.normal_(module.weight, std=0.02)
-        if isinstance(bias := getattr(module, "bias", None), Tensor): nn.init.zeros_(bias)
+        if isinstance(bias := getattr(module, "bias", None), Tensor):
+            nn.init.zeros_(bias)
 
 # %% ../../nbs/api/pretraining/20_architectures.ipynb #3ad7c1db
-def build(config: Config,  # its type decides the architecture
-          seed: int = 0,  # of the initial weights
-          ) -> CausalModel:  # in evaluation mode, float32, on the CPU
+def build(
+    config: Config,  # its type decides the architecture
+    seed: int = 0,  # of the initial weights
+) -> CausalModel:  # in evaluation mode, float32, on the CPU
     "A freshly initialised model; the same configuration and seed give the same weights."
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return next(m for m in MODELS.values() if m.Config is type(config))(config).eval()
 
 # %% ../../nbs/api/pretraining/20_architectures.ipynb #2576c2c2
-def twins(config: TransformerConfig,  # its activation is ignored
-          activations: Sequence[str] = ("solu", "gelu"),  # keys of ACTIVATIONS, one model each
-          seed: int = 0,  # of the weights they share
-          ) -> dict[str, TransformerLM]:  # activation -> model
+def twins(
+    config: TransformerConfig,  # its activation is ignored
+    activations: Sequence[str] = ("solu", "gelu"),  # keys of ACTIVATIONS, one model each
+    seed: int = 0,  # of the weights they share
+) -> dict[str, TransformerLM]:  # activation -> model
     "Transformers with equal initial weights that differ in their activation alone. Raises `TaskspaceError` for an unknown one."
-    return {a: cast(TransformerLM, build(type(config)(**{**asdict(config), "activation": a}), seed)) for a in activations}
+    return {
+        a: cast(TransformerLM, build(type(config)(**{**asdict(config), "activation": a}), seed)) for a in activations
+    }
 
 # %% ../../nbs/api/pretraining/20_architectures.ipynb #3de69766
 @dataclass(frozen=True)
@@ -231,33 +262,43 @@ class LSTMConfig(Config):
 
 class LSTMLayer(nn.Module):
     "One LSTM layer that returns its hidden states alone ([Hochreiter & Schmidhuber 1997](https://doi.org/10.1162/neco.1997.9.8.1735))."
-    def __init__(self,
-                 width: int,  # of input and output
-                 dropout: float,  # probability, on the output
-                 ):
+
+    def __init__(
+        self,
+        width: int,  # of input and output
+        dropout: float,  # probability, on the output
+    ):
         super().__init__()
         self.lstm, self.dropout = nn.LSTM(width, width, batch_first=True), nn.Dropout(dropout)
         with torch.no_grad():
-            for name in ("bias_ih_l0", "bias_hh_l0"): self.lstm.get_parameter(name).zero_()
-            self.lstm.get_parameter("bias_ih_l0")[width:2 * width] = 1.0  # gates lie in the order input, forget, cell, output
+            for name in ("bias_ih_l0", "bias_hh_l0"):
+                self.lstm.get_parameter(name).zero_()
+            self.lstm.get_parameter("bias_ih_l0")[width : 2 * width] = (
+                1.0  # gates lie in the order input, forget, cell, output
+            )
 
-    def forward(self,
-                x: Tensor,  # (batch, length, width)
-                ) -> Tensor:  # the same shape
+    def forward(
+        self,
+        x: Tensor,  # (batch, length, width)
+    ) -> Tensor:  # the same shape
         "The hidden state after each token; the first token starts from zero."
         return self.dropout(self.lstm(x)[0])
 
 
 class LSTMLM(CausalModel):
     "An LSTM language model; it has no longest input."
+
     kind, Config = "lstm", LSTMConfig
     config: LSTMConfig  # what the model was built from
 
-    def __init__(self,
-                 config: LSTMConfig,  # sizes
-                 ):
+    def __init__(
+        self,
+        config: LSTMConfig,  # sizes
+    ):
         super().__init__(config)
-        nn.init.normal_(self.embed.weight, std=config.hidden_size ** -0.5)  # the cells have no norm before them; smaller inputs start slowly
+        nn.init.normal_(
+            self.embed.weight, std=config.hidden_size**-0.5
+        )  # the cells have no norm before them; smaller inputs start slowly
 
     def layer(self) -> nn.Module:
         "One new `LSTMLayer`."
@@ -267,6 +308,7 @@ class LSTMLM(CausalModel):
 @dataclass(frozen=True)
 class CNNConfig(Config):
     "A stack of gated causal convolutions ([Dauphin et al. 2017](https://arxiv.org/abs/1612.08083))."
+
     kernel_size: int = 4  # tokens that one layer sees, the current one among them
 
     @property
@@ -277,17 +319,20 @@ class CNNConfig(Config):
 
 class CNNLayer(nn.Module):
     "Norm, causal convolution, gated linear unit, and a residual connection around them."
-    def __init__(self,
-                 config: CNNConfig,  # width, kernel size, dropout
-                 ):
+
+    def __init__(
+        self,
+        config: CNNConfig,  # width, kernel size, dropout
+    ):
         super().__init__()
         self.norm, self.pad = nn.LayerNorm(config.hidden_size), config.kernel_size - 1
         self.conv = nn.Conv1d(config.hidden_size, 2 * config.hidden_size, config.kernel_size)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self,
-                x: Tensor,  # (batch, length, width)
-                ) -> Tensor:  # the same shape
+    def forward(
+        self,
+        x: Tensor,  # (batch, length, width)
+    ) -> Tensor:  # the same shape
         "The residual stream after one convolution, which is padded on the left alone."
         y = F.pad(self.norm(x).transpose(1, 2), (self.pad, 0))
         return x + self.dropout(F.glu(self.conv(y), dim=1).transpose(1, 2))
@@ -295,12 +340,14 @@ class CNNLayer(nn.Module):
 
 class CNNLM(CausalModel):
     "A convolutional language model; it has no longest input, but forgets what lies before its receptive field."
+
     kind, Config = "cnn", CNNConfig
     config: CNNConfig  # what the model was built from
 
-    def __init__(self,
-                 config: CNNConfig,  # sizes
-                 ):
+    def __init__(
+        self,
+        config: CNNConfig,  # sizes
+    ):
         super().__init__(config)
         self.norm = nn.LayerNorm(config.hidden_size)
         nn.init.normal_(self.embed.weight, std=0.02)
@@ -318,11 +365,14 @@ class BigramConfig(Config):
 class BigramLM(CausalModel):
     """A language model whose next-token logits are the row of one table. Its only hidden state is that row; it has no layers and no head.
     Raises `TaskspaceError` for a table that is not square."""
+
     kind, Config = "bigram", BigramConfig
 
-    def __init__(self,
-                 config: BigramConfig | Tensor,  # the configuration (zero logits), or the table itself: (vocabulary, vocabulary), row = token before
-                 ):
+    def __init__(
+        self,
+        config: BigramConfig
+        | Tensor,  # the configuration (zero logits), or the table itself: (vocabulary, vocabulary), row = token before
+    ):
         nn.Module.__init__(self)
         table = config if isinstance(config, Tensor) else torch.zeros(config.vocab_size, config.vocab_size)
         if table.dim() != 2 or table.shape[0] != table.shape[1]:
@@ -331,8 +381,7 @@ class BigramLM(CausalModel):
         self.layers = nn.ModuleList()
         self.table = nn.Parameter(table.detach().clone())
 
-    def get_input_embeddings(self,  # type: ignore[override]
-                             ) -> None:
+    def get_input_embeddings(self) -> None:  # type: ignore[override]
         "None: the table is embedding and head in one."
         return None
 
@@ -340,28 +389,35 @@ class BigramLM(CausalModel):
         "None: there is no head."
         return None
 
-    def forward(self,
-                input_ids: Tensor,  # (batch, length) token ids; those under padding are never read
-                attention_mask: Tensor | None = None,  # (batch, length), 1 for tokens, 0 for padding; None where there is no padding
-                output_hidden_states: bool = False,  # give an `Output` with the logits as the only hidden state
-                ) -> Tensor | Output:  # logits (batch, length, vocabulary), or both
+    def forward(
+        self,
+        input_ids: Tensor,  # (batch, length) token ids; those under padding are never read
+        attention_mask: Tensor
+        | None = None,  # (batch, length), 1 for tokens, 0 for padding; None where there is no padding
+        output_hidden_states: bool = False,  # give an `Output` with the logits as the only hidden state
+    ) -> Tensor | Output:  # logits (batch, length, vocabulary), or both
         "The row of each token."
-        if attention_mask is not None: input_ids = input_ids.masked_fill(attention_mask == 0, 0)
+        if attention_mask is not None:
+            input_ids = input_ids.masked_fill(attention_mask == 0, 0)
         logits = F.embedding(input_ids, self.table)
         return Output(logits, (logits,)) if output_hidden_states else logits
 
     @classmethod
-    def fit(cls,
-            sequences: Iterable[Sequence[int]],  # token ids of texts
-            vocab_size: int,  # rows and columns of the table
-            smoothing: float = 1.0,  # added to every count; more than 0
-            ) -> BigramLM:  # its logits are log-probabilities
+    def fit(
+        cls,
+        sequences: Iterable[Sequence[int]],  # token ids of texts
+        vocab_size: int,  # rows and columns of the table
+        smoothing: float = 1.0,  # added to every count; more than 0
+    ) -> BigramLM:  # its logits are log-probabilities
         "The table that counts how often each token follows each other one, with additive smoothing. Raises `TaskspaceError` for smoothing of 0 or less."
-        if not smoothing > 0: raise TaskspaceError(f"bigram smoothing must be more than 0, not {smoothing}")
+        if not smoothing > 0:
+            raise TaskspaceError(f"bigram smoothing must be more than 0, not {smoothing}")
         counts = torch.full((vocab_size, vocab_size), float(smoothing), dtype=torch.float64)
         for s in sequences:
             ids = torch.as_tensor(s, dtype=torch.long)
-            counts.index_put_((ids[:-1], ids[1:]), torch.ones(max(len(ids) - 1, 0), dtype=torch.float64), accumulate=True)
+            counts.index_put_(
+                (ids[:-1], ids[1:]), torch.ones(max(len(ids) - 1, 0), dtype=torch.float64), accumulate=True
+            )
         return cls((counts / counts.sum(1, keepdim=True)).log().float()).eval()
 
 # %% ../../nbs/api/pretraining/20_architectures.ipynb #5223ac1d
@@ -371,22 +427,29 @@ MODELS: dict[str, type[CausalModel]] = {m.kind: m for m in (TransformerLM, LSTML
 _KEY = "taskspace_architecture"
 
 
-def save_model(model: CausalModel,  # on any device
-               directory: str | os.PathLike,  # created where missing
-               ) -> Path:  # the directory
+def save_model(
+    model: CausalModel,  # on any device
+    directory: str | os.PathLike,  # created where missing
+) -> Path:  # the directory
     "Save a model as `model.safetensors` and `config.json`."
     from safetensors.torch import save_file
+
     path = Path(directory)
     path.mkdir(parents=True, exist_ok=True)
-    save_file({n: p.detach().cpu().contiguous() for n, p in model.named_parameters()}, path / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {n: p.detach().cpu().contiguous() for n, p in model.named_parameters()},
+        path / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     text = json.dumps({_KEY: model.kind, **asdict(model.config)}, indent=2) + "\n"
     (path / "config.json.tmp").write_text(text, encoding="utf-8")
     os.replace(path / "config.json.tmp", path / "config.json")
     return path
 
 # %% ../../nbs/api/pretraining/20_architectures.ipynb #daca0e91
-def saved_architecture(directory: str | os.PathLike,  # that may hold a model
-                       ) -> str | None:  # e.g. "lstm"; None where something else or nothing is saved there
+def saved_architecture(
+    directory: str | os.PathLike,  # that may hold a model
+) -> str | None:  # e.g. "lstm"; None where something else or nothing is saved there
     "Which of this module's architectures a directory holds."
     try:
         config = json.loads((Path(directory) / "config.json").read_text(encoding="utf-8"))
@@ -395,12 +458,14 @@ def saved_architecture(directory: str | os.PathLike,  # that may hold a model
     return config.get(_KEY) if isinstance(config, dict) else None
 
 
-def load_model(directory: str | os.PathLike,  # written by `save_model`
-               dtype: torch.dtype | None = None,  # None: the type of the stored weights
-               ) -> CausalModel:  # in evaluation mode, on the CPU
+def load_model(
+    directory: str | os.PathLike,  # written by `save_model`
+    dtype: torch.dtype | None = None,  # None: the type of the stored weights
+) -> CausalModel:  # in evaluation mode, on the CPU
     "Load a model. Raises `TaskspaceError` for an unknown architecture or setting, and for missing, damaged or other weights."
     from safetensors import SafetensorError
     from safetensors.torch import load_file
+
     path, kind = Path(directory), saved_architecture(directory)
     if kind not in MODELS:
         raise TaskspaceError(f"{path}: config.json names no architecture of taskspace; there are: {', '.join(MODELS)}")
@@ -408,17 +473,24 @@ def load_model(directory: str | os.PathLike,  # written by `save_model`
     settings = json.loads((path / "config.json").read_text(encoding="utf-8"))
     known = {f.name for f in fields(Model.Config)} | {_KEY}
     if unknown := sorted(settings.keys() - known):
-        raise TaskspaceError(f"{path}/config.json: unknown setting {unknown[0]!r} for {kind}; known: {', '.join(sorted(known - {_KEY}))}")
+        raise TaskspaceError(
+            f"{path}/config.json: unknown setting {unknown[0]!r} for {kind}; known: {', '.join(sorted(known - {_KEY}))}"
+        )
     settings.pop(_KEY)
     try:
         weights = load_file(path / "model.safetensors")
         model = Model(Model.Config(**settings))
-        if types := {w.dtype for w in weights.values()}: model.to(dtype or next(iter(types)))
+        if types := {w.dtype for w in weights.values()}:
+            model.to(dtype or next(iter(types)))
         missing, extra = model.load_state_dict(weights, strict=False)
     except (OSError, SafetensorError, TypeError, RuntimeError) as e:
-        raise TaskspaceError(f"{path}: the weights cannot be read ({str(e).splitlines()[0]}); save the model again") from None
+        raise TaskspaceError(
+            f"{path}: the weights cannot be read ({str(e).splitlines()[0]}); save the model again"
+        ) from None
     if extra or set(missing) - _tied(model):
-        raise TaskspaceError(f"{path}: the weights do not belong to config.json: missing {sorted(set(missing) - _tied(model))}, extra {extra}")
+        raise TaskspaceError(
+            f"{path}: the weights do not belong to config.json: missing {sorted(set(missing) - _tied(model))}, extra {extra}"
+        )
     return model.eval()
 
 
@@ -429,37 +501,50 @@ def _tied(model: CausalModel) -> set[str]:
 ARCHITECTURES = ("llama", "gpt2", *(kind for kind in MODELS if kind != "bigram"))
 
 
-def new_model(architecture: str,  # "llama", "gpt2", "transformer", "lstm" or "cnn"
-              tokenizer: Any,  # gives the size of the vocabulary and the special ids
-              context: int,  # longest input in tokens
-              seed: int = 0,  # of the initial weights
-              **sizes,  # hidden_size, num_hidden_layers, num_attention_heads, intermediate_size, ... as the architecture names them
-              ) -> nn.Module:  # in evaluation mode, float32
+def new_model(
+    architecture: str,  # "llama", "gpt2", "transformer", "lstm" or "cnn"
+    tokenizer: Any,  # gives the size of the vocabulary and the special ids
+    context: int,  # longest input in tokens
+    seed: int = 0,  # of the initial weights
+    **sizes,  # hidden_size, num_hidden_layers, num_attention_heads, intermediate_size, ... as the architecture names them
+) -> nn.Module:  # in evaluation mode, float32
     "A freshly initialised model. Raises `TaskspaceError` for an unknown architecture or setting, and for sizes that do not fit together."
     if architecture not in ARCHITECTURES:
         raise TaskspaceError(f"unknown architecture {architecture!r}; there are: {', '.join(ARCHITECTURES)}")
     if architecture in MODELS:
         Config = MODELS[architecture].Config
-        if "max_position_embeddings" in Config.__dataclass_fields__: sizes.setdefault("max_position_embeddings", context)
+        if "max_position_embeddings" in Config.__dataclass_fields__:
+            sizes.setdefault("max_position_embeddings", context)
         try:
             return build(Config(vocab_size=len(tokenizer), **sizes), seed)
         except TypeError as e:
-            raise TaskspaceError(f"{architecture}: {str(e).split(') ')[-1]}; known: {', '.join(Config.__dataclass_fields__)}") from None
+            raise TaskspaceError(
+                f"{architecture}: {str(e).split(') ')[-1]}; known: {', '.join(Config.__dataclass_fields__)}"
+            ) from None
     from transformers import AutoConfig, AutoModelForCausalLM
+
     special = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad")}
     sizes = {"tie_word_embeddings": True, **sizes}
-    if architecture == "llama": sizes.setdefault("num_key_value_heads", sizes.get("num_attention_heads"))
-    if architecture == "gpt2": sizes = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0, **sizes}
+    if architecture == "llama":
+        sizes.setdefault("num_key_value_heads", sizes.get("num_attention_heads"))
+    if architecture == "gpt2":
+        sizes = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0, **sizes}
     config = AutoConfig.for_model(architecture)
     known = {*config.to_dict(), *config.attribute_map} - {"vocab_size"}
     if unknown := sorted(sizes.keys() - known):
-        raise TaskspaceError(f"{architecture}: unknown setting {unknown[0]!r}; sizes are hidden_size, num_hidden_layers, num_attention_heads, intermediate_size")
+        raise TaskspaceError(
+            f"{architecture}: unknown setting {unknown[0]!r}; sizes are hidden_size, num_hidden_layers, num_attention_heads, intermediate_size"
+        )
     try:
-        config = AutoConfig.for_model(architecture, vocab_size=len(tokenizer), max_position_embeddings=context, **special, **sizes)
+        config = AutoConfig.for_model(
+            architecture, vocab_size=len(tokenizer), max_position_embeddings=context, **special, **sizes
+        )
     except Exception as e:  # transformers checks sizes in ways of its own
         raise TaskspaceError(f"{architecture}: {' '.join(str(e.__cause__ or e).split())}") from None
     if config.hidden_size % config.num_attention_heads:
-        raise TaskspaceError(f"{architecture}: hidden_size {config.hidden_size} must be a multiple of num_attention_heads {config.num_attention_heads}")
+        raise TaskspaceError(
+            f"{architecture}: hidden_size {config.hidden_size} must be a multiple of num_attention_heads {config.num_attention_heads}"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()

@@ -36,6 +36,7 @@ __all__ = ['SCALES', 'RECIPE', 'SENTENCES', 'ROW', 'BATCH', 'STEPS', 'CONTEXT', 
 # %% ../../nbs/api/pretraining/50_builtin.ipynb #bdddc62e
 class Scale(NamedTuple):
     "Size and training of a built-in model."
+
     hidden_size: int  # width of the hidden states
     num_hidden_layers: int  # depth
     num_attention_heads: int  # in each layer
@@ -50,42 +51,62 @@ CONTEXT = 64  # longest input of the built-in models, in tokens
 
 
 def _scale(name: str) -> Scale:
-    if name not in SCALES: raise TaskspaceError(f"unknown built-in scale {name!r}; there are: {', '.join(SCALES)}")
+    if name not in SCALES:
+        raise TaskspaceError(f"unknown built-in scale {name!r}; there are: {', '.join(SCALES)}")
     return SCALES[name]
 
 
-def builtin_config(scale: str,  # "nano", "micro" or "mini"
-                   ) -> TrainingConfig:
+def builtin_config(
+    scale: str,  # "nano", "micro" or "mini"
+) -> TrainingConfig:
     "The training settings of a built-in scale. Raises `TaskspaceError` for an unknown one."
     chosen = _scale(scale)
-    return TrainingConfig(steps=STEPS[-1], batch_size=BATCH, learning_rate=chosen.learning_rate, checkpoints=STEPS, save_every=100,
-                          precision="float32")
+    return TrainingConfig(
+        steps=STEPS[-1],
+        batch_size=BATCH,
+        learning_rate=chosen.learning_rate,
+        checkpoints=STEPS,
+        save_every=100,
+        precision="float32",
+    )
 
 
-def builtin_steps(scale: str,  # "nano", "micro" or "mini"
-                  ) -> list[int]:  # ascending, from 0 to the last step
+def builtin_steps(
+    scale: str,  # "nano", "micro" or "mini"
+) -> list[int]:  # ascending, from 0 to the last step
     "The steps at which a built-in scale has checkpoints. Raises `TaskspaceError` for an unknown scale."
     return checkpoint_steps(builtin_config(scale))
 
 
-def builtin_model(scale: str,  # "nano", "micro" or "mini"
-                  seed: int = 0,  # of the initial weights
-                  ) -> nn.Module:  # a Llama model in evaluation mode, float32, on the CPU
+def builtin_model(
+    scale: str,  # "nano", "micro" or "mini"
+    seed: int = 0,  # of the initial weights
+) -> nn.Module:  # a Llama model in evaluation mode, float32, on the CPU
     "The untrained model of a built-in scale. Raises `TaskspaceError` for an unknown one."
     s = _scale(scale)
-    return new_model("llama", word_tokenizer(grammar.vocabulary()), CONTEXT, seed, hidden_size=s.hidden_size,
-                     num_hidden_layers=s.num_hidden_layers, num_attention_heads=s.num_attention_heads, intermediate_size=2 * s.hidden_size)
+    return new_model(
+        "llama",
+        word_tokenizer(grammar.vocabulary()),
+        CONTEXT,
+        seed,
+        hidden_size=s.hidden_size,
+        num_hidden_layers=s.num_hidden_layers,
+        num_attention_heads=s.num_attention_heads,
+        intermediate_size=2 * s.hidden_size,
+    )
 
 # %% ../../nbs/api/pretraining/50_builtin.ipynb #67b8fdde
 class Rows(NamedTuple):
     "Packed text."
+
     train: np.ndarray  # (rows, length) token ids, to be learnt from
     valid: np.ndarray  # (rows, length) token ids, kept for the validation loss
 
 
 @lru_cache(maxsize=1)
-def builtin_rows(sentences: int = SENTENCES,  # of the built-in corpus
-                 ) -> Rows:  # rows of `ROW` tokens
+def builtin_rows(
+    sentences: int = SENTENCES,  # of the built-in corpus
+) -> Rows:  # rows of `ROW` tokens
     "The built-in corpus as rows of token ids, one in a hundred kept for validation."
     tokenizer = word_tokenizer(grammar.vocabulary())
     ids = tokenizer(grammar.corpus(sentences), add_special_tokens=False)["input_ids"]
@@ -100,26 +121,38 @@ def cache_dir() -> Path:  # not created
 
 
 @lru_cache(maxsize=4)
-def corpus_digest(sentences: int = SENTENCES,  # of the built-in corpus
-                  ) -> str:  # 64 hexadecimal digits
+def corpus_digest(
+    sentences: int = SENTENCES,  # of the built-in corpus
+) -> str:  # 64 hexadecimal digits
     "SHA-256 of the built-in corpus and its vocabulary, remembered for the present source of the grammar."
     code = code_digest(modules_behind(["taskspace.tasks.grammar"]))
     note = cache_dir() / "corpus" / f"{code[:32]}-{sentences}"
     try:
-        if len(known := note.read_text()) == 64: return known
+        if len(known := note.read_text()) == 64:
+            return known
     except OSError:
         pass
     digest = hashlib.sha256("\n".join([*grammar.vocabulary(), *grammar.corpus(sentences)]).encode()).hexdigest()
     note.parent.mkdir(parents=True, exist_ok=True)
-    with written(note) as scratch: scratch.write_text(digest)
+    with written(note) as scratch:
+        scratch.write_text(digest)
     return digest
 
 
-def builtin_directory(scale: str,  # "nano", "micro" or "mini"
-                      seed: int = 0,  # of the initial weights
-                      ) -> Path:  # not created
+def builtin_directory(
+    scale: str,  # "nano", "micro" or "mini"
+    seed: int = 0,  # of the initial weights
+) -> Path:  # not created
     "Where the checkpoints of a built-in scale are, or will be. Raises `TaskspaceError` for an unknown scale."
-    made_of = [RECIPE, ROW, CONTEXT, corpus_digest(), _scale(scale), builtin_config(scale).model_dump(mode="json"), seed]
+    made_of = [
+        RECIPE,
+        ROW,
+        CONTEXT,
+        corpus_digest(),
+        _scale(scale),
+        builtin_config(scale).model_dump(mode="json"),
+        seed,
+    ]
     key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
     return cache_dir() / "builtin" / f"{scale}-{seed}-{key}"
 
@@ -142,36 +175,56 @@ def _whole(directory: Path, checkpoint: str) -> bool:
     "Whether a checkpoint has the bytes that training left."
     try:
         noted = json.loads((directory / "weights.json").read_text())
-        return file_digest(directory / checkpoint / "model.safetensors") == noted[checkpoint] and (directory / checkpoint / "config.json").exists()
+        return (
+            file_digest(directory / checkpoint / "model.safetensors") == noted[checkpoint]
+            and (directory / checkpoint / "config.json").exists()
+        )
     except (OSError, ValueError, KeyError):
         return False
 
 
-def builtin_checkpoint(scale: str,  # "nano", "micro" or "mini"
-                       step: int | None = None,  # one of `builtin_steps`; None: the last
-                       seed: int = 0,  # of the initial weights
-                       progress: bool | None = None,  # show a bar while training; None: in a terminal or a notebook
-                       ) -> Path:  # a directory that holds model and tokenizer
+def builtin_checkpoint(
+    scale: str,  # "nano", "micro" or "mini"
+    step: int | None = None,  # one of `builtin_steps`; None: the last
+    seed: int = 0,  # of the initial weights
+    progress: bool | None = None,  # show a bar while training; None: in a terminal or a notebook
+) -> Path:  # a directory that holds model and tokenizer
     "A checkpoint of a built-in scale, trained on first use. Raises `TaskspaceError` for an unknown scale or step, listing what exists."
     steps = builtin_steps(scale)
     step = steps[-1] if step is None else step
-    if step not in steps: raise TaskspaceError(f"builtin:{scale} has no checkpoint at step {step}; there are: {', '.join(map(str, steps))}")
+    if step not in steps:
+        raise TaskspaceError(
+            f"builtin:{scale} has no checkpoint at step {step}; there are: {', '.join(map(str, steps))}"
+        )
     directory, name = builtin_directory(scale, seed), f"checkpoint-{step}"
-    if _whole(directory, name): return directory / name
+    if _whole(directory, name):
+        return directory / name
     with locked(directory.with_suffix(".lock")):
         if not _whole(directory, name):
-            if (directory / "log.parquet").exists(): shutil.rmtree(directory)  # a finished run that was damaged
+            if (directory / "log.parquet").exists():
+                shutil.rmtree(directory)  # a finished run that was damaged
             sweep(directory)
             rows, tokenizer = builtin_rows(), word_tokenizer(grammar.vocabulary())
             with _threads(2):
-                pretrain(builtin_model(scale, seed), rows.train, builtin_config(scale), directory, tokenizer, rows.valid, tokenizer.pad_token_id,
-                         label=f"pre-training builtin:{scale}", progress=progress)
-            with written(directory / "weights.json") as scratch: scratch.write_text(json.dumps(_weights(directory), indent=1))
+                pretrain(
+                    builtin_model(scale, seed),
+                    rows.train,
+                    builtin_config(scale),
+                    directory,
+                    tokenizer,
+                    rows.valid,
+                    tokenizer.pad_token_id,
+                    label=f"pre-training builtin:{scale}",
+                    progress=progress,
+                )
+            with written(directory / "weights.json") as scratch:
+                scratch.write_text(json.dumps(_weights(directory), indent=1))
     return directory / name
 
 # %% ../../nbs/api/pretraining/50_builtin.ipynb #49b9ca22
-def builtin_log(scale: str,  # "nano", "micro" or "mini"
-                seed: int = 0,  # of the initial weights
-                ) -> pd.DataFrame:  # one row a step: step, loss and valid_loss (nats a token), learning_rate, tokens
+def builtin_log(
+    scale: str,  # "nano", "micro" or "mini"
+    seed: int = 0,  # of the initial weights
+) -> pd.DataFrame:  # one row a step: step, loss and valid_loss (nats a token), learning_rate, tokens
     "The training log of a built-in scale, which is trained where it is not yet. Raises `TaskspaceError` for an unknown scale."
     return pd.read_parquet(builtin_checkpoint(scale, seed=seed).parent / "log.parquet")

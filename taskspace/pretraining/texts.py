@@ -33,23 +33,29 @@ __all__ = ['ModelConfig', 'TextConfig', 'text_config', 'text_tokenizer', 'pretra
 # %% ../../nbs/api/pretraining/40_texts.ipynb #7be4ce1a
 class ModelConfig(BaseModel):
     "One model of a text pre-training; settings that are not named here are sizes of the architecture."
+
     model_config = ConfigDict(extra="allow", frozen=True)
 
     architecture: str = "llama"  # see `ARCHITECTURES`
-    seeds: tuple[int, ...] = Field((0,), min_length=1)  # of the initial weights; one run each; a number N stands for 0 .. N-1
+    seeds: tuple[int, ...] = Field(
+        (0,), min_length=1
+    )  # of the initial weights; one run each; a number N stands for 0 .. N-1
     training: dict[str, Any] = {}  # settings that differ from the common ones, except the seed of the data order
 
     @field_validator("seeds", mode="before")
     @classmethod
     def _count_of_seeds(cls, value: Any) -> Any:  # as in a study, a number N stands for 0 .. N-1
-        if not isinstance(value, int) or isinstance(value, bool): return value
-        if not 1 <= value <= 1000: raise ValueError(f"a number of seeds must lie in 1 .. 1000, not {value}")
+        if not isinstance(value, int) or isinstance(value, bool):
+            return value
+        if not 1 <= value <= 1000:
+            raise ValueError(f"a number of seeds must lie in 1 .. 1000, not {value}")
         return tuple(range(value))
 
     @field_validator("architecture")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value not in ARCHITECTURES: raise ValueError(f"unknown architecture {value!r}; there are: {', '.join(ARCHITECTURES)}")
+        if value not in ARCHITECTURES:
+            raise ValueError(f"unknown architecture {value!r}; there are: {', '.join(ARCHITECTURES)}")
         return value
 
 
@@ -60,6 +66,7 @@ def _runs_of(name: str, seeds: Sequence[int]) -> list[str]:
 # %% ../../nbs/api/pretraining/40_texts.ipynb #4877f05f
 class TextConfig(BaseModel):
     "What `pretrain_text` needs to know."
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     train: tuple[Path, ...] = Field(min_length=1)  # text files, plain or .xz
@@ -76,63 +83,90 @@ class TextConfig(BaseModel):
 
     @field_validator("train", "valid", mode="before")
     @classmethod
-    def _several(cls, value: Any) -> Any: return (value,) if isinstance(value, str | Path) else value
+    def _several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | Path) else value
 
     @field_validator("models")
     @classmethod
     def _names(cls, value: dict[str, ModelConfig]) -> dict[str, ModelConfig]:
         for name in value:
             if not re.fullmatch(r"[\w.+-]*\w[\w.+-]*", name) or name in ("tokenizer", "data", "lock"):
-                raise ValueError(f"{name!r} cannot be the name of a directory beside tokenizer, data and lock; take letters, digits, points and dashes")
+                raise ValueError(
+                    f"{name!r} cannot be the name of a directory beside tokenizer, data and lock; take letters, digits, points and dashes"
+                )
         runs = [run for name, m in value.items() for run in _runs_of(name, m.seeds)]
         twice = next((r for r in runs if runs.count(r) > 1), None)
-        if twice: raise ValueError(f"two runs would be called {twice!r}, one of them after its seed; rename a model, or give each of its seeds once")
+        if twice:
+            raise ValueError(
+                f"two runs would be called {twice!r}, one of them after its seed; rename a model, or give each of its seeds once"
+            )
         return value
 
     def run_names(self) -> dict[str, tuple[str, int]]:  # directory name -> (model, seed)
         "One run for each model and seed, in the order of the configuration."
-        return {run: (name, seed) for name, m in self.models.items() for run, seed in zip(_runs_of(name, m.seeds), m.seeds)}
+        return {
+            run: (name, seed) for name, m in self.models.items() for run, seed in zip(_runs_of(name, m.seeds), m.seeds)
+        }
 
-    def run_training(self,
-                     model: str,  # a key of `models`
-                     ) -> TrainingConfig:  # the common settings, with the model's own in their place
+    def run_training(
+        self,
+        model: str,  # a key of `models`
+    ) -> TrainingConfig:  # the common settings, with the model's own in their place
         "The training settings of a model. Raises `TaskspaceError` for a wrong one."
         own = self.models[model].training
-        if "seed" in own: raise TaskspaceError(f"models.{model}.training.seed: the data order is common to all models; set training.seed, or seeds of the model")
+        if "seed" in own:
+            raise TaskspaceError(
+                f"models.{model}.training.seed: the data order is common to all models; set training.seed, or seeds of the model"
+            )
         return checked(TrainingConfig, {**self.training.model_dump(), **own}, f"models.{model}.training")
 
 # %% ../../nbs/api/pretraining/40_texts.ipynb #7455c8dc
 class _AnyTokenizer:
     "Stands for a tokenizer that is not trained yet, where only the shape of a model matters."
+
     bos_token_id = eos_token_id = pad_token_id = 0
-    def __init__(self, vocab_size: int): self.vocab_size = vocab_size
-    def __len__(self) -> int: return self.vocab_size
+
+    def __init__(self, vocab_size: int):
+        self.vocab_size = vocab_size
+
+    def __len__(self) -> int:
+        return self.vocab_size
 
 
 def _check_sizes(model: ModelConfig, config: TextConfig, where: str) -> None:
     "Build a model without weights: a wrong size should not show after hours of tokenizing."
     sizes = model.model_extra or {}
     if model.architecture in ("llama", "gpt2") and not {"hidden_size", "n_embd"} & set(sizes):
-        raise TaskspaceError(f"{where}: hidden_size is missing; the sizes that transformers takes without it are those of a large {model.architecture}")
+        raise TaskspaceError(
+            f"{where}: hidden_size is missing; the sizes that transformers takes without it are those of a large {model.architecture}"
+        )
     try:
-        with torch.device("meta"): new_model(model.architecture, _AnyTokenizer(config.vocab_size), config.context, **sizes)
+        with torch.device("meta"):
+            new_model(model.architecture, _AnyTokenizer(config.vocab_size), config.context, **sizes)
     except TaskspaceError as e:
         raise TaskspaceError(f"{where}: {str(e).removeprefix(model.architecture + ': ')}") from None
     except Exception as e:  # a size that no check foresaw, such as a negative one
-        raise TaskspaceError(f"{where}: cannot be built ({type(e).__name__}: {' '.join(str(e).split())[:100]}); check its sizes") from None
+        raise TaskspaceError(
+            f"{where}: cannot be built ({type(e).__name__}: {' '.join(str(e).split())[:100]}); check its sizes"
+        ) from None
 
 
-def text_config(config: str | os.PathLike | Mapping[str, Any],  # YAML file or dictionary
-                out: str | os.PathLike | None = None,  # directory for what is made, in place of the configuration's `out`
-                ) -> TextConfig:  # its paths are absolute
+def text_config(
+    config: str | os.PathLike | Mapping[str, Any],  # YAML file or dictionary
+    out: str | os.PathLike | None = None,  # directory for what is made, in place of the configuration's `out`
+) -> TextConfig:  # its paths are absolute
     "Read and validate a configuration. Raises `TaskspaceError` that names file and setting."
     if isinstance(config, Mapping):
         data, where, base = dict(config), "configuration", Path.cwd()
     else:
         where, base = str(config), Path(config).absolute().parent
-        data = parse_settings(read_text(config, "a pre-training is a YAML file, see taskspace pretrain --help"), where, "train and models")
-    if out is not None: data["out"] = Path(out).absolute()
-    if "out" not in data: raise TaskspaceError(f"{where}: out: not given; name a directory for the models there or as --out")
+        data = parse_settings(
+            read_text(config, "a pre-training is a YAML file, see taskspace pretrain --help"), where, "train and models"
+        )
+    if out is not None:
+        data["out"] = Path(out).absolute()
+    if "out" not in data:
+        raise TaskspaceError(f"{where}: out: not given; name a directory for the models there or as --out")
     made = checked(TextConfig, data, where)
     for name, model in made.models.items():
         try:
@@ -140,31 +174,52 @@ def text_config(config: str | os.PathLike | Mapping[str, Any],  # YAML file or d
             _check_sizes(model, made, f"models.{name}")
         except TaskspaceError as e:
             raise TaskspaceError(f"{where}: {e}") from None
-    def absolute(p: Path) -> Path: return (base / p.expanduser()).absolute()
-    return made.model_copy(update={"train": tuple(map(absolute, made.train)), "valid": tuple(map(absolute, made.valid)), "out": absolute(made.out),
-                                   "tokenizer": made.tokenizer and absolute(made.tokenizer)})
+
+    def absolute(p: Path) -> Path:
+        return (base / p.expanduser()).absolute()
+
+    return made.model_copy(
+        update={
+            "train": tuple(map(absolute, made.train)),
+            "valid": tuple(map(absolute, made.valid)),
+            "out": absolute(made.out),
+            "tokenizer": made.tokenizer and absolute(made.tokenizer),
+        }
+    )
 
 # %% ../../nbs/api/pretraining/40_texts.ipynb #95e163a0
-def text_tokenizer(config: TextConfig,  # from `text_config`
-                   progress: bool | None = None,  # show a bar while training; None: in a terminal or a notebook
-                   ) -> Any:  # a transformers fast tokenizer
+def text_tokenizer(
+    config: TextConfig,  # from `text_config`
+    progress: bool | None = None,  # show a bar while training; None: in a terminal or a notebook
+) -> Any:  # a transformers fast tokenizer
     """The tokenizer of a text pre-training: the one that is named, or one trained on the text and kept in `out/tokenizer`.
     Raises `TaskspaceError` for a named one that cannot be used, and for text that cannot be read."""
     from transformers import AutoTokenizer
+
     if config.tokenizer is not None:
         try:
             loaded = AutoTokenizer.from_pretrained(config.tokenizer)
         except (OSError, ValueError):
-            raise TaskspaceError(f"tokenizer: {config.tokenizer} holds no tokenizer that transformers can load") from None
-        if loaded.eos_token_id is None: raise TaskspaceError(f"tokenizer: {config.tokenizer} has no end-of-text token; set its eos_token")
+            raise TaskspaceError(
+                f"tokenizer: {config.tokenizer} holds no tokenizer that transformers can load"
+            ) from None
+        if loaded.eos_token_id is None:
+            raise TaskspaceError(f"tokenizer: {config.tokenizer} has no end-of-text token; set its eos_token")
         return loaded
     home = config.out / "tokenizer"
-    key = hashlib.sha256(json.dumps([[_digest(p) for p in config.train], config.documents, config.vocab_size, config.prefix_space]).encode()).hexdigest()
+    key = hashlib.sha256(
+        json.dumps(
+            [[_digest(p) for p in config.train], config.documents, config.vocab_size, config.prefix_space]
+        ).encode()
+    ).hexdigest()
     note = home / "made_of"
     if not (note.exists() and note.read_text() == key):
         with progress_bar(None, "tokenizer", progress, unit=" texts") as bar:
-            trained = byte_tokenizer(_counted(read_texts(config.train, config.documents), bar), config.vocab_size, config.prefix_space)
-        if home.exists(): shutil.rmtree(home)
+            trained = byte_tokenizer(
+                _counted(read_texts(config.train, config.documents), bar), config.vocab_size, config.prefix_space
+            )
+        if home.exists():
+            shutil.rmtree(home)
         with written(home) as scratch:
             trained.save_pretrained(scratch)
             (scratch / "made_of").write_text(key)
@@ -184,40 +239,69 @@ def _counted(texts: Iterator[str], bar: Any) -> Iterator[str]:
         yield text
 
 # %% ../../nbs/api/pretraining/40_texts.ipynb #f6180406
-def pretrain_text(config: str | os.PathLike | Mapping[str, Any] | TextConfig,  # YAML file, dictionary, or what `text_config` made of it
-                  out: str | os.PathLike | None = None,  # directory for what is made, in place of the configuration's `out`
-                  only: Sequence[str] | None = None,  # names of models or runs; None: all
-                  device: str | torch.device = "auto",  # "auto": a GPU where there is one
-                  progress: bool | None = None,  # show bars; None: in a terminal or a notebook
-                  ) -> pd.DataFrame:  # one row a run: run, directory, parameters, steps, tokens, loss, valid_loss
+def pretrain_text(
+    config: str
+    | os.PathLike
+    | Mapping[str, Any]
+    | TextConfig,  # YAML file, dictionary, or what `text_config` made of it
+    out: str | os.PathLike | None = None,  # directory for what is made, in place of the configuration's `out`
+    only: Sequence[str] | None = None,  # names of models or runs; None: all
+    device: str | torch.device = "auto",  # "auto": a GPU where there is one
+    progress: bool | None = None,  # show bars; None: in a terminal or a notebook
+) -> pd.DataFrame:  # one row a run: run, directory, parameters, steps, tokens, loss, valid_loss
     """Pre-train models on text files. What is done is not done again, and a run that was killed goes on.
 
     Raises `TaskspaceError` for a wrong configuration, unreadable text, and an `out` that holds runs of another configuration."""
-    if isinstance(config, TextConfig): config = config.model_copy(update={"out": Path(out).absolute()}) if out is not None else config
-    else: config = text_config(config, out)
+    if isinstance(config, TextConfig):
+        config = config.model_copy(update={"out": Path(out).absolute()}) if out is not None else config
+    else:
+        config = text_config(config, out)
     runs = {run: place for run, place in config.run_names().items() if only is None or {run, place[0]} & set(only)}
     if missing := set(only or ()) - {*config.models, *config.run_names()}:
-        raise TaskspaceError(f"no model {sorted(missing)[0]!r} in the configuration; there are: {', '.join(config.run_names())}")
+        raise TaskspaceError(
+            f"no model {sorted(missing)[0]!r} in the configuration; there are: {', '.join(config.run_names())}"
+        )
     place = pick_device(device)
-    if config.tokenizer is not None: text_tokenizer(config)
+    if config.tokenizer is not None:
+        text_tokenizer(config)
     for paths in (config.train, config.valid):
-        if paths and not any([next(read_texts([p], config.documents), None) for p in paths]): raise TaskspaceError(f"{', '.join(map(str, paths))}: the files hold no text")
-    if config.out.exists() and not config.out.is_dir(): raise TaskspaceError(f"{config.out}: a file; models need a directory of their own")
+        if paths and not any([next(read_texts([p], config.documents), None) for p in paths]):
+            raise TaskspaceError(f"{', '.join(map(str, paths))}: the files hold no text")
+    if config.out.exists() and not config.out.is_dir():
+        raise TaskspaceError(f"{config.out}: a file; models need a directory of their own")
     with locked(config.out / "lock"):
-        for folder in (config.out, config.out / "data"): sweep(folder)
+        for folder in (config.out, config.out / "data"):
+            sweep(folder)
         tokenizer = text_tokenizer(config, progress)
         rows: dict[str, np.ndarray | None] = {"valid": None}
         for part, paths in (("train", config.train), ("valid", config.valid)):
             if paths:
                 with progress_bar(None, f"tokens of {part}", progress, unit=" texts") as bar:
-                    tokens = token_file(paths, tokenizer, config.out / "data" / f"{part}.bin", config.documents, lambda texts: _counted(texts, bar))
+                    tokens = token_file(
+                        paths,
+                        tokenizer,
+                        config.out / "data" / f"{part}.bin",
+                        config.documents,
+                        lambda texts: _counted(texts, bar),
+                    )
                 rows[part] = stream_rows(tokens, config.context)
-    valid = rows["valid"] if rows["valid"] is None else rows["valid"][:config.valid_rows]
+    valid = rows["valid"] if rows["valid"] is None else rows["valid"][: config.valid_rows]
     summary = []
     for run, (name, seed) in runs.items():
         chosen, settings = config.models[name], config.run_training(name)
         model = new_model(chosen.architecture, tokenizer, config.context, seed, **(chosen.model_extra or {})).to(place)
-        log = pretrain(model, rows["train"], settings, config.out / run, tokenizer, valid, None, label=run, progress=progress)
-        summary.append({"run": run, "directory": str(config.out / run), "parameters": sum(p.numel() for p in model.parameters()),
-                        "steps": settings.steps, "tokens": int(log.tokens.sum()), "loss": log.loss.iloc[-1], "valid_loss": log.valid_loss.iloc[-1]})
+        log = pretrain(
+            model, rows["train"], settings, config.out / run, tokenizer, valid, None, label=run, progress=progress
+        )
+        summary.append(
+            {
+                "run": run,
+                "directory": str(config.out / run),
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "steps": settings.steps,
+                "tokens": int(log.tokens.sum()),
+                "loss": log.loss.iloc[-1],
+                "valid_loss": log.valid_loss.iloc[-1],
+            }
+        )
     return pd.DataFrame(summary)

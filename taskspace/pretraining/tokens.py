@@ -29,68 +29,88 @@ EOS, PAD, UNK = "<|endoftext|>", "<|pad|>", "<|unk|>"
 def _wrap(tokenizer: Any, unk: str | None) -> Any:
     "A transformers tokenizer with our special tokens."
     from transformers import PreTrainedTokenizerFast
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=EOS, eos_token=EOS, pad_token=PAD, unk_token=unk,
-                                   clean_up_tokenization_spaces=False)
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=EOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        unk_token=unk,
+        clean_up_tokenization_spaces=False,
+    )
 
 
-def word_tokenizer(vocabulary: Iterable[str],  # lower-case words and punctuation marks, without repetition
-                   ) -> Any:  # a transformers fast tokenizer; ids 0 to 2 are end of text, padding and unknown
+def word_tokenizer(
+    vocabulary: Iterable[str],  # lower-case words and punctuation marks, without repetition
+) -> Any:  # a transformers fast tokenizer; ids 0 to 2 are end of text, padding and unknown
     "A tokenizer with one token a word. Raises `TaskspaceError` for an empty vocabulary or a repeated word."
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
     words = [EOS, PAD, UNK, *vocabulary]
     if len(words) == 3 or len(set(words)) < len(words):
         raise TaskspaceError("word tokenizer: the vocabulary must have words, each of them once")
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token=UNK))
     tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex("[.,;:!?]"), "isolated"), pre_tokenizers.WhitespaceSplit()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex("[.,;:!?]"), "isolated"), pre_tokenizers.WhitespaceSplit()]
+    )
     tokenizer.add_special_tokens([EOS, PAD, UNK])
     return _wrap(tokenizer, UNK)
 
 # %% ../../nbs/api/pretraining/10_tokens.ipynb #10b05fc2
-def pack(sequences: Iterable[Sequence[int]],  # token ids of texts
-         length: int,  # tokens a row
-         eos_id: int,  # stands before each text
-         pad_id: int,  # fills rows; no text contains it
-         ) -> np.ndarray:  # (rows, length), int64
+def pack(
+    sequences: Iterable[Sequence[int]],  # token ids of texts
+    length: int,  # tokens a row
+    eos_id: int,  # stands before each text
+    pad_id: int,  # fills rows; no text contains it
+) -> np.ndarray:  # (rows, length), int64
     """Rows of whole texts. A text longer than a row is cut into parts of `length - 1` tokens.
     Raises `TaskspaceError` where there is no text, and for rows of fewer than 2 tokens."""
-    if length < 2: raise TaskspaceError(f"pack: rows need at least 2 tokens, not {length}")
+    if length < 2:
+        raise TaskspaceError(f"pack: rows need at least 2 tokens, not {length}")
     rows: list[list[int]] = []
     room = 0
     for sequence in sequences:
         for start in range(0, len(sequence), length - 1):
-            part = [eos_id, *sequence[start:start + length - 1]]
+            part = [eos_id, *sequence[start : start + length - 1]]
             if len(part) > room:
                 rows.append([])
                 room = length
             rows[-1] += part
             room -= len(part)
-    if not rows: raise TaskspaceError("pack: there is no text; give at least one sentence")
+    if not rows:
+        raise TaskspaceError("pack: there is no text; give at least one sentence")
     packed = np.full((len(rows), length), pad_id, dtype=np.int64)
-    for row, ids in zip(packed, rows): row[:len(ids)] = ids
+    for row, ids in zip(packed, rows):
+        row[: len(ids)] = ids
     return packed
 
 # %% ../../nbs/api/pretraining/10_tokens.ipynb #c71b45c2
 DOCUMENTS = ("line", "block", "file")
 
 
-def read_texts(paths: Iterable[str | os.PathLike],  # .txt files, or .xz files of text
-               documents: str = "line",  # what is one text: a "line", a "block" between blank lines, or the whole "file"
-               ) -> Iterator[str]:  # texts that are not blank, in file order, read as they are asked for
+def read_texts(
+    paths: Iterable[str | os.PathLike],  # .txt files, or .xz files of text
+    documents: str = "line",  # what is one text: a "line", a "block" between blank lines, or the whole "file"
+) -> Iterator[str]:  # texts that are not blank, in file order, read as they are asked for
     "The texts of files. Raises `TaskspaceError` for a file that is missing, not UTF-8 or not xz, and for an unknown kind of documents."
     if documents not in DOCUMENTS:
         raise TaskspaceError(f"unknown kind of documents {documents!r}; there are: {', '.join(DOCUMENTS)}")
     for path in map(Path, paths):
         try:
-            with (lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else open(path, encoding="utf-8")) as lines:
+            with (
+                lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else open(path, encoding="utf-8")
+            ) as lines:
                 block: list[str] = []
                 for line in lines:
                     ends = documents == "line" or (documents == "block" and not line.strip())
-                    if line.strip() or documents == "file": block.append(line)
+                    if line.strip() or documents == "file":
+                        block.append(line)
                     if ends and block:
                         yield "".join(block).strip()
                         block = []
-                if "".join(block).strip(): yield "".join(block).strip()
+                if "".join(block).strip():
+                    yield "".join(block).strip()
         except FileNotFoundError:
             raise TaskspaceError(f"{path}: no such file; check the path to the text") from None
         except UnicodeDecodeError:
@@ -101,37 +121,47 @@ def read_texts(paths: Iterable[str | os.PathLike],  # .txt files, or .xz files o
             raise TaskspaceError(f"{path}: cannot be read ({e.strerror})") from None
 
 # %% ../../nbs/api/pretraining/10_tokens.ipynb #c209cb99
-def byte_tokenizer(texts: Iterable[str],  # what to learn from, streamed
-                   vocab_size: int,  # at least 258: the bytes and two special tokens
-                   prefix_space: bool = True,  # put a blank before each text
-                   ) -> Any:  # a transformers fast tokenizer; ids 0 and 1 are end of text and padding
+def byte_tokenizer(
+    texts: Iterable[str],  # what to learn from, streamed
+    vocab_size: int,  # at least 258: the bytes and two special tokens
+    prefix_space: bool = True,  # put a blank before each text
+) -> Any:  # a transformers fast tokenizer; ids 0 and 1 are end of text and padding
     """Train a byte-level BPE tokenizer (Sennrich et al. 2016, [arXiv:1508.07909](https://arxiv.org/abs/1508.07909)).
     Raises `TaskspaceError` for a vocabulary that is too small."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    if vocab_size < 258: raise TaskspaceError(f"byte tokenizer: vocab_size must be at least 258, not {vocab_size}")
+
+    if vocab_size < 258:
+        raise TaskspaceError(f"byte tokenizer: vocab_size must be at least 258, not {vocab_size}")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[EOS, PAD], show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[EOS, PAD],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     tokenizer.train_from_iterator(iter(texts), trainer)
     return _wrap(tokenizer, None)
 
 # %% ../../nbs/api/pretraining/10_tokens.ipynb #f168456b
-def token_file(paths: Sequence[str | os.PathLike],  # text files, see `read_texts`
-               tokenizer: Any,  # a transformers fast tokenizer
-               out: str | os.PathLike,  # written with a description beside it; reused when it is of the same text and tokenizer
-               documents: str = "line",  # what is one text: "line", "block" or "file", see `read_texts`
-               progress: Any = iter,  # wraps the stream of texts, e.g. in a progress bar
-               ) -> np.ndarray:  # (tokens,) uint16 or uint32, mapped from the file
+def token_file(
+    paths: Sequence[str | os.PathLike],  # text files, see `read_texts`
+    tokenizer: Any,  # a transformers fast tokenizer
+    out: str | os.PathLike,  # written with a description beside it; reused when it is of the same text and tokenizer
+    documents: str = "line",  # what is one text: "line", "block" or "file", see `read_texts`
+    progress: Any = iter,  # wraps the stream of texts, e.g. in a progress bar
+) -> np.ndarray:  # (tokens,) uint16 or uint32, mapped from the file
     "Tokenize text files into one flat file of ids, an end-of-text id before each text. Raises `TaskspaceError` for unreadable or empty text."
     out = Path(out)
     try:
         sources = [file_digest(p) for p in paths]
     except OSError as e:
         raise TaskspaceError(f"{e.filename}: cannot be read ({e.strerror}); check the path to the text") from None
-    dtype = np.dtype(np.uint16 if len(tokenizer) <= 2 ** 16 else np.uint32)
-    key = hashlib.sha256(json.dumps([sources, documents, tokenizer.backend_tokenizer.to_str(), dtype.str]).encode()).hexdigest()
+    dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
+    key = hashlib.sha256(
+        json.dumps([sources, documents, tokenizer.backend_tokenizer.to_str(), dtype.str]).encode()
+    ).hexdigest()
     note = out.with_suffix(".json")
     try:
         described = json.loads(note.read_text())
@@ -144,12 +174,17 @@ def token_file(paths: Sequence[str | os.PathLike],  # text files, see `read_text
         try:
             with open(scratch, "wb") as file:
                 for batch in _batched(progress(read_texts(paths, documents)), 512):
-                    for ids in tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]:
+                    for ids in tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)[
+                        "input_ids"
+                    ]:
                         file.write(np.array([tokenizer.eos_token_id, *ids], dtype=dtype).tobytes())
                 size = file.tell()
-            if not size: raise TaskspaceError(f"{', '.join(map(str, paths))}: the files hold no text")
+            if not size:
+                raise TaskspaceError(f"{', '.join(map(str, paths))}: the files hold no text")
             os.replace(scratch, out)
-            note.with_suffix(".tmp").write_text(json.dumps({"key": key, "tokens": size // dtype.itemsize, "dtype": dtype.str}))
+            note.with_suffix(".tmp").write_text(
+                json.dumps({"key": key, "tokens": size // dtype.itemsize, "dtype": dtype.str})
+            )
             os.replace(note.with_suffix(".tmp"), note)
         finally:
             scratch.unlink(missing_ok=True)
@@ -163,13 +198,18 @@ def _batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
         if len(batch) == size:
             yield batch
             batch = []
-    if batch: yield batch
+    if batch:
+        yield batch
 
 
-def stream_rows(tokens: np.ndarray,  # (tokens,)
-                length: int,  # tokens a row that are predicted; a row has one more
-                ) -> np.ndarray:  # (rows, length + 1), a view: neighbours share one token
+def stream_rows(
+    tokens: np.ndarray,  # (tokens,)
+    length: int,  # tokens a row that are predicted; a row has one more
+) -> np.ndarray:  # (rows, length + 1), a view: neighbours share one token
     "Cut a stream into rows in which every token but the first is predicted once. Raises `TaskspaceError` for too short a stream."
     n = (len(tokens) - 1) // length
-    if n < 1: raise TaskspaceError(f"the text has {len(tokens)} tokens, too few for one row of {length}; give more text or a shorter context")
-    return np.lib.stride_tricks.sliding_window_view(tokens, length + 1)[:n * length:length]
+    if n < 1:
+        raise TaskspaceError(
+            f"the text has {len(tokens)} tokens, too few for one row of {length}; give more text or a shorter context"
+        )
+    return np.lib.stride_tricks.sliding_window_view(tokens, length + 1)[: n * length : length]

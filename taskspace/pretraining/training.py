@@ -32,6 +32,7 @@ __all__ = ['TrainingConfig', 'checkpoint_steps', 'learning_rate', 'batch_rows', 
 # %% ../../nbs/api/pretraining/30_training.ipynb #70354d63
 class TrainingConfig(BaseModel):
     "How a model is pre-trained. The same settings, rows and initial weights give the same run."
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(1000, ge=1)  # updates
@@ -47,32 +48,40 @@ class TrainingConfig(BaseModel):
     seed: int = 0  # of the data order
     checkpoints: int | tuple[int, ...] = 10  # how many, spaced logarithmically from step 0, or the steps themselves
     save_every: int = Field(100, ge=1)  # steps between two savings of the state from which a killed run goes on
-    precision: str = Field("auto", pattern="^(auto|float32|bfloat16)$")  # "auto": bfloat16 arithmetic on devices that have it
+    precision: str = Field(
+        "auto", pattern="^(auto|float32|bfloat16)$"
+    )  # "auto": bfloat16 arithmetic on devices that have it
 
     @field_validator("checkpoints")
     @classmethod
     def _checkpoints(cls, value: int | tuple[int, ...]) -> int | tuple[int, ...]:
-        if isinstance(value, int) and value < 2: raise ValueError(f"at least 2 (the first and the last step), not {value}")
-        if isinstance(value, tuple) and min(value, default=-1) < 0: raise ValueError("steps must be 0 or more")
+        if isinstance(value, int) and value < 2:
+            raise ValueError(f"at least 2 (the first and the last step), not {value}")
+        if isinstance(value, tuple) and min(value, default=-1) < 0:
+            raise ValueError("steps must be 0 or more")
         return value
 
 # %% ../../nbs/api/pretraining/30_training.ipynb #e426d13c
-def checkpoint_steps(config: TrainingConfig,  # its `steps` and `checkpoints`
-                     ) -> list[int]:  # ascending, from 0 to the last step
+def checkpoint_steps(
+    config: TrainingConfig,  # its `steps` and `checkpoints`
+) -> list[int]:  # ascending, from 0 to the last step
     "The steps after which a checkpoint is kept. Raises `TaskspaceError` for a step beyond the last."
     if isinstance(config.checkpoints, tuple):
         steps = sorted({0, *config.checkpoints, config.steps})
-        if steps[-1] > config.steps: raise TaskspaceError(f"checkpoint {steps[-1]} lies beyond the last step, {config.steps}")
+        if steps[-1] > config.steps:
+            raise TaskspaceError(f"checkpoint {steps[-1]} lies beyond the last step, {config.steps}")
         return steps
     return sorted({0, *np.geomspace(config.steps, 1, config.checkpoints - 1).round().astype(int).tolist()})
 
 # %% ../../nbs/api/pretraining/30_training.ipynb #757309d7
-def learning_rate(config: TrainingConfig,  # its `learning_rate`, `warmup`, `final` and `steps`
-                  step: int,  # counted from 0
-                  ) -> float:  # of matrices and vectors; embeddings have `embedding_rate` times as much
+def learning_rate(
+    config: TrainingConfig,  # its `learning_rate`, `warmup`, `final` and `steps`
+    step: int,  # counted from 0
+) -> float:  # of matrices and vectors; embeddings have `embedding_rate` times as much
     "The learning rate of the update after `step` updates."
     warm = max(1, round(config.warmup * config.steps))
-    if step < warm: return config.learning_rate * (step + 1) / warm
+    if step < warm:
+        return config.learning_rate * (step + 1) / warm
     fall = (1 + math.cos(math.pi * (step - warm) / max(1, config.steps - warm))) / 2
     return config.learning_rate * (config.final + (1 - config.final) * fall)
 
@@ -82,11 +91,12 @@ def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(n)
 
 
-def batch_rows(step: int,  # counted from 0
-               rows: int,  # how many there are
-               batch_size: int,  # rows a batch
-               seed: int = 0,  # of the order of the rows
-               ) -> np.ndarray:  # (batch_size,) row numbers
+def batch_rows(
+    step: int,  # counted from 0
+    rows: int,  # how many there are
+    batch_size: int,  # rows a batch
+    seed: int = 0,  # of the order of the rows
+) -> np.ndarray:  # (batch_size,) row numbers
     "The rows of one batch. Every row comes once before any comes twice."
     places = np.arange(step * batch_size, (step + 1) * batch_size)
     return np.array([_permutation(rows, seed, int(p) // rows)[p % rows] for p in places])
@@ -97,29 +107,34 @@ def _logits(model: nn.Module, ids: Tensor) -> Tensor:
     return getattr(out, "logits", out)
 
 
-def rows_loss(model: nn.Module,  # Hugging Face causal LM or any module that maps ids to logits
-              rows: Tensor,  # (batch, length) ids; the first of a row is not predicted
-              pad_id: int | None,  # id of tokens that are not predicted; None: all are
-              ) -> tuple[Tensor, Tensor]:  # sum in nats, and how many tokens it is over
+def rows_loss(
+    model: nn.Module,  # Hugging Face causal LM or any module that maps ids to logits
+    rows: Tensor,  # (batch, length) ids; the first of a row is not predicted
+    pad_id: int | None,  # id of tokens that are not predicted; None: all are
+) -> tuple[Tensor, Tensor]:  # sum in nats, and how many tokens it is over
     "Summed negative log-probability of the tokens of rows."
     targets = rows[:, 1:]
-    if pad_id is not None: targets = targets.masked_fill(targets == pad_id, -100)
-    loss = F.cross_entropy(_logits(model, rows[:, :-1]).float().flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum")
+    if pad_id is not None:
+        targets = targets.masked_fill(targets == pad_id, -100)
+    loss = F.cross_entropy(
+        _logits(model, rows[:, :-1]).float().flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum"
+    )
     return loss, (targets != -100).sum()
 
 
 @torch.no_grad()
-def mean_loss(model: nn.Module,  # as for `rows_loss`; its mode is restored
-              rows: Any,  # (rows, length) ids, array or tensor
-              pad_id: int | None = None,  # id of tokens that are not predicted; None: all are
-              batch_size: int = 32,  # rows in one forward pass
-              ) -> float:  # nats a token
+def mean_loss(
+    model: nn.Module,  # as for `rows_loss`; its mode is restored
+    rows: Any,  # (rows, length) ids, array or tensor
+    pad_id: int | None = None,  # id of tokens that are not predicted; None: all are
+    batch_size: int = 32,  # rows in one forward pass
+) -> float:  # nats a token
     "Mean loss over rows, in evaluation mode, in float32."
     training, device = model.training, next(model.parameters()).device
     model.eval()
     total, count = 0.0, 0
     for start in range(0, len(rows), batch_size):
-        loss, n = rows_loss(model, _tensor(rows[start:start + batch_size], device), pad_id)
+        loss, n = rows_loss(model, _tensor(rows[start : start + batch_size], device), pad_id)
         total, count = total + loss.item(), count + int(n)
     model.train(training)
     return total / max(count, 1)
@@ -129,27 +144,39 @@ def _tensor(rows: Any, device: torch.device) -> Tensor:
     return torch.as_tensor(np.asarray(rows).astype(np.int64)).to(device)
 
 # %% ../../nbs/api/pretraining/30_training.ipynb #798a2a0e
-def save_checkpoint(model: nn.Module,  # Hugging Face model or one of `taskspace.pretraining.architectures`
-                    tokenizer: Any,  # saved beside it; None to leave it out
-                    directory: Path,  # created where missing
-                    ) -> None:
+def save_checkpoint(
+    model: nn.Module,  # Hugging Face model or one of `taskspace.pretraining.architectures`
+    tokenizer: Any,  # saved beside it; None to leave it out
+    directory: Path,  # created where missing
+) -> None:
     "Save a model, and its tokenizer, as a directory that `load_lm` reads. Raises `TaskspaceError` for a model of another kind."
     from taskspace.pretraining.architectures import CausalModel, save_model
-    if isinstance(model, CausalModel): save_model(model, directory)
+
+    if isinstance(model, CausalModel):
+        save_model(model, directory)
     elif hasattr(model, "save_pretrained"):
-        with quiet(): cast(Any, model).save_pretrained(directory)
-    else: raise TaskspaceError(f"{type(model).__name__} cannot be saved: it has no save_pretrained and is none of taskspace's architectures")
-    if tokenizer is not None: tokenizer.save_pretrained(directory)
+        with quiet():
+            cast(Any, model).save_pretrained(directory)
+    else:
+        raise TaskspaceError(
+            f"{type(model).__name__} cannot be saved: it has no save_pretrained and is none of taskspace's architectures"
+        )
+    if tokenizer is not None:
+        tokenizer.save_pretrained(directory)
 
 
-def load_weights(model: nn.Module,  # changed in place
-                 directory: Path,  # a checkpoint, with one or more .safetensors files
-                 ) -> None:
+def load_weights(
+    model: nn.Module,  # changed in place
+    directory: Path,  # a checkpoint, with one or more .safetensors files
+) -> None:
     "Put the weights of a checkpoint into a model of the same shape. Raises `TaskspaceError` for a directory without weights."
     from safetensors.torch import load_file
+
     files = sorted(directory.glob("*.safetensors"))
-    if not files: raise TaskspaceError(f"{directory}: holds no .safetensors file; remove the run's directory to train it again")
-    for file in files: model.load_state_dict(load_file(file), strict=False)
+    if not files:
+        raise TaskspaceError(f"{directory}: holds no .safetensors file; remove the run's directory to train it again")
+    for file in files:
+        model.load_state_dict(load_file(file), strict=False)
 
 # %% ../../nbs/api/pretraining/30_training.ipynb #78d6af2b
 def _groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
@@ -157,19 +184,53 @@ def _groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
     found: dict[str, list[nn.Parameter]] = {"matrix": [], "embedding": [], "vector": []}
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     for p in model.parameters():
-        if p.requires_grad: found["embedding" if id(p) in embeddings else "matrix" if p.dim() > 1 else "vector"].append(p)
-    return [{"params": params, "weight_decay": 0.0 if kind == "vector" else config.weight_decay,
-             "factor": config.embedding_rate if kind == "embedding" else 1.0} for kind, params in found.items() if params]
+        if p.requires_grad:
+            found["embedding" if id(p) in embeddings else "matrix" if p.dim() > 1 else "vector"].append(p)
+    return [
+        {
+            "params": params,
+            "weight_decay": 0.0 if kind == "vector" else config.weight_decay,
+            "factor": config.embedding_rate if kind == "embedding" else 1.0,
+        }
+        for kind, params in found.items()
+        if params
+    ]
 
 # %% ../../nbs/api/pretraining/30_training.ipynb #0edcb839
 class _Run:
     "One training run: model, optimizer, and the files of its directory."
-    def __init__(self, model: nn.Module, rows: Any, config: TrainingConfig, valid: Any, pad_id: int | None, out: Path | None, tokenizer: Any):
-        self.model, self.rows, self.config, self.valid, self.pad_id, self.out, self.tokenizer = model, rows, config, valid, pad_id, out, tokenizer
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rows: Any,
+        config: TrainingConfig,
+        valid: Any,
+        pad_id: int | None,
+        out: Path | None,
+        tokenizer: Any,
+    ):
+        self.model, self.rows, self.config, self.valid, self.pad_id, self.out, self.tokenizer = (
+            model,
+            rows,
+            config,
+            valid,
+            pad_id,
+            out,
+            tokenizer,
+        )
         self.device = next(model.parameters()).device
-        self.optimizer = torch.optim.AdamW(_groups(model, config), lr=config.learning_rate, betas=config.betas,
-                                           fused=self.device.type in ("cpu", "cuda") or None)
-        bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported() if config.precision == "auto" else config.precision == "bfloat16"
+        self.optimizer = torch.optim.AdamW(
+            _groups(model, config),
+            lr=config.learning_rate,
+            betas=config.betas,
+            fused=self.device.type in ("cpu", "cuda") or None,
+        )
+        bf16 = (
+            self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+            if config.precision == "auto"
+            else config.precision == "bfloat16"
+        )
         self.autocast = lambda: torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
         self.steps = set(checkpoint_steps(config))
         self.log: list[dict[str, float]] = []
@@ -180,49 +241,82 @@ class _Run:
         for name, p in self.model.named_parameters():
             weights.update(f"{name}{tuple(p.shape)}{p.dtype}".encode() + p.detach().cpu().float().numpy().tobytes())
         for part in (self.rows, self.valid):
-            for start in range(0, 0 if part is None else len(part), 4096): data.update(np.asarray(part[start:start + 4096]).astype(np.int64).tobytes())
-        return {"config": self.config.model_dump(mode="json"), "pad_id": self.pad_id, "weights": weights.hexdigest(), "data": data.hexdigest()}
+            for start in range(0, 0 if part is None else len(part), 4096):
+                data.update(np.asarray(part[start : start + 4096]).astype(np.int64).tobytes())
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "pad_id": self.pad_id,
+            "weights": weights.hexdigest(),
+            "data": data.hexdigest(),
+        }
 
     def update(self, step: int) -> float:
         "One update; gives the mean loss of its batch before it."
         rate = learning_rate(self.config, step)
-        for group in self.optimizer.param_groups: group["lr"] = rate * group["factor"]
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
         torch.manual_seed(self.config.seed * 1_000_003 + step)  # dropout too follows from the step alone
-        batch = _tensor(self.rows[batch_rows(step, len(self.rows), self.config.batch_size, self.config.seed)], self.device)
+        batch = _tensor(
+            self.rows[batch_rows(step, len(self.rows), self.config.batch_size, self.config.seed)], self.device
+        )
         count = max(1, int((batch[:, 1:] != self.pad_id).sum())) if self.pad_id is not None else batch[:, 1:].numel()
         total = 0.0
         self.optimizer.zero_grad(set_to_none=True)
         for part in batch.chunk(self.config.accumulate):
-            with self.autocast(): loss = rows_loss(self.model, part, self.pad_id)[0] / count
+            with self.autocast():
+                loss = rows_loss(self.model, part, self.pad_id)[0] / count
             loss.backward()
             total += loss.item()
         if not math.isfinite(total):
-            raise TaskspaceError(f"the loss is {total} at step {step}; lower learning_rate ({self.config.learning_rate}) or raise warmup")
+            raise TaskspaceError(
+                f"the loss is {total} at step {step}; lower learning_rate ({self.config.learning_rate}) or raise warmup"
+            )
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
-        self.log.append({"step": step + 1, "loss": total, "valid_loss": math.nan, "learning_rate": rate, "tokens": count})
+        self.log.append(
+            {"step": step + 1, "loss": total, "valid_loss": math.nan, "learning_rate": rate, "tokens": count}
+        )
         return total
 
     def keep(self, step: int) -> None:
         "What is due after `step` updates: validation loss and checkpoint, or the state alone."
         if step in self.steps:
-            valid = math.nan if self.valid is None else mean_loss(self.model, self.valid, self.pad_id, self.config.batch_size)
-            if step: self.log[-1]["valid_loss"] = valid
-            else: self.log.append({"step": 0, "loss": math.nan, "valid_loss": valid, "learning_rate": 0.0, "tokens": 0})
-        if self.out is None: return
+            valid = (
+                math.nan
+                if self.valid is None
+                else mean_loss(self.model, self.valid, self.pad_id, self.config.batch_size)
+            )
+            if step:
+                self.log[-1]["valid_loss"] = valid
+            else:
+                self.log.append({"step": 0, "loss": math.nan, "valid_loss": valid, "learning_rate": 0.0, "tokens": 0})
+        if self.out is None:
+            return
         if step in self.steps:
-            with written(self.out / f"checkpoint-{step}") as scratch: save_checkpoint(self.model, self.tokenizer, scratch)
+            with written(self.out / f"checkpoint-{step}") as scratch:
+                save_checkpoint(self.model, self.tokenizer, scratch)
         if step and step < self.config.steps and (step in self.steps or step % self.config.save_every == 0):
             with written(self.out / "state.pt") as scratch:
-                torch.save({"step": step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "log": self.log}, scratch)
+                torch.save(
+                    {
+                        "step": step,
+                        "model": self.model.state_dict(),
+                        "optimizer": self.optimizer.state_dict(),
+                        "log": self.log,
+                    },
+                    scratch,
+                )
 
     def resume(self) -> int:
         "Take up the saved state, if there is a readable one; gives the step to go on from."
-        if self.out is None: return 0
+        if self.out is None:
+            return 0
         sweep(self.out)
         try:
             state = torch.load(self.out / "state.pt", map_location=self.device, weights_only=True)
-        except Exception:  # there is none, or it is damaged, which torch tells in many ways: the run begins anew, to the same end
+        except (
+            Exception
+        ):  # there is none, or it is damaged, which torch tells in many ways: the run begins anew, to the same end
             return 0
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -237,28 +331,33 @@ class _Run:
             theirs = json.loads(note.read_text(encoding="utf-8"))
             if theirs != mine:
                 what = next(k for k in mine if mine[k] != theirs.get(k))
-                raise TaskspaceError(f"{self.out}: holds a pre-training run with other {what}; choose another directory or remove this one")
+                raise TaskspaceError(
+                    f"{self.out}: holds a pre-training run with other {what}; choose another directory or remove this one"
+                )
             return
-        with written(note) as scratch: scratch.write_text(json.dumps(mine, indent=1) + "\n", encoding="utf-8")
+        with written(note) as scratch:
+            scratch.write_text(json.dumps(mine, indent=1) + "\n", encoding="utf-8")
 
     def finish(self) -> pd.DataFrame:
         frame = pd.DataFrame(self.log)
         if self.out is not None:
-            with written(self.out / "log.parquet") as scratch: frame.to_parquet(scratch, index=False)
+            with written(self.out / "log.parquet") as scratch:
+                frame.to_parquet(scratch, index=False)
             (self.out / "state.pt").unlink(missing_ok=True)
         return frame
 
 # %% ../../nbs/api/pretraining/30_training.ipynb #2934a54b
-def pretrain(model: nn.Module,  # trained in place; Hugging Face causal LM or any module that maps ids to logits
-             rows: Any,  # (rows, length) token ids: array, memory map or tensor
-             config: TrainingConfig = TrainingConfig(),  # steps, rates, batches, checkpoints
-             out: str | os.PathLike | None = None,  # directory for checkpoints, state and log; None: train in memory
-             tokenizer: Any = None,  # saved with every checkpoint
-             valid: Any = None,  # (rows, length) ids for the validation loss
-             pad_id: int | None = None,  # id of tokens that are not predicted; None: all are
-             label: str = "pretrain",  # of the progress bar
-             progress: bool | None = None,  # show the bar; None: in a terminal or a notebook
-             ) -> pd.DataFrame:  # one row a step: step, loss, valid_loss, learning_rate, tokens
+def pretrain(
+    model: nn.Module,  # trained in place; Hugging Face causal LM or any module that maps ids to logits
+    rows: Any,  # (rows, length) token ids: array, memory map or tensor
+    config: TrainingConfig = TrainingConfig(),  # steps, rates, batches, checkpoints
+    out: str | os.PathLike | None = None,  # directory for checkpoints, state and log; None: train in memory
+    tokenizer: Any = None,  # saved with every checkpoint
+    valid: Any = None,  # (rows, length) ids for the validation loss
+    pad_id: int | None = None,  # id of tokens that are not predicted; None: all are
+    label: str = "pretrain",  # of the progress bar
+    progress: bool | None = None,  # show the bar; None: in a terminal or a notebook
+) -> pd.DataFrame:  # one row a step: step, loss, valid_loss, learning_rate, tokens
     """Pre-train a model on the device where it is. Going on after a kill gives the same files, byte for byte, on one machine and thread count.
 
     Raises `TaskspaceError` when `out` holds another run, the disk is full, or the loss is no longer a number."""
@@ -272,7 +371,8 @@ def pretrain(model: nn.Module,  # trained in place; Hugging Face causal LM or an
                     load_weights(model.eval(), run.out / f"checkpoint-{config.steps}")
                     return pd.read_parquet(run.out / "log.parquet")
             start = run.resume()
-            if not start: run.keep(0)
+            if not start:
+                run.keep(0)
             model.train()
             with progress_bar(config.steps, label, progress, initial=start, unit="step") as bar:
                 for step in range(start, config.steps):
@@ -282,5 +382,7 @@ def pretrain(model: nn.Module,  # trained in place; Hugging Face causal LM or an
             model.eval()
             return run.finish()
         except OSError as e:
-            raise TaskspaceError(f"{e.filename or out}: cannot be written ({e.strerror or e}); make room, then start again: "
-                                 "it goes on from the last saved step") from e
+            raise TaskspaceError(
+                f"{e.filename or out}: cannot be written ({e.strerror or e}); make room, then start again: "
+                "it goes on from the last saved step"
+            ) from e

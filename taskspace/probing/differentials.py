@@ -16,8 +16,17 @@ from ..models.lm import LM
 from ..scoring.convention import Convention
 from ..tasks.pairs import Suite
 from ..tuning.ftgd import FTGD
-from ..tuning.gradients import (accumulate, contrast, encode_task, parameter_table, places_kept,
-                                        scope_groups, subspace, trainable, undisturbed)
+from taskspace.tuning.gradients import (
+    accumulate,
+    contrast,
+    encode_task,
+    parameter_table,
+    places_kept,
+    scope_groups,
+    subspace,
+    trainable,
+    undisturbed,
+)
 
 # %% auto #0
 __all__ = ['fold_width', 'Fold', 'Differentials']
@@ -28,13 +37,15 @@ def _prime_below(n: int) -> int:
     return next(k for k in range(n, 1, -1) if all(k % d for d in range(2, math.isqrt(k) + 1)))
 
 
-def fold_width(sizes: Sequence[int],  # numbers of entries of the tensors
-               rows: int,  # how many differentials are held at once
-               memory: int,  # bytes for them, in float32
-               ) -> int | None:  # None where everything fits
+def fold_width(
+    sizes: Sequence[int],  # numbers of entries of the tensors
+    rows: int,  # how many differentials are held at once
+    memory: int,  # bytes for them, in float32
+) -> int | None:  # None where everything fits
     "The largest prime width at which all rows fit into memory."
     total = lambda w: 4 * rows * sum(min(s, w) for s in sizes)
-    if 4 * rows * sum(sizes) <= memory: return None
+    if 4 * rows * sum(sizes) <= memory:
+        return None
     low, high = 2, max(sizes)
     while high - low > 1:
         middle = (low + high) // 2
@@ -44,11 +55,13 @@ def fold_width(sizes: Sequence[int],  # numbers of entries of the tensors
 
 class Fold:
     "A fixed random linear map of a model's gradients to few numbers, tensor by tensor."
-    def __init__(self,
-                 sizes: Mapping[str, int],  # parameter name -> number of entries
-                 width: int | None,  # places for each tensor; None changes nothing
-                 seed: int = 0,  # of the signs
-                 ):
+
+    def __init__(
+        self,
+        sizes: Mapping[str, int],  # parameter name -> number of entries
+        width: int | None,  # places for each tensor; None changes nothing
+        seed: int = 0,  # of the signs
+    ):
         self.sizes, self.width = dict(sizes), width
         g = torch.Generator().manual_seed(seed)
         long = [n for n, s in sizes.items() if width is not None and s > width]
@@ -57,7 +70,8 @@ class Fold:
     def __call__(self, name: str, gradient: torch.Tensor) -> torch.Tensor:  # (places,) float32 on the CPU
         "Fold one tensor."
         flat = gradient.detach().reshape(-1).float().cpu()
-        if name not in self.signs: return flat
+        if name not in self.signs:
+            return flat
         w, signed = self.width, flat * self.signs[name]
         assert w is not None  # only a width makes signs
         whole = len(flat) // w * w
@@ -71,28 +85,48 @@ _PIECE = 1 << 18  # entries of a tensor taken up at once for all tasks
 
 class Differentials:
     "The differentials of a suite, folded, with their subspaces."
-    def __init__(self, lm: LM, suite: Suite, ftgd: FTGD, blocks: int, memory: int, width: int | str | None, seed: int,
-                 convention: str | Convention, tokens: int, progress: bool):
+
+    def __init__(
+        self,
+        lm: LM,
+        suite: Suite,
+        ftgd: FTGD,
+        blocks: int,
+        memory: int,
+        width: int | str | None,
+        seed: int,
+        convention: str | Convention,
+        tokens: int,
+        progress: bool,
+    ):
         least = min(suite, key=len)
-        if not 1 <= blocks <= len(least): raise TaskspaceError(f"blocks must be from 1 to {len(least)}, the pairs of task {least.name!r}, not {blocks}")
+        if not 1 <= blocks <= len(least):
+            raise TaskspaceError(
+                f"blocks must be from 1 to {len(least)}, the pairs of task {least.name!r}, not {blocks}"
+            )
         self.suite, self.ftgd, self.blocks, self.model = suite, ftgd, blocks, lm.name
         wanted = trainable(lm, ftgd.embeddings)
         self.scopes = scope_groups(lm, list(wanted), ftgd.scope)
         self.sizes = {n: p.numel() for n, p in wanted.items()}
         self.table = parameter_table(lm).loc[list(wanted)]
         count = len(suite) * blocks
-        self.fold = Fold(self.sizes, fold_width(list(self.sizes.values()), count, memory) if width == "auto" else width, seed)  # type: ignore[arg-type]
+        widest = fold_width(list(self.sizes.values()), count, memory) if width == "auto" else width
+        self.fold = Fold(self.sizes, widest, seed)  # type: ignore[arg-type]
         self.rows = {n: torch.zeros(count, min(s, self.fold.width or s)) for n, s in self.sizes.items()}
         self.grams: dict[str, np.ndarray] = {}
         self.both: dict[str, np.ndarray] = {}
         # The subspaces lie in three arrays made beforehand: what is made task by task and stays would scatter the memory that comes and goes.
         kept = sum(places_kept(sum(self.sizes[n] for n in names), ftgd.keep) for names in self.scopes)
         self.indices = np.empty((len(suite), kept), np.int32 if max(self.sizes.values()) < 2**31 else np.int64)
-        self.values, self.ends = np.empty((len(suite), kept), np.float32), np.zeros((len(suite), len(self.sizes) + 1), np.int64)
+        self.values, self.ends = (
+            np.empty((len(suite), kept), np.float32),
+            np.zeros((len(suite), len(self.sizes) + 1), np.int64),
+        )
         self.number = {n: k for k, n in enumerate(self.sizes)}
         self.squares = np.zeros((len(suite), len(self.sizes)))
         self.share = np.zeros(len(suite))
         from tqdm.auto import tqdm
+
         encoded = [encode_task(lm, t, convention) for t in suite]
         with undisturbed(lm, list(wanted)):
             for i, pairs in enumerate(tqdm(encoded, desc="gradients", disable=not progress)):
@@ -105,7 +139,8 @@ class Differentials:
             grads, _ = accumulate(lm, mine, wanted, tokens)
             for n, g in grads.items():
                 self.rows[n][i * self.blocks + b] = self.fold(n, g)
-                if total: total[n] += g
+                if total:
+                    total[n] += g
             total = total or grads
         chosen = subspace(lm, total, self.ftgd.keep, self.ftgd.scope)
         # Places without a gradient fill a subspace up in the order of the parameters: every task's alike, as if tasks had them in common.
@@ -119,21 +154,31 @@ class Differentials:
         fourth = sum(float((g.float() / scale).square_().square_().sum()) for g in total.values())
         self.share[i] = 1 / fourth / sum(self.sizes.values()) if fourth else math.nan
 
-    def places(self, i: int, name: str) -> tuple[np.ndarray, np.ndarray]:  # ascending flat indices, and the differential there
+    def places(
+        self,
+        i: int,  # position of the task in the suite
+        name: str,  # of the tensor
+    ) -> tuple[np.ndarray, np.ndarray]:  # ascending flat indices, and the differential there
         "The part of a task's subspace that lies in one tensor."
-        part = slice(*self.ends[i, self.number[name]:][:2])
+        part = slice(*self.ends[i, self.number[name] :][:2])
         return self.indices[i, part], self.values[i, part]
 
     def groups(self, by: str | None) -> dict[str, list[str]]:  # group -> parameter names
         "All parameters, or those of each layer or component."
-        if by is None: return {"": list(self.sizes)}
-        label = self.table["component"] if by == "component" else self.table["layer"].where(self.table["layer"] != "", "none")
+        if by is None:
+            return {"": list(self.sizes)}
+        label = (
+            self.table["component"]
+            if by == "component"
+            else self.table["layer"].where(self.table["layer"] != "", "none")
+        )
         return {str(g): list(rows.index) for g, rows in self.table.groupby(label, sort=False)}
 
     def gram(self, names: Sequence[str]) -> np.ndarray:  # (tasks * blocks, tasks * blocks)
         "Inner products of the differentials restricted to some parameters."
         total = np.zeros((len(self.suite) * self.blocks,) * 2)
-        for n in names: total += self._gram(n)
+        for n in names:
+            total += self._gram(n)
         return total
 
     def _gram(self, name: str) -> np.ndarray:
@@ -149,15 +194,23 @@ class Differentials:
     def shared(self, names: Sequence[str]) -> dict[str, np.ndarray]:  # (tasks, tasks) each
         "Over the parameters in both subspaces: how many there are, how many agree in sign, inner products, and squares of the row's task."
         total = np.zeros((4, len(self.suite), len(self.suite)))
-        for name in names: total += self._shared(name)
+        for name in names:
+            total += self._shared(name)
         return dict(zip(("count", "agree", "inner", "square"), total))
 
     def _shared(self, name: str) -> np.ndarray:  # (4, tasks, tasks)
         "Those of one tensor, computed once."
-        if name in self.both: return self.both[name]
+        if name in self.both:
+            return self.both[name]
         out = self.both[name] = np.zeros((4, len(self.suite), len(self.suite)))
-        held = [(i, index, values) for i in range(len(self.suite)) for index, values in (self.places(i, name),) if len(index)]
-        if not held: return out
+        held = [
+            (i, index, values)
+            for i in range(len(self.suite))
+            for index, values in (self.places(i, name),)
+            if len(index)
+        ]
+        if not held:
+            return out
         scale = max(float(np.abs(value).max()) for _, _, value in held) or 1.0
         # All tasks together may touch nearly the whole of an embedding: too much to hold for all of them at once.
         for start in range(0, self.sizes[name], _PIECE):
@@ -168,7 +221,18 @@ class Differentials:
                 here = torch.from_numpy(np.searchsorted(hit, index[first:last]))
                 values[i, here], inside[i, here] = torch.from_numpy(value[first:last] / scale), 1.0
             signs, both = values.sign(), inside @ inside.T
-            out += torch.stack([both, (both + signs @ signs.T) / 2, scale**2 * (values @ values.T), scale**2 * (values.square() @ inside.T)]).double().numpy()
+            out += (
+                torch.stack(
+                    [
+                        both,
+                        (both + signs @ signs.T) / 2,
+                        scale**2 * (values @ values.T),
+                        scale**2 * (values.square() @ inside.T),
+                    ]
+                )
+                .double()
+                .numpy()
+            )
         return out
 
     def error(self) -> float:  # of a cosine over the whole model; 0 where nothing is folded
@@ -177,9 +241,10 @@ class Differentials:
         shares = self.squares / np.maximum(self.squares.sum(1, keepdims=True), np.finfo(float).tiny)
         return float(np.sqrt((shares * (2 / w)) @ shares.T).max())
 
-    def predicted(self,
-                  direction: Callable[[np.ndarray], np.ndarray] = lambda g: g,  # of an update, from the differential
-                  ) -> np.ndarray:  # (sources, targets)
+    def predicted(
+        self,
+        direction: Callable[[np.ndarray], np.ndarray] = lambda g: g,  # of an update, from the differential
+    ) -> np.ndarray:  # (sources, targets)
         "Inner product of each source's update inside its subspace with each target's whole differential."
         out = np.zeros((len(self.suite), len(self.suite)))
         for i in range(len(self.suite)):

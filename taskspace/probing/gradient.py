@@ -28,13 +28,15 @@ __all__ = ['GradientSpaces', 'gradient_probe', 'distribution', 'predicted_transf
 # %% ../../nbs/api/probing/20_gradient.ipynb #d1a47583
 class GradientSpaces(dict):
     "Measure -> TaskSpace, also as attributes; `by_layer` and `by_component` hold the same for parts of the model, `distribution` one row a task."
+
     by_layer: dict[str, dict[str, TaskSpace]]
     by_component: dict[str, dict[str, TaskSpace]]
     distribution: pd.DataFrame
     meta: dict[str, Any]
 
     def __getattr__(self, name: str) -> TaskSpace:
-        if name in self: return self[name]
+        if name in self:
+            return self[name]
         raise AttributeError(f"no measure {name!r}; there are {', '.join(self)}")
 
 # %% ../../nbs/api/probing/20_gradient.ipynb #c379e005
@@ -43,10 +45,13 @@ def _cosines(gram: np.ndarray, blocks: int) -> np.ndarray:
     n = len(gram) // blocks
     inner = gram.reshape(n, blocks, n, blocks).sum((1, 3))
     norm = np.sqrt(np.diag(inner))
-    with np.errstate(divide="ignore", invalid="ignore"): return inner / norm[:, None] / norm
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return inner / norm[:, None] / norm
 
 
-def _cosine_draws(gram: np.ndarray, blocks: int, draws: int, rng: np.random.Generator) -> np.ndarray:  # (draws, tasks, tasks)
+def _cosine_draws(
+    gram: np.ndarray, blocks: int, draws: int, rng: np.random.Generator
+) -> np.ndarray:  # (draws, tasks, tasks)
     "The cosines as other blocks would have given them, to first order in the blocks."
     n = len(gram) // blocks
     g, whole = gram.reshape(n, blocks, n, blocks), _cosines(gram, blocks)
@@ -55,7 +60,8 @@ def _cosine_draws(gram: np.ndarray, blocks: int, draws: int, rng: np.random.Gene
     for b in range(blocks):
         rest = np.delete(g, b, axis=1)
         own = np.sqrt(np.einsum("iaib->i", np.delete(rest, b, axis=3)))
-        with np.errstate(divide="ignore", invalid="ignore"): without.append(rest.sum((1, 3)) / own[:, None] / norm)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            without.append(rest.sum((1, 3)) / own[:, None] / norm)
     pull = (blocks - 1) * (np.mean(without, axis=0) - without)  # what each block does to the cosine
     counts = rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=(draws, n)) - 1
     move = np.einsum("tib,bij->tij", counts, pull) / blocks
@@ -72,29 +78,45 @@ def _measures(d: Differentials, names: Sequence[str]) -> dict[str, np.ndarray]:
         own = np.diag(d.shared(scope)["count"])
         expected += own[:, None] * own / max(1, sum(d.sizes[n] for n in scope))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return {"cosine": _cosines(d.gram(names), d.blocks), "overlap": s["count"] / (either - s["count"]), "chance": expected / (either - expected),
-                "alignment": s["inner"] / np.sqrt(s["square"] * s["square"].T), "sign_agreement": s["agree"] / s["count"]}
+        return {
+            "cosine": _cosines(d.gram(names), d.blocks),
+            "overlap": s["count"] / (either - s["count"]),
+            "chance": expected / (either - expected),
+            "alignment": s["inner"] / np.sqrt(s["square"] * s["square"].T),
+            "sign_agreement": s["agree"] / s["count"],
+        }
 
 
-def gradient_probe(lm: LM,  # model with its tokenizer
-                   suite: Suite,  # the tasks, with the pairs to measure on
-                   ftgd: FTGD = FTGD(),  # its keep, scope and embeddings say what a subspace is
-                   blocks: int = 1,  # blocks of pairs for the intervals of the cosine; 1 gives none
-                   bootstrap: int = 200,  # draws over the blocks
-                   memory: int = 2 << 30,  # bytes for the differentials; what does not fit is folded
-                   width: int | str | None = "auto",  # places for each tensor; None is exact whatever it takes
-                   seed: int = 0,  # of the signs and draws
-                   convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
-                   tokens: int = TOKENS,  # tokens in one forward pass
-                   progress: bool = False,  # show a bar
-                   ) -> GradientSpaces:
+def gradient_probe(
+    lm: LM,  # model with its tokenizer
+    suite: Suite,  # the tasks, with the pairs to measure on
+    ftgd: FTGD = FTGD(),  # its keep, scope and embeddings say what a subspace is
+    blocks: int = 1,  # blocks of pairs for the intervals of the cosine; 1 gives none
+    bootstrap: int = 200,  # draws over the blocks
+    memory: int = 2 << 30,  # bytes for the differentials; what does not fit is folded
+    width: int | str | None = "auto",  # places for each tensor; None is exact whatever it takes
+    seed: int = 0,  # of the signs and draws
+    convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
+    tokens: int = TOKENS,  # tokens in one forward pass
+    progress: bool = False,  # show a bar
+) -> GradientSpaces:
     """Compare the gradient differentials of all tasks, one backward pass for each: the gradient probe of Weber et al. (2024). Never holds more
     than one of them whole unless all fit. Raises `TaskspaceError` for a task whose pairs do not differ, and for gradients that are not finite."""
     rule = convention_of(convention, reduction="sum")
     d = Differentials(lm, suite, ftgd, blocks, memory, width, seed, rule, tokens, progress)
-    meta = {"suite": suite.name, "digest": suite.digest, "model": lm.name, "keep": ftgd.keep, "scope": ftgd.scope,
-            "embeddings": ftgd.embeddings, **convention_record(lm, rule), "pairs": [len(t) for t in suite],
-            "blocks": blocks, "fold_width": d.fold.width if d.fold.signs else None, "fold_error": d.error()}
+    meta = {
+        "suite": suite.name,
+        "digest": suite.digest,
+        "model": lm.name,
+        "keep": ftgd.keep,
+        "scope": ftgd.scope,
+        "embeddings": ftgd.embeddings,
+        **convention_record(lm, rule),
+        "pairs": [len(t) for t in suite],
+        "blocks": blocks,
+        "fold_width": d.fold.width if d.fold.signs else None,
+        "fold_error": d.error(),
+    }
 
     def spaces(names: Sequence[str], where: str) -> dict[str, TaskSpace]:
         frame = lambda a: pd.DataFrame(a, suite.names, suite.names)
@@ -105,7 +127,13 @@ def gradient_probe(lm: LM,  # model with its tokenizer
                 draws = _cosine_draws(d.gram(names), blocks, bootstrap, np.random.default_rng(seed))
                 bounds = (frame(b.clip(-1, 1)) for b in interval(draws, values, pairs=blocks))
                 more = {"replicates": draws, **dict(zip(("low", "high"), bounds))}
-            found[measure] = TaskSpace(frame(values), kind=f"gradient {measure.replace('_', ' ')}{where}", groups=suite.groups(), meta=meta, **more)
+            found[measure] = TaskSpace(
+                frame(values),
+                kind=f"gradient {measure.replace('_', ' ')}{where}",
+                groups=suite.groups(),
+                meta=meta,
+                **more,
+            )
         return found
 
     out = GradientSpaces(spaces(list(d.sizes), ""))
@@ -121,55 +149,89 @@ def _evenness(shares: np.ndarray) -> np.ndarray:  # (tasks, groups) -> (tasks,)
         return -np.where(shares > 0, shares * np.log(shares), 0).sum(1) / math.log(max(2, shares.shape[1]))
 
 
-def distribution(d: Differentials,  # of all tasks
-                 ) -> pd.DataFrame:  # index task; effective_share, layer_spread, component_spread, and a share of the squared norm for each component
+def distribution(
+    d: Differentials,  # of all tasks
+) -> (
+    pd.DataFrame
+):  # index task; effective_share, layer_spread, component_spread, and a share of the squared norm for each component
     "Distributedness of each task's differential."
     squares = pd.DataFrame(d.squares, d.suite.names, list(d.sizes))
-    shares = {by: pd.DataFrame({g: squares[names].sum(axis=1) for g, names in d.groups(by).items()}).div(squares.sum(axis=1), axis=0) for by in ("layer", "component")}
-    frame = pd.DataFrame({"effective_share": d.share, "layer_spread": _evenness(shares["layer"].to_numpy()),
-                          "component_spread": _evenness(shares["component"].to_numpy())}, index=pd.Index(d.suite.names, name="task"))
+    shares = {
+        by: pd.DataFrame({g: squares[names].sum(axis=1) for g, names in d.groups(by).items()}).div(
+            squares.sum(axis=1), axis=0
+        )
+        for by in ("layer", "component")
+    }
+    frame = pd.DataFrame(
+        {
+            "effective_share": d.share,
+            "layer_spread": _evenness(shares["layer"].to_numpy()),
+            "component_spread": _evenness(shares["component"].to_numpy()),
+        },
+        index=pd.Index(d.suite.names, name="task"),
+    )
     return frame.join(shares["component"])
 
 # %% ../../nbs/api/probing/20_gradient.ipynb #8b5bd45a
 # Where the first update goes: Adam's divides by the size of the gradient, so that only its sign is left
-_DIRECTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"sgd": lambda g: g, "adam": lambda g: g / (np.abs(g) + 1e-8)}
+_DIRECTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "sgd": lambda g: g,
+    "adam": lambda g: g / (np.abs(g) + 1e-8),
+}
 
 
-def predicted_transfer(lm: LM,  # model with its tokenizer
-                       suite: Suite,  # pairs of the sources, and of the targets unless `evaluation` is given
-                       ftgd: FTGD = FTGD(optimizer="sgd", steps=1, lr=1.0),  # the settings to predict for
-                       evaluation: Suite | None = None,  # held-out pairs of the same tasks
-                       deltas: Mapping[str, Tuned] | None = None,  # source -> what tuning changed, in place of one step
-                       memory: int = 2 << 30,  # bytes for the differentials; what does not fit is folded
-                       width: int | str | None = "auto",  # as in `gradient_probe`
-                       seed: int = 0,  # of the signs
-                       convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
-                       tokens: int = TOKENS,  # tokens in one forward pass
-                       progress: bool = False,  # show a bar
-                       ) -> TaskSpace:  # row = source, column = target, in nats
+def predicted_transfer(
+    lm: LM,  # model with its tokenizer
+    suite: Suite,  # pairs of the sources, and of the targets unless `evaluation` is given
+    ftgd: FTGD = FTGD(optimizer="sgd", steps=1, lr=1.0),  # the settings to predict for
+    evaluation: Suite | None = None,  # held-out pairs of the same tasks
+    deltas: Mapping[str, Tuned] | None = None,  # source -> what tuning changed, in place of one step
+    memory: int = 2 << 30,  # bytes for the differentials; what does not fit is folded
+    width: int | str | None = "auto",  # as in `gradient_probe`
+    seed: int = 0,  # of the signs
+    convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
+    tokens: int = TOKENS,  # tokens in one forward pass
+    progress: bool = False,  # show a bar
+) -> TaskSpace:  # row = source, column = target, in nats
     """First-order estimate of margin transfer from gradients alone: as if all updates, each of all pairs, went the way of the first. Raises
     `TaskspaceError` as `gradient_probe` does."""
     from dataclasses import asdict, replace
-    if evaluation is not None: evaluation = evaluation.select(suite.names)
+
+    if evaluation is not None:
+        evaluation = evaluation.select(suite.names)
     rule = convention_of(convention, reduction="sum")
-    meta: dict[str, Any] = {"suite": suite.name, "digest": suite.digest, "model": lm.name, "ftgd": asdict(ftgd),
-                            **convention_record(lm, rule)}
+    meta: dict[str, Any] = {
+        "suite": suite.name,
+        "digest": suite.digest,
+        "model": lm.name,
+        "ftgd": asdict(ftgd),
+        **convention_record(lm, rule),
+    }
     if evaluation is None and deltas is None and ftgd.update == "differential":
         d = Differentials(lm, suite, ftgd, 1, memory, width, seed, rule, tokens, progress)
         values = ftgd.lr * ftgd.steps * d.predicted(_DIRECTIONS[ftgd.optimizer])
         meta |= {"fold_width": d.fold.width if d.fold.signs else None, "fold_error": d.error()}
     else:
         one_step = replace(ftgd, steps=1, batch_size=None, perplexity_budget=None)
-        changes = [tune(lm, t, one_step, convention=rule, tokens=tokens) if deltas is None else deltas[t.name] for t in suite]
+        changes = [
+            tune(lm, t, one_step, convention=rule, tokens=tokens) if deltas is None else deltas[t.name] for t in suite
+        ]
         columns = [_first_order(lm, t, changes, rule, tokens) for t in (evaluation or suite)]
         values = np.stack(columns, axis=1) * (ftgd.steps if deltas is None else 1)
-    return TaskSpace(pd.DataFrame(values, suite.names, suite.names), kind="predicted margin transfer", groups=suite.groups(), meta=meta)
+    return TaskSpace(
+        pd.DataFrame(values, suite.names, suite.names),
+        kind="predicted margin transfer",
+        groups=suite.groups(),
+        meta=meta,
+    )
 
 
-def _first_order(lm: LM, target: Task, changes: Sequence[Tuned], convention: Convention,
-                 tokens: int) -> np.ndarray:  # (sources,)
+def _first_order(
+    lm: LM, target: Task, changes: Sequence[Tuned], convention: Convention, tokens: int
+) -> np.ndarray:  # (sources,)
     wanted = trainable(lm)
     encoded = encode_task(lm, target, convention)
-    with undisturbed(lm, list(wanted)): grads, _ = accumulate(lm, contrast(encoded), wanted, tokens)
+    with undisturbed(lm, list(wanted)):
+        grads, _ = accumulate(lm, contrast(encoded), wanted, tokens)
     at = lambda n, i: grads[n].reshape(-1)[i.to(grads[n].device).long()].double().cpu()
     return np.array([-sum(float(v.double() @ at(n, i)) for n, (i, v) in t.delta.items()) for t in changes])

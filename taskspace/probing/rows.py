@@ -26,30 +26,48 @@ from ..tuning.gradients import margins, undisturbed
 __all__ = ['METRICS', 'NORMALISATIONS', 'transfer_row', 'space_from_rows']
 
 # %% ../../nbs/api/probing/30_rows.ipynb #468944ff
-def transfer_row(lm: LM,  # model with its tokenizer
-                 source_train: Task,  # pairs of the source to tune on
-                 evaluation: Suite,  # held-out pairs of every task
-                 ftgd: FTGD = FTGD(),  # the settings
-                 before: Sequence[float] | np.ndarray | None = None,  # margins of the untuned model in suite order; None measures them
-                 seed: int | None = None,  # replaces the seed of `ftgd`
-                 reference: Sequence[str] | None = None,  # ordinary text, for the log and the perplexity budget
-                 convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
-                 encoded: Sequence[EncodedPair] | None = None,  # the evaluation pairs, where they are already encoded
-                 ) -> pd.DataFrame:  # columns task, pair, before, after (margins in nats); `.attrs["log"]` is the tuning log as a list of rows
+def transfer_row(
+    lm: LM,  # model with its tokenizer
+    source_train: Task,  # pairs of the source to tune on
+    evaluation: Suite,  # held-out pairs of every task
+    ftgd: FTGD = FTGD(),  # the settings
+    before: Sequence[float]
+    | np.ndarray
+    | None = None,  # margins of the untuned model in suite order; None measures them
+    seed: int | None = None,  # replaces the seed of `ftgd`
+    reference: Sequence[str] | None = None,  # ordinary text, for the log and the perplexity budget
+    convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
+    encoded: Sequence[EncodedPair] | None = None,  # the evaluation pairs, where they are already encoded
+) -> (
+    pd.DataFrame
+):  # columns task, pair, before, after (margins in nats); `.attrs["log"]` is the tuning log as a list of rows
     "Tune on one task and measure all. The model is left as it was; the log follows the source's own held-out pairs every `ftgd.every` steps."
-    if seed is not None: ftgd = replace(ftgd, seed=seed)
+    if seed is not None:
+        ftgd = replace(ftgd, seed=seed)
     rule = convention_of(convention, reduction="sum")
-    if encoded is None: encoded = encode_pairs(lm, [p for t in evaluation for p in t], rule)
+    if encoded is None:
+        encoded = encode_pairs(lm, [p for t in evaluation for p in t], rule)
     own = evaluation[source_train.name] if source_train.name in evaluation else None  # for the log
     tuned = tune(lm, source_train, ftgd, own, reference, rule)
     with undisturbed(lm, []):
-        if before is None: before = margins(lm, encoded)
-        with tuned.applied(lm): after = margins(lm, encoded)
+        if before is None:
+            before = margins(lm, encoded)
+        with tuned.applied(lm):
+            after = margins(lm, encoded)
     if len(before) != len(after):
-        raise TaskspaceError(f"transfer_row: `before` has {len(before)} margins, the evaluation suite {len(after)} pairs; they must match")
+        raise TaskspaceError(
+            f"transfer_row: `before` has {len(before)} margins, the evaluation suite {len(after)} pairs; they must match"
+        )
     frame = evaluation.to_frame()[["task", "pair"]].assign(before=np.asarray(before, dtype=float), after=after)
-    frame.attrs = {"source": source_train.name, "seed": ftgd.seed, "log": tuned.log.to_dict("records"), "stop": tuned.meta["stop"],
-                   "changed": tuned.n_changed, "model": lm.name, **convention_record(lm, rule)}
+    frame.attrs = {
+        "source": source_train.name,
+        "seed": ftgd.seed,
+        "log": tuned.log.to_dict("records"),
+        "stop": tuned.meta["stop"],
+        "changed": tuned.n_changed,
+        "model": lm.name,
+        **convention_record(lm, rule),
+    }
     return frame
 
 # %% ../../nbs/api/probing/30_rows.ipynb #fd7671c1
@@ -59,8 +77,10 @@ NORMALISATIONS = (None, "headroom", "gain")
 
 def _value(metric: str, margin: np.ndarray, accuracy: np.ndarray, n: np.ndarray) -> np.ndarray:
     "The metric from mean margin and accuracy; `n` is the number of pairs of each target."
-    if metric == "margin": return margin
-    if metric == "accuracy": return accuracy
+    if metric == "margin":
+        return margin
+    if metric == "accuracy":
+        return accuracy
     correct = accuracy * n
     return np.log((correct + 0.5) / (n - correct + 0.5))
 
@@ -70,12 +90,14 @@ def _transfer(metric: str, headroom: bool, means: np.ndarray, n: np.ndarray) -> 
     before, after = (_value(metric, means[..., k, :, :], means[..., k + 2, :, :], n) for k in (0, 1))
     change = after - before
     if headroom:
-        with np.errstate(divide="ignore", invalid="ignore"): change = change / (1 - before)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            change = change / (1 - before)
     return np.where(np.isfinite(change), change, np.nan)
 
 
 class _Seed:
     "The rows of one seed: values (4, sources, pairs), where each target's pairs stand, and which sources are there."
+
     def __init__(self, rows: Mapping[str, pd.DataFrame], names: Sequence[str], seed: Any):
         first = next(iter(rows.values()))
         key = list(zip(first.task, first.pair))
@@ -85,26 +107,33 @@ class _Seed:
         self.values = np.full((4, len(names), len(first)), np.nan)
         for source, row in rows.items():
             if list(zip(row.task, row.pair)) != key:
-                raise TaskspaceError(f"row {source!r}, seed {seed}: its evaluation pairs differ from those of {next(iter(rows))!r}; "
-                                     "rows of one seed must share them")
+                raise TaskspaceError(
+                    f"row {source!r}, seed {seed}: its evaluation pairs differ from those of {next(iter(rows))!r}; "
+                    "rows of one seed must share them"
+                )
             m = row[["before", "after"]].to_numpy(dtype=float).T
             self.values[:, list(names).index(source)] = np.concatenate([m, (m > 0) + 0.5 * (m == 0)])
         self.n = np.array([len(w) for w in self.where])
 
-    def means(self, weights: list[np.ndarray] | None = None) -> np.ndarray:  # weights: a (draws, pairs) array a target, rows sum to 1
+    def means(
+        self, weights: list[np.ndarray] | None = None
+    ) -> np.ndarray:  # weights: a (draws, pairs) array a target, rows sum to 1
         "Mean over the pairs of each target, (4, sources, targets) or (draws, 4, sources, targets)."
-        if weights is None: return np.stack([self.values[:, :, w].mean(-1) for w in self.where], -1)
+        if weights is None:
+            return np.stack([self.values[:, :, w].mean(-1) for w in self.where], -1)
         return np.stack([np.einsum("dp,ksp->dks", wt, self.values[:, :, w]) for wt, w in zip(weights, self.where)], -1)
 
 # %% ../../nbs/api/probing/30_rows.ipynb #a7c64df8
 def _mean(each: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     "Mean over seeds (first axis) of what is there; `weights` broadcast against it."
     w = np.where(np.isnan(each), 0, 1.0 if weights is None else weights)
-    with np.errstate(invalid="ignore", divide="ignore"): return np.nansum(np.nan_to_num(each) * w, 0) / w.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.nansum(np.nan_to_num(each) * w, 0) / w.sum(0)
 
 
 class _Pool:
     "The distinct evaluation pairs of each target, and where each seed has its own among them."
+
     def __init__(self, seeds: Sequence[_Seed]):
         self.places, self.sizes = [], []
         for t in range(len(seeds[0].where)):
@@ -113,10 +142,14 @@ class _Pool:
             self.sizes.append(len(known))
         self.pairs, self.seeds = min(self.sizes), len(seeds)
 
-    def _of_seed(self, k: int, counts: Sequence[np.ndarray]) -> list[np.ndarray]:  # counts: (draws, distinct pairs) a target
+    def _of_seed(
+        self, k: int, counts: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:  # counts: (draws, distinct pairs) a target
         "Weights of a seed's own pairs, as `_Seed.means` takes them; even ones where a draw has none of them."
         own = [c[:, places[k]].astype(float) for c, places in zip(counts, self.places)]
-        return [np.where(w.any(1, keepdims=True), w, 1) / np.where(w.any(1), w.sum(1), w.shape[1])[:, None] for w in own]
+        return [
+            np.where(w.any(1, keepdims=True), w, 1) / np.where(w.any(1), w.sum(1), w.shape[1])[:, None] for w in own
+        ]
 
     def bootstrap(self, rng: np.random.Generator, draws: int) -> list[list[np.ndarray]]:  # one a seed
         counts = [rng.multinomial(n, np.full(n, 1 / n), size=draws) for n in self.sizes]
@@ -125,26 +158,39 @@ class _Pool:
     def halves(self, rng: np.random.Generator, splits: int):
         "For either half: the weights of each seed's pairs, and (seeds, splits, 1, 1) which seeds are in it."
         first = [rng.permuted(np.tile(np.arange(n) < n // 2, (splits, 1)), axis=1) for n in self.sizes]
-        if self.seeds == 1: return [[self._of_seed(0, side)] for side in (first, [~f for f in first])], (None, None)
+        if self.seeds == 1:
+            return [[self._of_seed(0, side)] for side in (first, [~f for f in first])], (None, None)
         seeds = rng.permuted(np.tile(np.arange(self.seeds) < self.seeds // 2, (splits, 1)), axis=1)
         sides = []
         for mine, side in ((seeds, first), (~seeds, [~f for f in first])):
             # A pair that only seeds of this half have stays; one that both halves have goes where chance puts it.
-            both = [np.stack([np.isin(np.arange(n), np.concatenate([places[k] for k in np.flatnonzero(~m)])) for m in mine]) for n, places in zip(self.sizes, self.places)]
+            both = [
+                np.stack([np.isin(np.arange(n), np.concatenate([places[k] for k in np.flatnonzero(~m)])) for m in mine])
+                for n, places in zip(self.sizes, self.places)
+            ]
             sides.append([self._of_seed(k, [~b | f for b, f in zip(both, side)]) for k in range(self.seeds)])
         return sides, tuple(s.T[:, :, None, None].astype(float) for s in (seeds, ~seeds))
 
 # %% ../../nbs/api/probing/30_rows.ipynb #0b8c2a23
-def _draws(mean: np.ndarray, each: np.ndarray, drawn: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+def _draws(
+    mean: np.ndarray, each: np.ndarray, drawn: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray | None]:
     "The space (draws, sources, targets) as other pairs and seeds would have given it, and (seeds, sources, targets) as each of several seeds pulls it."
     by_pairs = _mean(drawn)
     k = np.isfinite(each).sum(0)  # seeds that have the cell
-    if k.max() < 2: return by_pairs, None
-    pulls = np.nan_to_num(each - mean) / np.sqrt(np.maximum(k * (k - 1), 1))  # their squares add up to the variance of a mean over seeds
+    if k.max() < 2:
+        return by_pairs, None
+    pulls = np.nan_to_num(each - mean) / np.sqrt(
+        np.maximum(k * (k - 1), 1)
+    )  # their squares add up to the variance of a mean over seeds
     # Pairs make seeds differ too, as far as seeds do not share them; that part is in `by_pairs` already.
     with np.errstate(invalid="ignore", divide="ignore"):
-        of_pairs, of_seeds, alone = _variance(by_pairs), (pulls ** 2).sum(0), _mean(_variance(drawn.swapaxes(0, 1)))
-        twice = np.where(k > 1, np.nan_to_num(np.maximum(alone - (k * of_pairs - alone) / np.maximum(k - 1, 1), 0) / np.maximum(k, 1)), 0)
+        of_pairs, of_seeds, alone = _variance(by_pairs), (pulls**2).sum(0), _mean(_variance(drawn.swapaxes(0, 1)))
+        twice = np.where(
+            k > 1,
+            np.nan_to_num(np.maximum(alone - (k * of_pairs - alone) / np.maximum(k - 1, 1), 0) / np.maximum(k, 1)),
+            0,
+        )
         # Never less than what is left over all cells, or seeds that agree by chance would look as if pairs explained them.
         left = np.clip(np.fmax(1 - twice / of_seeds, 1 - twice.sum() / of_seeds.sum()), 0, 1)
         pulls = pulls * np.sqrt(np.nan_to_num(left))
@@ -153,38 +199,50 @@ def _draws(mean: np.ndarray, each: np.ndarray, drawn: np.ndarray, rng: np.random
 
 
 def _check_metric(metric: str, normalise: str | None) -> None:
-    if metric not in METRICS: raise TaskspaceError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}")
-    if normalise not in NORMALISATIONS: raise TaskspaceError(f"normalise must be None, headroom or gain, not {normalise!r}")
+    if metric not in METRICS:
+        raise TaskspaceError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}")
+    if normalise not in NORMALISATIONS:
+        raise TaskspaceError(f"normalise must be None, headroom or gain, not {normalise!r}")
     if normalise == "headroom" and metric != "accuracy":
-        raise TaskspaceError(f"headroom is the room below accuracy 1; {metric!r} has none, use metric='accuracy' or normalise='gain'")
+        raise TaskspaceError(
+            f"headroom is the room below accuracy 1; {metric!r} has none, use metric='accuracy' or normalise='gain'"
+        )
 
 # %% ../../nbs/api/probing/30_rows.ipynb #7fb74654
-def space_from_rows(rows: Mapping[Any, pd.DataFrame],  # source, or (source, seed), -> what `transfer_row` gave
-                    metric: str = "margin",  # "margin" (nats), "accuracy" or "log_odds"
-                    normalise: str | None = None,  # None, "headroom" (accuracy only) or "gain"
-                    groups: Mapping[str, str | None] | None = None,  # task -> group
-                    bootstrap: int = 200,  # draws; 0 leaves out bounds and replicates
-                    seed: int = 0,  # of the resampling
-                    splits: int = 20,  # pairs of random halves for the noise ceiling; 0 leaves them out
-                    meta: Mapping[str, Any] | None = None,  # provenance to keep
-                    ) -> TaskSpace:  # row = source, column = target; a source without a row has empty cells
+def space_from_rows(
+    rows: Mapping[Any, pd.DataFrame],  # source, or (source, seed), -> what `transfer_row` gave
+    metric: str = "margin",  # "margin" (nats), "accuracy" or "log_odds"
+    normalise: str | None = None,  # None, "headroom" (accuracy only) or "gain"
+    groups: Mapping[str, str | None] | None = None,  # task -> group
+    bootstrap: int = 200,  # draws; 0 leaves out bounds and replicates
+    seed: int = 0,  # of the resampling
+    splits: int = 20,  # pairs of random halves for the noise ceiling; 0 leaves them out
+    meta: Mapping[str, Any] | None = None,  # provenance to keep
+) -> TaskSpace:  # row = source, column = target; a source without a row has empty cells
     "The task space that stored rows add up to: the mean over seeds. Raises `TaskspaceError` for rows that do not fit together."
     _check_metric(metric, normalise)
-    if not rows: raise TaskspaceError("space_from_rows: no rows; give at least one")
+    if not rows:
+        raise TaskspaceError("space_from_rows: no rows; give at least one")
     by_seed: dict[Any, dict[str, pd.DataFrame]] = {}
     for key, row in rows.items():
         source, s = key if isinstance(key, tuple) else (key, 0)
         by_seed.setdefault(s, {})[source] = row
     names = list(dict.fromkeys(next(iter(rows.values())).task))
     stray = [s for group in by_seed.values() for s in group if s not in names]
-    if stray: raise TaskspaceError(f"space_from_rows: source {stray[0]!r} is not among the evaluated tasks: {', '.join(names)}")
+    if stray:
+        raise TaskspaceError(
+            f"space_from_rows: source {stray[0]!r} is not among the evaluated tasks: {', '.join(names)}"
+        )
     seeds = [_Seed(group, names, s) for s, group in by_seed.items()]
     pool, own = _Pool(seeds), np.arange(len(names))
-    transfer = lambda means: np.stack([_transfer(metric, normalise == "headroom", m, s.n) for m, s in zip(means, seeds)])
+    transfer = lambda means: np.stack(
+        [_transfer(metric, normalise == "headroom", m, s.n) for m, s in zip(means, seeds)]
+    )
 
     def finish(change: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):
-            if normalise == "gain": change = change / change[..., own, own][..., :, None]
+            if normalise == "gain":
+                change = change / change[..., own, own][..., :, None]
         return np.where(np.isfinite(change), change, np.nan)
 
     each = transfer([s.means() for s in seeds])
@@ -199,8 +257,19 @@ def space_from_rows(rows: Mapping[Any, pd.DataFrame],  # source, or (source, see
         low, high = (pd.DataFrame(matrix + wide * (b - matrix), names, names) for b in interval(replicates, matrix))
     if splits and all((s.n > 1).all() for s in seeds):
         parts, taken = pool.halves(rng, splits)
-        halves = np.stack([finish(_mean(transfer([s.means(w) for s, w in zip(seeds, part)]), t)) for part, t in zip(parts, taken)], 1)
+        halves = np.stack(
+            [finish(_mean(transfer([s.means(w) for s, w in zip(seeds, part)]), t)) for part, t in zip(parts, taken)], 1
+        )
     about = {"metric": metric, "normalise": normalise, "seeds": len(seeds), "pairs": pool.pairs, **(meta or {})}
     kind = f"{metric.replace('_', '-')} transfer" + (f", by {normalise}" if normalise else "")
-    return TaskSpace(pd.DataFrame(matrix, names, names), kind=kind, groups=dict(groups) if groups else None, low=low, high=high,
-                     replicates=replicates, meta=about, halves=halves, seeds=pulled)
+    return TaskSpace(
+        pd.DataFrame(matrix, names, names),
+        kind=kind,
+        groups=dict(groups) if groups else None,
+        low=low,
+        high=high,
+        replicates=replicates,
+        meta=about,
+        halves=halves,
+        seeds=pulled,
+    )

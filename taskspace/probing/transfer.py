@@ -24,47 +24,66 @@ from ..tuning.gradients import margins, undisturbed
 __all__ = ['split_sizes', 'transfer_probe']
 
 # %% ../../nbs/api/probing/40_transfer.ipynb #77afbbe7
-def split_sizes(suite: Suite,  # the whole suite
-                train_pairs: int | None,  # pairs a task to tune on, where wanted
-                eval_pairs: int | None,  # held-out pairs a task, where wanted
-                ) -> tuple[int, int]:  # (to tune on, held out)
+def split_sizes(
+    suite: Suite,  # the whole suite
+    train_pairs: int | None,  # pairs a task to tune on, where wanted
+    eval_pairs: int | None,  # held-out pairs a task, where wanted
+) -> tuple[int, int]:  # (to tune on, held out)
     "Half of the smallest task each, where nothing else is asked for; where one of the two is, the other is the rest of the smallest task."
     least = min(map(len, suite))
-    train = train_pairs if train_pairs is not None else max(1, (least - (eval_pairs or 0)) if eval_pairs else least // 2)
+    train = (
+        train_pairs if train_pairs is not None else max(1, (least - (eval_pairs or 0)) if eval_pairs else least // 2)
+    )
     return train, eval_pairs if eval_pairs is not None else max(1, least - train)
 
 
-def transfer_probe(lm: LM,  # model with its tokenizer
-                   suite: Suite,  # the tasks, with all their pairs
-                   ftgd: FTGD = FTGD(),  # the settings
-                   train_pairs: int | None = None,  # pairs a task to tune on; None takes half of the smallest task, or what `eval_pairs` leaves of it
-                   eval_pairs: int | None = None,  # held-out pairs a task; None takes the rest of the smallest task
-                   seeds: int | Iterable[int] | None = None,  # how many (0, 1, ...), or which; None: the one of `ftgd`
-                   metric: str = "margin",  # "margin" (nats), "accuracy" or "log_odds"
-                   normalise: str | None = None,  # None, "headroom" (accuracy only) or "gain"
-                   shuffled: bool = False,  # tune on pairs without their contrast: the null control
-                   reference: Sequence[str] | None = None,  # ordinary text for the perplexity budget
-                   bootstrap: int = 200,  # draws over pairs and seeds
-                   progress: bool = False,  # show a bar
-                   convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
-                   ) -> TaskSpace:  # row = source, column = target
+def transfer_probe(
+    lm: LM,  # model with its tokenizer
+    suite: Suite,  # the tasks, with all their pairs
+    ftgd: FTGD = FTGD(),  # the settings
+    train_pairs: int
+    | None = None,  # pairs a task to tune on; None takes half of the smallest task, or what `eval_pairs` leaves of it
+    eval_pairs: int | None = None,  # held-out pairs a task; None takes the rest of the smallest task
+    seeds: int | Iterable[int] | None = None,  # how many (0, 1, ...), or which; None: the one of `ftgd`
+    metric: str = "margin",  # "margin" (nats), "accuracy" or "log_odds"
+    normalise: str | None = None,  # None, "headroom" (accuracy only) or "gain"
+    shuffled: bool = False,  # tune on pairs without their contrast: the null control
+    reference: Sequence[str] | None = None,  # ordinary text for the perplexity budget
+    bootstrap: int = 200,  # draws over pairs and seeds
+    progress: bool = False,  # show a bar
+    convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
+) -> TaskSpace:  # row = source, column = target
     "Similarity probing of Weber et al. (2024): tune on each task, measure all tasks. Raises `TaskspaceError` when a task has too few pairs."
     _check_metric(metric, normalise)
-    seeds = [ftgd.seed] if seeds is None else list(range(seeds)) if isinstance(seeds, (int, np.integer)) else list(seeds)
-    if not seeds: raise TaskspaceError("transfer_probe: seeds must be at least 1")
+    seeds = (
+        [ftgd.seed] if seeds is None else list(range(seeds)) if isinstance(seeds, (int, np.integer)) else list(seeds)
+    )
+    if not seeds:
+        raise TaskspaceError("transfer_probe: seeds must be at least 1")
     rule = convention_of(convention, reduction="sum")
     train_pairs, eval_pairs = split_sizes(suite, train_pairs, eval_pairs)
     rows = {}
     from tqdm.auto import tqdm
+
     with tqdm(total=len(seeds) * len(suite), desc="transfer", disable=not progress) as bar:
         for seed in seeds:
             parts = suite.split(train_pairs, eval_pairs, seed)
             encoded = encode_pairs(lm, [p for t in parts.eval for p in t], rule)
-            with undisturbed(lm, []): before = margins(lm, encoded)
+            with undisturbed(lm, []):
+                before = margins(lm, encoded)
             for task in parts.train.shuffled(seed) if shuffled else parts.train:
                 rows[task.name, seed] = transfer_row(lm, task, parts.eval, ftgd, before, seed, reference, rule, encoded)
                 bar.update()
     settings = {k: v for k, v in asdict(ftgd).items() if k != "seed"}
-    meta = {"suite": suite.name, "digest": suite.digest, "model": lm.name, "ftgd": settings, "seeds": seeds,
-            "train_pairs": train_pairs, "eval_pairs": eval_pairs, "shuffled": shuffled, **convention_record(lm, rule)}
+    meta = {
+        "suite": suite.name,
+        "digest": suite.digest,
+        "model": lm.name,
+        "ftgd": settings,
+        "seeds": seeds,
+        "train_pairs": train_pairs,
+        "eval_pairs": eval_pairs,
+        "shuffled": shuffled,
+        **convention_record(lm, rule),
+    }
     return space_from_rows(rows, metric, normalise, suite.groups(), bootstrap, meta=meta)

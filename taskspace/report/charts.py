@@ -24,39 +24,90 @@ __all__ = ['GROUP_COLOURS', 'DIVERGING', 'SEQUENTIAL', 'FONT', 'INK', 'config', 
            'stability_chart', 'forest', 'frontier', 'layers', 'before_after']
 
 # %% ../../nbs/api/report/20_charts.ipynb #b07c11b6
-GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A800", "#7F7F7F",
-                 "#3F6FA8", "#A9761B", "#2F8F75", "#9A5C86", "#B4532A")
-DIVERGING = {"light": ["#8A3B00", "#D55E00", "#F2B48A", "#F7F7F7", "#9CCAE8", "#2B83BA", "#003F66"],
-             "dark": ["#FFC090", "#E8762D", "#8A4215", "#22262B", "#1F5C85", "#3E9BD6", "#B5E0FF"]}
-SEQUENTIAL = {"light": ["#F7F7F7", "#C6DDEE", "#7DB6DA", "#2B83BA", "#003F66"],
-              "dark": ["#22262B", "#17415F", "#1F6FA3", "#3E9BD6", "#C8E8FF"]}
+GROUP_COLOURS = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#B8A800",
+    "#7F7F7F",
+    "#3F6FA8",
+    "#A9761B",
+    "#2F8F75",
+    "#9A5C86",
+    "#B4532A",
+)
+DIVERGING = {
+    "light": ["#8A3B00", "#D55E00", "#F2B48A", "#F7F7F7", "#9CCAE8", "#2B83BA", "#003F66"],
+    "dark": ["#FFC090", "#E8762D", "#8A4215", "#22262B", "#1F5C85", "#3E9BD6", "#B5E0FF"],
+}
+SEQUENTIAL = {
+    "light": ["#F7F7F7", "#C6DDEE", "#7DB6DA", "#2B83BA", "#003F66"],
+    "dark": ["#22262B", "#17415F", "#1F6FA3", "#3E9BD6", "#C8E8FF"],
+}
 FONT = "Arial, Helvetica, 'Liberation Sans', sans-serif"  # measured alike by browsers and by the picture writer
-INK = {"light": {"text": "#1B1F23", "soft": "#59636E", "line": "#D0D7DE", "ground": "#FFFFFF"},
-       "dark": {"text": "#E6EDF3", "soft": "#9DA7B1", "line": "#3D444D", "ground": "#14171B"}}
+INK = {
+    "light": {"text": "#1B1F23", "soft": "#59636E", "line": "#D0D7DE", "ground": "#FFFFFF"},
+    "dark": {"text": "#E6EDF3", "soft": "#9DA7B1", "line": "#3D444D", "ground": "#14171B"},
+}
 
 
-def config(theme: str = "light",  # "light" or "dark"
-           ) -> dict[str, Any]:  # a Vega-Lite configuration
+def config(
+    theme: str = "light",  # "light" or "dark"
+) -> dict[str, Any]:  # a Vega-Lite configuration
     "The house style. Raises `TaskspaceError` for an unknown theme."
     if theme not in INK:
         raise TaskspaceError(f"theme {theme!r} is unknown; choose 'light' or 'dark'")
     ink = INK[theme]
     text = {"labelColor": ink["soft"], "titleColor": ink["text"], "labelFont": FONT, "titleFont": FONT}
-    return {"font": FONT, "background": ink["ground"],
-            "title": {"color": ink["text"], "subtitleColor": ink["soft"], "anchor": "start", "fontSize": 14,
-                      "subtitleFontSize": 11, "fontWeight": 600, "offset": 10, "subtitlePadding": 4},
-            "axis": {**text, "domainColor": ink["line"], "tickColor": ink["line"], "gridColor": ink["line"],
-                     "gridOpacity": 0.5, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": 500,
-                     "labelLimit": 260},
-            "legend": {**text, "symbolOpacity": 1, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": 500,
-                       "labelLimit": 220, "symbolSize": 90},
-            "header": {**text, "labelFontSize": 11, "titleFontSize": 11},
-            "view": {"stroke": None},
-            "range": {"category": list(GROUP_COLOURS), "diverging": DIVERGING[theme],
-                      "heatmap": SEQUENTIAL[theme], "ramp": SEQUENTIAL[theme]},
-            "line": {"strokeWidth": 2}, "rule": {"color": ink["soft"]},
-            "text": {"color": ink["text"], "font": FONT, "fontSize": 11},
-            "point": {"filled": True, "size": 55}}
+    return {
+        "font": FONT,
+        "background": ink["ground"],
+        "title": {
+            "color": ink["text"],
+            "subtitleColor": ink["soft"],
+            "anchor": "start",
+            "fontSize": 14,
+            "subtitleFontSize": 11,
+            "fontWeight": 600,
+            "offset": 10,
+            "subtitlePadding": 4,
+        },
+        "axis": {
+            **text,
+            "domainColor": ink["line"],
+            "tickColor": ink["line"],
+            "gridColor": ink["line"],
+            "gridOpacity": 0.5,
+            "labelFontSize": 11,
+            "titleFontSize": 11,
+            "titleFontWeight": 500,
+            "labelLimit": 260,
+        },
+        "legend": {
+            **text,
+            "symbolOpacity": 1,
+            "labelFontSize": 11,
+            "titleFontSize": 11,
+            "titleFontWeight": 500,
+            "labelLimit": 220,
+            "symbolSize": 90,
+        },
+        "header": {**text, "labelFontSize": 11, "titleFontSize": 11},
+        "view": {"stroke": None},
+        "range": {
+            "category": list(GROUP_COLOURS),
+            "diverging": DIVERGING[theme],
+            "heatmap": SEQUENTIAL[theme],
+            "ramp": SEQUENTIAL[theme],
+        },
+        "line": {"strokeWidth": 2},
+        "rule": {"color": ink["soft"]},
+        "text": {"color": ink["text"], "font": FONT, "fontSize": 11},
+        "point": {"filled": True, "size": 55},
+    }
 
 
 @alt.theme.register("taskspace", enable=True)
@@ -64,25 +115,30 @@ def _theme() -> alt.theme.ThemeConfig:
     return cast(alt.theme.ThemeConfig, {"config": config("light")})
 
 # %% ../../nbs/api/report/20_charts.ipynb #f6c0ec03
-def save(chart: alt.TopLevelMixin,  # any Altair chart
-         path: str | os.PathLike,  # ends in .png, .svg or .json
-         theme: str = "light",  # or "dark"
-         scale: float = 2.0,  # pixels of the PNG per pixel of the chart
-         ) -> Path:  # the file written
+def save(
+    chart: alt.TopLevelMixin,  # any Altair chart
+    path: str | os.PathLike,  # ends in .png, .svg or .json
+    theme: str = "light",  # or "dark"
+    scale: float = 2.0,  # pixels of the PNG per pixel of the chart
+) -> Path:  # the file written
     """Write a chart as a picture, without a browser or a network.
     Raises `TaskspaceError` for another ending, an unknown theme, and a file that cannot be written."""
     import json
 
     import vl_convert
+
     path = Path(path)
     if path.suffix not in (".png", ".svg", ".json"):
         raise TaskspaceError(f"{path}: a chart is saved as .png, .svg or .json")
     spec = chart.to_dict()
     spec["config"] = config(theme)
     try:
-        if path.suffix == ".png": path.write_bytes(vl_convert.vegalite_to_png(spec, scale=scale))
-        elif path.suffix == ".svg": path.write_text(vl_convert.vegalite_to_svg(spec), encoding="utf-8")
-        else: path.write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
+        if path.suffix == ".png":
+            path.write_bytes(vl_convert.vegalite_to_png(spec, scale=scale))
+        elif path.suffix == ".svg":
+            path.write_text(vl_convert.vegalite_to_svg(spec), encoding="utf-8")
+        else:
+            path.write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
     except OSError as e:
         raise TaskspaceError(f"{path}: cannot be written ({e.strerror or e})") from None
     return path
@@ -116,7 +172,8 @@ def _palette(groups: Mapping[str, str]) -> alt.Scale:
 
 def _limits(values: np.ndarray, signed: bool) -> tuple[float, float]:
     "Ends of the colour scale for cells without the diagonal."
-    if not values.size: return (-1.0, 1.0) if signed else (0.0, 1.0)
+    if not values.size:
+        return (-1.0, 1.0) if signed else (0.0, 1.0)
     size = np.abs(values)
     top = float(min(size.max(), 3 * np.quantile(size, 0.95)) or size.max() or 1.0)
     return (-top, top) if signed else (min(0.0, float(values.min())), top)
@@ -128,9 +185,18 @@ def _is_signed(space: TaskSpace) -> bool:
 
 def _value_colour(low: float, high: float, title: str, **legend: Any) -> alt.Color:
     scale = alt.Scale(domain=[low, 0, high] if low < 0 else [low, high], clamp=True, interpolate="rgb", nice=False)
-    if low < 0: scale = alt.Scale(domainMin=low, domainMax=high, domainMid=0, clamp=True, interpolate="rgb", nice=False)
-    bar = alt.Legend(title=title, orient="top", direction="horizontal", gradientLength=150, gradientThickness=10,
-                     titleOrient="left", format=".2~g", **legend)
+    if low < 0:
+        scale = alt.Scale(domainMin=low, domainMax=high, domainMid=0, clamp=True, interpolate="rgb", nice=False)
+    bar = alt.Legend(
+        title=title,
+        orient="top",
+        direction="horizontal",
+        gradientLength=150,
+        gradientThickness=10,
+        titleOrient="left",
+        format=".2~g",
+        **legend,
+    )
     return alt.Color("value:Q", scale=scale, legend=bar)
 
 # %% ../../nbs/api/report/20_charts.ipynb #e1d6d362
@@ -140,7 +206,8 @@ def _cells(space: TaskSpace, names: Sequence[str]) -> pd.DataFrame:
     groups = _groups(space)
     for side in ("source", "target"):
         long[side] = long[side].map(_readable)
-        if groups: long[f"{side}_group"] = long[side].map(groups)
+        if groups:
+            long[f"{side}_group"] = long[side].map(groups)
     if "low" in long:
         ends = zip(long.low, long.high, strict=True)
         long["interval"] = [f"{a:.3g} to {b:.3g}" if a == a and b == b else "unknown" for a, b in ends]
@@ -151,7 +218,8 @@ def _cells(space: TaskSpace, names: Sequence[str]) -> pd.DataFrame:
 def _sides(space: TaskSpace) -> tuple[str, str] | None:
     "What a row and a column of the matrix are; None for a symmetric space, where rows and columns are the same."
     values = space.matrix.to_numpy()
-    if np.allclose(values, values.T, equal_nan=True): return None
+    if np.allclose(values, values.T, equal_nan=True):
+        return None
     return ("tuned on", "measured on") if "transfer" in space.kind else ("row", "column")
 
 
@@ -159,34 +227,44 @@ def _tooltip(space: TaskSpace, long: pd.DataFrame) -> list[alt.Tooltip]:
     what = "blocks of pairs" if ((space.meta or {}).get("blocks") or 0) > 1 else "pairs"
     pairs = f" over {space._pairs()} {what}" if space._pairs() else ""
     row, column = _sides(space) or ("task", "and")
-    shown = [alt.Tooltip("source:N", title=row), alt.Tooltip("target:N", title=column),
-             alt.Tooltip("value:Q", format=".3g", title=space.kind + pairs)]
-    if "interval" in long: shown.append(alt.Tooltip("interval:N", title="95 % interval"))
+    shown = [
+        alt.Tooltip("source:N", title=row),
+        alt.Tooltip("target:N", title=column),
+        alt.Tooltip("value:Q", format=".3g", title=space.kind + pairs),
+    ]
+    if "interval" in long:
+        shown.append(alt.Tooltip("interval:N", title="95 % interval"))
     if "source_group" in long:
         first, second = ("group", "and group") if row == "task" else ("source group", "target group")
         shown += [alt.Tooltip("source_group:N", title=first), alt.Tooltip("target_group:N", title=second)]
     return shown
 
 # %% ../../nbs/api/report/20_charts.ipynb #191a264e
-def headline(space: TaskSpace,  # with whatever it knows of its origin in `meta`
-             title: str | None = None,  # None: the kind of the space
-             ) -> alt.TitleParams:  # title and subtitle
+def headline(
+    space: TaskSpace,  # with whatever it knows of its origin in `meta`
+    title: str | None = None,  # None: the kind of the space
+) -> alt.TitleParams:  # title and subtitle
     "A title and, below it, where the space comes from and how far it follows its groups."
     meta = space.meta or {}
     about = [str(meta["model"])] if meta.get("model") else []
-    if meta.get("step") is not None: about.append(f"step {meta['step']}")
+    if meta.get("step") is not None:
+        about.append(f"step {meta['step']}")
     about.append(f"{len(space)} tasks")
     try:
         test = space.within_across(interval=None)
         about.append(f"AUC within/across groups {test.statistic:.2f} (p = {test.p:.3f})")
-    except TaskspaceError: pass  # no groups, or cells still missing
+    except TaskspaceError:
+        pass  # no groups, or cells still missing
     return alt.TitleParams(title or space.kind[:1].upper() + space.kind[1:], subtitle=", ".join(about))
 
 
 def _order(space: TaskSpace, order: str | Sequence[str]) -> list[str]:
-    if not isinstance(order, str): return space.select(order).tasks
-    if order == "cluster": return space.cluster().order if _finished(space) else space.tasks
-    if order == "suite": return space.tasks
+    if not isinstance(order, str):
+        return space.select(order).tasks
+    if order == "cluster":
+        return space.cluster().order if _finished(space) else space.tasks
+    if order == "suite":
+        return space.tasks
     if order == "group":
         groups = space.groups or {}
         return sorted(space.tasks, key=lambda t: (groups.get(t) or "~", space.tasks.index(t)))
@@ -200,6 +278,7 @@ def _titled(title: str | None) -> dict[str, Any]:
 def _joined(join: Any, *parts: Any, **options: Any) -> alt.TopLevelMixin:
     "Concatenate charts that share the selection; Altair warns of merging it, which is the purpose here."
     import warnings
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Automatically deduplicated selection")
         return join(*parts, **options).resolve_scale(color="independent")
@@ -217,8 +296,8 @@ def _group_list(groups: Mapping[str, str], picked: alt.Parameter) -> alt.TopLeve
     "A legend that can be clicked."
     names = sorted(set(groups.values()))
     base = alt.Chart(pd.DataFrame({"group": names})).encode(
-        y=alt.Y("group:N", sort=names, axis=None),
-        opacity=alt.condition(picked, alt.value(1.0), alt.value(0.3)))
+        y=alt.Y("group:N", sort=names, axis=None), opacity=alt.condition(picked, alt.value(1.0), alt.value(0.3))
+    )
     shade = alt.Color("group:N", scale=_palette(groups), legend=None)
     dots = base.mark_square(size=90).encode(x=alt.value(6), color=shade)
     texts = base.mark_text(align="left", fontSize=11).encode(x=alt.value(16), text="group:N")
@@ -235,8 +314,9 @@ def _tree_lines(space: TaskSpace, order: Sequence[str]) -> pd.DataFrame:
     for fork, (a, b, top, _) in enumerate(tree.linkage):
         a, b = int(a), int(b)
         corners = [(centre[a], height[a]), (centre[a], top), (centre[b], top), (centre[b], height[b])]
-        rows += [{"leaf": x, "height": float(f"{y:.4g}"), "fork": fork, "corner": i}
-                 for i, (x, y) in enumerate(corners)]
+        rows += [
+            {"leaf": x, "height": float(f"{y:.4g}"), "fork": fork, "corner": i} for i, (x, y) in enumerate(corners)
+        ]
         centre.append((centre[a] + centre[b]) / 2)
         height.append(top)
     return pd.DataFrame(rows)
@@ -245,7 +325,8 @@ def _tree_lines(space: TaskSpace, order: Sequence[str]) -> pd.DataFrame:
 def _axis_titles(space: TaskSpace) -> tuple[str | None, str | None]:
     "The titles of rows and columns; none for a symmetric space."
     sides = _sides(space)
-    if sides is None: return None, None
+    if sides is None:
+        return None, None
     return ("source (tuned on)", "target (measured on)") if sides[0] == "tuned on" else ("source", "target")
 
 
@@ -255,19 +336,26 @@ def _task_axis(side: float, n: int, **options: Any) -> alt.Axis:
     return alt.Axis(labelFontSize=size, labelLimit=240, ticks=False, domain=False, labelOverlap=False, **options)
 
 # %% ../../nbs/api/report/20_charts.ipynb #b07c11b4
-def _matrix(space: TaskSpace, names: Sequence[str], side: float, limits: tuple[float, float],
-            axes: str = "xy", dim: bool = True) -> alt.Chart:
+def _matrix(
+    space: TaskSpace, names: Sequence[str], side: float, limits: tuple[float, float], axes: str = "xy", dim: bool = True
+) -> alt.Chart:
     "The cells of a space, coloured by value; with `dim`, what is outside a picked group fades."
     shown = [_readable(t) for t in names]
     long = _cells(space, names)
     rows, columns = _axis_titles(space)
     below = _task_axis(side, len(names), labelAngle=-90) if "x" in axes else None
     left = _task_axis(side, len(names)) if "y" in axes else None
-    cells = alt.Chart(long).mark_rect().encode(
-        x=alt.X("target:N", sort=shown, title=columns, axis=below),
-        y=alt.Y("source:N", sort=shown, title=rows, axis=left),
-        color=_value_colour(*limits, space.kind),
-        tooltip=_tooltip(space, long)).properties(width=side, height=side)
+    cells = (
+        alt.Chart(long)
+        .mark_rect()
+        .encode(
+            x=alt.X("target:N", sort=shown, title=columns, axis=below),
+            y=alt.Y("source:N", sort=shown, title=rows, axis=left),
+            color=_value_colour(*limits, space.kind),
+            tooltip=_tooltip(space, long),
+        )
+        .properties(width=side, height=side)
+    )
     if "source_group" in long and dim:
         kept = f"({_KEPT.format('source_group')}) || ({_KEPT.format('target_group')})"
         cells = cells.encode(opacity=alt.condition(kept, alt.value(1.0), alt.value(0.12)))
@@ -283,11 +371,16 @@ def _group_strip(names: Sequence[str], groups: Mapping[str, str], side: float, p
     "A narrow column beside the matrix, with the colour of each task's group."
     shown = [_readable(t) for t in names]
     strip = pd.DataFrame({"task": shown, "group": [groups[t] for t in shown]})
-    chart = alt.Chart(strip).mark_rect().encode(
-        y=alt.Y("task:N", sort=shown, axis=None),
-        color=alt.Color("group:N", scale=_palette(groups), legend=None),
-        opacity=alt.condition(picked, alt.value(1.0), alt.value(0.2)),
-        tooltip=["task:N", "group:N"])
+    chart = (
+        alt.Chart(strip)
+        .mark_rect()
+        .encode(
+            y=alt.Y("task:N", sort=shown, axis=None),
+            color=alt.Color("group:N", scale=_palette(groups), legend=None),
+            opacity=alt.condition(picked, alt.value(1.0), alt.value(0.2)),
+            tooltip=["task:N", "group:N"],
+        )
+    )
     return chart.add_params(picked).properties(width=9, height=side)
 
 
@@ -297,41 +390,49 @@ def _dendrogram(space: TaskSpace, names: Sequence[str], side: float) -> alt.Char
     chart = lines.encode(
         y=alt.Y("leaf:Q", scale=alt.Scale(domain=[len(names), 0], nice=False), axis=None),
         x=alt.X("height:Q", scale=alt.Scale(domainMin=0, nice=False), axis=None),
-        detail="fork:N", order="corner:Q")
+        detail="fork:N",
+        order="corner:Q",
+    )
     return chart.properties(width=min(90.0, max(45.0, side / 7)), height=side)
 
 
-def _heat_row(space: TaskSpace, order: str | Sequence[str], tree: bool, size: int | None,
-              picked: alt.Parameter) -> list[Any]:
+def _heat_row(
+    space: TaskSpace, order: str | Sequence[str], tree: bool, size: int | None, picked: alt.Parameter
+) -> list[Any]:
     "The matrix and, where they are known, the strip of groups and the tree."
     names = _order(space, order)
     side, groups = _side(len(names), size), _groups(space)
     row: list[Any] = [_matrix(space, names, side, _limits(_off_diagonal(space), _is_signed(space)))]
-    if groups: row.append(_group_strip(names, groups, side, picked))
-    if tree and order == "cluster" and _finished(space): row.append(_dendrogram(space, names, side))
+    if groups:
+        row.append(_group_strip(names, groups, side, picked))
+    if tree and order == "cluster" and _finished(space):
+        row.append(_dendrogram(space, names, side))
     return row
 
 # %% ../../nbs/api/report/20_charts.ipynb #cb1df225
-def heatmap(space: TaskSpace,  # with or without groups; cells may be missing
-            order: str | Sequence[str] = "cluster",  # "cluster", "group", "suite" or a list of tasks
-            tree: bool = True,  # draw the tree, where the order is the cluster's
-            size: int | None = None,  # side of the matrix in pixels; None: chosen by the number of tasks
-            title: str | None = None,  # None: the kind of the space
-            ) -> alt.TopLevelMixin:
+def heatmap(
+    space: TaskSpace,  # with or without groups; cells may be missing
+    order: str | Sequence[str] = "cluster",  # "cluster", "group", "suite" or a list of tasks
+    tree: bool = True,  # draw the tree, where the order is the cluster's
+    size: int | None = None,  # side of the matrix in pixels; None: chosen by the number of tasks
+    title: str | None = None,  # None: the kind of the space
+) -> alt.TopLevelMixin:
     "A space as a clustered heat map. Raises `TaskspaceError` for an unknown order or task."
     picked, groups = _pick(), _groups(space)
     row = _heat_row(space, order, tree, size, picked)
-    if groups: row.append(_group_list(groups, picked))
+    if groups:
+        row.append(_group_list(groups, picked))
     return _joined(alt.hconcat, *row, spacing=4, title=headline(space, title))
 
 # %% ../../nbs/api/report/20_charts.ipynb #b07c11aa
-def task_map(space: TaskSpace,  # with or without groups; no cell missing
-             method: str = "mds",  # "mds", "classical" or "umap"
-             onto: pd.DataFrame | None = None,  # turn the map onto this one, from `TaskSpace.embed`
-             size: int = 400,  # side in pixels
-             labels: bool | None = None,  # write task names; None: up to 30 tasks
-             title: str | None = None,  # None: "Map of" and the kind of the space
-             ) -> alt.TopLevelMixin:
+def task_map(
+    space: TaskSpace,  # with or without groups; no cell missing
+    method: str = "mds",  # "mds", "classical" or "umap"
+    onto: pd.DataFrame | None = None,  # turn the map onto this one, from `TaskSpace.embed`
+    size: int = 400,  # side in pixels
+    labels: bool | None = None,  # write task names; None: up to 30 tasks
+    title: str | None = None,  # None: "Map of" and the kind of the space
+) -> alt.TopLevelMixin:
     """The tasks in the plane, related ones near each other.
     Raises `TaskspaceError` for an unknown method and missing cells."""
     picked, groups = _pick(), _groups(space)
@@ -358,8 +459,16 @@ def _outside(box: _Box, size: float) -> float:
 
 def _label_places(x: float, y: float, half: float) -> list[tuple[float, float]]:
     "Eight middles for the label of a dot, best first: above, below, at the sides, at the corners."
-    return [(x, y - 12), (x, y + 12), (x + half + 8, y), (x - half - 8, y),
-            (x + half, y - 11), (x - half, y - 11), (x + half, y + 11), (x - half, y + 11)]
+    return [
+        (x, y - 12),
+        (x, y + 12),
+        (x + half + 8, y),
+        (x - half - 8, y),
+        (x + half, y - 11),
+        (x - half, y - 11),
+        (x + half, y + 11),
+        (x - half, y + 11),
+    ]
 
 # %% ../../nbs/api/report/20_charts.ipynb #9a76c663
 def _place_labels(points: np.ndarray, texts: Sequence[str] | pd.Series, size: float) -> np.ndarray:
@@ -383,6 +492,7 @@ def _place_labels(points: np.ndarray, texts: Sequence[str] | pd.Series, size: fl
 # %% ../../nbs/api/report/20_charts.ipynb #45b822b3
 class _Frame:
     "A square piece of the plane: data units and pixels."
+
     def __init__(self, points: np.ndarray, size: float, margin: float = 1.12):
         self.size, self.middle = size, (points.min(0) + points.max(0)) / 2
         self.half = margin * float(np.abs(points - self.middle).max()) or 1.0
@@ -396,8 +506,11 @@ class _Frame:
     def units(self, pixels: np.ndarray) -> np.ndarray:
         return (2 * np.asarray(pixels) / self.size - 1) * [1, -1] * self.half + self.middle
 
-    def x(self, name: str = "x") -> alt.X: return alt.X(f"{name}:Q", scale=self.scale(0), axis=None)
-    def y(self, name: str = "y") -> alt.Y: return alt.Y(f"{name}:Q", scale=self.scale(1), axis=None)
+    def x(self, name: str = "x") -> alt.X:
+        return alt.X(f"{name}:Q", scale=self.scale(0), axis=None)
+
+    def y(self, name: str = "y") -> alt.Y:
+        return alt.Y(f"{name}:Q", scale=self.scale(1), axis=None)
 
     def labels(self, points: np.ndarray, texts: Sequence[str] | pd.Series) -> pd.DataFrame:
         "Where the names go, as data units."
@@ -405,8 +518,9 @@ class _Frame:
         return pd.DataFrame({"task": list(texts), "x": at[:, 0], "y": at[:, 1]})
 
 
-def _map_chart(space: TaskSpace, method: str, onto: pd.DataFrame | None, size: float, labels: bool | None,
-               picked: alt.Parameter) -> alt.TopLevelMixin:
+def _map_chart(
+    space: TaskSpace, method: str, onto: pd.DataFrame | None, size: float, labels: bool | None, picked: alt.Parameter
+) -> alt.TopLevelMixin:
     "The dots of a map and their names; `labels` as in `task_map`."
     groups, points = _groups(space), space.embed(method, onto=onto).reset_index()
     points["task"] = points["task"].map(_readable)
@@ -415,7 +529,8 @@ def _map_chart(space: TaskSpace, method: str, onto: pd.DataFrame | None, size: f
     faded = alt.condition(picked, alt.value(1.0), alt.value(0.15))
     colour: dict[str, Any] = {"color": alt.value(GROUP_COLOURS[0])}
     if groups:
-        for table in (points, names): table["group"] = table["task"].map(groups)
+        for table in (points, names):
+            table["group"] = table["task"].map(groups)
         colour = {"color": alt.Color("group:N", scale=_palette(groups), legend=None), "opacity": faded}
     shown = ["task:N", "group:N"] if groups else ["task:N"]
     circles = alt.Chart(points).mark_circle(size=70 if len(points) > 30 else 110, opacity=1)
@@ -427,18 +542,20 @@ def _map_chart(space: TaskSpace, method: str, onto: pd.DataFrame | None, size: f
     return alt.layer(*parts).properties(width=size, height=size)
 
 # %% ../../nbs/api/report/20_charts.ipynb #765eead8
-def clustermap(space: TaskSpace,  # with or without groups; no cell missing
-               embedding: str = "mds",  # "mds", "classical" or "umap"
-               order: str | Sequence[str] = "cluster",  # of the heat map: "cluster", "group", "suite" or tasks
-               size: int | None = None,  # side of the heat map in pixels; None: chosen by the number of tasks
-               title: str | None = None,  # None: the kind of the space
-               ) -> alt.TopLevelMixin:
+def clustermap(
+    space: TaskSpace,  # with or without groups; no cell missing
+    embedding: str = "mds",  # "mds", "classical" or "umap"
+    order: str | Sequence[str] = "cluster",  # of the heat map: "cluster", "group", "suite" or tasks
+    size: int | None = None,  # side of the heat map in pixels; None: chosen by the number of tasks
+    title: str | None = None,  # None: the kind of the space
+) -> alt.TopLevelMixin:
     """Heat map with its tree, and below it the map, linked: pick a group in either.
     Raises `TaskspaceError` for an unknown order, task or embedding, and for missing cells."""
     picked, groups = _pick(), _groups(space)
     above = _joined(alt.hconcat, *_heat_row(space, order, True, size, picked), spacing=4)
     below: list[Any] = [_map_chart(space, embedding, None, 400, None, picked)]
-    if groups: below.append(_group_list(groups, picked))
+    if groups:
+        below.append(_group_list(groups, picked))
     lower = _joined(alt.hconcat, *below, spacing=20)
     return _joined(alt.vconcat, above, lower, spacing=18, title=headline(space, title))
 
@@ -469,23 +586,44 @@ def _arrows(kept: pd.DataFrame, points: pd.DataFrame, frame: _Frame) -> pd.DataF
         aside = 3.0 * np.array([-along[1], along[0]]) / length
         shares = (0.0, max(0.3, 1 - 12 / length), max(0.3, 1 - 14 / length))
         start, head, end = (frame.units(at[a] + aside + along * share) for share in shares)
-        rows.append({"source": _readable(a), "target": _readable(b), "value": float(f"{value:.4g}"),
-                     "effect": "helps" if value >= 0 else "harms", "strength": abs(value),
-                     "x": start[0], "y": start[1], "x2": end[0], "y2": end[1], "hx": head[0], "hy": head[1],
-                     "angle": float(np.degrees(np.arctan2(along[0], -along[1])))})
+        rows.append(
+            {
+                "source": _readable(a),
+                "target": _readable(b),
+                "value": float(f"{value:.4g}"),
+                "effect": "helps" if value >= 0 else "harms",
+                "strength": abs(value),
+                "x": start[0],
+                "y": start[1],
+                "x2": end[0],
+                "y2": end[1],
+                "hx": head[0],
+                "hy": head[1],
+                "angle": float(np.degrees(np.arctan2(along[0], -along[1]))),
+            }
+        )
     return pd.DataFrame(rows, columns=_ARROW)
 
 # %% ../../nbs/api/report/20_charts.ipynb #b07c11b0
 def _link_layers(arrows: pd.DataFrame, frame: _Frame, kind: str) -> list[alt.Chart]:
     "Lines as wide as links are strong, and their heads."
-    effect = alt.Color("effect:N", scale=alt.Scale(domain=["helps", "harms"], range=["#2B83BA", "#D55E00"]),
-                       legend=alt.Legend(title=None, orient="top"))
+    effect = alt.Color(
+        "effect:N",
+        scale=alt.Scale(domain=["helps", "harms"], range=["#2B83BA", "#D55E00"]),
+        legend=alt.Legend(title=None, orient="top"),
+    )
     seen = ["source:N", "target:N", alt.Tooltip("value:Q", format=".3g", title=kind)]
     width = alt.StrokeWidth("strength:Q", scale=alt.Scale(domainMin=0, range=[0.3, 3.5]), legend=None)
-    lines = alt.Chart(arrows).mark_rule(opacity=0.65).encode(
-        x=frame.x(), y=frame.y(), x2="x2:Q", y2="y2:Q", color=effect, strokeWidth=width, tooltip=seen)
-    heads = alt.Chart(arrows).mark_point(shape="triangle", filled=True, size=45, opacity=1).encode(
-        x=frame.x("hx"), y=frame.y("hy"), angle=alt.Angle("angle:Q", scale=None), color=effect, tooltip=seen)
+    lines = (
+        alt.Chart(arrows)
+        .mark_rule(opacity=0.65)
+        .encode(x=frame.x(), y=frame.y(), x2="x2:Q", y2="y2:Q", color=effect, strokeWidth=width, tooltip=seen)
+    )
+    heads = (
+        alt.Chart(arrows)
+        .mark_point(shape="triangle", filled=True, size=45, opacity=1)
+        .encode(x=frame.x("hx"), y=frame.y("hy"), angle=alt.Angle("angle:Q", scale=None), color=effect, tooltip=seen)
+    )
     return [lines, heads]
 
 
@@ -493,39 +631,47 @@ def _node_layers(points: pd.DataFrame, groups: Mapping[str, str], frame: _Frame)
     "The dots of a network and, up to 30 tasks, their names."
     nodes = points.reset_index()
     nodes["task"] = nodes["task"].map(_readable)
-    if groups: nodes["group"] = nodes["task"].map(groups)
+    if groups:
+        nodes["group"] = nodes["task"].map(groups)
     legend = alt.Legend(title="group", orient="right")
     fill = alt.Fill("group:N", scale=_palette(groups), legend=legend) if groups else alt.value(GROUP_COLOURS[0])
-    dots = alt.Chart(nodes).mark_circle(size=110, opacity=1).encode(
-        x=frame.x(), y=frame.y(), fill=fill, tooltip=["task:N", "group:N"] if groups else ["task:N"])
-    if len(nodes) > 30: return [dots]
+    dots = (
+        alt.Chart(nodes)
+        .mark_circle(size=110, opacity=1)
+        .encode(x=frame.x(), y=frame.y(), fill=fill, tooltip=["task:N", "group:N"] if groups else ["task:N"])
+    )
+    if len(nodes) > 30:
+        return [dots]
     labels = frame.labels(points.to_numpy(), nodes["task"])
     return [dots, alt.Chart(labels).mark_text(fontSize=9.5).encode(x=frame.x(), y=frame.y(), text="task:N")]
 
 # %% ../../nbs/api/report/20_charts.ipynb #f674d283
-def network(space: TaskSpace,  # of transfers; no cell missing
-            links: int | None = None,  # draw so many, the strongest; None: twice the number of tasks
-            alpha: float = 0.05,  # largest q-value of a link, where the space has replicates
-            size: int = 420,  # side in pixels
-            title: str | None = None,  # None: "Network of" and the kind of the space
-            ) -> alt.TopLevelMixin:
+def network(
+    space: TaskSpace,  # of transfers; no cell missing
+    links: int | None = None,  # draw so many, the strongest; None: twice the number of tasks
+    alpha: float = 0.05,  # largest q-value of a link, where the space has replicates
+    size: int = 420,  # side in pixels
+    title: str | None = None,  # None: "Network of" and the kind of the space
+) -> alt.TopLevelMixin:
     "Which tasks help and harm which. Raises `TaskspaceError` for missing cells."
     points, groups = space.embed(), _groups(space)
     frame = _Frame(points.to_numpy(), size, 1.15)
     arrows = _arrows(_links(space, links, alpha), points, frame)
     layered = alt.layer(*_link_layers(arrows, frame, space.kind), *_node_layers(points, groups, frame))
     about = f"{len(arrows)} strongest of {len(space) * (len(space) - 1)} links"
-    if space.replicates is not None: about += f", all with q < {alpha:g}"
+    if space.replicates is not None:
+        about += f", all with q < {alpha:g}"
     words = alt.TitleParams(title or f"Network of {space.kind}", subtitle=about)
     return layered.properties(width=size, height=size, title=words)
 
 # %% ../../nbs/api/report/20_charts.ipynb #099d0e45
-def small_multiples(spaces: Mapping[str, TaskSpace],  # name -> space, all over the same tasks
-                    order: str | Sequence[str] = "cluster",  # "cluster" or "group" of the last space, "suite" or tasks
-                    size: int = 180,  # side of one in pixels
-                    columns: int = 4,  # in a row
-                    title: str | None = None,  # None: no title
-                    ) -> alt.TopLevelMixin:
+def small_multiples(
+    spaces: Mapping[str, TaskSpace],  # name -> space, all over the same tasks
+    order: str | Sequence[str] = "cluster",  # "cluster" or "group" of the last space, "suite" or tasks
+    size: int = 180,  # side of one in pixels
+    columns: int = 4,  # in a row
+    title: str | None = None,  # None: no title
+) -> alt.TopLevelMixin:
     """Spaces side by side, in one order and one colour scale.
     Raises `TaskspaceError` when their tasks differ, and when there are none."""
     if not spaces:
@@ -541,16 +687,18 @@ def small_multiples(spaces: Mapping[str, TaskSpace],  # name -> space, all over 
     return alt.concat(*charts, columns=columns, spacing=12, **_titled(title)).resolve_scale(color="shared")
 
 # %% ../../nbs/api/report/20_charts.ipynb #392c6bf4
-def fixed_colours(values: Sequence[str] | pd.Series,  # what is coloured, in the order of the legend
-                  colours: Mapping[str, str] | None = None,  # value -> colour; None: the house colours in this order
-                  ) -> alt.Scale:  # for `color` and legends alike: a value keeps its colour whichever others are drawn
+def fixed_colours(
+    values: Sequence[str] | pd.Series,  # what is coloured, in the order of the legend
+    colours: Mapping[str, str] | None = None,  # value -> colour; None: the house colours in this order
+) -> alt.Scale:  # for `color` and legends alike: a value keeps its colour whichever others are drawn
     "A scale with one colour a value. Raises `TaskspaceError` for a value without a colour."
     names = list(dict.fromkeys(map(str, values)))
     known = {n: GROUP_COLOURS[i % len(GROUP_COLOURS)] for i, n in enumerate(names)} if colours is None else colours
     lacking = [n for n in names if n not in known]
     if lacking:
         raise TaskspaceError(f"no colour is given for {lacking[0]!r}")
-    if colours is not None: names = [n for n in colours if n in set(names)]
+    if colours is not None:
+        names = [n for n in colours if n in set(names)]
     return alt.Scale(domain=names, range=[known[n] for n in names])
 
 # %% ../../nbs/api/report/20_charts.ipynb #b07c11b2
@@ -561,8 +709,9 @@ def _numeric(frame: pd.DataFrame, name: str) -> bool:
 def _curve_tooltip(frame: pd.DataFrame, names: Sequence[str | None]) -> list[alt.Tooltip]:
     "What a dot of a curve tells: the columns that are drawn, each once."
     columns = dict.fromkeys(filter(None, names))
-    return [alt.Tooltip(f"{c}:Q", format=".3g") if _numeric(frame, c) else alt.Tooltip(f"{c}:N", format="")
-            for c in columns]
+    return [
+        alt.Tooltip(f"{c}:Q", format=".3g") if _numeric(frame, c) else alt.Tooltip(f"{c}:N", format="") for c in columns
+    ]
 
 
 def _curve_x(frame: pd.DataFrame, x: str, title: str, log: bool) -> alt.X:
@@ -573,36 +722,41 @@ def _curve_x(frame: pd.DataFrame, x: str, title: str, log: bool) -> alt.X:
     axis = alt.Axis()
     if log:
         # A label of its own for each tick: Vega would give all the prefix of the largest, and 1 step would read "0k".
-        axis = alt.Axis(values=ticks[:: max(1, -(-len(ticks) // 12))], labelOverlap=True,
-                        labelExpr="format(datum.value, datum.value < 1e4 ? ',' : '.3~s')")
+        axis = alt.Axis(
+            values=ticks[:: max(1, -(-len(ticks) // 12))],
+            labelOverlap=True,
+            labelExpr="format(datum.value, datum.value < 1e4 ? ',' : '.3~s')",
+        )
     return alt.X(f"{x}:Q", title=title, scale=alt.Scale(**kind, nice=False, padding=8), axis=axis)
 
 
 def _curve_colour(frame: pd.DataFrame, colour: str | None, colours: Mapping[str, str] | None) -> Any:
     "The colour of a line: that of its series, or the first of the house where there is one line."
-    if colour is None: return alt.value(GROUP_COLOURS[0])
+    if colour is None:
+        return alt.value(GROUP_COLOURS[0])
     house = alt.Scale(range=list(GROUP_COLOURS))
     scale = house if colours is None else fixed_colours(frame[colour], colours)
     return alt.Color(f"{colour}:N", sort=None, title=_readable(colour), scale=scale)
 
 # %% ../../nbs/api/report/20_charts.ipynb #82774590
-def curves(frame: pd.DataFrame,  # long table
-           x: str,  # column of the x-axis
-           y: str,  # column of the y-axis
-           colour: str | None = None,  # column that tells lines apart; None: one line
-           low: str | None = None,  # column of the lower bounds; None: no band
-           high: str | None = None,  # column of the upper bounds; None: no band
-           reference: float | None = None,  # height of a horizontal line, such as chance
-           log: bool = True,  # logarithmic x-axis; it holds 0
-           width: int = 420,  # pixels
-           height: int = 240,  # pixels
-           title: str | None = None,  # None: no title
-           x_title: str | None = None,  # None: the name of the column
-           y_title: str | None = None,  # None: the name of the column
-           facet: str | None = None,  # column that makes small multiples
-           dash: str | None = None,  # column that tells solid lines from dashed ones
-           colours: Mapping[str, str] | None = None,  # value -> its colour in all charts; None: as values appear
-           ) -> alt.TopLevelMixin:
+def curves(
+    frame: pd.DataFrame,  # long table
+    x: str,  # column of the x-axis
+    y: str,  # column of the y-axis
+    colour: str | None = None,  # column that tells lines apart; None: one line
+    low: str | None = None,  # column of the lower bounds; None: no band
+    high: str | None = None,  # column of the upper bounds; None: no band
+    reference: float | None = None,  # height of a horizontal line, such as chance
+    log: bool = True,  # logarithmic x-axis; it holds 0
+    width: int = 420,  # pixels
+    height: int = 240,  # pixels
+    title: str | None = None,  # None: no title
+    x_title: str | None = None,  # None: the name of the column
+    y_title: str | None = None,  # None: the name of the column
+    facet: str | None = None,  # column that makes small multiples
+    dash: str | None = None,  # column that tells solid lines from dashed ones
+    colours: Mapping[str, str] | None = None,  # value -> its colour in all charts; None: as values appear
+) -> alt.TopLevelMixin:
     "Lines with intervals. Raises `TaskspaceError` for a column that the table lacks."
     for column in (x, y, colour, low, high, facet, dash):
         if column is not None and column not in frame:
@@ -630,16 +784,18 @@ def curves(frame: pd.DataFrame,  # long table
     return chart.properties(title=title) if title else chart
 
 # %% ../../nbs/api/report/20_charts.ipynb #e9a9cf9a
-def training_curves(frame: pd.DataFrame,  # columns step, value, and if known series, low, high
-                    **options: Any,  # of `curves`
-                    ) -> alt.TopLevelMixin:
+def training_curves(
+    frame: pd.DataFrame,  # columns step, value, and if known series, low, high
+    **options: Any,  # of `curves`
+) -> alt.TopLevelMixin:
     "A quantity through pre-training. Raises `TaskspaceError` for a column that the table lacks."
     return _series(frame, "step", "pre-training step", options)
 
 
-def scale_curves(frame: pd.DataFrame,  # columns parameters, value, and if known series, low, high
-                 **options: Any,  # of `curves`
-                 ) -> alt.TopLevelMixin:
+def scale_curves(
+    frame: pd.DataFrame,  # columns parameters, value, and if known series, low, high
+    **options: Any,  # of `curves`
+) -> alt.TopLevelMixin:
     "A quantity over model sizes. Raises `TaskspaceError` for a column that the table lacks."
     return _series(frame, "parameters", "parameters of the model", options)
 
@@ -650,60 +806,104 @@ def _series(frame: pd.DataFrame, x: str, x_title: str, options: dict[str, Any]) 
     return curves(frame, x, "value", **{**found, "x_title": x_title, **options})
 
 
-def stability_chart(frame: pd.DataFrame,  # from `taskspace.spaces.change.stability`
-                    **options: Any,  # of `curves`
-                    ) -> alt.TopLevelMixin:
+def stability_chart(
+    frame: pd.DataFrame,  # from `taskspace.spaces.change.stability`
+    **options: Any,  # of `curves`
+) -> alt.TopLevelMixin:
     "Agreement of each checkpoint's space with the one before and the last, beside the noise ceiling."
     parts = []
     for name, label in (("previous", "checkpoint before"), ("last", "last checkpoint")):
-        parts.append(pd.DataFrame({"step": frame["step"], "value": frame[name], "low": frame[f"{name}_low"],
-                                   "high": frame[f"{name}_high"], "agreement with": label, "line": "measured"}))
-        parts.append(pd.DataFrame({"step": frame["step"], "value": frame[f"{name}_ceiling"],
-                                   "agreement with": label, "line": "noise ceiling"}))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "step": frame["step"],
+                    "value": frame[name],
+                    "low": frame[f"{name}_low"],
+                    "high": frame[f"{name}_high"],
+                    "agreement with": label,
+                    "line": "measured",
+                }
+            )
+        )
+        parts.append(
+            pd.DataFrame(
+                {
+                    "step": frame["step"],
+                    "value": frame[f"{name}_ceiling"],
+                    "agreement with": label,
+                    "line": "noise ceiling",
+                }
+            )
+        )
     long = pd.concat(parts).dropna(subset=["value"])
-    if long["low"].isna().all(): long = long.drop(columns=["low", "high"])
+    if long["low"].isna().all():
+        long = long.drop(columns=["low", "high"])
     house = {"y_title": "correlation of spaces", "colour": "agreement with", "dash": "line"}
     return training_curves(long, **{**house, **options})
 
 # %% ../../nbs/api/report/20_charts.ipynb #3fbcaf35
-def forest(tests: Mapping[str, Any],  # name -> `taskspace.spaces.statistics.Test`
-           x_title: str | None = None,  # None: the name of the first test
-           reference: float | None = None,  # what no effect would give; None: 0.5 if the first test is an AUC, else 0
-           width: int = 380,  # pixels
-           title: str | None = None,  # None: no title
-           ) -> alt.TopLevelMixin:
+def forest(
+    tests: Mapping[str, Any],  # name -> `taskspace.spaces.statistics.Test`
+    x_title: str | None = None,  # None: the name of the first test
+    reference: float | None = None,  # what no effect would give; None: 0.5 if the first test is an AUC, else 0
+    width: int = 380,  # pixels
+    title: str | None = None,  # None: no title
+) -> alt.TopLevelMixin:
     "Statistics with their intervals and p-values, one line a test. Raises `TaskspaceError` when there are none."
     if not tests:
         raise TaskspaceError("forest: no tests")
     first = next(iter(tests.values()))
-    if reference is None: reference = 0.5 if first.name.startswith("AUC") else 0.0
-    rows = pd.DataFrame([{"test": k, "measured": t.statistic, "low": t.low, "high": t.high,
-                          "corrected": t.details.get("corrected", np.nan), "p": t.p, "label": f"p = {t.p:.3f}",
-                          "interval": t.details.get("interval", "none")} for k, t in tests.items()])
-    seen = ["test:N", alt.Tooltip("measured:Q", format=".3f"),
-            alt.Tooltip("corrected:Q", format=".3f", title="without noise"), alt.Tooltip("low:Q", format=".3f"),
-            alt.Tooltip("high:Q", format=".3f"), alt.Tooltip("p:Q", format=".3f"), alt.Tooltip("interval:N")]
+    if reference is None:
+        reference = 0.5 if first.name.startswith("AUC") else 0.0
+    rows = pd.DataFrame(
+        [
+            {
+                "test": k,
+                "measured": t.statistic,
+                "low": t.low,
+                "high": t.high,
+                "corrected": t.details.get("corrected", np.nan),
+                "p": t.p,
+                "label": f"p = {t.p:.3f}",
+                "interval": t.details.get("interval", "none"),
+            }
+            for k, t in tests.items()
+        ]
+    )
+    seen = [
+        "test:N",
+        alt.Tooltip("measured:Q", format=".3f"),
+        alt.Tooltip("corrected:Q", format=".3f", title="without noise"),
+        alt.Tooltip("low:Q", format=".3f"),
+        alt.Tooltip("high:Q", format=".3f"),
+        alt.Tooltip("p:Q", format=".3f"),
+        alt.Tooltip("interval:N"),
+    ]
     y = alt.Y("test:N", sort=None, title=None, axis=alt.Axis(ticks=False, domain=False, labelLimit=260))
     base, scale, name = alt.Chart(rows).encode(y=y), alt.Scale(zero=False, padding=12), x_title or first.name
     ink = GROUP_COLOURS[0]
     bars = base.mark_rule(strokeWidth=3, opacity=0.5, color=ink).encode(
-        x=alt.X("low:Q", title=name, scale=scale), x2="high:Q")
+        x=alt.X("low:Q", title=name, scale=scale), x2="high:Q"
+    )
     rings = base.mark_point(filled=False, size=60, strokeWidth=1.5, color=ink, opacity=1).encode(
-        x=alt.X("measured:Q", title=name, scale=scale), tooltip=seen)
+        x=alt.X("measured:Q", title=name, scale=scale), tooltip=seen
+    )
     dots = base.mark_point(filled=True, size=60, color=ink, opacity=1).encode(
-        x=alt.X("corrected:Q", title=name, scale=scale), tooltip=seen)
+        x=alt.X("corrected:Q", title=name, scale=scale), tooltip=seen
+    )
     zero = alt.Chart(rows.head(1)).mark_rule(strokeDash=[4, 4]).encode(x=alt.datum(reference))
     texts = base.mark_text(align="left", fontSize=10).encode(x=alt.value(width + 8), text="label:N")
     return alt.layer(zero, bars, rings, dots, texts).properties(width=width, height=alt.Step(26), **_titled(title))
 
 # %% ../../nbs/api/report/20_charts.ipynb #7f493026
-def frontier(curves_: pd.DataFrame,  # columns task, method, gain, harm, one row a tuning step
-             width: int = 420,  # pixels
-             height: int = 300,  # pixels
-             title: str | None = None,  # None: no title
-             x_title: str = "harm: rise of log perplexity (nats)",  # what harm is, and its unit
-             y_title: str = "gain: rise of the margin (nats)",  # what gain is, and its unit
-             ) -> alt.TopLevelMixin:
+def frontier(
+    curves_: pd.DataFrame,  # columns task, method, gain, harm, one row a tuning step
+    width: int = 420,  # pixels
+    height: int = 300,  # pixels
+    title: str | None = None,  # None: no title
+    x_title: str = "harm: rise of log perplexity (nats)",  # what harm is, and its unit
+    y_title: str = "gain: rise of the margin (nats)",  # what gain is, and its unit
+) -> alt.TopLevelMixin:
     """What tuning wins and what it costs: a thin path for each task, a thick one for the mean of a method.
     Raises `TaskspaceError` for missing columns."""
     lacking = [c for c in ("task", "method", "gain", "harm") if c not in curves_]
@@ -711,8 +911,9 @@ def frontier(curves_: pd.DataFrame,  # columns task, method, gain, harm, one row
         raise TaskspaceError(f"frontier: the table has no column {lacking[0]!r}")
     frame = curves_.dropna(subset=["gain", "harm"]).copy()  # steps that were not measured would break a path into dots
     frame["order"] = frame.groupby(["task", "method"]).cumcount()
-    shade = alt.Color("method:N", sort=None, scale=alt.Scale(range=list(GROUP_COLOURS)),
-                      legend=alt.Legend(title="method"))
+    shade = alt.Color(
+        "method:N", sort=None, scale=alt.Scale(range=list(GROUP_COLOURS)), legend=alt.Legend(title="method")
+    )
     base = alt.Chart(frame).encode(x=alt.X("harm:Q", title=x_title), y=alt.Y("gain:Q", title=y_title), color=shade)
     seen = ["task:N", "method:N", alt.Tooltip("gain:Q", format=".3g"), alt.Tooltip("harm:Q", format=".3g")]
     thin = base.mark_line(opacity=0.22, strokeWidth=1).encode(detail="task:N", order="order:Q", tooltip=seen)
@@ -724,18 +925,21 @@ def frontier(curves_: pd.DataFrame,  # columns task, method, gain, harm, one row
 # %% ../../nbs/api/report/20_charts.ipynb #475a4e24
 def _layer_colour(frame: pd.DataFrame) -> Any:
     "A ramp where the series are numbers, such as steps; house colours where they are names."
-    if "series" not in frame: return alt.value(GROUP_COLOURS[0])
-    if _numeric(frame, "series"): return alt.Color("series:O", sort=None, title=None, scale=alt.Scale(range="ramp"))
+    if "series" not in frame:
+        return alt.value(GROUP_COLOURS[0])
+    if _numeric(frame, "series"):
+        return alt.Color("series:O", sort=None, title=None, scale=alt.Scale(range="ramp"))
     return alt.Color("series:N", sort=None, title=None, scale=alt.Scale(range=list(GROUP_COLOURS)))
 
 
-def layers(frame: pd.DataFrame,  # columns layer, value, and if known series, low, high (bounds of the value)
-           width: int = 420,  # pixels
-           height: int = 240,  # pixels
-           title: str | None = None,  # None: no title
-           y_title: str = "share",  # what the value is
-           reference: float | None = None,  # height of a horizontal line, such as chance; None: no line
-           ) -> alt.TopLevelMixin:
+def layers(
+    frame: pd.DataFrame,  # columns layer, value, and if known series, low, high (bounds of the value)
+    width: int = 420,  # pixels
+    height: int = 240,  # pixels
+    title: str | None = None,  # None: no title
+    y_title: str = "share",  # what the value is
+    reference: float | None = None,  # height of a horizontal line, such as chance; None: no line
+) -> alt.TopLevelMixin:
     "A quantity by layer. Raises `TaskspaceError` for missing columns."
     lacking = [c for c in ("layer", "value") if c not in frame]
     if lacking:
@@ -744,7 +948,8 @@ def layers(frame: pd.DataFrame,  # columns layer, value, and if known series, lo
     across = alt.X("layer:O", sort=names, axis=alt.Axis(labelAngle=0 if max(map(len, names)) < 4 else -45))
     base = alt.Chart(frame.assign(layer=frame["layer"].astype(str))).encode(x=across, color=_layer_colour(frame))
     seen = [alt.Tooltip("layer:O"), alt.Tooltip("value:Q", format=".3g")]
-    if "series" in frame: seen.append(alt.Tooltip("series:N"))
+    if "series" in frame:
+        seen.append(alt.Tooltip("series:N"))
     middle = alt.Y("value:Q", title=y_title)
     parts: list[Any] = [base.mark_line().encode(y=middle), base.mark_point(opacity=1).encode(y=middle, tooltip=seen)]
     if {"low", "high"} <= set(frame):
@@ -754,23 +959,26 @@ def layers(frame: pd.DataFrame,  # columns layer, value, and if known series, lo
     return alt.layer(*parts).properties(width=width, height=height, **_titled(title))
 
 # %% ../../nbs/api/report/20_charts.ipynb #baf9d574
-def before_after(frame: pd.DataFrame,  # columns task, before, after, and if known group, low, high (bounds of after)
-                 x_title: str = "accuracy",  # what before and after are
-                 width: int = 340,  # pixels
-                 chance: float | None = None,  # place of a vertical line; None: no line
-                 title: str | None = None,  # None: no title
-                 ) -> alt.TopLevelMixin:
+def before_after(
+    frame: pd.DataFrame,  # columns task, before, after, and if known group, low, high (bounds of after)
+    x_title: str = "accuracy",  # what before and after are
+    width: int = 340,  # pixels
+    chance: float | None = None,  # place of a vertical line; None: no line
+    title: str | None = None,  # None: no title
+) -> alt.TopLevelMixin:
     "Each task before and after. Raises `TaskspaceError` for missing columns."
     lacking = [c for c in ("task", "before", "after") if c not in frame]
     if lacking:
         raise TaskspaceError(f"before_after: the table has no column {lacking[0]!r}")
     frame = frame.assign(task=[_readable(str(t)) for t in frame["task"]])
     names = list(frame.sort_values("after", ascending=False)["task"])
-    y = alt.Y("task:N", sort=names, title=None,
-              axis=alt.Axis(labelLimit=240, ticks=False, domain=False, labelOverlap=False))
+    y = alt.Y(
+        "task:N", sort=names, title=None, axis=alt.Axis(labelLimit=240, ticks=False, domain=False, labelOverlap=False)
+    )
     base = alt.Chart(frame).encode(y=y)
 
-    def x(column: str) -> alt.X: return alt.X(f"{column}:Q", title=x_title, scale=alt.Scale(zero=False, padding=10))
+    def x(column: str) -> alt.X:
+        return alt.X(f"{column}:Q", title=x_title, scale=alt.Scale(zero=False, padding=10))
 
     parts: list[Any] = [base.mark_rule(strokeWidth=2, opacity=0.5).encode(x=x("before"), x2="after:Q")]
     if {"low", "high"} <= set(frame):
@@ -779,9 +987,16 @@ def before_after(frame: pd.DataFrame,  # columns task, before, after, and if kno
     if chance is not None:
         parts.append(alt.Chart(frame.head(1)).mark_rule(strokeDash=[4, 4]).encode(x=alt.datum(chance)))
     long = frame.melt(["task"], ["before", "after"], var_name="when")
-    shade = alt.Color("when:N", sort=["before", "after"], legend=alt.Legend(title=None, orient="top"),
-                      scale=alt.Scale(domain=["before", "after"], range=["#E69F00", "#0072B2"]))
-    dots = alt.Chart(long).mark_point(filled=True, opacity=1, size=65).encode(
-        y=y, x=x("value"), color=shade, tooltip=["task:N", "when:N", alt.Tooltip("value:Q", format=".3f")])
+    shade = alt.Color(
+        "when:N",
+        sort=["before", "after"],
+        legend=alt.Legend(title=None, orient="top"),
+        scale=alt.Scale(domain=["before", "after"], range=["#E69F00", "#0072B2"]),
+    )
+    dots = (
+        alt.Chart(long)
+        .mark_point(filled=True, opacity=1, size=65)
+        .encode(y=y, x=x("value"), color=shade, tooltip=["task:N", "when:N", alt.Tooltip("value:Q", format=".3f")])
+    )
     height = alt.Step(14 if len(frame) > 30 else 18)
     return alt.layer(*parts, dots).properties(width=width, height=height, **_titled(title))

@@ -27,66 +27,106 @@ def _text(value: str | list[str]) -> str:
     return "".join(value) if isinstance(value, list) else value
 
 
-def page(notebook: Mapping[str, Any],  # an executed notebook, as JSON
-         title: str | None = None,  # in place of its own
-         ) -> dict:  # the notebook as renderers should show it
+def page(
+    notebook: Mapping[str, Any],  # an executed notebook, as JSON
+    title: str | None = None,  # in place of its own
+) -> dict:  # the notebook as renderers should show it
     "A notebook as a page of a report: its text and outputs, without code."
     cells = list(notebook["cells"])
     first = re.match(r"#\s+(.+?)\n+(?:>\s*(.+?)\n*)?\Z", _text(cells[0]["source"]).strip() + "\n", re.S)
-    meta = {"title": title or (first[1].strip() if first else "Report"), "description": " ".join((first[2] or "").replace("\n>", " ").split()) if first else ""}
-    shown: list[dict[str, Any]] = [{"cell_type": "raw", "id": "front", "metadata": {}, "source": f"---\n{yaml.safe_dump(meta, allow_unicode=True, sort_keys=False, width=10_000)}---"}]
+    meta = {
+        "title": title or (first[1].strip() if first else "Report"),
+        "description": " ".join((first[2] or "").replace("\n>", " ").split()) if first else "",
+    }
+    shown: list[dict[str, Any]] = [
+        {
+            "cell_type": "raw",
+            "id": "front",
+            "metadata": {},
+            "source": f"---\n{yaml.safe_dump(meta, allow_unicode=True, sort_keys=False, width=10_000)}---",
+        }
+    ]
     for i, cell in enumerate(cells[1:] if first else cells):
         if cell["cell_type"] == "markdown":
             shown.append({"cell_type": "markdown", "id": f"c{i}", "metadata": {}, "source": _text(cell["source"])})
         elif outputs := [for_page(out) for out in cell.get("outputs", []) if out.get("name") != "stderr"]:
-            shown.append({"cell_type": "code", "id": f"c{i}", "metadata": {}, "execution_count": None, "source": "#| echo: false", "outputs": outputs})
+            shown.append(
+                {
+                    "cell_type": "code",
+                    "id": f"c{i}",
+                    "metadata": {},
+                    "execution_count": None,
+                    "source": "#| echo: false",
+                    "outputs": outputs,
+                }
+            )
     # Lists of lines, as Jupyter writes them: Quarto 1.4 takes nothing else, and later ones lose the line ends of a single text
-    for cell in shown: cell["source"] = cell["source"].splitlines(True)
+    for cell in shown:
+        cell["source"] = cell["source"].splitlines(True)
     kernel = {"display_name": "python3", "language": "python", "name": "python3"}
     return {"cells": shown, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
 
 
-def for_page(out: Mapping[str, Any],  # an output of a cell
-             ) -> dict:  # the same, as renderers should show it
+def for_page(
+    out: Mapping[str, Any],  # an output of a cell
+) -> dict:  # the same, as renderers should show it
     "An output without Vega's own type, which no renderer draws, and with HTML as a block of Markdown."
-    if "data" not in out: return dict(out)
+    if "data" not in out:
+        return dict(out)
     data = {mime: value for mime, value in out["data"].items() if not mime.startswith("application/")}
     # Quarto takes any output of type text/html for a widget, and then loads two scripts from elsewhere
-    if "text/html" in data: data = {"text/markdown": _raw(_text(data["text/html"])).splitlines(True)}
-    elif "text/markdown" in data: data["text/markdown"] = proportioned(_text(data["text/markdown"])).splitlines(True)
+    if "text/html" in data:
+        data = {"text/markdown": _raw(_text(data["text/html"])).splitlines(True)}
+    elif "text/markdown" in data:
+        data["text/markdown"] = proportioned(_text(data["text/markdown"])).splitlines(True)
     return {**out, "data": data, "execution_count": None} if "execution_count" in out else {**out, "data": data}
 
 
 def _raw(html: str) -> str:
     "HTML as a block of Markdown that lets it through as it is."
     fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`+", html))])
-    if "<script" not in html: html = re.sub(r"<table(?=[\s>])", '<table data-quarto-disable-processing="true"', html)  # Quarto 1.4 spoils a block of two tables
+    if "<script" not in html:
+        html = re.sub(
+            r"<table(?=[\s>])", '<table data-quarto-disable-processing="true"', html
+        )  # Quarto 1.4 spoils a block of two tables
     return f"{fence}{{=html}}\n{html}\n{fence}\n"
 
 # %% ../../nbs/api/report/40_pages.ipynb #7d5e248a
-def proportioned(text: str,  # Markdown
-                 ) -> str:  # the same, with other numbers of dashes below the heads of tables
+def proportioned(
+    text: str,  # Markdown
+) -> str:  # the same, with other numbers of dashes below the heads of tables
     "Tables whose dashes say how wide the columns are: where a row is long, Quarto divides the page by them."
     lines, fenced = text.split("\n"), False
     for i, line in enumerate(lines):
         fenced ^= line.startswith("```")
-        if not i or fenced or not re.match(r"\|(\s*:?-+:?\s*\|)+\s*$", line): continue
-        rows = [lines[i - 1], *itertools.takewhile(lambda row: row.startswith("|"), lines[i + 1:])]
+        if not i or fenced or not re.match(r"\|(\s*:?-+:?\s*\|)+\s*$", line):
+            continue
+        rows = [lines[i - 1], *itertools.takewhile(lambda row: row.startswith("|"), lines[i + 1 :])]
         lines[i] = _dashes(line, [_cells(row) for row in rows])
     return "\n".join(lines)
 
 
 def _cells(row: str) -> list[str]:
     "The cells of a row of a table, without what is not seen of links, code and HTML."
-    return [re.sub(r"\]\([^)]*\)|<[^>]*>|[`*[]", "", cell).strip() for cell in re.split(r"(?<!\\)\|", row.strip())[1:-1]]
+    return [
+        re.sub(r"\]\([^)]*\)|<[^>]*>|[`*[]", "", cell).strip() for cell in re.split(r"(?<!\\)\|", row.strip())[1:-1]
+    ]
 
 
 def _dashes(line: str, rows: list[list[str]]) -> str:
     "The line below the head of a table, with dashes as wide as the columns; no column narrower than its longest word."
     marks = [mark.strip() for mark in line.strip().strip("|").split("|")]
     rows = [row for row in rows if len(row) == len(marks)]
-    if not rows: return line
-    wide = [max(min(40, max(len(cell) for cell in column)), *(len(word) for cell in column for word in cell.split() or [""]), 3) for column in zip(*rows)]
+    if not rows:
+        return line
+    wide = [
+        max(
+            min(40, max(len(cell) for cell in column)),
+            *(len(word) for cell in column for word in cell.split() or [""]),
+            3,
+        )
+        for column in zip(*rows)
+    ]
     share = [max(3, round(w * min(1, 72 / sum(wide)))) for w in wide]
     return "|" + "|".join(re.sub("-+", "-" * (n - mark.count(":")), mark) for n, mark in zip(share, marks)) + "|"
 
@@ -96,28 +136,50 @@ _LIBRARIES = ("taskspace", "torch", "transformers", "numpy", "pandas", "scipy", 
 
 def _table(frame: pd.DataFrame) -> str:
     "A frame as a Markdown table."
-    cell = lambda v: "" if v is None or (not isinstance(v, (list, dict)) and pd.isna(v)) else str(v).replace("|", "∣").replace("\n", " ")
+    cell = lambda v: (
+        ""
+        if v is None or (not isinstance(v, (list, dict)) and pd.isna(v))
+        else str(v).replace("|", "∣").replace("\n", " ")
+    )
     rows = [[cell(v) for v in row] for row in frame.itertuples(index=False)]
-    return "\n".join(["| " + " | ".join(map(str, frame.columns)) + " |", "|" + "---|" * len(frame.columns), *("| " + " | ".join(row) + " |" for row in rows)])
+    return "\n".join(
+        [
+            "| " + " | ".join(map(str, frame.columns)) + " |",
+            "|" + "---|" * len(frame.columns),
+            *("| " + " | ".join(row) + " |" for row in rows),
+        ]
+    )
 
 # %% ../../nbs/api/report/40_pages.ipynb #4cd08636
 def methods(run: Run) -> str:  # a Markdown page
     "What the run did, with which settings, versions and weights, and how long it took."
     from taskspace.runs.results import duration
     from taskspace.scoring.convention import convention_of
+
     study, status = run.study, run.status(check=True)
     provenance = run.provenance()
     kept = run.checkpoints.assign(step=lambda f: f["step"].astype(object).where(f["step"].notna(), ""))
     kept = kept.assign(**{c: kept[c].str[:16] for c in ("weights", "tokenizer") if c in kept})
-    tasks = pd.DataFrame([(t.name, t.phenomenon, t.field or "", len(t)) for t in run.suite], columns=["task", "phenomenon", "field", "pairs"])
+    tasks = pd.DataFrame(
+        [(t.name, t.phenomenon, t.field or "", len(t)) for t in run.suite],
+        columns=["task", "phenomenon", "field", "pairs"],
+    )
     versions = pd.DataFrame({"library": _LIBRARIES, "version": [importlib.metadata.version(n) for n in _LIBRARIES]})
-    kinds = status.kinds.reset_index(names="kind").assign(seconds=lambda f: [duration(s) for s in f["seconds"]]).rename(columns={"seconds": "computing"})
+    kinds = (
+        status.kinds.reset_index(names="kind")
+        .assign(seconds=lambda f: [duration(s) for s in f["seconds"]])
+        .rename(columns={"seconds": "computing"})
+    )
     code = ", ".join(sorted(set(provenance["code"].astype(str)))) if "code" in provenance else "not recorded"
     rule = convention_of(study.convention, study.prefix)
     space = "a" if rule.leading_space else "no"
-    transfers = f"""For each source task and seed, the model was tuned in place on {study.train_pairs} pairs with the settings below, then measured on
+    transfers = (
+        f"""For each source task and seed, the model was tuned in place on {study.train_pairs} pairs with the settings below, then measured on
 {study.eval_pairs} held-out pairs of every task, and its weights were put back bit for bit; transfer is after − before, in nats of margin unless a figure says otherwise. Sentences that any task
-was tuned on stand in no pair that any task was measured on. Margins in tuning, transfer and gradients are differences of sums under every convention.""" if "transfer" in study.probes else "The study has no transfer probe."
+was tuned on stand in no pair that any task was measured on. Margins in tuning, transfer and gradients are differences of sums under every convention."""
+        if "transfer" in study.probes
+        else "The study has no transfer probe."
+    )
     return f"""---
 title: Methods and provenance
 description: What was computed, from what, with which settings and versions, and how long it took.
@@ -131,7 +193,7 @@ score(good) − score(bad); accuracy is the share of pairs with a margin above 0
 
 {transfers}
 
-Intervals are 95 % and come from a bootstrap over pairs and seeds. Seeds: {', '.join(map(str, study.seeds))}.
+Intervals are 95 % and come from a bootstrap over pairs and seeds. Seeds: {", ".join(map(str, study.seeds))}.
 
 ## The tasks
 
@@ -159,18 +221,24 @@ The digests are SHA-256 over the files of weights and of the tokenizer, shortene
 
 {_table(versions)}
 
-Python {platform.python_version()} on {platform.system()} {platform.machine()}; code version of the results: `{code}`; report made on {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}.
+Python {platform.python_version()} on {platform.system()} {platform.machine()}; code version of the results: `{code}`; report made on {time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}.
 """
 
 # %% ../../nbs/api/report/40_pages.ipynb #dd08d039
 class Tiles:
     "A row of figures with captions, as HTML."
+
     def __init__(self, **figures: Any):  # caption (with underscores for spaces) = figure
         self.figures = figures
 
     def _repr_html_(self) -> str:
         import html
-        cells = (f"<div><b>{html.escape(str(figure))}</b><span>{html.escape(name.replace('_', ' '))}</span></div>" for name, figure in self.figures.items())
+
+        cells = (
+            f"<div><b>{html.escape(str(figure))}</b><span>{html.escape(name.replace('_', ' '))}</span></div>"
+            for name, figure in self.figures.items()
+        )
         return f'<div class="figures">{"".join(cells)}</div>'
 
-    def __repr__(self) -> str: return ", ".join(f"{name.replace('_', ' ')}: {figure}" for name, figure in self.figures.items())
+    def __repr__(self) -> str:
+        return ", ".join(f"{name.replace('_', ' ')}: {figure}" for name, figure in self.figures.items())

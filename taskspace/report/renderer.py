@@ -20,8 +20,9 @@ def _short(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def pack(rows: list[dict],  # a table as Altair writes it: one object a row
-         ) -> dict:  # {"length": rows, "columns": {name: values, or {"texts": [...], "codes": [...]} for repeated texts}}
+def pack(
+    rows: list[dict],  # a table as Altair writes it: one object a row
+) -> dict:  # {"length": rows, "columns": {name: values, or {"texts": [...], "codes": [...]} for repeated texts}}
     "The same table by columns, each repeated text kept once."
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns: dict[str, Any] = {}
@@ -48,32 +49,39 @@ def _title(spec: dict) -> str:
     return str(spec.get("description") or (" ".join(text) if isinstance(text, list) else text) or "chart")
 
 
-def html(chart: Any,  # an Altair chart, or a Vega-Lite specification as a dict
-         ) -> str:  # one <div>, to be drawn by the scripts that `write_bundle` writes
+def html(
+    chart: Any,  # an Altair chart, or a Vega-Lite specification as a dict
+) -> str:  # one <div>, to be drawn by the scripts that `write_bundle` writes
     "HTML of a chart that draws from its site's own copy of Vega."
     spec = dict(_spec(chart))
     tables = {name: pack(rows) for name, rows in spec.pop("datasets", {}).items()}
     # "</" would end the script element that holds the data
-    held = json.dumps({"spec": spec, "tables": tables}, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    held = json.dumps(
+        {"spec": spec, "tables": tables}, ensure_ascii=False, separators=(",", ":"), allow_nan=False
+    ).replace("</", "<\\/")
     label = _html.escape(_title(spec), quote=True)
-    return (f'<div class="taskspace-chart" role="figure" aria-label="{label}">'
-            f'<div class="taskspace-stage">{label}</div>'
-            f'<script type="application/json" class="taskspace-spec">{held}</script></div>')
+    return (
+        f'<div class="taskspace-chart" role="figure" aria-label="{label}">'
+        f'<div class="taskspace-stage">{label}</div>'
+        f'<script type="application/json" class="taskspace-spec">{held}</script></div>'
+    )
 
 # %% ../../nbs/api/report/10_renderer.ipynb #fd6a475d
 MIME = "application/vnd.vegalite.v5+json"  # the newest type that JupyterLab 4 draws
 
 
-def mimebundle(spec: dict,  # a Vega-Lite specification
-               **metadata: Any,  # accepted for Altair's sake
-               ) -> dict[str, Any]:  # MIME type -> what to show
+def mimebundle(
+    spec: dict,  # a Vega-Lite specification
+    **metadata: Any,  # accepted for Altair's sake
+) -> dict[str, Any]:  # MIME type -> what to show
     "What a notebook shows of a chart: a specification for JupyterLab, HTML for websites, text for the rest."
     return {MIME: spec, "text/html": html(spec), "text/plain": f"<chart: {_title(spec)}>"}
 
 
 def enable() -> None:
-    "Make \"taskspace\" the renderer of all Altair charts in this session."
+    'Make "taskspace" the renderer of all Altair charts in this session.'
     import altair as alt
+
     alt.renderers.register("taskspace", mimebundle)
     alt.renderers.enable("taskspace")
     alt.data_transformers.disable_max_rows()
@@ -82,16 +90,19 @@ def enable() -> None:
 enable()
 
 # %% ../../nbs/api/report/10_renderer.ipynb #0ecfff58
-def asset(name: str,  # file name in the package's folder of assets
-          ) -> str:  # its text
+def asset(
+    name: str,  # file name in the package's folder of assets
+) -> str:  # its text
     "A file that travels in the package, such as the site's script or style sheet."
     return (resources.files("taskspace") / "assets" / name).read_text(encoding="utf-8")
 
 
-def write_bundle(folder: Path | str,  # the site's `assets` folder; made if need be
-                 ) -> list[Path]:  # the files written
+def write_bundle(
+    folder: Path | str,  # the site's `assets` folder; made if need be
+) -> list[Path]:  # the files written
     "Write what the pages of a site load: `vega.js`, 0.9 MB, `charts.js`, and `search.js` if there is a search index above."
     import vl_convert
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"vega.js": vl_convert.javascript_bundle(), "charts.js": asset("charts.js")}  # type: ignore[call-arg]  # the stub has no default

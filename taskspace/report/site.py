@@ -41,9 +41,10 @@ def _slug(text: Any) -> str:
     return re.sub(r"[^a-z0-9]+", "-", str(text).lower()).strip("-") or "x"
 
 
-def write_data(run: Run,  # an opened run
-               folder: Path,  # made if need be
-               ) -> pd.DataFrame:  # columns file, rows, what
+def write_data(
+    run: Run,  # an opened run
+    folder: Path,  # made if need be
+) -> pd.DataFrame:  # columns file, rows, what
     "Write the run's scores, spaces, tuning logs and job log; says what each file holds."
     folder.mkdir(parents=True, exist_ok=True)
     listed: list[tuple[str, int, str]] = []
@@ -58,25 +59,56 @@ def write_data(run: Run,  # an opened run
 
     scores = run.scores()
     if len(scores):
-        put("scores", scores, "log-probability and margin of every pair under every checkpoint", csv=len(scores) <= 50_000)
+        put(
+            "scores",
+            scores,
+            "log-probability and margin of every pair under every checkpoint",
+            csv=len(scores) <= 50_000,
+        )
         by = [c for c in ("model", "scale", "step", "revision", "task", "phenomenon") if c in scores]
-        put("accuracy", scores.groupby(by, sort=False, dropna=False, observed=True)[["correct", "margin"]].mean().reset_index().rename(columns={"correct": "accuracy"}),
-            "accuracy and mean margin of every task under every checkpoint")
+        put(
+            "accuracy",
+            scores.groupby(by, sort=False, dropna=False, observed=True)[["correct", "margin"]]
+            .mean()
+            .reset_index()
+            .rename(columns={"correct": "accuracy"}),
+            "accuracy and mean margin of every task under every checkpoint",
+        )
     parts = []
     for at, checkpoint in enumerate(cast(Any, run.checkpoints).itertuples(index=False)):
         step = None if pd.isna(checkpoint.step) else int(checkpoint.step)
         for kind in [k for probe in run.study.probes for k in _KINDS.get(probe, ())]:
-            try: space = run._space_at(at, kind)
-            except TaskspaceError: continue  # a partial run: the first page says what is missing
-            parts.append(space.to_long().assign(model=checkpoint.model, step=step, revision=checkpoint.revision, kind=kind))
+            try:
+                space = run._space_at(at, kind)
+            except TaskspaceError:
+                continue  # a partial run: the first page says what is missing
+            parts.append(
+                space.to_long().assign(model=checkpoint.model, step=step, revision=checkpoint.revision, kind=kind)
+            )
     if parts:
         spaces = pd.concat(parts, ignore_index=True).astype({"step": "Int64"})
         first = ["model", "step", "revision", "kind", "source", "target"]
         spaces = spaces[[*first, *(c for c in spaces if c not in first)]]
-        put("spaces", spaces, "every cell of every task space, with its interval; row = source, column = target", csv=len(spaces) <= 200_000)
-    for name, frame, what in (("curves", learning_curves(run), "gain on the source and harm to ordinary text at every measured step of tuning, FTGD and full tuning"),
-                              ("distribution", distributedness(run), "how widely the gradient differential of every task is spread over the parameters")):
-        if len(frame): put(name, frame, what)
+        put(
+            "spaces",
+            spaces,
+            "every cell of every task space, with its interval; row = source, column = target",
+            csv=len(spaces) <= 200_000,
+        )
+    for name, frame, what in (
+        (
+            "curves",
+            learning_curves(run),
+            "gain on the source and harm to ordinary text at every measured step of tuning, FTGD and full tuning",
+        ),
+        (
+            "distribution",
+            distributedness(run),
+            "how widely the gradient differential of every task is spread over the parameters",
+        ),
+    ):
+        if len(frame):
+            put(name, frame, what)
     put("checkpoints", run.checkpoints, "every checkpoint with the SHA-256 of its weights and of its tokenizer")
     put("jobs", run.log().drop(columns=["key"]).astype({"kind": str}), "state, time and seconds of every job")
     (folder / "study.yaml").write_text(run.study.to_yaml(), encoding="utf-8")
@@ -89,11 +121,23 @@ def site_renderer() -> str:  # "quarto" or "smalldocs"
     return "quarto" if shutil.which("quarto") else "smalldocs"
 
 
-def render(folder: Path,  # holds `_quarto.yml` and the pages
-           ) -> Path:  # the folder of the website
+def render(
+    folder: Path,  # holds `_quarto.yml` and the pages
+) -> Path:  # the folder of the website
     "Turn a folder of pages into a website. Raises `TaskspaceError` with what the renderer said when it fails."
-    command = ["quarto", "render", "."] if site_renderer() == "quarto" else [sys.executable, "-m", "smalldocs.cli", "render", "--quiet", "."]
-    done = subprocess.run(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "NO_COLOR": "1"})
+    command = (
+        ["quarto", "render", "."]
+        if site_renderer() == "quarto"
+        else [sys.executable, "-m", "smalldocs.cli", "render", "--quiet", "."]
+    )
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "NO_COLOR": "1"},
+    )
     site = folder / "_site"
     if done.returncode or not (site / "index.html").exists():
         said = done.stdout.strip().splitlines() or ["no index.html came out"]
@@ -113,12 +157,16 @@ def _in_one_piece(script: Path) -> str | None:  # None where it has no imports, 
     "A script with the modules that it imports inside, so that it needs to be no module itself."
     text, files = script.read_text(encoding="utf-8"), []
     for found in _IMPORT.finditer(text):
-        if not (script.parent / found[2]).is_file(): return None
+        if not (script.parent / found[2]).is_file():
+            return None
         module = (script.parent / found[2]).read_text(encoding="utf-8")
         given = ", ".join(_EXPORT.findall(module))
-        text = text.replace(found[0], f"const {found[1]} = (() => {{\n{_EXPORT.sub('', module)}\nreturn {{{given}}};\n}})();", 1)
+        text = text.replace(
+            found[0], f"const {found[1]} = (() => {{\n{_EXPORT.sub('', module)}\nreturn {{{given}}};\n}})();", 1
+        )
         files.append(found[2])
-    if not files or re.search(r"^\s*(import|export)\b(?!\s*\()", text, re.M): return None
+    if not files or re.search(r"^\s*(import|export)\b(?!\s*\()", text, re.M):
+        return None
     return f'{_JOINED}{" ".join(files)}\n(() => {{\n"use strict";\n{text}\n}})();\n'
 
 
@@ -128,19 +176,24 @@ def _tag(script: Path) -> str:  # a pattern
     return rf"""<script\b[^>]*\bsrc=["'][^"']*/?site_libs/{re.escape(path)}["'][^>]*></script>"""
 
 
-def without_modules(site: Path,  # a rendered website
-                    ) -> None:
+def without_modules(
+    site: Path,  # a rendered website
+) -> None:
     "Make a plain script of Quarto's own, which is a module since version 1.7: browsers load no module from a disk. Other sites stay as they are."
     for script in site.glob("site_libs/*/quarto.js"):
-        if text := _in_one_piece(script): script.write_text(text, encoding="utf-8")
+        if text := _in_one_piece(script):
+            script.write_text(text, encoding="utf-8")
         first = script.read_text(encoding="utf-8").partition("\n")[0]
-        if not first.startswith(_JOINED): continue  # as it comes from older versions
+        if not first.startswith(_JOINED):
+            continue  # as it comes from older versions
         for page in site.rglob("*.html"):
             old = new = page.read_text(encoding="utf-8")
-            for file in first.removeprefix(_JOINED).split(): new = re.sub(_tag(script.parent / file) + r"\n?", "", new)
+            for file in first.removeprefix(_JOINED).split():
+                new = re.sub(_tag(script.parent / file) + r"\n?", "", new)
             # A module waits until the page is read, and so does a script that is deferred
             new = re.sub(_tag(script), lambda found: re.sub(r"""\btype=["']module["']""", "defer", found[0]), new)
-            if new != old: page.write_text(new, encoding="utf-8")
+            if new != old:
+                page.write_text(new, encoding="utf-8")
 
 # %% ../../nbs/api/report/50_site.ipynb #2bced1d7
 _HEAD = "site-head.txt"  # `site.html` under a name that nothing takes for a page, since a report keeps it
@@ -161,13 +214,28 @@ def _configuration(title: str, scales: Mapping[str, str], others: Iterable[str])
 
 
 def _data_page(files: pd.DataFrame, notebooks: Iterable[str]) -> str:
-    link = lambda folder, name: f'<a href="{folder}/{name}" download>{name}</a>'  # as HTML: renderers take a link to a notebook for one to its page
+    link = lambda folder, name: (
+        f'<a href="{folder}/{name}" download>{name}</a>'
+    )  # as HTML: renderers take a link to a notebook for one to its page
     rows = [f"| {link('data', row.file)} | {row.rows or ''} | {row.what} |" for row in cast(Any, files).itertuples()]
     code = [f"| {link('notebooks', name)} | | the page with its code |" for name in notebooks]
-    return "\n".join(["---", "title: Data", "description: What was measured for this report as Parquet and CSV, and every page as a notebook with its code.", "---", "",
-                      "| file | rows | what it holds |", "|---|---|---|", *rows, *code, "",
-                      "Read a Parquet file with `pandas.read_parquet`. The run's own folder holds more: single rows of every transfer, tuning logs and the",
-                      "resampled draws behind the intervals; open it with `taskspace.open_run`.", ""])
+    return "\n".join(
+        [
+            "---",
+            "title: Data",
+            "description: What was measured for this report as Parquet and CSV, and every page as a notebook with its code.",
+            "---",
+            "",
+            "| file | rows | what it holds |",
+            "|---|---|---|",
+            *rows,
+            *code,
+            "",
+            "Read a Parquet file with `pandas.read_parquet`. The run's own folder holds more: single rows of every transfer, tuning logs and the",
+            "resampled draws behind the intervals; open it with `taskspace.open_run`.",
+            "",
+        ]
+    )
 
 # %% ../../nbs/api/report/50_site.ipynb #ab5d3f4e
 _MARK = ".taskspace-report"
@@ -176,22 +244,27 @@ _SOURCES = ("_quarto.yml", "site.css", _HEAD, "*.ipynb", "*.md")
 
 def _accepts(out: Path) -> None:
     "Raise `TaskspaceError` when a report must not be written there."
-    if out.exists() and not out.is_dir(): raise TaskspaceError(f"{out}: is a file; name a folder for the report")
+    if out.exists() and not out.is_dir():
+        raise TaskspaceError(f"{out}: is a file; name a folder for the report")
     if out.is_dir() and any(out.iterdir()) and not (out / _MARK).exists():
         raise TaskspaceError(f"{out}: is not empty and not a report; name another folder, or empty it")
 
 
-def render_report(run: Run | str | os.PathLike,  # a run, or its folder
-                  out: str | os.PathLike | None = None,  # folder of the report; `report` in the run's folder where None
-                  partial: bool = False,  # whether missing results are allowed; the first page then says what is missing
-                  progress: bool = True,  # show a bar
-                  ) -> Path:  # the report's first page, `index.html`
+def render_report(
+    run: Run | str | os.PathLike,  # a run, or its folder
+    out: str | os.PathLike | None = None,  # folder of the report; `report` in the run's folder where None
+    partial: bool = False,  # whether missing results are allowed; the first page then says what is missing
+    progress: bool = True,  # show a bar
+) -> Path:  # the report's first page, `index.html`
     "Make the report of a run. Raises `TaskspaceError` when results are missing and `partial` is not set, or `out` holds something else."
     from taskspace.runs.results import open_run
+
     run = open_run(run) if isinstance(run, (str, os.PathLike)) else run
     gone = missing(run)
-    if len(gone) and not partial: raise TaskspaceError(_refusal(run, gone))
-    if len(gone) and gone["jobs"].sum() == len(run.plan): raise TaskspaceError(f"{run.path}: no result is there yet; run the study first")
+    if len(gone) and not partial:
+        raise TaskspaceError(_refusal(run, gone))
+    if len(gone) and gone["jobs"].sum() == len(run.plan):
+        raise TaskspaceError(f"{run.path}: no result is there yet; run the study first")
     out = Path(out if out is not None else run.path / "report").absolute()
     _accepts(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -199,12 +272,17 @@ def render_report(run: Run | str | os.PathLike,  # a run, or its folder
     try:
         _write_pages(run, work, len(gone) > 0, progress)
         site = render(work)
-        for name in ("data", "notebooks"): (work / f"_{name}").rename(site / name)
+        for name in ("data", "notebooks"):
+            (work / f"_{name}").rename(site / name)
         for name in _SOURCES:
-            for path in work.glob(name): shutil.copyfile(path, site / path.name)
-        (site / _MARK).write_text(json.dumps({"run": str(run.path), "study": run.study.name, "renderer": site_renderer()}) + "\n")
+            for path in work.glob(name):
+                shutil.copyfile(path, site / path.name)
+        (site / _MARK).write_text(
+            json.dumps({"run": str(run.path), "study": run.study.name, "renderer": site_renderer()}) + "\n"
+        )
         old = work / "old"
-        if out.exists(): out.rename(old)
+        if out.exists():
+            out.rename(old)
         site.rename(out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -214,11 +292,16 @@ def render_report(run: Run | str | os.PathLike,  # a run, or its folder
 def _write_pages(run: Run, work: Path, partial: bool, progress: bool) -> None:
     "Execute the templates and write everything that the renderer needs."
     from tqdm.auto import tqdm
+
     models = list(dict.fromkeys(run.checkpoints["model"]))
     scales = {model: f"scale-{_slug(model)}" for model in models}
-    if len(set(scales.values())) < len(scales): scales = {model: f"scale-{i}-{_slug(model)}" for i, model in enumerate(models)}
+    if len(set(scales.values())) < len(scales):
+        scales = {model: f"scale-{i}-{_slug(model)}" for i, model in enumerate(models)}
     shared = {"run": str(run.path.absolute())}
-    jobs = [("summary", "index", {**shared, "partial": partial}, None), *(("scale", slug, {**shared, "model": model}, model) for model, slug in scales.items())]
+    jobs = [
+        ("summary", "index", {**shared, "partial": partial}, None),
+        *(("scale", slug, {**shared, "model": model}, model) for model, slug in scales.items()),
+    ]
     others = [name for name in ("training", "dissimilarity") if name in page_templates()]
     jobs += [(name, name, shared, None) for name in others]
     notebooks = work / "_notebooks"  # the renderers leave folders with an underscore alone
@@ -233,6 +316,9 @@ def _write_pages(run: Run, work: Path, partial: bool, progress: bool) -> None:
         list(tqdm(pool.map(make, jobs), total=len(jobs), desc="pages", unit="page", disable=not progress))
     files = write_data(run, work / "_data")
     (work / "methods.md").write_text(proportioned(methods(run)), encoding="utf-8")
-    (work / "data.md").write_text(proportioned(_data_page(files, sorted(p.name for p in notebooks.iterdir()))), encoding="utf-8")
-    for name, place in (("site.css", "site.css"), ("site.html", _HEAD)): (work / place).write_text(asset(name), encoding="utf-8")
+    (work / "data.md").write_text(
+        proportioned(_data_page(files, sorted(p.name for p in notebooks.iterdir()))), encoding="utf-8"
+    )
+    for name, place in (("site.css", "site.css"), ("site.html", _HEAD)):
+        (work / place).write_text(asset(name), encoding="utf-8")
     (work / "_quarto.yml").write_text(_configuration(run.study.name, scales, others), encoding="utf-8")

@@ -25,31 +25,45 @@ def page_templates() -> dict[str, Path]:  # name -> file
     return {path.stem: path for path in sorted(folder.glob("*.ipynb"))}
 
 
-def template(name: str,  # e.g. "scale"
-             ) -> Path:
+def template(
+    name: str,  # e.g. "scale"
+) -> Path:
     "The file of a template. Raises `TaskspaceError` for a name that does not exist, listing those that do."
     found = page_templates()
-    if name not in found: raise TaskspaceError(f"there is no template {name!r}; there are: {', '.join(found)}")
+    if name not in found:
+        raise TaskspaceError(f"there is no template {name!r}; there are: {', '.join(found)}")
     return found[name]
 
 # %% ../../nbs/api/report/30_templates.ipynb #4428ee26
-def parameters(name: str,  # of a template
-               ) -> pd.DataFrame:  # index: parameter; columns type, default, meaning
+def parameters(
+    name: str,  # of a template
+) -> pd.DataFrame:  # index: parameter; columns type, default, meaning
     "What a template can be told."
     import papermill
+
     with _quiet_papermill():
         found = papermill.inspect_notebook(str(template(name)))
-    rows = {k: {"type": v["inferred_type_name"], "default": v["default"], "meaning": v["help"]} for k, v in found.items()}
+    rows = {
+        k: {"type": v["inferred_type_name"], "default": v["default"], "meaning": v["help"]} for k, v in found.items()
+    }
     return pd.DataFrame.from_dict(rows, orient="index", columns=["type", "default", "meaning"])
 
 
 def _quiet_papermill() -> Any:
     "Papermill tells through logging and warnings what we check ourselves."
     import warnings
+
     return warnings.catch_warnings(action="ignore")
 
 # %% ../../nbs/api/report/30_templates.ipynb #ed7c911a
-_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,), "list": (list, tuple), "dict": (dict,)}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (float, int),
+    "bool": (bool,),
+    "list": (list, tuple),
+    "dict": (dict,),
+}
 
 
 def _fits(value: Any, annotation: str) -> bool:
@@ -58,42 +72,65 @@ def _fits(value: Any, annotation: str) -> bool:
     return isinstance(value, _TYPES.get(kind, (object,))) and not (isinstance(value, bool) and kind in ("int", "float"))
 
 
-def check_parameters(name: str,  # of a template
-                     given: Mapping[str, Any],  # what it is told
-                     ) -> None:
+def check_parameters(
+    name: str,  # of a template
+    given: Mapping[str, Any],  # what it is told
+) -> None:
     "Raise `TaskspaceError` for a parameter that the template does not have, or a value of another type."
     import difflib
+
     known = parameters(name)
     for key, value in given.items():
         if key not in known.index:
             near = difflib.get_close_matches(key, list(known.index), n=1)
-            raise TaskspaceError(f"template {name!r} has no parameter {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(known.index)}"))
+            raise TaskspaceError(
+                f"template {name!r} has no parameter {key!r}; "
+                + (f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(known.index)}")
+            )
         if not _fits(value, known.type[key]):
             raise TaskspaceError(f"template {name!r}: {key} must be {known.type[key]}, not {value!r}")
 
 
-def check(name: str,  # of the template that calls this
-          namespace: Mapping[str, Any],  # its `globals()`, right after the cell of parameters
-          ) -> None:
+def check(
+    name: str,  # of the template that calls this
+    namespace: Mapping[str, Any],  # its `globals()`, right after the cell of parameters
+) -> None:
     "Refuse, from inside a template, unknown parameters and wrong types that papermill injected."
-    given = {k: v for k, v in namespace.items()
-             if not k.startswith("_") and k not in ("In", "Out", "get_ipython", "exit", "quit", "open") and not callable(v) and type(v).__name__ != "module"}
+    given = {
+        k: v
+        for k, v in namespace.items()
+        if not k.startswith("_")
+        and k not in ("In", "Out", "get_ipython", "exit", "quit", "open")
+        and not callable(v)
+        and type(v).__name__ != "module"
+    }
     check_parameters(name, given)
 
 # %% ../../nbs/api/report/30_templates.ipynb #c432562f
-def execute(name: str,  # of a template
-            out: Path | str,  # the executed notebook
-            given: Mapping[str, Any] | None = None,  # its parameters
-            ) -> Path:  # the executed notebook
+def execute(
+    name: str,  # of a template
+    out: Path | str,  # the executed notebook
+    given: Mapping[str, Any] | None = None,  # its parameters
+) -> Path:  # the executed notebook
     "Execute a template. Raises `TaskspaceError` for bad parameters, and with the first error inside the notebook."
     import papermill
+
     check_parameters(name, given or {})
     try:
         with _quiet_papermill():
             # No `cwd`: papermill would change the directory of this whole process, and pages are made in threads.
             # The kernels log nothing but disasters: their start-up advice does not concern readers of a report.
-            papermill.execute_notebook(str(template(name)), str(Path(out).absolute()), parameters=dict(given or {}), kernel_name="python3",
-                                       progress_bar=False, request_save_on_cell_execute=False, extra_arguments=["--IPKernelApp.log_level=50"])
+            papermill.execute_notebook(
+                str(template(name)),
+                str(Path(out).absolute()),
+                parameters=dict(given or {}),
+                kernel_name="python3",
+                progress_bar=False,
+                request_save_on_cell_execute=False,
+                extra_arguments=["--IPKernelApp.log_level=50"],
+            )
     except papermill.PapermillExecutionError as error:
-        raise TaskspaceError(f"template {name!r}: {error.ename} in cell {error.cell_index}: {' '.join(str(error.evalue).split())}") from None
+        raise TaskspaceError(
+            f"template {name!r}: {error.ename} in cell {error.cell_index}: {' '.join(str(error.evalue).split())}"
+        ) from None
     return Path(out)

@@ -35,16 +35,21 @@ __all__ = ['dask_executor', 'run_study', 'demo_study', 'example_study', 'example
 # %% ../../nbs/api/runs/50_execute.ipynb #daf95270
 def _start_worker(leash: Any, devices: Any) -> None:
     "Set a worker up before it imports torch."
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal group; the parent decides what to do
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole terminal group; the parent decides what to do
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    if devices is not None: os.environ["CUDA_VISIBLE_DEVICES"] = devices.get()
+    if devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices.get()
     threading.Thread(target=_leave_with_parent, args=(leash,), daemon=True).start()
 
 
 def _leave_with_parent(leash: Any) -> None:
-    with contextlib.suppress(EOFError, OSError): leash.recv()
-    with contextlib.suppress(Exception): mp.util._run_finalizers(0)  # type: ignore[attr-defined] # gives back named semaphores, which else are reported as leaked
+    with contextlib.suppress(EOFError, OSError):
+        leash.recv()
+    with contextlib.suppress(Exception):
+        mp.util._run_finalizers(0)  # type: ignore[attr-defined] # gives back named semaphores, which else are reported as leaked
     os._exit(1)
 
 
@@ -59,12 +64,15 @@ def _interrupt_later() -> Iterator[None]:
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try: yield
-    finally: signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 # %% ../../nbs/api/runs/50_execute.ipynb #e534f5a2
 class _Pool:
     "A process pool that can be started anew after a worker died, and stopped at once."
+
     def __init__(self, workers: int | None, device: str):
         self.gpus = self._gpus(device)
         self.workers = workers or len(self.gpus) or (1 if self._one_device(device) else _cpus())
@@ -73,8 +81,10 @@ class _Pool:
 
     @staticmethod
     def _gpus(device: str) -> list[str]:
-        if device not in ("auto", "cuda"): return []
+        if device not in ("auto", "cuda"):
+            return []
         import torch
+
         n = torch.cuda.device_count() if torch.cuda.is_available() else 0
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         return visible.split(",")[:n] if visible else [str(i) for i in range(n)]
@@ -82,8 +92,10 @@ class _Pool:
     @staticmethod
     def _one_device(device: str) -> bool:
         "Whether all workers would share one accelerator, which one process fills."
-        if device != "auto": return device not in ("cpu", "cuda")
+        if device != "auto":
+            return device not in ("cpu", "cuda")
         import torch
+
         return torch.backends.mps.is_available()
 
     def start(self) -> None:
@@ -91,45 +103,61 @@ class _Pool:
         devices = None
         if self.gpus:
             devices = context.SimpleQueue()
-            for i in range(self.workers): devices.put(self.gpus[i % len(self.gpus)])
+            for i in range(self.workers):
+                devices.put(self.gpus[i % len(self.gpus)])
         reading, self.leash = context.Pipe(duplex=False)
-        self.executor = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_start_worker, initargs=(reading, devices))
+        self.executor = ProcessPoolExecutor(
+            self.workers, mp_context=context, initializer=_start_worker, initargs=(reading, devices)
+        )
 
     def submit(self, fn: Callable, *args: Any) -> Future:
         "Hand a job over. A worker that is started meanwhile ignores Ctrl-C, since it inherits the signals that are blocked here."
         assert self.executor is not None
-        with _interrupt_later(): return self.executor.submit(fn, *args)
+        with _interrupt_later():
+            return self.executor.submit(fn, *args)
 
     def stop(self) -> None:
         "End all workers now, whatever they are doing."
         self.leash.close()
-        if self.executor is not None: self.executor.shutdown(wait=True, cancel_futures=True)
+        if self.executor is not None:
+            self.executor.shutdown(wait=True, cancel_futures=True)
 
 # %% ../../nbs/api/runs/50_execute.ipynb #a234a374
 class _Serial(Executor):
     "Runs each job at once in this process: for small studies, notebooks and debugging."
+
     _max_workers = 1
+
     def submit(self, fn: Callable, /, *args: Any, **kwargs: Any) -> Future:
         future: Future = Future()
-        try: future.set_result(fn(*args, **kwargs))
-        except Exception as e: future.set_exception(e)
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as e:
+            future.set_exception(e)
         return future
 
 # %% ../../nbs/api/runs/50_execute.ipynb #f36a895a
 @contextlib.contextmanager
-def dask_executor(address: str,  # of the scheduler, e.g. "tcp://10.0.0.1:8786", or a scheduler file
-                  timeout: float = 30,  # seconds to wait for it
-                  ) -> Iterator[Executor]:  # to be passed to `run_study`
+def dask_executor(
+    address: str,  # of the scheduler, e.g. "tcp://10.0.0.1:8786", or a scheduler file
+    timeout: float = 30,  # seconds to wait for it
+) -> Iterator[Executor]:  # to be passed to `run_study`
     "Connect to a Dask scheduler. Raises `TaskspaceError` when Dask is not installed or the scheduler does not answer."
     try:
         from distributed import Client
     except ImportError:
         raise TaskspaceError("the dask executor needs Dask: pip install 'taskspace[dask]'") from None
     try:
-        client = Client(scheduler_file=address, timeout=timeout) if Path(address).is_file() else Client(address, timeout=timeout)
+        client = (
+            Client(scheduler_file=address, timeout=timeout)
+            if Path(address).is_file()
+            else Client(address, timeout=timeout)
+        )
     except (OSError, TimeoutError, ValueError) as e:
         reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        raise TaskspaceError(f"scheduler {address}: does not answer ({reason}); start one with dask scheduler") from None
+        raise TaskspaceError(
+            f"scheduler {address}: does not answer ({reason}); start one with dask scheduler"
+        ) from None
     try:
         yield client.get_executor(pure=False)
     finally:
@@ -138,9 +166,11 @@ def dask_executor(address: str,  # of the scheduler, e.g. "tcp://10.0.0.1:8786",
 
 def _width(executor: Any) -> int:
     "About how many jobs an executor does at once."
-    if isinstance(n := getattr(executor, "_max_workers", None), int): return n
+    if isinstance(n := getattr(executor, "_max_workers", None), int):
+        return n
     client = getattr(executor, "_client", None)
-    with contextlib.suppress(Exception): return max(1, sum(client.nthreads().values()))  # type: ignore[union-attr]
+    with contextlib.suppress(Exception):
+        return max(1, sum(client.nthreads().values()))  # type: ignore[union-attr]
     return 32
 
 # %% ../../nbs/api/runs/50_execute.ipynb #52b34238
@@ -149,6 +179,7 @@ _DIED = "its worker process died twice (killed, or out of memory); try fewer wor
 
 class _Driver:
     "Feeds jobs to an executor and yields what comes back."
+
     def __init__(self, plan: Plan, jobs: deque[Job], executor: Any, pool: _Pool | None):
         self.plan, self.jobs, self.executor, self.pool = plan, jobs, executor, pool
         self.suspects: deque[Job] = deque()  # were in flight when a worker died
@@ -162,9 +193,14 @@ class _Driver:
     def __iter__(self) -> Iterator[tuple[Job, dict[str, Any]]]:
         while self.jobs or self.suspects or self.running:
             if self.suspects:
-                if not self.running: self._submit(self.suspects.popleft(), alone=True)
+                if not self.running:
+                    self._submit(self.suspects.popleft(), alone=True)
             else:
-                while self.jobs and len(self.running) < self.width and not any(alone for *_, alone in self.running.values()):
+                while (
+                    self.jobs
+                    and len(self.running) < self.width
+                    and not any(alone for *_, alone in self.running.values())
+                ):
                     self._submit(self.jobs.popleft())
             yield from self._collect()
 
@@ -175,7 +211,9 @@ class _Driver:
             future = Future()
             future.set_exception(e)
         except RuntimeError as e:
-            raise TaskspaceError(f"the executor takes no more jobs ({e}); start the run again with a fresh one") from None
+            raise TaskspaceError(
+                f"the executor takes no more jobs ({e}); start the run again with a fresh one"
+            ) from None
         self.running[future] = job, self.generation, alone
         future.add_done_callback(self.finished.put)
 
@@ -190,7 +228,9 @@ class _Driver:
         except BrokenExecutor:
             result = self._after_death(job, generation, alone)
         except CancelledError:
-            raise TaskspaceError("the scheduler dropped the jobs; start the same run again when it is back, finished jobs are kept") from None
+            raise TaskspaceError(
+                "the scheduler dropped the jobs; start the same run again when it is back, finished jobs are kept"
+            ) from None
         except Exception as e:  # the executor's own failures, such as Dask giving a job up
             result = {"key": job.key, "error": f"{type(e).__name__}: {next(iter(str(e).splitlines()), '')}"}
         if result is not None:
@@ -199,7 +239,10 @@ class _Driver:
 
     def _after_death(self, job: Job, generation: int, alone: bool) -> dict[str, Any] | None:
         "Start the pool anew, once for all jobs that were lost with it, and decide what becomes of this one."
-        if self.pool is None: raise TaskspaceError("the executor broke; start the same run again with a fresh one, finished jobs are kept")
+        if self.pool is None:
+            raise TaskspaceError(
+                "the executor broke; start the same run again with a fresh one, finished jobs are kept"
+            )
         if generation == self.generation:
             self.pool.stop()
             self.pool.start()
@@ -209,41 +252,56 @@ class _Driver:
             self.suspects.append(job)
             return None
         self.hopeless += 1
-        if self.hopeless >= 3: raise TaskspaceError("every worker process dies; in a script, call run_study below if __name__ == '__main__', or try fewer workers")
+        if self.hopeless >= 3:
+            raise TaskspaceError(
+                "every worker process dies; in a script, call run_study below if __name__ == '__main__', or try fewer workers"
+            )
         return {"key": job.key, "error": _DIED}
 
 # %% ../../nbs/api/runs/50_execute.ipynb #8aef7e47
 def _as_study(given: Any) -> Study:
     "The study that is meant. Raises `TaskspaceError` for what is none."
-    if isinstance(given, Study): return given
-    if isinstance(given, (str, os.PathLike)): return read_study(given)
-    if not isinstance(given, Mapping): raise TaskspaceError(f"run_study: study must be a Study, a mapping of its fields or the path of a YAML file, not a {type(given).__name__}")
-    if odd := [k for k in given if not isinstance(k, str)]: raise TaskspaceError(f"study: {odd[0]!r} is not a field name")
+    if isinstance(given, Study):
+        return given
+    if isinstance(given, (str, os.PathLike)):
+        return read_study(given)
+    if not isinstance(given, Mapping):
+        raise TaskspaceError(
+            f"run_study: study must be a Study, a mapping of its fields or the path of a YAML file, not a {type(given).__name__}"
+        )
+    if odd := [k for k in given if not isinstance(k, str)]:
+        raise TaskspaceError(f"study: {odd[0]!r} is not a field name")
     return Study(**given)
 
 
 def _check_device(device: str) -> None:
     "Refuse a device that this machine lacks. GPUs are counted, not tried: this process needs none, and one may allow its worker alone."
     from taskspace.devices import pick_device
+
     kind, _, index = device.partition(":")
     if kind != "cuda":
         pick_device(device)
         return
     import torch
-    if int(index or 0) >= (n := torch.cuda.device_count()): raise TaskspaceError(f"device {device!r} cannot be used here ({n} GPUs are visible); try device: auto")
+
+    if int(index or 0) >= (n := torch.cuda.device_count()):
+        raise TaskspaceError(f"device {device!r} cannot be used here ({n} GPUs are visible); try device: auto")
 
 
-def run_study(study: Study | Mapping[str, Any] | str | os.PathLike,  # a study, its fields, or the path of its YAML file
-              out: str | os.PathLike,  # folder of the run: new, empty, or one to go on with
-              executor: Executor | None = None,  # anything that submits; local processes where None
-              workers: int | None = None,  # local processes; one a CPU or GPU where None; 0 computes in this process
-              progress: bool = True,  # show a bar with rate and time left
-              ) -> Run:  # also when jobs failed: see `Run.status`
+def run_study(
+    study: Study | Mapping[str, Any] | str | os.PathLike,  # a study, its fields, or the path of its YAML file
+    out: str | os.PathLike,  # folder of the run: new, empty, or one to go on with
+    executor: Executor | None = None,  # anything that submits; local processes where None
+    workers: int | None = None,  # local processes; one a CPU or GPU where None; 0 computes in this process
+    progress: bool = True,  # show a bar with rate and time left
+) -> Run:  # also when jobs failed: see `Run.status`
     "Run what is missing of a study. Raises `TaskspaceError` for a bad study, a folder in use, a full disk."
     study = _as_study(study)
-    if workers is not None and workers < 0: raise TaskspaceError(f"workers must be 0 or more, not {workers}")
+    if workers is not None and workers < 0:
+        raise TaskspaceError(f"workers must be 0 or more, not {workers}")
     store = Store(out).check()
-    if executor is None: _check_device(study.device)
+    if executor is None:
+        _check_device(study.device)
     memory = _digest_memory(store)
     plan = Plan(study, memory)
     with store.create().locked():
@@ -252,9 +310,11 @@ def run_study(study: Study | Mapping[str, Any] | str | os.PathLike,  # a study, 
         write_atomically(store.path / "study.yaml", study.to_yaml().encode())
         write_atomically(store.path / ".digests.json", json.dumps(memory).encode())
         done, aside = store.clean()
-        for path in aside: store.log(state="aside", file=path.name)
+        for path in aside:
+            store.log(state="aside", file=path.name)
         missing = deque({j.key: j for j in jobs if j.key not in done}.values())
-        if missing: _execute(plan, store, missing, executor, workers, progress, len(aside))
+        if missing:
+            _execute(plan, store, missing, executor, workers, progress, len(aside))
     return open_run(out)
 
 # %% ../../nbs/api/runs/50_execute.ipynb #9c9240be
@@ -262,51 +322,104 @@ def _digest_memory(store: Store) -> dict[str, list]:
     "What is known about files of weights from earlier runs in this folder."
     with contextlib.suppress(OSError, ValueError):
         memory = json.loads((store.path / ".digests.json").read_text())
-        if isinstance(memory, dict): return memory
+        if isinstance(memory, dict):
+            return memory
     return {}
 
 
-def _execute(plan: Plan, store: Store, missing: deque[Job], executor: Executor | None, workers: int | None, progress: bool, aside: int) -> None:
+def _execute(
+    plan: Plan,
+    store: Store,
+    missing: deque[Job],
+    executor: Executor | None,
+    workers: int | None,
+    progress: bool,
+    aside: int,
+) -> None:
     "Do the missing jobs and store what comes back."
     from tqdm.auto import tqdm
-    if executor is None and workers == 0: executor = _Serial()
+
+    if executor is None and workers == 0:
+        executor = _Serial()
     pool = _Pool(min(workers, len(missing)) if workers else None, plan.study.device) if executor is None else None
     driver = _Driver(plan, missing, executor, pool)
-    if aside and progress: tqdm.write(f"{aside} damaged result files were set aside in {store.aside}; their jobs are computed again")
+    if aside and progress:
+        tqdm.write(f"{aside} damaged result files were set aside in {store.aside}; their jobs are computed again")
     try:
         with tqdm(total=len(missing), desc=plan.study.name, unit="job", disable=not progress, smoothing=0.1) as bar:
             failed = 0
             for job, result in driver:
                 data = result.pop("data", None)
-                if data is not None: store.put(job.key, data)
+                if data is not None:
+                    store.put(job.key, data)
                 store.log(**result, **({"state": "failed"} if data is None else {"state": "done", "bytes": len(data)}))
-                if data is None: bar.set_postfix(failed=(failed := failed + 1))
+                if data is None:
+                    bar.set_postfix(failed=(failed := failed + 1))
                 bar.update()
-        if pool and pool.executor: pool.executor.shutdown(wait=True)
+        if pool and pool.executor:
+            pool.executor.shutdown(wait=True)
     finally:
-        for future in driver.running: future.cancel()
-        if pool: pool.stop()
+        for future in driver.running:
+            future.cancel()
+        if pool:
+            pool.stop()
 
 # %% ../../nbs/api/runs/50_execute.ipynb #12577e2c
-def demo_study(quick: bool = False,  # two scales, no checkpoints, few pairs: to see the way everything goes
-               ) -> Study:
+def demo_study(
+    quick: bool = False,  # two scales, no checkpoints, few pairs: to see the way everything goes
+) -> Study:
     "The study of `taskspace demo`."
     if quick:
-        return Study(name="taskspace demo, quick", models=["builtin:nano", "builtin:micro"], controls=["shuffled"], train_pairs=16, eval_pairs=12,
-                     score_pairs=20, ftgd={"steps": 3}, reference="builtin", reference_texts=20)
+        return Study(
+            name="taskspace demo, quick",
+            models=["builtin:nano", "builtin:micro"],
+            controls=["shuffled"],
+            train_pairs=16,
+            eval_pairs=12,
+            score_pairs=20,
+            ftgd={"steps": 3},
+            reference="builtin",
+            reference_texts=20,
+        )
     # Development is followed on the two smaller scales: the largest takes as long for one checkpoint as they do for four.
-    models: list[Any] = [{"name": "builtin:nano", "checkpoints": "log-spaced 4"}, {"name": "builtin:micro", "checkpoints": "log-spaced 4"}, "builtin:mini"]
-    return Study(name="taskspace demo", models=models, controls=["full", "random", "shuffled"], control_checkpoints="last", train_pairs=32, eval_pairs=24,
-                 score_pairs=50, ftgd={"steps": 5, "every": 5}, reference="builtin", reference_texts=50)
+    models: list[Any] = [
+        {"name": "builtin:nano", "checkpoints": "log-spaced 4"},
+        {"name": "builtin:micro", "checkpoints": "log-spaced 4"},
+        "builtin:mini",
+    ]
+    return Study(
+        name="taskspace demo",
+        models=models,
+        controls=["full", "random", "shuffled"],
+        control_checkpoints="last",
+        train_pairs=32,
+        eval_pairs=24,
+        score_pairs=50,
+        ftgd={"steps": 5, "every": 5},
+        reference="builtin",
+        reference_texts=50,
+    )
 
 # %% ../../nbs/api/runs/50_execute.ipynb #d2754256
 def example_study() -> Any:  # a `Study`
     "Two small models at three checkpoints, sixteen tasks of the built-in suite."
     from taskspace.runs.study import Study
     from taskspace.tasks.catalogue import load_suite
+
     tasks = load_suite("builtin").names[::2]
-    return Study(name="example", models=["builtin:nano", "builtin:micro"], checkpoints="log-spaced 3", select=tasks, controls=["full"],
-                 train_pairs=32, eval_pairs=32, score_pairs=64, ftgd={"steps": 5}, reference="builtin", reference_texts=40)
+    return Study(
+        name="example",
+        models=["builtin:nano", "builtin:micro"],
+        checkpoints="log-spaced 3",
+        select=tasks,
+        controls=["full"],
+        train_pairs=32,
+        eval_pairs=32,
+        score_pairs=64,
+        ftgd={"steps": 5},
+        reference="builtin",
+        reference_texts=40,
+    )
 
 
 def example_run() -> Run:
@@ -314,6 +427,7 @@ def example_run() -> Run:
     from filelock import FileLock
 
     from taskspace.pretraining.builtin import cache_dir
+
     cache = cache_dir()
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / "example.lock"):  # several notebooks may ask at once

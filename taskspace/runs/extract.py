@@ -35,48 +35,80 @@ DECIMALS = 4
 
 def space_rows(space: TaskSpace) -> pd.DataFrame:  # columns source, target, value, low, high
     "The cells of a space as a compact table; of a symmetric space one half and the diagonal."
-    values = [np.full((len(space),) * 2, np.nan) if f is None else f.to_numpy() for f in (space.matrix, space.low, space.high)]
+    values = [
+        np.full((len(space),) * 2, np.nan) if f is None else f.to_numpy() for f in (space.matrix, space.low, space.high)
+    ]
     symmetric = all(np.array_equal(v, v.T, equal_nan=True) for v in values)
     rows, columns = np.triu_indices(len(space)) if symmetric else np.indices((len(space),) * 2).reshape(2, -1)
-    numbers = {name: v[rows, columns].round(DECIMALS).astype(np.float32) for name, v in zip(("value", "low", "high"), values)}
-    return pd.DataFrame({"source": np.array(space.tasks, dtype=object)[rows], "target": np.array(space.tasks, dtype=object)[columns], **numbers})
+    numbers = {
+        name: v[rows, columns].round(DECIMALS).astype(np.float32) for name, v in zip(("value", "low", "high"), values)
+    }
+    return pd.DataFrame(
+        {
+            "source": np.array(space.tasks, dtype=object)[rows],
+            "target": np.array(space.tasks, dtype=object)[columns],
+            **numbers,
+        }
+    )
 
 
-def space_of(rows: pd.DataFrame,  # from `space_rows`
-             kind: str,  # as in `Run.space`
-             groups: dict[str, str | None] | None = None,  # task -> group
-             meta: dict | None = None,  # kept with the space
-             ) -> TaskSpace:
+def space_of(
+    rows: pd.DataFrame,  # from `space_rows`
+    kind: str,  # as in `Run.space`
+    groups: dict[str, str | None] | None = None,  # task -> group
+    meta: dict | None = None,  # kept with the space
+) -> TaskSpace:
     "The space that `space_rows` took apart."
     tasks = list(dict.fromkeys(rows["source"]))
+
     def square(name: str) -> pd.DataFrame | None:
-        if rows[name].isna().all(): return None
-        half = rows.pivot(index="source", columns="target", values=name).reindex(index=tasks, columns=tasks).astype(float).round(DECIMALS)
+        if rows[name].isna().all():
+            return None
+        half = (
+            rows.pivot(index="source", columns="target", values=name)
+            .reindex(index=tasks, columns=tasks)
+            .astype(float)
+            .round(DECIMALS)
+        )
         return half if len(rows) == len(tasks) ** 2 else half.fillna(half.T)
+
     matrix = square("value")
-    if matrix is None: raise TaskspaceError(f"the {kind} space is empty")
+    if matrix is None:
+        raise TaskspaceError(f"the {kind} space is empty")
     return TaskSpace(matrix, kind, groups, square("low"), square("high"), meta=meta)
 
 # %% ../../nbs/api/runs/70_extract.ipynb #ed6cb0b6
-def space_tests(space: TaskSpace,  # transfer or gradient similarity
-                hypotheses: dict[str, TaskSpace],  # "phenomenon" and "lexicon", as far as the suite names them
-                permutations: int = 999,  # of every test
-                ) -> dict[str, float]:  # within (AUC), structure and words (partial r), each with _low, _high, _p; ceiling; gain; transfer
+def space_tests(
+    space: TaskSpace,  # transfer or gradient similarity
+    hypotheses: dict[str, TaskSpace],  # "phenomenon" and "lexicon", as far as the suite names them
+    permutations: int = 999,  # of every test
+) -> dict[
+    str, float
+]:  # within (AUC), structure and words (partial r), each with _low, _high, _p; ceiling; gain; transfer
     "What one row of the table of tests says."
     cells = space.matrix.to_numpy()
-    row = {"gain": float(np.nanmean(np.diag(cells))), "transfer": float(np.nanmean(cells[~np.eye(len(cells), dtype=bool)]))}
+    row = {
+        "gain": float(np.nanmean(np.diag(cells))),
+        "transfer": float(np.nanmean(cells[~np.eye(len(cells), dtype=bool)])),
+    }
     structure, words = hypotheses.get("phenomenon"), hypotheses.get("lexicon")
     tests: dict[str, Callable] = {"within": lambda s: s.within_across(permutations=permutations)}
     if structure is not None and words is not None:
-        tests |= {"structure": lambda s: s.compare(structure, control=words, permutations=permutations),
-                  "words": lambda s: s.compare(words, control=structure, permutations=permutations)}
+        tests |= {
+            "structure": lambda s: s.compare(structure, control=words, permutations=permutations),
+            "words": lambda s: s.compare(words, control=structure, permutations=permutations),
+        }
     whole = space.complete()
     for name, test in tests.items():
-        try: found = test(whole)
-        except TaskspaceError: continue  # too few tasks or groups
+        try:
+            found = test(whole)
+        except TaskspaceError:
+            continue  # too few tasks or groups
         row |= {name: found.statistic, f"{name}_low": found.low, f"{name}_high": found.high, f"{name}_p": found.p}
-    try: row["ceiling"] = whole.noise_ceiling()["ceiling"]
-    except TaskspaceError: pass  # no split halves
+    try:
+        row["ceiling"] = whole.noise_ceiling()["ceiling"]
+    except TaskspaceError:
+        pass  # no split halves
     return row
 
 # %% ../../nbs/api/runs/70_extract.ipynb #4d2a2f1f
@@ -87,31 +119,58 @@ def _spaces(run: Run) -> Iterator[tuple[dict[str, Any], TaskSpace]]:
     "Every space of a run with what it is called, checkpoint by checkpoint."
     for at, c in enumerate(cast(Any, run.checkpoints).itertuples(index=False)):
         step = None if pd.isna(c.step) else int(c.step)
-        for kind, control in [*((KINDS[0], control) for control in ("none", *CONTROLS)), *((kind, "none") for kind in KINDS[1:])]:
-            try: space = run._space_at(at, kind, control)
-            except TaskspaceError: continue  # not part of the study, or not there yet
-            yield {"model": c.model, "scale": c.scale, "step": step, "revision": c.revision, "kind": kind, "control": control}, space
+        for kind, control in [
+            *((KINDS[0], control) for control in ("none", *CONTROLS)),
+            *((kind, "none") for kind in KINDS[1:]),
+        ]:
+            try:
+                space = run._space_at(at, kind, control)
+            except TaskspaceError:
+                continue  # not part of the study, or not there yet
+            yield (
+                {
+                    "model": c.model,
+                    "scale": c.scale,
+                    "step": step,
+                    "revision": c.revision,
+                    "kind": kind,
+                    "control": control,
+                },
+                space,
+            )
 
 
 def _accuracy(run: Run) -> pd.DataFrame:
     "Accuracy and mean margin of every task under every checkpoint."
     scores = run.scores()
-    by = scores.groupby(["model", "scale", "step", "revision", "task", "phenomenon"], sort=False, dropna=False, observed=True)
-    table = by.agg(accuracy=("correct", "mean"), margin=("margin", "mean"), spread=("margin", "std"), pairs=("correct", "size")).reset_index()
+    by = scores.groupby(
+        ["model", "scale", "step", "revision", "task", "phenomenon"], sort=False, dropna=False, observed=True
+    )
+    table = by.agg(
+        accuracy=("correct", "mean"), margin=("margin", "mean"), spread=("margin", "std"), pairs=("correct", "size")
+    ).reset_index()
     return table.astype({"accuracy": np.float32, "margin": np.float32, "spread": np.float32})
 
 
 def _stability(spaces: Mapping[tuple[str, int | None], TaskSpace]) -> pd.DataFrame:  # (scale, step) -> space
     "How far every model's transfer spaces agree from checkpoint to checkpoint."
     from taskspace.spaces import change
+
     parts = []
     for scale in dict.fromkeys(s for s, _ in spaces):
-        steps = sorted(step for s, step in spaces if s == scale and step is not None)  # as they were learnt, however a study lists them
+        steps = sorted(
+            step for s, step in spaces if s == scale and step is not None
+        )  # as they were learnt, however a study lists them
         path = {step: spaces[scale, step] for step in steps}
-        if len(path) < 2 or any(s.replicates is None or s.matrix.isna().to_numpy().any() for s in path.values()): continue
+        if len(path) < 2 or any(s.replicates is None or s.matrix.isna().to_numpy().any() for s in path.values()):
+            continue
         first = next(iter(path.values()))
-        table = change.stability(np.stack([s.matrix.to_numpy() for s in path.values()]), [cast(np.ndarray, s.replicates) for s in path.values()],
-                                      [float(s) for s in path], pairs=first._pairs())
+        table = change.stability(
+            np.stack([s.matrix.to_numpy() for s in path.values()]),
+            [cast(np.ndarray, s.replicates) for s in path.values()],
+            [float(s) for s in path],
+            pairs=first._pairs(),
+        )
         parts.append(table.assign(scale=scale))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["scale", "step"])
 
@@ -119,22 +178,39 @@ def _stability(spaces: Mapping[tuple[str, int | None], TaskSpace]) -> pd.DataFra
 def _about(run: Run) -> dict[str, Any]:
     "From what everything was computed."
     provenance, status = run.provenance(), run.status(check=True)
-    return {"format": 1, "study": run.study.to_yaml(), "suite": {"name": run.suite.name, "digest": run.suite.digest, "tasks": len(run.suite), "pairs": run.suite.n_pairs},
-            "groups": run.suite.groups(), "checkpoints": json.loads(run.checkpoints.to_json(orient="records")),
-            "code": sorted(set(provenance["code"].astype(str))), "taskspace": importlib.metadata.version("taskspace"),
-            "jobs": status.total, "missing": status.missing + status.failed, "computing_seconds": round(status.seconds)}
+    return {
+        "format": 1,
+        "study": run.study.to_yaml(),
+        "suite": {
+            "name": run.suite.name,
+            "digest": run.suite.digest,
+            "tasks": len(run.suite),
+            "pairs": run.suite.n_pairs,
+        },
+        "groups": run.suite.groups(),
+        "checkpoints": json.loads(run.checkpoints.to_json(orient="records")),
+        "code": sorted(set(provenance["code"].astype(str))),
+        "taskspace": importlib.metadata.version("taskspace"),
+        "jobs": status.total,
+        "missing": status.missing + status.failed,
+        "computing_seconds": round(status.seconds),
+    }
 
 # %% ../../nbs/api/runs/70_extract.ipynb #2ca2230d
-def write_extract(run: Run,  # an opened run
-                  folder: str | os.PathLike,  # new, or an older extract
-                  scales: Sequence[str] | None = None,  # what the claims are judged on, where not on all scales: models of one kind
-                  permutations: int = 999,  # of every test
-                  partial: bool = False,  # whether results may be missing
-                  progress: bool | None = None,  # show a bar; None: in a terminal or a notebook
-                  ) -> Path:  # the folder
+def write_extract(
+    run: Run,  # an opened run
+    folder: str | os.PathLike,  # new, or an older extract
+    scales: Sequence[str] | None = None,  # what the claims are judged on, where not on all scales: models of one kind
+    permutations: int = 999,  # of every test
+    partial: bool = False,  # whether results may be missing
+    progress: bool | None = None,  # show a bar; None: in a terminal or a notebook
+) -> Path:  # the folder
     "Write what a run found as a few small files. Raises `TaskspaceError` when results are missing or the folder holds something else."
     folder, gone = Path(folder).absolute(), missing(run)
-    if len(gone) and not partial: raise TaskspaceError(f"{run.path}: {gone['jobs'].sum()} results are missing; go on with the run, or extract with --partial")
+    if len(gone) and not partial:
+        raise TaskspaceError(
+            f"{run.path}: {gone['jobs'].sum()} results are missing; go on with the run, or extract with --partial"
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir()) and not (folder / _MARK).exists()):
         raise TaskspaceError(f"{folder}: is there and not an extract; name another folder")
     hypotheses, cells, tests = hypothesis_spaces(run.suite), [], []
@@ -143,24 +219,51 @@ def write_extract(run: Run,  # an opened run
         for about, space in _spaces(run):
             cells.append(space_rows(space).assign(**about))
             tests.append({**about, **space_tests(space, hypotheses, permutations)})
-            if about["kind"] in known and about["control"] == "none": known[about["kind"]][about["scale"], about["step"]] = space
+            if about["kind"] in known and about["control"] == "none":
+                known[about["kind"]][about["scale"], about["step"]] = space
             bar.update()
     curves, distribution = learning_curves(run), distributedness(run)
-    claims = claims_of(run, scales, spaces=known["transfer"], overlap=known["overlap"], curves=curves, distribution=distribution)
-    tables = {"accuracy": _accuracy(run), "stability": _stability(known["transfer"]), "curves": curves, "distribution": distribution,
-              "tests": pd.DataFrame(tests), "claims": claims}
-    if cells: tables["spaces"] = pd.concat(cells, ignore_index=True)
+    claims = claims_of(
+        run, scales, spaces=known["transfer"], overlap=known["overlap"], curves=curves, distribution=distribution
+    )
+    tables = {
+        "accuracy": _accuracy(run),
+        "stability": _stability(known["transfer"]),
+        "curves": curves,
+        "distribution": distribution,
+        "tests": pd.DataFrame(tests),
+        "claims": claims,
+    }
+    if cells:
+        tables["spaces"] = pd.concat(cells, ignore_index=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         for name, table in tables.items():
-            names = {c: "category" for c in ("model", "scale", "revision", "kind", "control", "source", "target", "task", "phenomenon", "method") if c in table}
-            if "step" in table: names["step"] = "Int64"
+            names = {
+                c: "category"
+                for c in (
+                    "model",
+                    "scale",
+                    "revision",
+                    "kind",
+                    "control",
+                    "source",
+                    "target",
+                    "task",
+                    "phenomenon",
+                    "method",
+                )
+                if c in table
+            }
+            if "step" in table:
+                names["step"] = "Int64"
             table.attrs = {}
             table.astype(cast(Any, names)).to_parquet(work / f"{name}.parquet", index=False, compression="zstd")
         (work / _MARK).write_text(json.dumps(_about(run), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         work.chmod(0o755)
-        if folder.exists(): shutil.rmtree(folder)
+        if folder.exists():
+            shutil.rmtree(folder)
         work.rename(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -171,73 +274,111 @@ def _last_checkpoint(cells: pd.DataFrame) -> pd.DataFrame:
     "The cells of the last checkpoint: as in a run, the last listed of those without a step, else that of the last step."
     steps = cells["step"]
     cells = cells[steps.isna() if steps.isna().any() else steps == steps.max()]
-    if "revision" in cells and pd.notna(last := cells["revision"].iloc[-1]): cells = cells[cells["revision"] == last]  # extracts of earlier versions have none
+    if "revision" in cells and pd.notna(last := cells["revision"].iloc[-1]):
+        cells = cells[cells["revision"] == last]  # extracts of earlier versions have none
     return cells.drop_duplicates(["source", "target"], keep="last")
 
 # %% ../../nbs/api/runs/70_extract.ipynb #8d00c5d5
 class Extract:
     "What was kept of a run. Raises `TaskspaceError` when the folder holds no extract or a damaged one."
+
     def __init__(self, folder: str | os.PathLike):
         self.path = Path(folder)
-        if not (self.path / _MARK).is_file(): raise TaskspaceError(f"{folder}: no extract of a run; write one with taskspace extract RUN --out {folder}")
-        try: self.about: dict[str, Any] = json.loads((self.path / _MARK).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as e: raise self._damaged(_MARK, str(e)) from None
+        if not (self.path / _MARK).is_file():
+            raise TaskspaceError(f"{folder}: no extract of a run; write one with taskspace extract RUN --out {folder}")
+        try:
+            self.about: dict[str, Any] = json.loads((self.path / _MARK).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as e:
+            raise self._damaged(_MARK, str(e)) from None
         kinds = {"study": str, "checkpoints": list, "groups": dict}
-        lacking = [k for k, kind in kinds.items() if not isinstance(self.about, dict) or not isinstance(self.about.get(k), kind)]
-        if lacking: raise self._damaged(_MARK, f"it lacks {lacking[0]}")
+        lacking = [
+            k
+            for k, kind in kinds.items()
+            if not isinstance(self.about, dict) or not isinstance(self.about.get(k), kind)
+        ]
+        if lacking:
+            raise self._damaged(_MARK, f"it lacks {lacking[0]}")
         self._read: dict[str, pd.DataFrame] = {}
 
-    def __repr__(self) -> str: return f"Extract({str(self.path)!r}: {self.study.name}, {len(self.about['checkpoints'])} checkpoints)"
+    def __repr__(self) -> str:
+        return f"Extract({str(self.path)!r}: {self.study.name}, {len(self.about['checkpoints'])} checkpoints)"
 
     def _damaged(self, file: str, why: str) -> TaskspaceError:
-        return TaskspaceError(f"{self.path / file}: damaged ({(why.strip().splitlines() or ['unreadable'])[0]}); write the extract anew with taskspace extract RUN --out {self.path}")
+        return TaskspaceError(
+            f"{self.path / file}: damaged ({(why.strip().splitlines() or ['unreadable'])[0]}); write the extract anew with taskspace extract RUN --out {self.path}"
+        )
 
     @property
     def study(self) -> Study:
         "What was asked."
         return parse_study(self.about["study"], f"{self.path}, stored study", stored=True)
 
-    def table(self, name: str,  # accuracy, claims, curves, distribution, spaces, stability or tests
-              ) -> pd.DataFrame:
+    def table(
+        self,
+        name: str,  # accuracy, claims, curves, distribution, spaces, stability or tests
+    ) -> pd.DataFrame:
         "One of the tables. Raises `TaskspaceError` for one that is not there or damaged."
         if name not in self._read:
             file = self.path / f"{name}.parquet"
-            if not file.is_file(): raise TaskspaceError(f"{self.path}: no table {name!r}; there are: {', '.join(sorted(p.stem for p in self.path.glob('*.parquet')))}")
-            try: frame = pd.read_parquet(file)
-            except (OSError, ValueError) as e: raise self._damaged(file.name, str(e)) from None  # what Arrow raises is one of these
-            self._read[name] = frame.astype({c: object for c in frame if isinstance(frame[c].dtype, pd.CategoricalDtype)})
+            if not file.is_file():
+                raise TaskspaceError(
+                    f"{self.path}: no table {name!r}; there are: {', '.join(sorted(p.stem for p in self.path.glob('*.parquet')))}"
+                )
+            try:
+                frame = pd.read_parquet(file)
+            except (OSError, ValueError) as e:
+                raise self._damaged(file.name, str(e)) from None  # what Arrow raises is one of these
+            self._read[name] = frame.astype(
+                {c: object for c in frame if isinstance(frame[c].dtype, pd.CategoricalDtype)}
+            )
         return self._read[name]
 
-    def space(self,
-              scale: str,  # of the model
-              step: int | None = None,  # the last one where None
-              kind: str = "transfer",  # transfer, cosine or overlap
-              control: str = "none",  # for transfer
-              revision: str | None = None,  # of a checkpoint without a step
-              ) -> TaskSpace:
+    def space(
+        self,
+        scale: str,  # of the model
+        step: int | None = None,  # the last one where None
+        kind: str = "transfer",  # transfer, cosine or overlap
+        control: str = "none",  # for transfer
+        revision: str | None = None,  # of a checkpoint without a step
+    ) -> TaskSpace:
         "A space of the run, to four decimals. Raises `TaskspaceError` listing what there is."
         table = self.table("spaces")
         for name, value in (("scale", scale), ("kind", kind), ("control", control)):
             found = table[table[name] == value]
-            if found.empty: raise TaskspaceError(f"{self.path}: no space with {name} {value!r}; there are: {', '.join(map(str, dict.fromkeys(table[name])))}")
+            if found.empty:
+                raise TaskspaceError(
+                    f"{self.path}: no space with {name} {value!r}; there are: {', '.join(map(str, dict.fromkeys(table[name])))}"
+                )
             table = found
         if len(models := table["model"].unique()) > 1:
-            raise TaskspaceError(f"{self.path}: scale {scale!r} stands for several models ({', '.join(map(str, models))}); run the study again with another scale for each")
+            raise TaskspaceError(
+                f"{self.path}: scale {scale!r} stands for several models ({', '.join(map(str, models))}); run the study again with another scale for each"
+            )
         asked: dict[str, Any] = {"step": step, "revision": revision}
         for name, value in asked.items():
-            if value is None: continue
+            if value is None:
+                continue
             found = table[(table[name] == value).fillna(False)] if name in table else table[:0]
             if found.empty:
                 there = list(table[name].dropna().unique()) if name in table else []
-                raise TaskspaceError(f"{self.path}: no space of {scale} at {name} {value}; there are: {', '.join(map(str, sorted(there))) or 'none'}")
+                raise TaskspaceError(
+                    f"{self.path}: no space of {scale} at {name} {value}; there are: {', '.join(map(str, sorted(there))) or 'none'}"
+                )
             table = found
         rows = _last_checkpoint(table)
         step = None if pd.isna(rows["step"].iloc[0]) else int(rows["step"].iloc[0])
-        meta = {"scale": scale, "step": step, "control": control, "study": self.study.name, "eval_pairs": self.study.eval_pairs}
+        meta = {
+            "scale": scale,
+            "step": step,
+            "control": control,
+            "study": self.study.name,
+            "eval_pairs": self.study.eval_pairs,
+        }
         return space_of(rows, kind, self.about["groups"], meta)
 
 # %% ../../nbs/api/runs/70_extract.ipynb #88b3ab3e
-def open_extract(folder: str | os.PathLike,  # what `write_extract` wrote
-                 ) -> Extract:
+def open_extract(
+    folder: str | os.PathLike,  # what `write_extract` wrote
+) -> Extract:
     "Open an extract. Raises `TaskspaceError` when there is none."
     return Extract(folder)

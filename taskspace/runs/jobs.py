@@ -50,34 +50,53 @@ def code_version() -> str:  # e.g. "0.1.0+3f9a1c20b4d7"
     return f"{__version__}+{code_digest(modules_behind(['taskspace.runs.jobs'], _NO_RESULTS))[:12]}"
 
 # %% ../../nbs/api/runs/30_jobs.ipynb #0f517a39
-def suite_to_json(suite: Suite,  # any
-                  ) -> str:  # for `suite_from_json`
+def suite_to_json(
+    suite: Suite,  # any
+) -> str:  # for `suite_from_json`
     "A suite with everything it knows, in the form that `suite_from_json` reads."
-    return json.dumps({"name": suite.name, "tasks": [[t.name, t.phenomenon, t.field, t.rules, t.lexicon, [[p.good, p.bad, p.id] for p in t]] for t in suite]}, ensure_ascii=False)
+    return json.dumps(
+        {
+            "name": suite.name,
+            "tasks": [
+                [t.name, t.phenomenon, t.field, t.rules, t.lexicon, [[p.good, p.bad, p.id] for p in t]] for t in suite
+            ],
+        },
+        ensure_ascii=False,
+    )
 
 
-def suite_from_json(text: str,  # from `suite_to_json`
-                    ) -> Suite:  # of the same digest
+def suite_from_json(
+    text: str,  # from `suite_to_json`
+) -> Suite:  # of the same digest
     "The suite that `suite_to_json` wrote."
     data = json.loads(text)
-    return Suite(data["name"], tuple(Task(n, tuple(MinimalPair(*p) for p in pairs), ph, f, tuple(r), lex) for n, ph, f, r, lex, pairs in data["tasks"]))
+    return Suite(
+        data["name"],
+        tuple(
+            Task(n, tuple(MinimalPair(*p) for p in pairs), ph, f, tuple(r), lex)
+            for n, ph, f, r, lex, pairs in data["tasks"]
+        ),
+    )
 
 
-def pack(suite: Suite,  # pairs that go with a job
-         ) -> bytes:  # for `unpack`
+def pack(
+    suite: Suite,  # pairs that go with a job
+) -> bytes:  # for `unpack`
     "A suite as few bytes."
     return zlib.compress(suite_to_json(suite).encode(), 6)
 
 
 @functools.lru_cache(maxsize=8)
-def unpack(data: bytes,  # from `pack`
-           ) -> Suite:  # of the same digest
+def unpack(
+    data: bytes,  # from `pack`
+) -> Suite:  # of the same digest
     "The suite that `pack` made; workers meet the same one in job after job."
     return suite_from_json(zlib.decompress(data).decode())
 
 # %% ../../nbs/api/runs/30_jobs.ipynb #3c0801f8
 class Job(NamedTuple):
     "One unit of work: small, frozen, and named by its key."
+
     key: str  # 32 hexadecimal digits
     kind: str  # score, gradient or transfer
     at: int  # position of its checkpoint in the plan
@@ -101,56 +120,79 @@ def seed_of(key: str) -> int:  # 0 .. 2**31 - 1
     return int(key[:8], 16) >> 1
 
 
-def reference_text(source: str,  # "builtin", or a text file with one sentence or paragraph a line
-                   n: int,  # how many lines
-                   ) -> list[str]:
+def reference_text(
+    source: str,  # "builtin", or a text file with one sentence or paragraph a line
+    n: int,  # how many lines
+) -> list[str]:
     "Ordinary text whose perplexity is watched while a model is tuned. Raises `TaskspaceError` for a file without text."
     if source == "builtin":
         from taskspace.tasks.grammar import corpus
+
         return corpus(n, seed=10**6)  # a seed that no built-in model was trained with
     try:
         lines = [line.strip() for line in Path(source).read_text(encoding="utf-8").splitlines() if line.strip()][:n]
     except (OSError, UnicodeDecodeError) as e:
-        raise TaskspaceError(f"{source}: reference text cannot be read ({e.strerror if isinstance(e, OSError) else 'not UTF-8'})") from None
-    if not lines: raise TaskspaceError(f"{source}: no reference text in it; it needs one sentence or paragraph a line")
+        raise TaskspaceError(
+            f"{source}: reference text cannot be read ({e.strerror if isinstance(e, OSError) else 'not UTF-8'})"
+        ) from None
+    if not lines:
+        raise TaskspaceError(f"{source}: no reference text in it; it needs one sentence or paragraph a line")
     return lines
 
 # %% ../../nbs/api/runs/30_jobs.ipynb #7ff0b260
 class Plan:
     "A study on its way to being run: the suite, its splits, the checkpoints with their digests, the jobs."
-    def __init__(self,
-                 study: Study,
-                 memory: dict[str, list] | None = None,  # digests of files seen before
-                 ):
+
+    def __init__(
+        self,
+        study: Study,
+        memory: dict[str, list] | None = None,  # digests of files seen before
+    ):
         self.study = study
         suite = load_suite(study.suite)
         self.suite = suite.select(study.select) if study.select else suite
         if len(self.suite) < 2 and {"gradient", "transfer"} & set(study.probes):
-            raise TaskspaceError(f"suite {study.suite!r}: one task only; a task space relates at least two, select more or leave only the score probe")
+            raise TaskspaceError(
+                f"suite {study.suite!r}: one task only; a task space relates at least two, select more or leave only the score probe"
+            )
         self.scored = self.suite.take(study.score_pairs) if study.score_pairs else self.suite
-        self.splits = {s: self.suite.split(study.train_pairs, study.eval_pairs, s) for s in study.seeds} if {"gradient", "transfer"} & set(study.probes) else {}
+        self.splits = (
+            {s: self.suite.split(study.train_pairs, study.eval_pairs, s) for s in study.seeds}
+            if {"gradient", "transfer"} & set(study.probes)
+            else {}
+        )
         self.checkpoints = [c for m in study.models for c in expand(m, study.checkpoints)]
         models: dict[str, list[Checkpoint]] = {}
-        for c in self.checkpoints: models.setdefault(c.model, []).append(c)
+        for c in self.checkpoints:
+            models.setdefault(c.model, []).append(c)
         self.tuned = {c for of_model in models.values() for c in narrow(of_model, study.transfer_checkpoints)}
-        for first, *_ in models.values(): check_model(first, study.prefix)
+        for first, *_ in models.values():
+            check_model(first, study.prefix)
         self.digests = [digests(c, memory) for c in self.checkpoints]
         self.reference = reference_text(study.reference, study.reference_texts) if study.reference else None
         self._packed: dict[tuple, tuple[bytes, str]] = {}
 
-    def settings(self,
-                 kind: str,  # of job
-                 control: str | None = None,  # of a transfer job
-                 ) -> dict[str, Any]:  # what its result depends on, besides model and tasks
+    def settings(
+        self,
+        kind: str,  # of job
+        control: str | None = None,  # of a transfer job
+    ) -> dict[str, Any]:  # what its result depends on, besides model and tasks
         "What a job of this kind is computed with."
         s = self.study
         rule = convention_of(s.convention, s.prefix)
-        if kind == "score": return {"convention": dataclasses.asdict(rule), "dtype": s.dtype}
+        if kind == "score":
+            return {"convention": dataclasses.asdict(rule), "dtype": s.dtype}
         rule, ftgd = convention_of(rule, reduction="sum"), dict(s.ftgd)
-        if control in ("full", "masked", "random"): ftgd["update"] = control
+        if control in ("full", "masked", "random"):
+            ftgd["update"] = control
         # Tuning and gradients follow a convention in how sentences are encoded; their margins are sums whatever it says of scores.
-        return {"convention": dataclasses.asdict(rule), "dtype": s.dtype, "ftgd": ftgd, "control": control,
-                "reference": _key(self.reference) if self.reference else None}
+        return {
+            "convention": dataclasses.asdict(rule),
+            "dtype": s.dtype,
+            "ftgd": ftgd,
+            "control": control,
+            "reference": _key(self.reference) if self.reference else None,
+        }
 
     def jobs(self) -> Iterator[Job]:  # checkpoint by checkpoint, so that a worker loads each model once
         "All jobs in order, made one at a time."
@@ -160,13 +202,19 @@ class Plan:
         scored = self.scored.digest
         last = {c.model: at for at, c in self._in_order() if c in self.tuned}  # controls stand beside a plain run
         for at, (weights, tokenizer) in enumerate(self.digests):
-            controls = study.controls if study.control_checkpoints == "all" or at == last.get(self.checkpoints[at].model) else ()
+            controls = (
+                study.controls
+                if study.control_checkpoints == "all" or at == last.get(self.checkpoints[at].model)
+                else ()
+            )
             who = {"weights": weights, "tokenizer": tokenizer, "code": code, **_loaded_by(self.checkpoints[at])}
             if "score" in study.probes:
                 yield Job(_key(["score", who, self.settings("score"), scored]), "score", at)
             if "gradient" in study.probes:
                 for s, parts in self.splits.items():
-                    yield Job(_key(["gradient", who, self.settings("gradient"), list(train[s].items()), s]), "gradient", at, s)
+                    yield Job(
+                        _key(["gradient", who, self.settings("gradient"), list(train[s].items()), s]), "gradient", at, s
+                    )
             if "transfer" in study.probes and self.checkpoints[at] in self.tuned:
                 for s in self.splits:
                     for control in ("none", *controls):
@@ -187,39 +235,57 @@ class Plan:
         if job.source is not None:
             source, digest = self._pack("train", job.seed, job.source)
             data = f"{digest}+{data}"
-        return {"job": tuple(job), "checkpoint": self.checkpoints[job.at], "weights": weights, "tokenizer": tokenizer, "code": code_version(),
-                "device": self.study.device, "settings": self.settings(job.kind, job.control), "data": data, "suite": suite, "source": source,
-                "reference": self.reference if job.kind == "transfer" else None}
+        return {
+            "job": tuple(job),
+            "checkpoint": self.checkpoints[job.at],
+            "weights": weights,
+            "tokenizer": tokenizer,
+            "code": code_version(),
+            "device": self.study.device,
+            "settings": self.settings(job.kind, job.control),
+            "data": data,
+            "suite": suite,
+            "source": source,
+            "reference": self.reference if job.kind == "transfer" else None,
+        }
 
     def _pack(self, part: str, seed: int | None, task: str | None = None) -> tuple[bytes, str]:
         "A part of the suite, packed, and its digest; made once."
         if (part, seed, task) not in self._packed:
             suite = self.scored if part == "scored" or seed is None else getattr(self.splits[seed], part)
-            if task is not None: suite = Suite("train", (suite[task],))
+            if task is not None:
+                suite = Suite("train", (suite[task],))
             self._packed[part, seed, task] = pack(suite), suite.digest[:32]
         return self._packed[part, seed, task]
 
 # %% ../../nbs/api/runs/30_jobs.ipynb #d3b8e7fc
 def _encode(value: Any) -> Any:
     "What JSON cannot hold, in a form that `_decode` takes back."
-    if isinstance(value, pd.DataFrame): return {"__frame__": json.loads(value.to_json(orient="split", double_precision=15))}
-    if isinstance(value, np.generic): return value.item()
-    if isinstance(value, np.ndarray): return value.tolist()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type): return dataclasses.asdict(value)
+    if isinstance(value, pd.DataFrame):
+        return {"__frame__": json.loads(value.to_json(orient="split", double_precision=15))}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
     return str(value)
 
 
 def _decode(value: Any) -> Any:
-    if isinstance(value, dict) and set(value) == {"__frame__"}: return pd.DataFrame(**value["__frame__"])
+    if isinstance(value, dict) and set(value) == {"__frame__"}:
+        return pd.DataFrame(**value["__frame__"])
     return {k: _decode(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def to_bytes(frame: pd.DataFrame,  # the numbers; its `attrs` go into the metadata
-             about: Mapping[str, Any],  # provenance
-             ) -> bytes:  # a Parquet file
+def to_bytes(
+    frame: pd.DataFrame,  # the numbers; its `attrs` go into the metadata
+    about: Mapping[str, Any],  # provenance
+) -> bytes:  # a Parquet file
     "A result as the bytes of a file."
     import pyarrow as pa
     import pyarrow.parquet as pq
+
     header = json.dumps({**about, "attrs": frame.attrs}, default=_encode, sort_keys=True, ensure_ascii=False)
     sink = pa.BufferOutputStream()
     plain = frame.copy(deep=False)
@@ -233,6 +299,7 @@ def from_bytes(data: bytes) -> tuple[pd.DataFrame, dict[str, Any]]:  # (numbers 
     "What `to_bytes` wrote."
     import pyarrow as pa
     import pyarrow.parquet as pq
+
     table = pq.read_table(pa.BufferReader(data))
     about = json.loads((table.schema.metadata or {})[b"taskspace"])
     frame = table.to_pandas()
@@ -240,42 +307,79 @@ def from_bytes(data: bytes) -> tuple[pd.DataFrame, dict[str, Any]]:  # (numbers 
     return frame, about
 
 # %% ../../nbs/api/runs/30_jobs.ipynb #47c70e6a
-def spaces_to_frame(spaces: GradientSpaces) -> pd.DataFrame:  # columns part, measure, source, target, value, low, high[, replicates, halves]
+def spaces_to_frame(
+    spaces: GradientSpaces,  # what `gradient_probe` gave
+) -> pd.DataFrame:  # columns part, measure, source, target, value, low, high[, replicates, halves]
     "What the gradient probe gave as one table; what is not a space goes into `attrs`."
     parts, about = [], {}
-    named = [("", dict(spaces)), *((f"{by}:{g}", {m: getattr(spaces, f"by_{by}")[m][g] for m in spaces})
-                                   for by in ("layer", "component") for g in next(iter(getattr(spaces, f"by_{by}").values()), {}))]
+    named = [
+        ("", dict(spaces)),
+        *(
+            (f"{by}:{g}", {m: getattr(spaces, f"by_{by}")[m][g] for m in spaces})
+            for by in ("layer", "component")
+            for g in next(iter(getattr(spaces, f"by_{by}").values()), {})
+        ),
+    ]
     for part, found in named:
         for measure, space in found.items():
             n = len(space.matrix)
-            columns: dict[str, Any] = {"part": part, "measure": measure, "source": np.repeat(list(space.matrix.index), n),
-                                       "target": np.tile(list(space.matrix.columns), n), "value": space.matrix.to_numpy(dtype=float).ravel()}
+            columns: dict[str, Any] = {
+                "part": part,
+                "measure": measure,
+                "source": np.repeat(list(space.matrix.index), n),
+                "target": np.tile(list(space.matrix.columns), n),
+                "value": space.matrix.to_numpy(dtype=float).ravel(),
+            }
             for bound in ("low", "high"):
-                if (values := getattr(space, bound)) is not None: columns[bound] = values.to_numpy(dtype=float).ravel()
+                if (values := getattr(space, bound)) is not None:
+                    columns[bound] = values.to_numpy(dtype=float).ravel()
             for draws in ("replicates", "halves"):
                 # The draws are by far the largest part; they are kept for the whole model and left out for its layers and components.
-                if not part and (values := getattr(space, draws)) is not None: columns[draws] = list(np.asarray(values, dtype=np.float32).reshape(-1, n * n).T)
+                if not part and (values := getattr(space, draws)) is not None:
+                    columns[draws] = list(np.asarray(values, dtype=np.float32).reshape(-1, n * n).T)
             parts.append(pd.DataFrame(columns))
             about[f"{part}/{measure}"] = space.kind
     frame = pd.concat(parts, ignore_index=True)
-    frame.attrs = {"kinds": about, "groups": next(iter(spaces.values())).groups, "meta": spaces.meta, "distribution": spaces.distribution}
+    frame.attrs = {
+        "kinds": about,
+        "groups": next(iter(spaces.values())).groups,
+        "meta": spaces.meta,
+        "distribution": spaces.distribution,
+    }
     return frame
 
 
-def frame_to_spaces(frame: pd.DataFrame,  # result of a gradient job
-                    ) -> GradientSpaces:  # as `gradient_probe` gave them
+def frame_to_spaces(
+    frame: pd.DataFrame,  # result of a gradient job
+) -> GradientSpaces:  # as `gradient_probe` gave them
     "What `spaces_to_frame` stacked."
     from taskspace.probing.gradient import GradientSpaces
     from taskspace.spaces.space import TaskSpace
+
     about = frame.attrs
     by_part: dict[str, dict[str, TaskSpace]] = {}
     for (part, measure), rows in frame.groupby(["part", "measure"], sort=False):
         tasks = rows["source"].drop_duplicates().tolist()
         n = len(tasks)
-        square: Callable[[str], Any] = lambda c: pd.DataFrame(rows[c].to_numpy(dtype=float).reshape(n, n), tasks, tasks) if c in rows and (c == "value" or rows[c].notna().any()) else None
-        draws = {c: np.stack(rows[c].to_list()).T.reshape((-1, n, n) if c == "replicates" else (-1, 2, n, n))
-                 for c in ("replicates", "halves") if c in rows and rows[c].notna().all()}
-        space = TaskSpace(square("value"), kind=about["kinds"][f"{part}/{measure}"], groups=about["groups"], low=square("low"), high=square("high"), meta=about["meta"], **draws)
+        square: Callable[[str], Any] = lambda c: (
+            pd.DataFrame(rows[c].to_numpy(dtype=float).reshape(n, n), tasks, tasks)
+            if c in rows and (c == "value" or rows[c].notna().any())
+            else None
+        )
+        draws = {
+            c: np.stack(rows[c].to_list()).T.reshape((-1, n, n) if c == "replicates" else (-1, 2, n, n))
+            for c in ("replicates", "halves")
+            if c in rows and rows[c].notna().all()
+        }
+        space = TaskSpace(
+            square("value"),
+            kind=about["kinds"][f"{part}/{measure}"],
+            groups=about["groups"],
+            low=square("low"),
+            high=square("high"),
+            meta=about["meta"],
+            **draws,
+        )
         by_part.setdefault(str(part), {})[str(measure)] = space
     out = GradientSpaces(by_part.pop(""))
     for by in ("layer", "component"):
@@ -293,7 +397,9 @@ _before: dict[tuple, Any] = {}
 def _load(payload: Mapping[str, Any]) -> LM:
     "The model of a job, loaded unless the last job had the same."
     if payload["code"] != code_version():
-        raise TaskspaceError(f"the worker has taskspace {code_version()}, the run was planned with {payload['code']}; install the same version on both and start the run again")
+        raise TaskspaceError(
+            f"the worker has taskspace {code_version()}, the run was planned with {payload['code']}; install the same version on both and start the run again"
+        )
     checkpoint, device, dtype = payload["checkpoint"], payload["device"], payload["settings"]["dtype"]
     identity = (checkpoint, payload["weights"], payload["tokenizer"], device, dtype)
     if identity not in _model:
@@ -302,7 +408,10 @@ def _load(payload: Mapping[str, Any]) -> LM:
         lm = checkpoint.load(device, dtype)
         found = loaded_digests(lm) if checkpoint.loader else digests(checkpoint)
         for what, now, then in zip(("weights", "tokenizer"), found, (payload["weights"], payload["tokenizer"])):
-            if now != then: raise TaskspaceError(f"model {checkpoint.name}: its {what} changed after the run was planned; start the run again")
+            if now != then:
+                raise TaskspaceError(
+                    f"model {checkpoint.name}: its {what} changed after the run was planned; start the run again"
+                )
         _model[identity] = lm
     return _model[identity]
 
@@ -311,24 +420,28 @@ GRADIENT_BLOCKS = 5  # blocks of pairs from which the intervals of the cosine co
 GRADIENT_MEMORY = 512 << 20  # bytes a worker spends on differentials
 
 
-def compute(payload: Mapping[str, Any],  # a job with all that it needs, from `Plan.payload`
-            ) -> pd.DataFrame:  # the job's result
+def compute(
+    payload: Mapping[str, Any],  # a job with all that it needs, from `Plan.payload`
+) -> pd.DataFrame:  # the job's result
     "The numbers of one job."
     job, settings, suite = Job(*payload["job"]), payload["settings"], unpack(payload["suite"])
     lm, convention = _load(payload), Convention(**settings["convention"])
     if job.kind == "score":
         from taskspace.scoring.scores import score_pairs
+
         return score_pairs(lm, suite, convention)
     from taskspace.probing.gradient import gradient_probe
     from taskspace.probing.rows import transfer_row
     from taskspace.tuning.ftgd import FTGD
+
     seed, ftgd = seed_of(job.key), FTGD(**settings["ftgd"])
     if job.kind == "gradient":
         blocks = min(GRADIENT_BLOCKS, *map(len, suite))
         found = gradient_probe(lm, suite, ftgd, blocks, memory=GRADIENT_MEMORY, seed=seed, convention=convention)
         return spaces_to_frame(found)
     source = unpack(payload["source"]).tasks[0]
-    if job.control == "shuffled": source = source.shuffled(seed)
+    if job.control == "shuffled":
+        source = source.shuffled(seed)
     encoded, before = _measured(lm, suite, payload["data"].split("+")[-1], convention)
     return transfer_row(lm, source, suite, ftgd, before, seed, payload["reference"], convention, encoded)
 
@@ -337,11 +450,13 @@ def _measured(lm: LM, suite: Suite, digest: str, convention: Convention) -> tupl
     "The evaluation pairs encoded and their margins before tuning: the same for every source, so measured once a worker."
     from taskspace.tuning.gradients import margins, undisturbed
     from taskspace.scoring.encoding import encode_pairs
+
     place = (digest, convention)
     if place not in _before:
         _before.clear()
         encoded = encode_pairs(lm, [p for t in suite for p in t], convention)
-        with undisturbed(lm, []): _before[place] = encoded, margins(lm, encoded)
+        with undisturbed(lm, []):
+            _before[place] = encoded, margins(lm, encoded)
     return _before[place]
 
 # %% ../../nbs/api/runs/30_jobs.ipynb #ddf0c010
@@ -350,16 +465,22 @@ def _libraries() -> dict[str, str]:
     "Versions of what computes the numbers."
     import platform
     from importlib.metadata import version
-    return {"python": platform.python_version(), **{n: version(n) for n in ("torch", "transformers", "numpy", "pandas")}}
+
+    return {
+        "python": platform.python_version(),
+        **{n: version(n) for n in ("torch", "transformers", "numpy", "pandas")},
+    }
 
 
-def work(payload: dict[str, Any],  # from `Plan.payload`
-         ) -> dict[str, Any]:  # key, seconds, worker and either `data` (bytes of the result file) or `error` and `trace`
+def work(
+    payload: dict[str, Any],  # from `Plan.payload`
+) -> dict[str, Any]:  # key, seconds, worker and either `data` (bytes of the result file) or `error` and `trace`
     "Do one job; errors come back as text."
     import socket
     import time
 
     import torch
+
     key = payload["job"][0]
     start = time.perf_counter()
     done: dict[str, Any] = {"key": key, "worker": f"{socket.gethostname()}:{os.getpid()}"}
@@ -369,9 +490,24 @@ def work(payload: dict[str, Any],  # from `Plan.payload`
             torch.set_num_threads(1)
             frame = compute(payload)
             job, checkpoint = Job(*payload["job"]), payload["checkpoint"]
-            about = {"key": key, "kind": job.kind, "model": checkpoint.model, "scale": checkpoint.scale, "step": checkpoint.step, "revision": checkpoint.revision,
-                     "weights": payload["weights"], "tokenizer": payload["tokenizer"], **_loaded_by(checkpoint), "data": payload["data"],
-                     "seed": job.seed, "control": job.control, "source": job.source, "settings": payload["settings"], "code": payload["code"], "libraries": _libraries()}
+            about = {
+                "key": key,
+                "kind": job.kind,
+                "model": checkpoint.model,
+                "scale": checkpoint.scale,
+                "step": checkpoint.step,
+                "revision": checkpoint.revision,
+                "weights": payload["weights"],
+                "tokenizer": payload["tokenizer"],
+                **_loaded_by(checkpoint),
+                "data": payload["data"],
+                "seed": job.seed,
+                "control": job.control,
+                "source": job.source,
+                "settings": payload["settings"],
+                "code": payload["code"],
+                "libraries": _libraries(),
+            }
             done["data"] = to_bytes(frame, about)
         except Exception as e:  # any failure of one job, from a bad model to a bug, must not end the others
             line = next((s.strip() for s in str(e).splitlines() if s.strip()), "")

@@ -32,18 +32,32 @@ if TYPE_CHECKING:
 __all__ = ['save_plan', 'load_plan', 'Status', 'duration', 'failure_lines', 'Run', 'open_run']
 
 # %% ../../nbs/api/runs/40_results.ipynb #5464ac88
-def save_plan(store: Store,  # of the run
-              plan: Plan,  # from the study
-              jobs: list[Job],  # all jobs of the plan
-              ) -> None:
+def save_plan(
+    store: Store,  # of the run
+    plan: Plan,  # from the study
+    jobs: list[Job],  # all jobs of the plan
+) -> None:
     "Write plan and suite into a run's folder."
     import pyarrow as pa
     import pyarrow.parquet as pq
-    columns = {name: pa.array([getattr(j, name) for j in jobs]) for name in ("key", "kind", "at", "seed", "control", "source")}
-    columns = {n: a.cast(pa.string()).dictionary_encode() if n in ("kind", "control", "source") else a for n, a in columns.items()}
-    about = {"study": plan.study.to_yaml(), "checkpoints": [asdict(c) for c in plan.checkpoints], "digests": plan.digests, "suite": plan.suite.digest}
+
+    columns = {
+        name: pa.array([getattr(j, name) for j in jobs]) for name in ("key", "kind", "at", "seed", "control", "source")
+    }
+    columns = {
+        n: a.cast(pa.string()).dictionary_encode() if n in ("kind", "control", "source") else a
+        for n, a in columns.items()
+    }
+    about = {
+        "study": plan.study.to_yaml(),
+        "checkpoints": [asdict(c) for c in plan.checkpoints],
+        "digests": plan.digests,
+        "suite": plan.suite.digest,
+    }
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns).replace_schema_metadata({"taskspace": json.dumps(about)}), sink, compression="zstd")
+    pq.write_table(
+        pa.table(columns).replace_schema_metadata({"taskspace": json.dumps(about)}), sink, compression="zstd"
+    )
     _put_named(store, "suite", "json", suite_to_json(plan.suite).encode())
     _put_named(store, "plan", "parquet", sink.getvalue().to_pybytes())
 
@@ -52,9 +66,12 @@ def load_plan(store: Store) -> tuple[pd.DataFrame, dict[str, Any]]:  # (one row 
     "The plan of a run, with what its checkpoints are called."
     import pyarrow as pa
     import pyarrow.parquet as pq
+
     table = pq.read_table(pa.BufferReader(_get_named(store, "plan", "parquet")))
     about = json.loads((table.schema.metadata or {})[b"taskspace"])
-    checkpoints = pd.DataFrame([{k: c[k] for k in ("model", "scale", "step", "revision")} for c in about["checkpoints"]]).astype({"step": "Int64"})
+    checkpoints = pd.DataFrame(
+        [{k: c[k] for k in ("model", "scale", "step", "revision")} for c in about["checkpoints"]]
+    ).astype({"step": "Int64"})
     frame = table.to_pandas()
     frame["seed"] = frame["seed"].astype("Int64")
     return pd.concat([frame, checkpoints.iloc[frame["at"]].reset_index(drop=True)], axis=1), about
@@ -63,6 +80,7 @@ def load_plan(store: Store) -> tuple[pd.DataFrame, dict[str, Any]]:  # (one row 
 @dataclass(frozen=True)
 class Status:
     "Where a run stands."
+
     total: int  # jobs in the plan
     done: int  # with a result
     failed: int  # tried in vain; the next run tries again
@@ -75,17 +93,28 @@ class Status:
     kinds: pd.DataFrame = field(repr=False)  # index kind; columns total, done, failed, missing, seconds
 
     def __str__(self) -> str:
-        size = next(f"{self.bytes / 1000**i:.1f} {u}" for i, u in enumerate(("B", "kB", "MB", "GB", "TB")) if self.bytes < 1000 ** (i + 1) or u == "TB")
-        lines = [f"{self.done} of {self.total} jobs done, {self.failed} failed, {self.missing} missing; {size}; {duration(self.seconds)} of computing"
-                 + ("; running now" if self.running else "") + (f"; {self.set_aside} damaged files set aside" if self.set_aside else "")]
-        lines += [f"  {row.Index:<9} {row.done:>7} of {row.total}" + (f", {row.failed} failed" if row.failed else "") for row in cast(Any, self.kinds).itertuples()]
+        size = next(
+            f"{self.bytes / 1000**i:.1f} {u}"
+            for i, u in enumerate(("B", "kB", "MB", "GB", "TB"))
+            if self.bytes < 1000 ** (i + 1) or u == "TB"
+        )
+        lines = [
+            f"{self.done} of {self.total} jobs done, {self.failed} failed, {self.missing} missing; {size}; {duration(self.seconds)} of computing"
+            + ("; running now" if self.running else "")
+            + (f"; {self.set_aside} damaged files set aside" if self.set_aside else "")
+        ]
+        lines += [
+            f"  {row.Index:<9} {row.done:>7} of {row.total}" + (f", {row.failed} failed" if row.failed else "")
+            for row in cast(Any, self.kinds).itertuples()
+        ]
         lines += failure_lines(self.failures)
         return "\n".join(lines)
 
 
 def duration(seconds: float) -> str:  # e.g. "3.2 s", "12 min 5 s", "1 d 4 h"
     "A span of time for people."
-    if seconds < 60: return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
     units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
     first = next(i for i, (_, size) in enumerate(units) if seconds >= size)
     (big, size), (small, small_size) = units[first], units[min(first + 1, 3)]
@@ -93,26 +122,36 @@ def duration(seconds: float) -> str:  # e.g. "3.2 s", "12 min 5 s", "1 d 4 h"
     return f"{int(seconds // size)} {big}" + (f" {rest} {small}" if rest else "")
 
 
-def failure_lines(failures: pd.DataFrame,  # columns model, step, source, error
-                  most: int = 5,  # different causes shown
-                  ) -> list[str]:
+def failure_lines(
+    failures: pd.DataFrame,  # columns model, step, source, error
+    most: int = 5,  # different causes shown
+) -> list[str]:
     "Failures summed up: one line for each cause, the most frequent first."
     lines = []
     for error, rows in sorted(failures.groupby("error"), key=lambda item: -len(item[1])):
         first = rows.iloc[0]
-        where = " ".join(str(v) for v in (first.kind, first.model, None if pd.isna(first.step) else f"step {first.step}", first.source) if v is not None and not pd.isna(v))
+        where = " ".join(
+            str(v)
+            for v in (first.kind, first.model, None if pd.isna(first.step) else f"step {first.step}", first.source)
+            if v is not None and not pd.isna(v)
+        )
         lines.append(f"  failed: {where}{f' and {len(rows) - 1} more' if len(rows) > 1 else ''}: {error}")
     return lines[:most] + ([f"  and {len(lines) - most} other causes; see the log"] if len(lines) > most else [])
 
 # %% ../../nbs/api/runs/40_results.ipynb #96616431
 class Run:
     "The results in a run's folder. Raises `TaskspaceError` when the folder holds no run."
+
     def __init__(self, path: str | os.PathLike):
         self.store = Store(path).require()
         self.plan, self._about = load_plan(self.store)
-        self._read: tuple[tuple[str, ...], list[GradientSpaces]] = (), []  # the gradients read last: their measures are asked for one after the other
+        self._read: tuple[tuple[str, ...], list[GradientSpaces]] = (
+            (),
+            [],
+        )  # the gradients read last: their measures are asked for one after the other
 
-    def __repr__(self) -> str: return f"Run({str(self.store.path)!r}: {self.study.name}, {len(self.plan)} jobs)"
+    def __repr__(self) -> str:
+        return f"Run({str(self.store.path)!r}: {self.study.name}, {len(self.plan)} jobs)"
 
     @property
     def path(self) -> Path:
@@ -132,8 +171,12 @@ class Run:
     @property
     def checkpoints(self) -> pd.DataFrame:  # columns model, scale, step, revision, weights, tokenizer
         "The checkpoints of the study, in order."
-        frame = pd.DataFrame(self._about["checkpoints"])[["model", "scale", "step", "revision"]].astype({"step": "Int64"})
-        return frame.assign(weights=[d[0] for d in self._about["digests"]], tokenizer=[d[1] for d in self._about["digests"]])
+        frame = pd.DataFrame(self._about["checkpoints"])[["model", "scale", "step", "revision"]].astype(
+            {"step": "Int64"}
+        )
+        return frame.assign(
+            weights=[d[0] for d in self._about["digests"]], tokenizer=[d[1] for d in self._about["digests"]]
+        )
 
     def _last(self) -> dict[str, dict]:
         "What the log said last about each job."
@@ -144,9 +187,10 @@ class Run:
         return self.store.valid_sizes({k: e.get("bytes") for k, e in last.items()}, check)
 
     # -- how far it is -----------------------------------------------------------------------------------------------
-    def status(self,
-               check: bool = False,  # read every result and compare its checksum, which takes longer; else sizes must be those in the log
-               ) -> Status:
+    def status(
+        self,
+        check: bool = False,  # read every result and compare its checksum, which takes longer; else sizes must be those in the log
+    ) -> Status:
         "Where the run stands now. A damaged result counts as missing."
         last = self._last()
         sizes = self._done(last, check)
@@ -155,21 +199,48 @@ class Run:
         done = np.array([k in sizes for k in keys], dtype=bool)
         failed = ~done & np.array([last.get(k, {}).get("state") == "failed" for k in keys], dtype=bool)
         seconds = np.array([last.get(k, {}).get("seconds") or 0.0 for k in keys], dtype=float)
-        failures = plan.loc[failed, ["kind", "model", "step", "source", "key"]].assign(error=[last[k].get("error", "") for k, f in zip(keys, failed) if f])
-        table = pd.DataFrame({"total": 1, "done": done.astype(int), "failed": failed.astype(int), "missing": (~done & ~failed).astype(int), "seconds": seconds})
+        failures = plan.loc[failed, ["kind", "model", "step", "source", "key"]].assign(
+            error=[last[k].get("error", "") for k, f in zip(keys, failed) if f]
+        )
+        table = pd.DataFrame(
+            {
+                "total": 1,
+                "done": done.astype(int),
+                "failed": failed.astype(int),
+                "missing": (~done & ~failed).astype(int),
+                "seconds": seconds,
+            }
+        )
         kinds = table.groupby(plan["kind"].astype(str), sort=False).sum()
         aside = sum(1 for _ in self.store.aside.iterdir()) if self.store.aside.is_dir() else 0
-        return Status(len(plan), int(done.sum()), int(failed.sum()), int((~done & ~failed).sum()), sum(sizes.values()), float(seconds.sum()), self.store.busy, aside, failures, kinds)
+        return Status(
+            len(plan),
+            int(done.sum()),
+            int(failed.sum()),
+            int((~done & ~failed).sum()),
+            sum(sizes.values()),
+            float(seconds.sum()),
+            self.store.busy,
+            aside,
+            failures,
+            kinds,
+        )
 
-    def log(self,
-            check: bool = False,  # as in `status`
-            ) -> pd.DataFrame:  # one row a job of the plan: what it is, state, time, seconds, worker, error
+    def log(
+        self,
+        check: bool = False,  # as in `status`
+    ) -> pd.DataFrame:  # one row a job of the plan: what it is, state, time, seconds, worker, error
         "What happened to each job when it was last tried. A damaged result counts as missing."
         last = self._last()
         files = self._done(last, check)
         keep = ("time", "seconds", "worker", "error")
-        rows = [{"state": "done" if k in files else "failed" if last.get(k, {}).get("state") == "failed" else "missing",
-                 **{n: last.get(k, {}).get(n) for n in keep}} for k in self.plan["key"]]
+        rows = [
+            {
+                "state": "done" if k in files else "failed" if last.get(k, {}).get("state") == "failed" else "missing",
+                **{n: last.get(k, {}).get(n) for n in keep},
+            }
+            for k in self.plan["key"]
+        ]
         return pd.concat([self.plan.drop(columns="at"), pd.DataFrame(rows, columns=["state", *keep])], axis=1)
 
     # -- what it found -----------------------------------------------------------------------------------------------
@@ -178,14 +249,20 @@ class Run:
         known = self.checkpoints
         models = list(dict.fromkeys(known["model"]))
         if model is None:
-            if len(models) > 1: raise TaskspaceError(f"{self.path}: model must be given; there are: {', '.join(models)}")
+            if len(models) > 1:
+                raise TaskspaceError(f"{self.path}: model must be given; there are: {', '.join(models)}")
             model = models[0]
         rows = known[known["model"] == model]
-        if rows.empty: raise TaskspaceError(f"{self.path}: no model {model!r}; there are: {', '.join(models)}")
+        if rows.empty:
+            raise TaskspaceError(f"{self.path}: no model {model!r}; there are: {', '.join(models)}")
         for name, value in (("step", step), ("revision", revision)):
-            if value is None: continue
+            if value is None:
+                continue
             chosen = rows[(rows[name] == value).fillna(False)]
-            if chosen.empty: raise TaskspaceError(f"{self.path}: {model!r} has no {name} {value!r}; there are: {', '.join(map(str, rows[name].dropna().unique())) or 'none'}")
+            if chosen.empty:
+                raise TaskspaceError(
+                    f"{self.path}: {model!r} has no {name} {value!r}; there are: {', '.join(map(str, rows[name].dropna().unique())) or 'none'}"
+                )
             rows = chosen
         return self._last_of(rows.index.to_list())
 
@@ -205,31 +282,42 @@ class Run:
         files = self.store.files()
         for job in cast(Any, jobs).itertuples(index=False):
             data = self.store.read(files[job.key]) if job.key in files else None
-            if data is not None: yield job, *from_bytes(data)
+            if data is not None:
+                yield job, *from_bytes(data)
 
-    def scores(self,
-               model: str | None = None,  # all models where None
-               step: int | None = None,  # all steps where None
-               revision: str | None = None,  # all revisions where None
-               ) -> pd.DataFrame:  # columns model, scale, step, revision, then those of `score_pairs`
+    def scores(
+        self,
+        model: str | None = None,  # all models where None
+        step: int | None = None,  # all steps where None
+        revision: str | None = None,  # all revisions where None
+    ) -> pd.DataFrame:  # columns model, scale, step, revision, then those of `score_pairs`
         "Scores of every pair under every checkpoint that is done."
         jobs = self.plan[self.plan["kind"] == "score"]
-        if model is not None: jobs = jobs[jobs["model"] == self.checkpoints["model"][self._checkpoint(model, None)]]
-        if step is not None: jobs = jobs[(jobs["step"] == step).fillna(False)]
-        if revision is not None: jobs = jobs[jobs["revision"] == revision]
-        parts = [frame.assign(**{n: getattr(job, n) for n in ("model", "scale", "step", "revision")}) for job, frame, _ in self._results(jobs)]
+        if model is not None:
+            jobs = jobs[jobs["model"] == self.checkpoints["model"][self._checkpoint(model, None)]]
+        if step is not None:
+            jobs = jobs[(jobs["step"] == step).fillna(False)]
+        if revision is not None:
+            jobs = jobs[jobs["revision"] == revision]
+        parts = [
+            frame.assign(**{n: getattr(job, n) for n in ("model", "scale", "step", "revision")})
+            for job, frame, _ in self._results(jobs)
+        ]
         first = ["model", "scale", "step", "revision"]
-        if not parts: return pd.DataFrame(columns=[*first, "task", "phenomenon", "pair", "margin", "correct"])
-        for p in parts: p.attrs = {}
+        if not parts:
+            return pd.DataFrame(columns=[*first, "task", "phenomenon", "pair", "margin", "correct"])
+        for p in parts:
+            p.attrs = {}
         frame = pd.concat(parts, ignore_index=True)
         return frame[[*first, *(c for c in frame if c not in first)]].astype({"step": "Int64"})
 
-    def rows(self,
-             model: str | None = None,  # its title; may be left out where there is one
-             step: int | None = None,  # the last one that the study tunes where None
-             control: str = "none",  # none, full, masked, random or shuffled
-             revision: str | None = None,  # of a checkpoint without a step
-             ) -> dict[tuple[str, int], pd.DataFrame]:  # (source, seed) -> what `transfer_row` gave
+    def rows(
+        self,
+        model: str | None = None,  # its title; may be left out where there is one
+        step: int | None = None,  # the last one that the study tunes where None
+        control: str = "none",  # none, full, masked, random or shuffled
+        revision: str | None = None,  # of a checkpoint without a step
+    ) -> dict[tuple[str, int], pd.DataFrame]:  # (source, seed) -> what `transfer_row` gave
         "The measured rows of a transfer space, for metrics of one's own."
         return self._rows_at(self._tuned(model, step, revision), control)
 
@@ -238,50 +326,87 @@ class Run:
         jobs = plan[(plan["kind"] == "transfer") & (plan["at"] == at) & (plan["control"] == control)]
         if jobs.empty:
             known = sorted(plan.loc[plan["kind"] == "transfer", "control"].dropna().unique())
-            raise TaskspaceError(f"{self.path}: no transfer jobs with control {control!r} in this study" + (f"; there are: {', '.join(known)}" if known else ""))
+            raise TaskspaceError(
+                f"{self.path}: no transfer jobs with control {control!r} in this study"
+                + (f"; there are: {', '.join(known)}" if known else "")
+            )
         return {(job.source, int(job.seed)): frame for job, frame, _ in self._results(jobs)}
 
-    def tuning(self,
-               model: str | None = None,  # its title; may be left out where there is one
-               step: int | None = None,  # the last one that the study tunes where None
-               control: str = "none",  # none, full, masked, random or shuffled
-               revision: str | None = None,  # of a checkpoint without a step
-               ) -> pd.DataFrame:  # columns source, seed, then those of the tuning log
+    def tuning(
+        self,
+        model: str | None = None,  # its title; may be left out where there is one
+        step: int | None = None,  # the last one that the study tunes where None
+        control: str = "none",  # none, full, masked, random or shuffled
+        revision: str | None = None,  # of a checkpoint without a step
+    ) -> pd.DataFrame:  # columns source, seed, then those of the tuning log
         "The tuning logs of all sources: loss, margin and perplexity by step."
-        parts = [pd.DataFrame(frame.attrs.get("log", [])).assign(source=source, seed=seed) for (source, seed), frame in self.rows(model, step, control, revision).items()]
-        if not parts: return pd.DataFrame(columns=["source", "seed", "step"])
+        parts = [
+            pd.DataFrame(frame.attrs.get("log", [])).assign(source=source, seed=seed)
+            for (source, seed), frame in self.rows(model, step, control, revision).items()
+        ]
+        if not parts:
+            return pd.DataFrame(columns=["source", "seed", "step"])
         frame = pd.concat(parts, ignore_index=True)
         return frame[["source", "seed", *(c for c in frame if c not in ("source", "seed"))]]
 
-    def space(self,
-              model: str | None = None,  # its title; may be left out where there is one
-              step: int | None = None,  # the last one where None, for transfer the last one that the study tunes
-              kind: str = "transfer",  # transfer, or a gradient measure: cosine, overlap, alignment, sign_agreement
-              control: str = "none",  # for transfer: none, full, masked, random or shuffled
-              metric: str = "margin",  # for transfer, see `space_from_rows`
-              normalise: str | None = None,  # for transfer, see `space_from_rows`
-              revision: str | None = None,  # of a checkpoint without a step
-              **options: Any,  # passed on to `space_from_rows`
-              ) -> TaskSpace:
+    def space(
+        self,
+        model: str | None = None,  # its title; may be left out where there is one
+        step: int | None = None,  # the last one where None, for transfer the last one that the study tunes
+        kind: str = "transfer",  # transfer, or a gradient measure: cosine, overlap, alignment, sign_agreement
+        control: str = "none",  # for transfer: none, full, masked, random or shuffled
+        metric: str = "margin",  # for transfer, see `space_from_rows`
+        normalise: str | None = None,  # for transfer, see `space_from_rows`
+        revision: str | None = None,  # of a checkpoint without a step
+        **options: Any,  # passed on to `space_from_rows`
+    ) -> TaskSpace:
         "A task space of one checkpoint; cells whose jobs are not done yet are empty. Raises `TaskspaceError` when none is."
         at = (self._tuned if kind == "transfer" else self._checkpoint)(model, step, revision)
         return self._space_at(at, kind, control, metric, normalise, **options)
 
-    def _space_at(self, at: int, kind: str = "transfer", control: str = "none", metric: str = "margin", normalise: str | None = None, **options: Any) -> TaskSpace:
+    def _space_at(
+        self,
+        at: int,
+        kind: str = "transfer",
+        control: str = "none",
+        metric: str = "margin",
+        normalise: str | None = None,
+        **options: Any,
+    ) -> TaskSpace:
         "The space of the checkpoint at a position of the plan."
-        about: dict[str, Any] = {**{str(k): (None if pd.isna(v) else v) for k, v in self.checkpoints.iloc[at].items()}, "study": self.study.name, "suite": self.suite.digest}
+        about: dict[str, Any] = {
+            **{str(k): (None if pd.isna(v) else v) for k, v in self.checkpoints.iloc[at].items()},
+            "study": self.study.name,
+            "suite": self.suite.digest,
+        }
         about = {k: int(v) if isinstance(v, np.integer) else v for k, v in about.items()}
         if kind == "transfer":
             from taskspace.probing.rows import space_from_rows
+
             rows = self._rows_at(at, control)
-            if not rows: raise TaskspaceError(f"{self.path}: no transfer result of {about['model']!r} is there yet; see taskspace status {self.path}")
-            settings = {"control": control, "ftgd": self.study.ftgd, "train_pairs": self.study.train_pairs, "eval_pairs": self.study.eval_pairs}
-            return space_from_rows(rows, metric=metric, normalise=normalise, groups=self.suite.groups(), **{"meta": {**about, **settings}, **options})
+            if not rows:
+                raise TaskspaceError(
+                    f"{self.path}: no transfer result of {about['model']!r} is there yet; see taskspace status {self.path}"
+                )
+            settings = {
+                "control": control,
+                "ftgd": self.study.ftgd,
+                "train_pairs": self.study.train_pairs,
+                "eval_pairs": self.study.eval_pairs,
+            }
+            return space_from_rows(
+                rows,
+                metric=metric,
+                normalise=normalise,
+                groups=self.suite.groups(),
+                **{"meta": {**about, **settings}, **options},
+            )
         return self._gradient_space(at, kind, about)
 
     def _gradient_space(self, at: int, kind: str, about: dict[str, Any]) -> TaskSpace:
         found = self._gradients(at)
-        if kind not in found[0]: raise TaskspaceError(f"{self.path}: no space of kind {kind!r}; there are: transfer, {', '.join(found[0])}")
+        if kind not in found[0]:
+            raise TaskspaceError(f"{self.path}: no space of kind {kind!r}; there are: transfer, {', '.join(found[0])}")
         return _mean_space([f[kind] for f in found], about)
 
     def _gradients(self, at: int) -> list[GradientSpaces]:
@@ -290,22 +415,28 @@ class Run:
             self._read = done, [frame_to_spaces(frame) for _, frame, _ in self._results(jobs)]
         found = self._read[1]
         if not found:
-            raise TaskspaceError(f"{self.path}: no gradient result of {self.checkpoints['model'][at]!r} is there"
-                                 + ("; the study has no gradient probe" if jobs.empty else f" yet; see taskspace status {self.path}"))
+            raise TaskspaceError(
+                f"{self.path}: no gradient result of {self.checkpoints['model'][at]!r} is there"
+                + ("; the study has no gradient probe" if jobs.empty else f" yet; see taskspace status {self.path}")
+            )
         return found
 
-    def gradients(self,
-                  model: str | None = None,  # its title; may be left out where there is one
-                  step: int | None = None,  # the last one where None
-                  revision: str | None = None,  # of a checkpoint without a step
-                  ) -> list[GradientSpaces]:  # one a seed; with `by_layer`, `by_component` and `distribution`
+    def gradients(
+        self,
+        model: str | None = None,  # its title; may be left out where there is one
+        step: int | None = None,  # the last one where None
+        revision: str | None = None,  # of a checkpoint without a step
+    ) -> list[GradientSpaces]:  # one a seed; with `by_layer`, `by_component` and `distribution`
         "All that the gradient probe said of a checkpoint. Raises `TaskspaceError` when it has not been run."
         return self._gradients(self._checkpoint(model, step, revision))
 
     def provenance(self) -> pd.DataFrame:  # one row a finished job
         "What each result was computed from: digests, settings, code and library versions; and when, in how long and where, from the log."
         last = self._last()
-        rows = [{**about, **{n: last.get(about["key"], {}).get(n) for n in ("time", "seconds", "worker")}} for _, _, about in self._results(self.plan)]
+        rows = [
+            {**about, **{n: last.get(about["key"], {}).get(n) for n in ("time", "seconds", "worker")}}
+            for _, _, about in self._results(self.plan)
+        ]
         return pd.DataFrame(rows)
 
 # %% ../../nbs/api/runs/40_results.ipynb #be3af08f
@@ -313,7 +444,8 @@ def _mean_space(spaces: list[TaskSpace], about: dict[str, Any]) -> TaskSpace:
     "The mean over seeds, with an interval that covers the mean over other seeds and other pairs of the same kind."
     first, count = spaces[0], len(spaces)
     meta = {**(first.meta or {}), **about, "seeds": count}
-    if count == 1: return replace(first, meta=meta)
+    if count == 1:
+        return replace(first, meta=meta)
     each = np.stack([s.matrix.to_numpy() for s in spaces])
     mean = each.mean(0)
     frame = lambda values: pd.DataFrame(values, first.matrix.index, first.matrix.columns)
@@ -329,11 +461,15 @@ def _mean_space(spaces: list[TaskSpace], about: dict[str, Any]) -> TaskSpace:
             own = np.stack([draws[k][rng.integers(len(draws[k]))] for k in taken]) - each[taken]
             replicates += (own + np.sqrt(count / (count - 1)) * (each[taken] - mean)) / count
         pairs = min((p for s in spaces if (p := s._pairs()) is not None), default=None)
-        low, high = (frame(np.clip(b, -1, 1) if first.kind.startswith("gradient cosine") else b) for b in interval(replicates, mean, pairs=pairs))
+        low, high = (
+            frame(np.clip(b, -1, 1) if first.kind.startswith("gradient cosine") else b)
+            for b in interval(replicates, mean, pairs=pairs)
+        )
     return TaskSpace(frame(mean), first.kind, first.groups, low, high, replicates, meta)
 
 
-def open_run(path: str | os.PathLike,  # what was given as --out
-             ) -> Run:
+def open_run(
+    path: str | os.PathLike,  # what was given as --out
+) -> Run:
     "Open the folder of a run, finished or not. Raises `TaskspaceError` when there is none."
     return Run(path)

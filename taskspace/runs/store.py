@@ -33,12 +33,14 @@ def checksum(data: bytes) -> str:  # 16 hexadecimal digits
 # %% ../../nbs/api/runs/10_store.ipynb #6f310750
 class Store:
     "The folder of one run. Raises `TaskspaceError` for a folder that holds something else."
+
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
         self.results, self.aside, self.temporary = (self.path / n for n in ("results", "aside", ".tmp"))
         self.log_path, self.lock_path = self.path / "log.jsonl", self.path / "lock"
 
-    def __repr__(self) -> str: return f"Store({str(self.path)!r})"
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r})"
 
     @property
     def exists(self) -> bool:  # whether a run was ever started here
@@ -50,23 +52,33 @@ class Store:
         if self.path.exists() and not self.path.is_dir():
             raise TaskspaceError(f"{self.path}: a file; a run needs a directory of its own")
         if self.path.is_dir() and not self.exists and any(p.name not in ("lock", ".tmp") for p in self.path.iterdir()):
-            raise TaskspaceError(f"{self.path}: this directory holds something other than a run; name a new or empty one")
-        if self.busy: raise TaskspaceError(self._in_use())
+            raise TaskspaceError(
+                f"{self.path}: this directory holds something other than a run; name a new or empty one"
+            )
+        if self.busy:
+            raise TaskspaceError(self._in_use())
         return self
 
     def create(self) -> Store:  # itself
         "Make the folder, or check that it is one of ours."
         self.check()
         try:
-            for p in (self.temporary, self.results): p.mkdir(parents=True, exist_ok=True)
+            for p in (self.temporary, self.results):
+                p.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise cannot_write(self.path, e) from None
         return self
 
     def require(self) -> Store:  # itself
         "Check that a run was started here."
-        if not self.path.is_dir(): raise TaskspaceError(f"{self.path}: no such directory; start a run with taskspace run STUDY.yaml --out {self.path}")
-        if not self.exists: raise TaskspaceError(f"{self.path}: holds no run; start one with taskspace run STUDY.yaml --out {self.path}")
+        if not self.path.is_dir():
+            raise TaskspaceError(
+                f"{self.path}: no such directory; start a run with taskspace run STUDY.yaml --out {self.path}"
+            )
+        if not self.exists:
+            raise TaskspaceError(
+                f"{self.path}: holds no run; start one with taskspace run STUDY.yaml --out {self.path}"
+            )
         return self
 
     # -- results ---------------------------------------------------------------------------------------------------
@@ -75,7 +87,8 @@ class Store:
             for shard in sorted(s.path for s in shards if s.is_dir()):
                 with os.scandir(shard) as entries:
                     for e in entries:
-                        if match := _NAME.fullmatch(e.name): yield match[1], e
+                        if match := _NAME.fullmatch(e.name):
+                            yield match[1], e
 
     def files(self) -> dict[str, Path]:  # job key -> result file, present under its final name
         "What is there, by name alone: one look at each subfolder."
@@ -85,25 +98,31 @@ class Store:
         "How large the results are; several times faster than asking each file by its path."
         found = {}
         for key, e in self._entries():
-            with contextlib.suppress(FileNotFoundError): found[key] = e.stat().st_size
+            with contextlib.suppress(FileNotFoundError):
+                found[key] = e.stat().st_size
         return found
 
-    def valid_sizes(self,
-                    recorded: Mapping[str, Any],  # job key -> bytes, as the log has them
-                    check: bool = False,  # read every file, also where its size is the recorded one
-                    ) -> dict[str, int]:  # job key -> bytes
+    def valid_sizes(
+        self,
+        recorded: Mapping[str, Any],  # job key -> bytes, as the log has them
+        check: bool = False,  # read every file, also where its size is the recorded one
+    ) -> dict[str, int]:  # job key -> bytes
         "How large the sound results are. A file of the recorded size counts; any other is read, and counts only if its checksum fits its name."
         found = {}
         for key, e in self._entries():
-            try: size = e.stat().st_size
-            except FileNotFoundError: continue
-            if (not check and recorded.get(key) == size) or self.read(Path(e.path)) is not None: found[key] = size
+            try:
+                size = e.stat().st_size
+            except FileNotFoundError:
+                continue
+            if (not check and recorded.get(key) == size) or self.read(Path(e.path)) is not None:
+                found[key] = size
         return found
 
-    def put(self,
-            key: str,  # 32 hexadecimal digits
-            data: bytes,  # the result file
-            ) -> Path:  # where it went
+    def put(
+        self,
+        key: str,  # 32 hexadecimal digits
+        data: bytes,  # the result file
+    ) -> Path:  # where it went
         "Store a result for good. Raises `TaskspaceError` when the disk is full; what was there stays."
         target = self.results / key[:2] / f"{key}.{checksum(data)}.parquet"
         try:
@@ -115,9 +134,10 @@ class Store:
         write_atomically(target, data, self.temporary / target.name)
         return target
 
-    def read(self,
-             path: Path,  # one of `files`
-             ) -> bytes | None:  # None when the bytes do not match the name
+    def read(
+        self,
+        path: Path,  # one of `files`
+    ) -> bytes | None:  # None when the bytes do not match the name
         "The bytes of a result, checked."
         try:
             data = path.read_bytes()
@@ -128,11 +148,14 @@ class Store:
 
     def clean(self) -> tuple[dict[str, Path], list[Path]]:  # (sound results by key, files set aside)
         "Check every result and set aside what does not match; drop what a killed process left half written. Needs the lock."
-        for p in self.temporary.iterdir(): p.unlink(missing_ok=True)
+        for p in self.temporary.iterdir():
+            p.unlink(missing_ok=True)
         sound, bad = {}, []
         for key, path in self.files().items():
-            if self.read(path) is not None: sound[key] = path
-            else: bad.append(self._set_aside(path))
+            if self.read(path) is not None:
+                sound[key] = path
+            else:
+                bad.append(self._set_aside(path))
         return sound, bad
 
     def _set_aside(self, path: Path) -> Path:
@@ -151,8 +174,13 @@ class Store:
                 raise TaskspaceError(self._in_use())
             os.ftruncate(fd, 0)
             os.lseek(fd, 0, os.SEEK_SET)
-            with contextlib.suppress(OSError):  # the name of the holder is a courtesy: a full disk must not stop the run here
-                os.write(fd, f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
+            with contextlib.suppress(
+                OSError
+            ):  # the name of the holder is a courtesy: a full disk must not stop the run here
+                os.write(
+                    fd,
+                    f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}".encode(),
+                )
             yield self
         finally:
             os.close(fd)  # which also gives the lock back
@@ -183,7 +211,8 @@ class Store:
             with open(self.log_path, "ab+") as f:
                 if f.tell():
                     f.seek(-1, os.SEEK_END)
-                    if f.read(1) != b"\n": line = "\n" + line
+                    if f.read(1) != b"\n":
+                        line = "\n" + line
                 f.write(line.encode())
         except OSError as e:
             raise cannot_write(self.log_path, e) from None
@@ -192,9 +221,12 @@ class Store:
         "The lines of the log that are whole."
         with contextlib.suppress(FileNotFoundError), open(self.log_path, encoding="utf-8", errors="replace") as f:
             for line in f:
-                try: entry = json.loads(line)
-                except ValueError: continue
-                if isinstance(entry, dict): yield entry
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(entry, dict):
+                    yield entry
 
 # %% ../../nbs/api/runs/10_store.ipynb #1ed7f4e0
 def _lock(fd: int) -> bool:
@@ -202,9 +234,11 @@ def _lock(fd: int) -> bool:
     try:
         if os.name == "nt":
             import msvcrt
+
             msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
         else:
             import fcntl
+
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
@@ -215,17 +249,23 @@ def _put_named(store: Store, stem: str, ending: str, data: bytes) -> None:
     target = store.path / f"{stem}.{checksum(data)}.{ending}"
     write_atomically(target, data, store.temporary / target.name)
     for old in store.path.glob(f"{stem}.*.{ending}"):
-        if old != target: old.unlink(missing_ok=True)
+        if old != target:
+            old.unlink(missing_ok=True)
 
 
 def _get_named(store: Store, stem: str, ending: str) -> bytes:
     "The newest sound file of that name; raises `TaskspaceError` where there is none."
     for _ in range(3):  # the file may be replaced between the look and the reading
-        for path in sorted(store.path.glob(f"{stem}.*.{ending}"), key=lambda p: p.stat().st_mtime_ns if p.exists() else 0, reverse=True):
+        for path in sorted(
+            store.path.glob(f"{stem}.*.{ending}"), key=lambda p: p.stat().st_mtime_ns if p.exists() else 0, reverse=True
+        ):
             with contextlib.suppress(FileNotFoundError):
                 data = path.read_bytes()
-                if checksum(data) == path.name.split(".")[1]: return data
-    raise TaskspaceError(f"{store.path}: the {stem} is missing or damaged; start the same taskspace run again, finished jobs are kept")
+                if checksum(data) == path.name.split(".")[1]:
+                    return data
+    raise TaskspaceError(
+        f"{store.path}: the {stem} is missing or damaged; start the same taskspace run again, finished jobs are kept"
+    )
 
 
 @contextlib.contextmanager

@@ -26,9 +26,10 @@ from ..settings import parse_settings, read_text
 __all__ = ['PROBES', 'CONTROLS', 'Study', 'parse_study', 'read_study']
 
 # %% ../../nbs/api/runs/20_study.ipynb #1724ef7b
-def _one_line(error: ValidationError,  # what pydantic found
-              fields: Iterable[str],  # names that are allowed at the top level
-              ) -> str:
+def _one_line(
+    error: ValidationError,  # what pydantic found
+    fields: Iterable[str],  # names that are allowed at the top level
+) -> str:
     "The first problem as `field: what is wrong`, with the number of further ones."
     problems = error.errors(include_url=False)
     first = problems[0]
@@ -36,13 +37,18 @@ def _one_line(error: ValidationError,  # what pydantic found
     if first["type"] == "extra_forbidden":
         known = sorted(ModelSpec.model_fields) if len(first["loc"]) > 1 else sorted(fields)
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-        text = f"there is no such field; did you mean {near[0]!r}?" if near else f"there is no such field; there are: {', '.join(known)}"
+        text = (
+            f"there is no such field; did you mean {near[0]!r}?"
+            if near
+            else f"there is no such field; there are: {', '.join(known)}"
+        )
     elif first["type"] == "missing":
         text = "this field is required"
     else:
         text = first["msg"].removeprefix("Value error, ")
         shown = repr(first["input"])
-        if first["type"] != "value_error" and len(shown) < 60: text += f", not {shown}"
+        if first["type"] != "value_error" and len(shown) < 60:
+            text += f", not {shown}"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return " ".join(f"{where + ': ' if where else ''}{text}{more}".split())
 
@@ -53,19 +59,25 @@ def _ftgd_adapter() -> tuple[Any, Any, dict[str, Any]]:
     from pydantic import TypeAdapter
 
     from taskspace.tuning.ftgd import FTGD
+
     return FTGD, TypeAdapter(FTGD), {f.name: f.default for f in dataclasses.fields(FTGD)}
 
 
 def _check_ftgd(value: Any) -> dict[str, Any]:
     "Settings for `FTGD` by name, as a full mapping in declared types; raises ValueError naming the setting."
-    if _stored.get() and isinstance(value, dict): return value
+    if _stored.get() and isinstance(value, dict):
+        return value
     cls, adapter, defaults = _ftgd_adapter()
     full = lambda ftgd: {k: v for k, v in dataclasses.asdict(ftgd).items() if k != "seed"}
-    if isinstance(value, cls): return full(value)
-    if value is None: value = {}
-    if not isinstance(value, Mapping): raise ValueError(f"must be a mapping of settings, not {value!r}")
+    if isinstance(value, cls):
+        return full(value)
+    if value is None:
+        value = {}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"must be a mapping of settings, not {value!r}")
     for name in value:
-        if name == "seed": raise ValueError("seed: every job derives its own; use seeds for repetitions")
+        if name == "seed":
+            raise ValueError("seed: every job derives its own; use seeds for repetitions")
         if name not in defaults:
             near = difflib.get_close_matches(str(name), list(defaults), n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(defaults)}"
@@ -87,6 +99,7 @@ CONTROLS = ("full", "random", "masked", "shuffled")
 
 class Study(BaseModel):
     "A suite, models, checkpoints, probes and seeds. Raises `TaskspaceError` naming the field that is wrong."
+
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
     name: str = "study"  # title of the report
     suite: str = "builtin"  # what `load_suite` takes
@@ -96,14 +109,18 @@ class Study(BaseModel):
     probes: tuple[Literal["score", "gradient", "transfer"], ...] = PROBES  # what to measure
     controls: tuple[Literal["full", "random", "masked", "shuffled"], ...] = ()  # transfer runs beside the plain one
     transfer_checkpoints: Any = "all"  # which of the checkpoints get the transfer probe, the most expensive one: last | all | log-spaced N | list of steps
-    control_checkpoints: Literal["all", "last"] = "all"  # whether controls run wherever transfer does or at the last such checkpoint of each model
+    control_checkpoints: Literal["all", "last"] = (
+        "all"  # whether controls run wherever transfer does or at the last such checkpoint of each model
+    )
     ftgd: dict[str, Any] = Field(default_factory=dict, validate_default=True)  # settings of the probe, see `FTGD`
     train_pairs: int = Field(100, ge=1, le=10**6)  # pairs a task to tune on
     eval_pairs: int = Field(50, ge=1, le=10**6)  # pairs a task to measure on
     score_pairs: int | None = Field(None, ge=1, le=10**6)  # pairs a task for the score probe; all where None
     seeds: tuple[int, ...] = (0,)  # repetitions; a number N stands for 0 .. N-1
     convention: str = "blimp"  # how pairs are scored, see `taskspace.scoring.scores`
-    prefix: int | None | Literal["auto", "tokenizer", "convention"] = "convention"  # token before each sentence, where not the convention's
+    prefix: int | None | Literal["auto", "tokenizer", "convention"] = (
+        "convention"  # token before each sentence, where not the convention's
+    )
     reference: str | None = None  # text whose perplexity is watched during tuning: "builtin" or a .txt file
     reference_texts: int = Field(100, ge=1, le=10**6)  # how many lines of it
     device: str = "auto"  # where models run
@@ -118,51 +135,64 @@ class Study(BaseModel):
     @field_validator("models", mode="before")
     @classmethod
     def _names_are_models(cls, value: Any) -> Any:
-        if isinstance(value, (str, os.PathLike, Mapping, ModelSpec)): value = [value]
-        if not isinstance(value, (list, tuple)): raise ValueError("must be a list of names or mappings")
+        if isinstance(value, (str, os.PathLike, Mapping, ModelSpec)):
+            value = [value]
+        if not isinstance(value, (list, tuple)):
+            raise ValueError("must be a list of names or mappings")
         return [{"name": v} if isinstance(v, (str, os.PathLike)) else v for v in value]
 
     @field_validator("seeds", mode="before")
     @classmethod
     def _count_of_seeds(cls, value: Any) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
-            if not 1 <= value <= 1000: raise ValueError(f"a number of seeds must lie in 1 .. 1000, not {value}")
+            if not 1 <= value <= 1000:
+                raise ValueError(f"a number of seeds must lie in 1 .. 1000, not {value}")
             return tuple(range(value))
         return value
 
     @field_validator("seeds")
     @classmethod
     def _seeds_differ(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not value or len(set(value)) < len(value): raise ValueError("must hold at least one seed, each once")
-        if min(value) < 0 or max(value) >= 2**31: raise ValueError("a seed is a whole number from 0 to 2147483647")
+        if not value or len(set(value)) < len(value):
+            raise ValueError("must hold at least one seed, each once")
+        if min(value) < 0 or max(value) >= 2**31:
+            raise ValueError("a seed is a whole number from 0 to 2147483647")
         return value
 
     @field_validator("probes", "controls", "select")
     @classmethod
     def _no_repeats(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if value is not None and len(set(value)) < len(value): raise ValueError("names something twice")
+        if value is not None and len(set(value)) < len(value):
+            raise ValueError("names something twice")
         return value
 
     @field_validator("probes", "select")
     @classmethod
     def _not_empty(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if value is not None and not value: raise ValueError("is empty; leave the field out for all")
+        if value is not None and not value:
+            raise ValueError("is empty; leave the field out for all")
         return value
 
     @field_validator("convention")
     @classmethod
     def _known_convention(cls, value: str) -> str:
-        if _stored.get(): return value
+        if _stored.get():
+            return value
         from taskspace.scoring.convention import CONVENTIONS
-        if value not in CONVENTIONS: raise ValueError(f"unknown convention {value!r}; there are: {', '.join(CONVENTIONS)}")
+
+        if value not in CONVENTIONS:
+            raise ValueError(f"unknown convention {value!r}; there are: {', '.join(CONVENTIONS)}")
         return value
 
     @field_validator("prefix", mode="before")
     @classmethod
     def _known_prefix(cls, value: Any) -> Any:
-        if isinstance(value, str) and value.isdecimal(): value = int(value)
-        if value is None or isinstance(value, str) and value in ("auto", "tokenizer", "convention"): return value
-        if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 0: return int(value)
+        if isinstance(value, str) and value.isdecimal():
+            value = int(value)
+        if value is None or isinstance(value, str) and value in ("auto", "tokenizer", "convention"):
+            return value
+        if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 0:
+            return int(value)
         raise ValueError(f"must be convention, auto, tokenizer, null or a token id, not {value!r}")
 
     @field_validator("dtype")
@@ -170,17 +200,24 @@ class Study(BaseModel):
     def _known_dtype(cls, value: str) -> str:
         if value != "auto" and not _stored.get():
             from taskspace.devices import pick_dtype
+
             pick_dtype(value)
         return value
 
     @field_validator("device")
     @classmethod
-    def _known_device(cls, value: str) -> str:  # whether this machine has it is asked when a run starts: the study may be meant for another
-        if value == "auto" or _stored.get(): return value
+    def _known_device(
+        cls, value: str
+    ) -> str:  # whether this machine has it is asked when a run starts: the study may be meant for another
+        if value == "auto" or _stored.get():
+            return value
         import torch
+
         try:
-            if torch.device(value).type != "meta": return value
-        except (RuntimeError, ValueError): pass
+            if torch.device(value).type != "meta":
+                return value
+        except (RuntimeError, ValueError):
+            pass
         raise ValueError(f"unknown device {value!r}; there are: auto, cpu, cuda, cuda:1, mps, ...")
 
     _paths_are_text = field_validator("suite", "reference", mode="before")(_text)
@@ -192,22 +229,34 @@ class Study(BaseModel):
     def _together(self) -> Study:
         titles = [m.title for m in self.models]
         twice = next((t for t in titles if titles.count(t) > 1), None)
-        if twice: raise ValueError(f"models: two are called {twice!r}; give one a label")
-        if not _stored.get(): self._models_fit()
+        if twice:
+            raise ValueError(f"models: two are called {twice!r}; give one a label")
+        if not _stored.get():
+            self._models_fit()
         if self.controls and "transfer" not in self.probes:
             raise ValueError("controls: they belong to the transfer probe, which is not among the probes")
-        if "transfer" in self.probes and self.reference is None and self.ftgd.get("perplexity_budget") is not None and not _stored.get():
-            raise ValueError("reference: ftgd has a perplexity_budget, which needs text to be watched; set it to builtin or a .txt file")
+        if (
+            "transfer" in self.probes
+            and self.reference is None
+            and self.ftgd.get("perplexity_budget") is not None
+            and not _stored.get()
+        ):
+            raise ValueError(
+                "reference: ftgd has a perplexity_budget, which needs text to be watched; set it to builtin or a .txt file"
+            )
         return self
 
     def _models_fit(self) -> None:
         "Refuse models that contradict themselves, and two of one scale: results are filed by scale, so one would hide the other."
         for model in self.models:
-            if model.contradiction: raise ValueError(f"models: {model.contradiction}")
+            if model.contradiction:
+                raise ValueError(f"models: {model.contradiction}")
         by_scale: dict[str, str] = {}
         for model in self.models:
             if model.size in by_scale:
-                raise ValueError(f"models: {by_scale[model.size]!r} and {model.title!r} have the same scale {model.size!r}; give one of them another scale")
+                raise ValueError(
+                    f"models: {by_scale[model.size]!r} and {model.title!r} have the same scale {model.size!r}; give one of them another scale"
+                )
             by_scale[model.size] = model.title
 
     def to_yaml(self) -> str:  # reads back as an equal study
@@ -215,16 +264,19 @@ class Study(BaseModel):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     @classmethod
-    def from_yaml(cls, path: str | os.PathLike,  # a .yaml file
-                  ) -> Study:
+    def from_yaml(
+        cls,
+        path: str | os.PathLike,  # a .yaml file
+    ) -> Study:
         "Read a study file, as `read_study` does. Raises `TaskspaceError` that names the file and the line or field."
         return read_study(path)
 
 # %% ../../nbs/api/runs/20_study.ipynb #ee029610
-def parse_study(text: str,  # YAML
-                where: str = "study",  # what messages call the text, e.g. the file name
-                stored: bool = False,  # it comes from a run's folder, where its probe settings were checked
-                ) -> Study:
+def parse_study(
+    text: str,  # YAML
+    where: str = "study",  # what messages call the text, e.g. the file name
+    stored: bool = False,  # it comes from a run's folder, where its probe settings were checked
+) -> Study:
     "A study from YAML text. Raises `TaskspaceError` that names line or field."
     data = parse_settings(text, where, "models and suite")
     token = _stored.set(stored)
@@ -238,7 +290,8 @@ def parse_study(text: str,  # YAML
         _stored.reset(token)
 
 
-def read_study(path: str | os.PathLike,  # a .yaml file
-               ) -> Study:
+def read_study(
+    path: str | os.PathLike,  # a .yaml file
+) -> Study:
     "Read a study file. Raises `TaskspaceError` that names the file and the line or field."
     return parse_study(read_text(path, "a study is a YAML file, see taskspace run --help"), str(Path(path)))

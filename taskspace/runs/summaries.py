@@ -23,48 +23,86 @@ def missing(run: Run) -> pd.DataFrame:  # columns model, step, kind, control, st
     "Which results of a run are not there or damaged, one row a checkpoint and kind. Reads every file: what a report is made of must be whole."
     log = run.log(check=True)
     gone = log[log["state"] != "done"].copy()
-    if gone.empty: return pd.DataFrame(columns=["model", "step", "kind", "control", "state", "jobs", "sources"])
+    if gone.empty:
+        return pd.DataFrame(columns=["model", "step", "kind", "control", "state", "jobs", "sources"])
     gone["control"] = gone["control"].astype(object).where(gone["control"].notna(), "")
     groups = gone.groupby(["model", "step", "kind", "control", "state"], sort=False, dropna=False, observed=True)
-    return groups.agg(jobs=("key", "size"), sources=("source", lambda s: ", ".join(sorted(set(s.dropna().astype(str)))))).reset_index()
+    return groups.agg(
+        jobs=("key", "size"), sources=("source", lambda s: ", ".join(sorted(set(s.dropna().astype(str)))))
+    ).reset_index()
 
 
 def _refusal(run: Run, gone: pd.DataFrame) -> str:
     "One line that says what is missing where."
     first = gone.iloc[0]
-    what = " ".join(str(v) for v in (first["kind"], first["model"], f"step {first['step']}" if pd.notna(first["step"]) else "", first["sources"]) if str(v))
+    what = " ".join(
+        str(v)
+        for v in (
+            first["kind"],
+            first["model"],
+            f"step {first['step']}" if pd.notna(first["step"]) else "",
+            first["sources"],
+        )
+        if str(v)
+    )
     rest = f" and {len(gone) - 1} more kinds" if len(gone) > 1 else ""
-    return (f"{run.path}: {gone['jobs'].sum()} of {len(run.plan)} results are missing, first {what[:200]}{rest}; "
-            "run the study again to go on, or ask for a partial report (--partial)")
+    return (
+        f"{run.path}: {gone['jobs'].sum()} of {len(run.plan)} results are missing, first {what[:200]}{rest}; "
+        "run the study again to go on, or ask for a partial report (--partial)"
+    )
 
 # %% ../../nbs/api/runs/60_summaries.ipynb #6193825f
-def learning_curves(run: Run) -> pd.DataFrame:  # columns scale, task, seed, method, step, gain (nats), harm (log perplexity)
+def learning_curves(
+    run: Run,  # with transfer jobs
+) -> pd.DataFrame:  # columns scale, task, seed, method, step, gain (nats), harm (log perplexity)
     "How held-out margin and perplexity changed while models were tuned, by FTGD and by full tuning, at the last checkpoint of each model that was tuned."
     import numpy as np
+
     parts = []
     for model, scale in run.checkpoints.drop_duplicates("model")[["model", "scale"]].itertuples(index=False):
         for control, method in (("none", "ftgd"), ("full", "full")):
-            try: log = run.tuning(model, control=control)
-            except TaskspaceError: continue  # not part of the study
-            if log.empty or "perplexity" not in log: continue
+            try:
+                log = run.tuning(model, control=control)
+            except TaskspaceError:
+                continue  # not part of the study
+            if log.empty or "perplexity" not in log:
+                continue
             first = log[log["step"] == 0].set_index(["source", "seed"])
             where = pd.MultiIndex.from_frame(log[["source", "seed"]])
-            parts.append(pd.DataFrame({"scale": scale, "task": log["source"], "seed": log["seed"], "method": method, "step": log["step"],
-                                       "gain": log["eval_margin"].to_numpy() - first["eval_margin"].reindex(where).to_numpy(),
-                                       "harm": np.log(log["perplexity"].to_numpy() / first["perplexity"].reindex(where).to_numpy())}))
-    if not parts: return pd.DataFrame(columns=["scale", "task", "seed", "method", "step", "gain", "harm"])
-    return pd.concat(parts, ignore_index=True).dropna(subset=["gain", "harm"]).reset_index(drop=True)  # `every` may leave steps unmeasured
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "scale": scale,
+                        "task": log["source"],
+                        "seed": log["seed"],
+                        "method": method,
+                        "step": log["step"],
+                        "gain": log["eval_margin"].to_numpy() - first["eval_margin"].reindex(where).to_numpy(),
+                        "harm": np.log(log["perplexity"].to_numpy() / first["perplexity"].reindex(where).to_numpy()),
+                    }
+                )
+            )
+    if not parts:
+        return pd.DataFrame(columns=["scale", "task", "seed", "method", "step", "gain", "harm"])
+    return (
+        pd.concat(parts, ignore_index=True).dropna(subset=["gain", "harm"]).reset_index(drop=True)
+    )  # `every` may leave steps unmeasured
 
 
-def checkpoint_spaces(run: Run,  # an opened run
-                      kind: str = "transfer",  # as in `Run.space`
-                      **options: Any,  # passed on to `Run.space`
-                      ) -> dict[tuple[str, int | None], Any]:  # (scale, step) -> `TaskSpace`; of several without a step the last, see `Run.space` for the others
+def checkpoint_spaces(
+    run: Run,  # an opened run
+    kind: str = "transfer",  # as in `Run.space`
+    **options: Any,  # passed on to `Run.space`
+) -> dict[
+    tuple[str, int | None], Any
+]:  # (scale, step) -> `TaskSpace`; of several without a step the last, see `Run.space` for the others
     "The spaces of one kind of all checkpoints that have one."
     found = {}
     for at, c in enumerate(cast(Any, run.checkpoints).itertuples(index=False)):
-        try: found[(c.scale, None if pd.isna(c.step) else int(c.step))] = run._space_at(at, kind, **options)
-        except TaskspaceError: continue  # not part of the study, or not there yet
+        try:
+            found[(c.scale, None if pd.isna(c.step) else int(c.step))] = run._space_at(at, kind, **options)
+        except TaskspaceError:
+            continue  # not part of the study, or not there yet
     return found
 
 
@@ -73,8 +111,10 @@ def distributedness(run: Run) -> pd.DataFrame:  # columns scale, step, task, sha
     parts = []
     for at, c in enumerate(cast(Any, run.checkpoints).itertuples(index=False)):
         step = float("nan") if pd.isna(c.step) else int(c.step)
-        try: found = run._gradients(at)
-        except TaskspaceError: continue
+        try:
+            found = run._gradients(at)
+        except TaskspaceError:
+            continue
         for spaces in found:
             table = spaces.distribution.rename_axis("task").reset_index().rename(columns={"effective_share": "share"})
             parts.append(table[["task", "share", "layer_spread", "component_spread"]].assign(scale=c.scale, step=step))
@@ -84,26 +124,47 @@ def distributedness(run: Run) -> pd.DataFrame:  # columns scale, step, task, sha
 def parameter_counts(run: Run) -> dict[str, int]:  # scale -> number of parameters, for models that can be loaded here
     "How large the models of a run are."
     from taskspace.models.checkpoints import Checkpoint
+
     counts = {}
     for scale, about in {c["scale"]: c for c in run._about["checkpoints"]}.items():
-        try: counts[scale] = Checkpoint(**about).load(device="cpu").n_parameters
-        except (TaskspaceError, OSError): continue  # a report may be made where the models are not
+        try:
+            counts[scale] = Checkpoint(**about).load(device="cpu").n_parameters
+        except (TaskspaceError, OSError):
+            continue  # a report may be made where the models are not
     return counts
 
 
-def claims_of(run: Run,  # an opened run
-              scales: Sequence[str] | None = None,  # what to judge, where not all scales: models of one kind
-              **known: Any,  # spaces, overlap, curves and distribution, where they have been read before
-              ) -> pd.DataFrame:  # as `taskspace.claims.verdicts.claims` gives it
+def claims_of(
+    run: Run,  # an opened run
+    scales: Sequence[str] | None = None,  # what to judge, where not all scales: models of one kind
+    **known: Any,  # spaces, overlap, curves and distribution, where they have been read before
+) -> pd.DataFrame:  # as `taskspace.claims.verdicts.claims` gives it
     "What the run says about the claims of the paper. Raises `TaskspaceError` for a scale that the run lacks."
     there = list(dict.fromkeys(run.checkpoints["scale"]))
-    if lacking := set(scales or ()) - set(there): raise TaskspaceError(f"{run.path}: no scale {sorted(lacking)[0]!r}; there are: {', '.join(map(str, there))}")
+    if lacking := set(scales or ()) - set(there):
+        raise TaskspaceError(f"{run.path}: no scale {sorted(lacking)[0]!r}; there are: {', '.join(map(str, there))}")
     from taskspace.claims.verdicts import claims
     from taskspace.spaces.hypotheses import hypothesis_spaces
+
     # a model without steps gets a place before all steps: claims about training leave it out
-    numbered = lambda spaces: {(scale, -1 if step is None else step): space for (scale, step), space in spaces.items() if scales is None or scale in scales}
+    numbered = lambda spaces: {
+        (scale, -1 if step is None else step): space
+        for (scale, step), space in spaces.items()
+        if scales is None or scale in scales
+    }
     judged = lambda table: table if scales is None else table[table["scale"].isin(scales)]
-    read: dict[str, Callable[[Run], Any]] = {"spaces": checkpoint_spaces, "overlap": lambda r: checkpoint_spaces(r, "overlap"), "curves": learning_curves, "distribution": distributedness}
+    read: dict[str, Callable[[Run], Any]] = {
+        "spaces": checkpoint_spaces,
+        "overlap": lambda r: checkpoint_spaces(r, "overlap"),
+        "curves": learning_curves,
+        "distribution": distributedness,
+    }
     found = {name: known[name] if name in known else reader(run) for name, reader in read.items()}
-    return claims(spaces=numbered(found["spaces"]), hypotheses=hypothesis_spaces(run.suite), curves=judged(found["curves"]), distribution=judged(found["distribution"]),
-                  overlap=numbered(found["overlap"]), parameters=parameter_counts(run))
+    return claims(
+        spaces=numbered(found["spaces"]),
+        hypotheses=hypothesis_spaces(run.suite),
+        curves=judged(found["curves"]),
+        distribution=judged(found["distribution"]),
+        overlap=numbered(found["overlap"]),
+        parameters=parameter_counts(run),
+    )

@@ -21,6 +21,7 @@ REDUCTIONS = ("sum", "mean")
 @dataclass(frozen=True)
 class Convention:
     "How a sentence becomes a number. Raises `TaskspaceError` for an unknown reduction or method."
+
     name: str  # for the record
     prefix: int | str | None = "auto"  # as in `prefix_id`
     leading_space: bool = False  # a space before each sentence
@@ -34,27 +35,33 @@ class Convention:
             raise TaskspaceError(f"unknown method {self.method!r}; there are: {', '.join(METHODS)}")
 
 
-CONVENTIONS = {c.name: c for c in (
-    Convention("blimp"),
-    Convention("lm-eval", leading_space=True),
-    Convention("minicons", prefix="tokenizer", reduction="mean"),
-)}
+CONVENTIONS = {
+    c.name: c
+    for c in (
+        Convention("blimp"),
+        Convention("lm-eval", leading_space=True),
+        Convention("minicons", prefix="tokenizer", reduction="mean"),
+    )
+}
 
 # %% ../../nbs/api/scoring/10_convention.ipynb #d27be905
-def convention_of(convention: str | Convention = "blimp",  # a name of `CONVENTIONS`, or one of your own
-                  prefix: int | str | None = "convention",  # instead of the convention's
-                  leading_space: bool | None = None,  # instead of the convention's
-                  reduction: str | None = None,  # instead of the convention's
-                  ) -> Convention:
+def convention_of(
+    convention: str | Convention = "blimp",  # a name of `CONVENTIONS`, or one of your own
+    prefix: int | str | None = "convention",  # instead of the convention's
+    leading_space: bool | None = None,  # instead of the convention's
+    reduction: str | None = None,  # instead of the convention's
+) -> Convention:
     "The convention with the parts given by name replaced. Raises `TaskspaceError` for what is none."
     if isinstance(convention, str):
         if convention not in CONVENTIONS:
             raise TaskspaceError(f"unknown convention {convention!r}; there are: {', '.join(CONVENTIONS)}")
         convention = CONVENTIONS[convention]
     if not isinstance(convention, Convention):
-        raise TaskspaceError(f"convention must be a name or a Convention, not {convention!r}; "
-                             "e.g. convention_of('blimp', prefix=None)")
+        raise TaskspaceError(
+            f"convention must be a name or a Convention, not {convention!r}; e.g. convention_of('blimp', prefix=None)"
+        )
     changes: dict[str, Any] = {"leading_space": leading_space, "reduction": reduction}
     changes = {part: value for part, value in changes.items() if value is not None}
-    if prefix != "convention": changes["prefix"] = prefix
+    if prefix != "convention":
+        changes["prefix"] = prefix
     return replace(convention, **changes)

@@ -23,48 +23,70 @@ def _tokens(lm: LM, texts: Sequence[str], special: bool) -> Iterator[list[int]]:
     special = special and hasattr(lm.tokenizer, "num_special_tokens_to_add")
     together = _together(lm)
     for k in range(0, len(texts), 1024):
-        part, found = list(texts[k:k + 1024]), None
+        part, found = list(texts[k : k + 1024]), None
         if together:
             try:
                 lm.tokenizer(part[0])  # switches off what an earlier call may have switched on, such as cutting
-                found = [e.ids for e in lm.tokenizer.backend_tokenizer.encode_batch_fast(part, add_special_tokens=special)]
-            except Exception: together = False
-        yield from found if found is not None else ([int(i) for i in lm.tokenizer.encode(t)] if special else lm.encode(t) for t in part)
+                found = [
+                    e.ids for e in lm.tokenizer.backend_tokenizer.encode_batch_fast(part, add_special_tokens=special)
+                ]
+            except Exception:
+                together = False
+        yield from (
+            found
+            if found is not None
+            else ([int(i) for i in lm.tokenizer.encode(t)] if special else lm.encode(t) for t in part)
+        )
 
 
 def _together(lm: LM) -> bool:
     "Whether many texts in one call get the ids that each would get alone."
-    if not getattr(lm.tokenizer, "is_fast", False) or type(lm).encode is not LM.encode: return False
+    if not getattr(lm.tokenizer, "is_fast", False) or type(lm).encode is not LM.encode:
+        return False
     from transformers import PreTrainedTokenizerBase
-    return all(getattr(type(lm.tokenizer), name) is getattr(PreTrainedTokenizerBase, name) for name in ("encode", "__call__"))
+
+    return all(
+        getattr(type(lm.tokenizer), name) is getattr(PreTrainedTokenizerBase, name) for name in ("encode", "__call__")
+    )
 
 # %% ../../nbs/api/scoring/20_encoding.ipynb #27fd2d34
-def prefix_id(lm: LM,  # model with its tokenizer
-              prefix: int | str | None = "auto",  # "auto": bos, else eos, else none; "tokenizer": what that adds by itself; a token id; or None
-              ) -> int | None:
+def prefix_id(
+    lm: LM,  # model with its tokenizer
+    prefix: int
+    | str
+    | None = "auto",  # "auto": bos, else eos, else none; "tokenizer": what that adds by itself; a token id; or None
+) -> int | None:
     "The token that stands before every sentence. Raises `TaskspaceError` for one that the model lacks."
-    if prefix is None: return None
-    if prefix == "tokenizer": return _own_prefix(lm)
-    if prefix == "auto": return lm.bos_id if lm.bos_id is not None else lm.eos_id
+    if prefix is None:
+        return None
+    if prefix == "tokenizer":
+        return _own_prefix(lm)
+    if prefix == "auto":
+        return lm.bos_id if lm.bos_id is not None else lm.eos_id
     if isinstance(prefix, bool) or not isinstance(prefix, int):
         raise TaskspaceError(f"prefix must be 'auto', 'tokenizer', None or a token id, not {prefix!r}")
     rows = _vocabulary(lm)
     if prefix < 0 or (rows is not None and prefix >= rows):
-        raise TaskspaceError(f"prefix {prefix}: model {lm.name!r} has no such token; its ids go from 0 to {rows - 1 if rows else '?'}")
+        raise TaskspaceError(
+            f"prefix {prefix}: model {lm.name!r} has no such token; its ids go from 0 to {rows - 1 if rows else '?'}"
+        )
     return prefix
 
 
 def _own_prefix(lm: LM) -> int | None:
     "The token that the tokenizer puts before a text by itself, if it does."
-    if not hasattr(lm.tokenizer, "num_special_tokens_to_add"): return None
+    if not hasattr(lm.tokenizer, "num_special_tokens_to_add"):
+        return None
     (whole,), (plain,) = _tokens(lm, ["a"], True), _tokens(lm, ["a"], False)
     return whole[0] if whole[:1] != plain[:1] else None
 
 
 def _begins_every_text(lm: LM, token: int) -> bool:
     "Whether the tokenizer writes the token before every text though it is told not to; then it must not be doubled."
-    try: return lm.encode("") == [token]
-    except Exception: return False  # it refuses the empty text
+    try:
+        return lm.encode("") == [token]
+    except Exception:
+        return False  # it refuses the empty text
 
 
 def _vocabulary(lm: LM) -> int | None:
@@ -73,9 +95,10 @@ def _vocabulary(lm: LM) -> int | None:
     return getattr(table, "num_embeddings", None) or getattr(getattr(lm.model, "config", None), "vocab_size", None)
 
 # %% ../../nbs/api/scoring/20_encoding.ipynb #b86c4f21
-def convention_record(lm: LM,  # model with its tokenizer
-                      convention: str | Convention = "blimp",  # a name of `CONVENTIONS`, or one of your own
-                      ) -> dict[Any, Any]:  # "convention": its parts, what a tie counts; "prefix_id": token or None
+def convention_record(
+    lm: LM,  # model with its tokenizer
+    convention: str | Convention = "blimp",  # a name of `CONVENTIONS`, or one of your own
+) -> dict[Any, Any]:  # "convention": its parts, what a tie counts; "prefix_id": token or None
     "How sentences became numbers, for the record."
     rule = convention_of(convention)
     return {"convention": {**asdict(rule), "ties": 0.5}, "prefix_id": prefix_id(lm, rule.prefix)}
@@ -83,25 +106,28 @@ def convention_record(lm: LM,  # model with its tokenizer
 # %% ../../nbs/api/scoring/20_encoding.ipynb #14ce62e6
 class EncodedPair(NamedTuple):
     "A minimal pair as token ids."
+
     good: list[int]  # with the prefix token, if any
     bad: list[int]  # with the prefix token, if any
     start: int  # position of the first scored token
     shared: int  # length of the common beginning
 
 # %% ../../nbs/api/scoring/20_encoding.ipynb #5f7a28c0
-def encode_sentences(lm: LM,  # model with its tokenizer
-                     sentences: Sequence[str],  # in any order
-                     convention: str | Convention,  # a name of `CONVENTIONS`, or one of your own
-                     where: Callable[[int], str],  # position -> what messages call the sentence
-                     cut: bool = False,  # the texts are cut later, so they may be longer than the context
-                     ) -> list[list[int]]:  # in the order given
+def encode_sentences(
+    lm: LM,  # model with its tokenizer
+    sentences: Sequence[str],  # in any order
+    convention: str | Convention,  # a name of `CONVENTIONS`, or one of your own
+    where: Callable[[int], str],  # position -> what messages call the sentence
+    cut: bool = False,  # the texts are cut later, so they may be longer than the context
+) -> list[list[int]]:  # in the order given
     "Token ids ready to be scored. Raises `TaskspaceError` naming the sentence that cannot be encoded."
     rule = convention_of(convention)
     special = rule.prefix == "tokenizer"
     first = None if special else prefix_id(lm, rule.prefix)
     limit = None if cut else lm.max_length
     unknown = getattr(lm.tokenizer, "unk_token_id", None)
-    if unknown in (lm.bos_id, lm.eos_id): unknown = None
+    if unknown in (lm.bos_id, lm.eos_id):
+        unknown = None
     doubled = first is not None and _begins_every_text(lm, first)
     found = _tokens(lm, [" " + s for s in sentences] if rule.leading_space else sentences, special)
     out = []
@@ -111,28 +137,42 @@ def encode_sentences(lm: LM,  # model with its tokenizer
         except TaskspaceError as e:
             raise TaskspaceError(f"{where(n)}: {e}") from None
         except Exception as e:
-            raise TaskspaceError(f"{where(n)}: the tokenizer cannot encode {sentence!r} ({type(e).__name__}: {e})") from None
-        fault = "gives no tokens for" if not ids else "cannot express" if unknown is not None and unknown in ids else None
+            raise TaskspaceError(
+                f"{where(n)}: the tokenizer cannot encode {sentence!r} ({type(e).__name__}: {e})"
+            ) from None
+        fault = (
+            "gives no tokens for" if not ids else "cannot express" if unknown is not None and unknown in ids else None
+        )
         if fault:
-            raise TaskspaceError(f"{where(n)}: the tokenizer {fault} {sentence!r}; "
-                                 "remove the pair or use the model's own tokenizer")
-        if first is not None and not doubled: ids = [first, *ids]
+            raise TaskspaceError(
+                f"{where(n)}: the tokenizer {fault} {sentence!r}; remove the pair or use the model's own tokenizer"
+            )
+        if first is not None and not doubled:
+            ids = [first, *ids]
         if len(ids) < 2:
-            raise TaskspaceError(f"{where(n)}: {sentence!r} is one token with nothing before it, which has no probability; give a prefix token")
+            raise TaskspaceError(
+                f"{where(n)}: {sentence!r} is one token with nothing before it, which has no probability; give a prefix token"
+            )
         if limit is not None and len(ids) > limit:
-            raise TaskspaceError(f"{where(n)}: {len(ids)} tokens, but model {lm.name!r} takes {limit}; shorten or remove {sentence[:60]!r}")
+            raise TaskspaceError(
+                f"{where(n)}: {len(ids)} tokens, but model {lm.name!r} takes {limit}; shorten or remove {sentence[:60]!r}"
+            )
         out.append(ids)
     return out
 
 # %% ../../nbs/api/scoring/20_encoding.ipynb #92b0f5d4
-def encode_pairs(lm: LM,  # model with its tokenizer
-                 pairs: Iterable[MinimalPair] | Task,  # a task is named in messages
-                 convention: str | Convention = "blimp",  # a name of `CONVENTIONS`, or one of your own
-                 ) -> list[EncodedPair]:  # in the order given
+def encode_pairs(
+    lm: LM,  # model with its tokenizer
+    pairs: Iterable[MinimalPair] | Task,  # a task is named in messages
+    convention: str | Convention = "blimp",  # a name of `CONVENTIONS`, or one of your own
+) -> list[EncodedPair]:  # in the order given
     "Token ids of pairs. Raises `TaskspaceError` naming the pair that cannot be encoded."
     task = f"task {pairs.name!r}, " if isinstance(pairs, Task) else ""
     pairs = list(pairs)
-    def where(n: int) -> str: return f"{task}pair {n // 2 if pairs[n // 2].id is None else pairs[n // 2].id}"
+
+    def where(n: int) -> str:
+        return f"{task}pair {n // 2 if pairs[n // 2].id is None else pairs[n // 2].id}"
+
     ids = encode_sentences(lm, [s for p in pairs for s in (p.good, p.bad)], convention, where)
     return [EncodedPair(good, bad, 1, _shared(good, bad)) for good, bad in zip(ids[::2], ids[1::2], strict=True)]
 
@@ -140,5 +180,6 @@ def encode_pairs(lm: LM,  # model with its tokenizer
 def _shared(a: list[int], b: list[int]) -> int:
     "Length of the common beginning."
     for k, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y: return k
+        if x != y:
+            return k
     return min(len(a), len(b))

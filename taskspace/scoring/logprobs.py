@@ -43,7 +43,8 @@ def _slices(weight: Tensor, bias: Tensor | None, rows: int) -> Iterator[tuple[sl
 
 def _bits(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor | None = None) -> Tensor:
     "Logits in bits, which the multiplication gives at no cost."
-    if bias is None: return torch.addmm(x.new_zeros(()), x, weight.T, beta=0, alpha=BITS, out=out)
+    if bias is None:
+        return torch.addmm(x.new_zeros(()), x, weight.T, beta=0, alpha=BITS, out=out)
     return torch.addmm(bias, x, weight.T, beta=BITS, alpha=BITS, out=out)
 
 
@@ -51,23 +52,30 @@ def _normaliser(x: Tensor, weight: Tensor, bias: Tensor | None, guess: Tensor | 
     "logsumexp of each row of x @ weight.T + bias, as guess + log sum exp(logits - guess), or by the maximum of each slice without a guess."
     buffer, parts = x.new_empty(len(x) * _width(weight, len(x))), []
     for _, w, b in _slices(weight, bias, len(x)):
-        z = _bits(x, w, b, buffer[:len(x) * len(w)].view(len(x), len(w))).to(wide)
+        z = _bits(x, w, b, buffer[: len(x) * len(w)].view(len(x), len(w))).to(wide)
         parts.append((z / BITS).logsumexp(1) if guess is None else z.sub_(guess[:, None], alpha=BITS).exp2_().sum(1))
     return torch.stack(parts).logsumexp(0) if guess is None else guess + torch.stack(parts).sum(0).log()
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #dd047047
 class _LinearLogprobs(torch.autograd.Function):
     "log softmax(x @ weight.T + bias)[rows, targets], without the matrix of logits."
+
     @staticmethod
     def forward(ctx, x, weight, bias, rows, targets):
         wide = torch.promote_types(x.dtype, torch.float32)
         own = (x[rows].to(wide) * weight[targets].to(wide)).sum(1)
-        if bias is not None: own += bias[targets]
-        if x.dtype != wide: own = (own * BITS).to(x.dtype).to(wide) / BITS  # rounded as the other logits are, or a token may seem more than certain
+        if bias is not None:
+            own += bias[targets]
+        if x.dtype != wide:
+            own = (own * BITS).to(x.dtype).to(
+                wide
+            ) / BITS  # rounded as the other logits are, or a token may seem more than certain
         total = _normaliser(x, weight, bias, own.new_zeros(len(x)).index_put_((rows,), own), wide)
         bad = (~total.isfinite()).nonzero()[:, 0]
-        if len(bad): total[bad] = _normaliser(x[bad], weight, bias, None, wide)
-        if ctx is not None: ctx.save_for_backward(x, weight, bias, rows, targets, total)
+        if len(bad):
+            total[bad] = _normaliser(x[bad], weight, bias, None, wide)
+        if ctx is not None:
+            ctx.save_for_backward(x, weight, bias, rows, targets, total)
         return own - total[rows]
 
     @staticmethod
@@ -81,45 +89,67 @@ class _LinearLogprobs(torch.autograd.Function):
         gb = torch.empty_like(bias) if need_b else None
         for s, w, b in _slices(weight, bias, len(x)):
             p = _bits(x, w, b).to(wide).sub_(total[:, None], alpha=BITS).exp2_().mul_(-share).to(x.dtype)
-            if gx is not None: gx += p @ w
-            if gw is not None: gw[s] = p.T @ x
-            if gb is not None: gb[s] = p.sum(0)
-        if gx is not None: gx.index_add_(0, rows, grad[:, None] * weight[targets].to(wide))
-        if gw is not None: gw.index_add_(0, targets, (grad[:, None] * x[rows].to(wide)).to(gw.dtype))
-        if gb is not None: gb.index_add_(0, targets, grad.to(gb.dtype))
+            if gx is not None:
+                gx += p @ w
+            if gw is not None:
+                gw[s] = p.T @ x
+            if gb is not None:
+                gb[s] = p.sum(0)
+        if gx is not None:
+            gx.index_add_(0, rows, grad[:, None] * weight[targets].to(wide))
+        if gw is not None:
+            gw.index_add_(0, targets, (grad[:, None] * x[rows].to(wide)).to(gw.dtype))
+        if gb is not None:
+            gb.index_add_(0, targets, grad.to(gb.dtype))
         return (gx.to(x.dtype) if gx is not None else None), gw, gb, None, None
 
 
-def linear_logprobs(x: Tensor,  # (positions, width) hidden states
-                    weight: Tensor,  # (vocabulary, width)
-                    bias: Tensor | None,  # (vocabulary,)
-                    rows: Tensor,  # (n,) position of each wanted value
-                    targets: Tensor,  # (n,) token of each wanted value
-                    ) -> Tensor:  # (n,) log P(target at its position), nats, float32 or wider
+def linear_logprobs(
+    x: Tensor,  # (positions, width) hidden states
+    weight: Tensor,  # (vocabulary, width)
+    bias: Tensor | None,  # (vocabulary,)
+    rows: Tensor,  # (n,) position of each wanted value
+    targets: Tensor,  # (n,) token of each wanted value
+) -> Tensor:  # (n,) log P(target at its position), nats, float32 or wider
     "Log-probabilities of single tokens under a linear output layer, without the matrix of all logits; differentiable once."
-    if torch.is_grad_enabled(): return _LinearLogprobs.apply(x, weight, bias, rows, targets)
+    if torch.is_grad_enabled():
+        return _LinearLogprobs.apply(x, weight, bias, rows, targets)
     return _LinearLogprobs.forward(None, x, weight, bias, rows, targets)
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #29c4cf13
 @contextmanager
-def evaluating(*lms: LM,  # models with their tokenizers
-               ) -> Iterator[None]:
+def evaluating(
+    *lms: LM,  # models with their tokenizers
+) -> Iterator[None]:
     "Evaluation mode for all modules of the models; on leaving each module has the mode that it had."
     modes = [(m, m.training) for lm in lms for m in lm.model.modules()]
     # The flags themselves, and not `eval()`: a module may do more there, such as merge its weights, that setting a flag back would not undo.
-    for m, _ in modes: m.training = False
+    for m, _ in modes:
+        m.training = False
     try:
         yield
     finally:
-        for m, mode in modes: m.training = mode
+        for m, mode in modes:
+            m.training = mode
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #811903fc
-PACKED = {"gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "phi", "olmo", "olmo2"}  # model types that take masks and positions; each model is tried before use
+PACKED = {
+    "gpt2",
+    "gpt_neox",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "phi",
+    "olmo",
+    "olmo2",
+}  # model types that take masks and positions; each model is tried before use
 MINUS = -1  # padding in matrices of nodes
 
 
 class Ways(NamedTuple):
     "How a model is run."
+
     head: str  # "linear", "rows" or "full"
     packed: bool  # whether rows may hold more than one sentence
 
@@ -131,8 +161,11 @@ class _Batch(NamedTuple):
 
 
 def _call(lm: LM, batch: _Batch) -> Tensor:
-    if batch.positions is None: return lm.logits(batch.ids, batch.mask)
-    return lm.model(input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False).logits
+    if batch.positions is None:
+        return lm.logits(batch.ids, batch.mask)
+    return lm.model(
+        input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
+    ).logits
 
 
 @contextmanager
@@ -149,10 +182,13 @@ def _hooked(head: nn.Module | None, hook: Callable) -> Iterator[None]:
 def _hidden(lm: LM, batch: _Batch, index: Tensor) -> Tensor:
     "What the output layer would see at flat positions `index`: (positions, width). The layer itself gets nothing to do."
     seen: list[Tensor] = []
+
     def take(_: nn.Module, args: tuple) -> tuple:
         seen.append(args[0].flatten(0, -2)[index])
         return args[0][..., :0, :], *args[1:]
-    with _hooked(lm.head, take): _call(lm, batch)
+
+    with _hooked(lm.head, take):
+        _call(lm, batch)
     (hidden,) = seen
     return hidden
 
@@ -165,8 +201,10 @@ def _linear(lm: LM) -> tuple[Tensor, Tensor | None]:
 
 def _chosen_logits(lm: LM, batch: _Batch, index: Tensor, head: str) -> Tensor:
     "Logits (positions, vocabulary) at flat positions `index`."
-    if head == "full": return _call(lm, batch).flatten(0, 1)[index]
-    if head == "linear": return nn.functional.linear(_hidden(lm, batch, index), *_linear(lm))
+    if head == "full":
+        return _call(lm, batch).flatten(0, 1)[index]
+    if head == "linear":
+        return nn.functional.linear(_hidden(lm, batch, index), *_linear(lm))
     with _hooked(lm.head, lambda _, args: (args[0].flatten(0, -2)[index][None], *args[1:])):
         return _call(lm, batch)[0]
 
@@ -174,10 +212,12 @@ def _chosen_logits(lm: LM, batch: _Batch, index: Tensor, head: str) -> Tensor:
 def _collate(lm: LM, tree: PrefixTree, nodes: Sequence[np.ndarray], pack: bool) -> tuple[_Batch, np.ndarray]:
     "The batch and its matrix of nodes, -1 for padding, which stands on the right."
     table = np.full((len(nodes), max(map(len, nodes))), MINUS, dtype=np.int64)
-    for r, n in enumerate(nodes): table[r, :len(n)] = n
+    for r, n in enumerate(nodes):
+        table[r, : len(n)] = n
     real = table >= 0
     ids = torch.from_numpy(np.where(real, tree.token[table], 0)).to(lm.device)
-    if not pack: return _Batch(ids, torch.from_numpy(real.astype(np.int64)).to(lm.device), None), table
+    if not pack:
+        return _Batch(ids, torch.from_numpy(real.astype(np.int64)).to(lm.device), None), table
     positions = torch.from_numpy(np.where(real, tree.depth[table], 0)).to(lm.device)
     hidden = torch.from_numpy(~visible(table, tree)).to(lm.device)
     mask = torch.zeros(hidden.shape, dtype=lm.dtype, device=lm.device).masked_fill_(hidden, torch.finfo(lm.dtype).min)
@@ -187,21 +227,30 @@ def _collate(lm: LM, tree: PrefixTree, nodes: Sequence[np.ndarray], pack: bool) 
 _known: WeakKeyDictionary[nn.Module, dict[tuple, Ways]] = WeakKeyDictionary()
 
 
-def ways(lm: LM,  # model with its tokenizer
-         tokens: Sequence[int] | np.ndarray = (0,),  # some ids that the model knows
-         ) -> Ways:  # tried once for each model
+def ways(
+    lm: LM,  # model with its tokenizer
+    tokens: Sequence[int] | np.ndarray = (0,),  # some ids that the model knows
+) -> Ways:  # tried once for each model
     "Which shortcuts give this model's own numbers."
     key = _fingerprint(lm)
     found = _known.setdefault(lm.model, {})
     if key not in found:
-        with evaluating(lm), torch.no_grad(): found[key] = _try_ways(lm, tokens)
+        with evaluating(lm), torch.no_grad():
+            found[key] = _try_ways(lm, tokens)
     return found[key]
 
 
 def _fingerprint(lm: LM) -> tuple:
     config, head = getattr(lm.model, "config", None), lm.head
-    return (id(head), type(head), len(getattr(head, "_forward_hooks", ())), len(getattr(head, "_forward_pre_hooks", ())),
-            getattr(config, "_attn_implementation", None), lm.dtype, lm.device)
+    return (
+        id(head),
+        type(head),
+        len(getattr(head, "_forward_hooks", ())),
+        len(getattr(head, "_forward_pre_hooks", ())),
+        getattr(config, "_attn_implementation", None),
+        lm.dtype,
+        lm.device,
+    )
 
 
 def _try_ways(lm: LM, tokens: Sequence[int] | np.ndarray) -> Ways:
@@ -211,7 +260,14 @@ def _try_ways(lm: LM, tokens: Sequence[int] | np.ndarray) -> Ways:
     batch, table = _collate(lm, tree, [r.nodes for r in rows], pack=False)
     index = _flat(table, table >= 0, lm)
     plain = _call(lm, batch).flatten(0, 1)[index]
-    head = next((h for h in ("linear", "rows") if _head_allows(lm, h) and _agrees(plain, lambda: _chosen_logits(lm, batch, index, h))), "full")
+    head = next(
+        (
+            h
+            for h in ("linear", "rows")
+            if _head_allows(lm, h) and _agrees(plain, lambda: _chosen_logits(lm, batch, index, h))
+        ),
+        "full",
+    )
     pieces = list(packed(tree))
     return Ways(head, _attention_allows(lm) and _agrees(plain, lambda: _packed_logits(lm, tree, pieces, table, head)))
 
@@ -233,29 +289,38 @@ def _agrees(plain: Tensor, other: Callable[[], Tensor]) -> bool:
         got = other().float()
     except Exception:  # whatever a foreign model raises: this way is not for it
         return False
-    if got.shape != plain.shape: return False
+    if got.shape != plain.shape:
+        return False
     scale = plain.float().abs().nan_to_num(posinf=0).max().clamp(min=1)
     tolerance = 1e-4 if plain.dtype in (torch.float32, torch.float64) else 0.05
     return bool(((got - plain.float()).abs() <= tolerance * scale).all())
 
 
 def _head_allows(lm: LM, way: str) -> bool:
-    if lm.head is None: return False
-    return way == "rows" or (type(lm.head) is nn.Linear and not lm.head._forward_hooks and not lm.head._forward_pre_hooks)
+    if lm.head is None:
+        return False
+    return way == "rows" or (
+        type(lm.head) is nn.Linear and not lm.head._forward_hooks and not lm.head._forward_pre_hooks
+    )
 
 
 def _attention_allows(lm: LM) -> bool:
     config = getattr(lm.model, "config", None)
     layers = getattr(config, "layer_types", None) or ()
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    return (getattr(config, "model_type", None) in PACKED and getattr(config, "_attn_implementation", None) in ("sdpa", "eager")
-            and not window and all(kind == "full_attention" for kind in layers))
+    return (
+        getattr(config, "model_type", None) in PACKED
+        and getattr(config, "_attn_implementation", None) in ("sdpa", "eager")
+        and not window
+        and all(kind == "full_attention" for kind in layers)
+    )
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #1c9b9a9a
-def batches(lengths: Sequence[int],  # tokens of each sequence
-            token_budget: int = 2048,  # tokens in one batch, padding included
-            batch_size: int | None = None,  # at most so many sequences in one batch; None: any number
-            ) -> list[list[int]]:  # indices into `lengths`, long sequences first
+def batches(
+    lengths: Sequence[int],  # tokens of each sequence
+    token_budget: int = 2048,  # tokens in one batch, padding included
+    batch_size: int | None = None,  # at most so many sequences in one batch; None: any number
+) -> list[list[int]]:  # indices into `lengths`, long sequences first
     "Group sequences of like length, so that little is padded and no batch exceeds the budget unless one sequence does alone."
     found: list[list[int]] = []
     longest = 0
@@ -271,12 +336,15 @@ def batches(lengths: Sequence[int],  # tokens of each sequence
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #508a8adb
 class _Edges:
     "The scored tokens by the node that they follow."
+
     def __init__(self, tree: PrefixTree, wanted: np.ndarray):
         children = np.flatnonzero(wanted & (tree.parent >= 0))
         self.child = children[np.argsort(tree.parent[children], kind="stable")]
         self.parent = tree.parent[self.child]
 
-    def of(self, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # for each edge: which of `nodes` it leaves, and its child
+    def of(
+        self, nodes: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:  # for each edge: which of `nodes` it leaves, and its child
         "The edges that leave `nodes`."
         low, high = (np.searchsorted(self.parent, nodes, side=s) for s in ("left", "right"))
         count = high - low
@@ -287,10 +355,12 @@ class _Edges:
 def _run(lm: LM, tree: PrefixTree, rows: Sequence[Row], edges: _Edges, way: Ways) -> tuple[np.ndarray, Tensor] | None:
     "Children and their log-probabilities for the own nodes of one batch of rows."
     table = np.full((len(rows), max(len(r.nodes) for r in rows)), MINUS, dtype=np.int64)
-    for r, row in enumerate(rows): table[r, row.repeated:len(row.nodes)] = row.nodes[row.repeated:]
+    for r, row in enumerate(rows):
+        table[r, row.repeated : len(row.nodes)] = row.nodes[row.repeated :]
     where = np.flatnonzero(table >= 0)
     source, child = edges.of(table.ravel()[where])
-    if not len(child): return None
+    if not len(child):
+        return None
     kept, source = np.unique(source, return_inverse=True)
     batch, _ = _collate(lm, tree, [r.nodes for r in rows], way.packed)
     index, source_, token = (torch.from_numpy(a).to(lm.device) for a in (where[kept], source, tree.token[child]))
@@ -304,25 +374,30 @@ def _run(lm: LM, tree: PrefixTree, rows: Sequence[Row], edges: _Edges, way: Ways
 ROW = 64  # nodes in a packed row
 
 
-def token_logprobs(lm: LM,  # model with its tokenizer
-                   sequences: Sequence[Sequence[int]],  # token ids, the prefix token included
-                   starts: Sequence[int],  # first scored position of each; position 0 never is
-                   ) -> list[Tensor]:  # one value for each position k >= max(start, 1): log P(token k | tokens before), nats, float32 or wider
+def token_logprobs(
+    lm: LM,  # model with its tokenizer
+    sequences: Sequence[Sequence[int]],  # token ids, the prefix token included
+    starts: Sequence[int],  # first scored position of each; position 0 never is
+) -> list[
+    Tensor
+]:  # one value for each position k >= max(start, 1): log P(token k | tokens before), nats, float32 or wider
     "Log-probabilities of the tokens of one batch, differentiable where gradients are on."
     tree = prefix_tree(sequences)
     wanted = np.zeros(len(tree) + 1, dtype=bool)
-    for path, i in zip(tree.path, tree.order): wanted[path[max(starts[i], 1):]] = True
+    for path, i in zip(tree.path, tree.order):
+        wanted[path[max(starts[i], 1) :]] = True
     way = ways(lm, tree.token[:6])
     pack = way.packed and not lm.model.training
     rows = [r for r in (packed(tree, ROW) if pack else chains(tree)) if len(r.nodes) > r.repeated]
     place = np.zeros(len(tree) + 1, dtype=np.int64)
     done = _run(lm, tree, rows, _Edges(tree, wanted[:-1]), Ways(way.head, pack)) if rows else None
-    if done is None: return [torch.zeros(max(len(s) - max(b, 1), 0), device=lm.device) for s, b in zip(sequences, starts)]
+    if done is None:
+        return [torch.zeros(max(len(s) - max(b, 1), 0), device=lm.device) for s, b in zip(sequences, starts)]
     child, logp = done
     place[child] = np.arange(len(child))
     out: list[Tensor] = [logp[:0]] * len(sequences)
     for path, i in zip(tree.path, tree.order):
-        out[i] = logp[torch.from_numpy(place[path[max(starts[i], 1):len(sequences[i])]]).to(logp.device)]
+        out[i] = logp[torch.from_numpy(place[path[max(starts[i], 1) : len(sequences[i])]]).to(logp.device)]
     return out
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #08f8281b
@@ -334,12 +409,22 @@ LOGITS = 1 << 25  # logits of one forward pass where the output layer cannot be 
 
 def _vocabulary(lm: LM) -> int:
     "How many logits a position has; a large guess where the model does not tell."
-    return getattr(lm.head, "out_features", None) or getattr(getattr(lm.model, "config", None), "vocab_size", None) or 1 << 16
+    return (
+        getattr(lm.head, "out_features", None)
+        or getattr(getattr(lm.model, "config", None), "vocab_size", None)
+        or 1 << 16
+    )
 
 
 def _workers(lm: LM, way: Ways) -> int:
     "How many batches to run side by side."
-    if lm.device.type != "cpu" or not way.packed or hasattr(lm.model, "hf_device_map") or torch.is_autocast_enabled("cpu"): return 1
+    if (
+        lm.device.type != "cpu"
+        or not way.packed
+        or hasattr(lm.model, "hf_device_map")
+        or torch.is_autocast_enabled("cpu")
+    ):
+        return 1
     return min(torch.get_num_threads(), WORKERS)
 
 
@@ -350,7 +435,8 @@ def _evenly(lengths: Sequence[int], budget: int, workers: int) -> list[list[int]
     middle, total = size.cumsum() - size / 2, int(size.sum())
     for n in range(-(-total // (workers * budget)) * workers, len(lengths) + workers, workers):
         found = np.split(order, np.flatnonzero(np.diff(middle * n // total)) + 1)
-        if all(len(part) * lengths[part[0]] <= budget for part in found): return [part.tolist() for part in found]
+        if all(len(part) * lengths[part[0]] <= budget for part in found):
+            return [part.tolist() for part in found]
     return batches(lengths, budget)
 
 
@@ -379,32 +465,47 @@ def _pieces(sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
             yield piece
             piece, longest = [], len(sequences[i])
         piece.append(i)
-    if piece: yield piece
+    if piece:
+        yield piece
 
 
-def sequence_logprobs(lm: LM,  # model with its tokenizer
-                      sequences: Sequence[Sequence[int]],  # token ids, the prefix token included; each at least two
-                      token_budget: int | None = None,  # tokens in one forward pass, padding included; None: `BUDGET` of the device
-                      batch_size: int | None = None,  # at most so many sequences in one forward pass; None: any number
-                      share: bool = True,  # run equal prefixes once where the model allows it
-                      row: int = ROW,  # nodes in a packed row
-                      done: Callable[[int], Any] = lambda n: None,  # called with the number of sequences that were just finished
-                      starts: Sequence[int] | None = None,  # first position that counts in each; None: 1
-                      ) -> np.ndarray:  # (sequences,) float64: sum of log P(token k | tokens before), k >= max(start, 1), nats
+def sequence_logprobs(
+    lm: LM,  # model with its tokenizer
+    sequences: Sequence[Sequence[int]],  # token ids, the prefix token included; each at least two
+    token_budget: int | None = None,  # tokens in one forward pass, padding included; None: `BUDGET` of the device
+    batch_size: int | None = None,  # at most so many sequences in one forward pass; None: any number
+    share: bool = True,  # run equal prefixes once where the model allows it
+    row: int = ROW,  # nodes in a packed row
+    done: Callable[[int], Any] = lambda n: None,  # called with the number of sequences that were just finished
+    starts: Sequence[int] | None = None,  # first position that counts in each; None: 1
+) -> np.ndarray:  # (sequences,) float64: sum of log P(token k | tokens before), k >= max(start, 1), nats
     "Log-probability of every sequence, in batches, without gradients."
     out = np.zeros(len(sequences))
     with evaluating(lm), torch.no_grad():
         way = ways(lm, sequences[0])
         way = Ways(way.head, way.packed and share)
-        if token_budget is None: token_budget = BUDGET.get(lm.device.type, BUDGET["else"])
-        if way.head != "linear": token_budget = max(1, min(token_budget, LOGITS // _vocabulary(lm)))
+        if token_budget is None:
+            token_budget = BUDGET.get(lm.device.type, BUDGET["else"])
+        if way.head != "linear":
+            token_budget = max(1, min(token_budget, LOGITS // _vocabulary(lm)))
         for piece in _pieces(sequences):
             first = np.array([starts[i] for i in piece] if starts is not None else [1] * len(piece))
-            out[piece] = _tree_sums(lm, prefix_tree([sequences[i] for i in piece]), first, way, token_budget, batch_size, row, done)
+            out[piece] = _tree_sums(
+                lm, prefix_tree([sequences[i] for i in piece]), first, way, token_budget, batch_size, row, done
+            )
     return out
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #a9894453
-def _tree_sums(lm: LM, tree: PrefixTree, first: np.ndarray, way: Ways, token_budget: int, batch_size: int | None, row: int, done: Callable[[int], Any]) -> np.ndarray:
+def _tree_sums(
+    lm: LM,
+    tree: PrefixTree,
+    first: np.ndarray,
+    way: Ways,
+    token_budget: int,
+    batch_size: int | None,
+    row: int,
+    done: Callable[[int], Any],
+) -> np.ndarray:
     counted = (tree.path >= 0) & (np.arange(tree.path.shape[1]) >= np.maximum(first[tree.order], 1)[:, None])
     wanted = np.zeros(len(tree), dtype=bool)
     wanted[tree.path[counted]] = True
@@ -413,13 +514,17 @@ def _tree_sums(lm: LM, tree: PrefixTree, first: np.ndarray, way: Ways, token_bud
     done(sum(r.sequences for r in plan if not len(r.nodes)))
     plan = [r for r in plan if len(r.nodes)]
     logp = np.zeros(len(tree))
+
     def run(chunk: list[int]) -> tuple[np.ndarray, np.ndarray] | None:
-        with torch.no_grad(): found = _run(lm, tree, [plan[i] for i in chunk], edges, way)
+        with torch.no_grad():
+            found = _run(lm, tree, [plan[i] for i in chunk], edges, way)
         return None if found is None else (found[0], found[1].double().cpu().numpy())
+
     workers = _workers(lm, way)
     chunks = list(_row_batches(plan, token_budget, batch_size, way, workers))
     for chunk, found in zip(chunks, _side_by_side(run, chunks, workers)):
-        if found is not None: logp[found[0]] = found[1]
+        if found is not None:
+            logp[found[0]] = found[1]
         done(sum(plan[i].sequences for i in chunk))
     total = np.where(counted, logp[tree.path], 0).sum(axis=1)
     out = np.empty_like(total)
@@ -427,9 +532,13 @@ def _tree_sums(lm: LM, tree: PrefixTree, first: np.ndarray, way: Ways, token_bud
     return out
 
 
-def _row_batches(plan: list[Row], token_budget: int, batch_size: int | None, way: Ways, workers: int) -> Iterator[list[int]]:
+def _row_batches(
+    plan: list[Row], token_budget: int, batch_size: int | None, way: Ways, workers: int
+) -> Iterator[list[int]]:
     lengths = [len(r.nodes) for r in plan]
-    for chunk in _evenly(lengths, token_budget, workers) if way.packed and plan else batches(lengths, token_budget, batch_size):
+    for chunk in (
+        _evenly(lengths, token_budget, workers) if way.packed and plan else batches(lengths, token_budget, batch_size)
+    ):
         if not way.packed or batch_size is None:
             yield chunk
             continue

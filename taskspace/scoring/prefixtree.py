@@ -18,6 +18,7 @@ __all__ = ['PrefixTree', 'prefix_tree', 'Row', 'chains', 'packed', 'visible', 'i
 @dataclass(frozen=True)
 class PrefixTree:
     "Distinct prefixes of token sequences, numbered depth first. All arrays but the last four have one entry a node."
+
     token: np.ndarray  # last token of the prefix
     depth: np.ndarray  # position of that token, from 0
     parent: np.ndarray  # node of the prefix without its last token; -1 at depth 0
@@ -27,11 +28,13 @@ class PrefixTree:
     first: np.ndarray  # (sequences + 1,) the i-th sequence brings the new nodes first[i] to first[i + 1]
     path: np.ndarray  # (sequences, longest) nodes of the i-th sequence by position; -1 behind its end
 
-    def __len__(self) -> int: return len(self.token)
+    def __len__(self) -> int:
+        return len(self.token)
 
 
-def prefix_tree(sequences: Sequence[Sequence[int]],  # token ids, none empty
-                ) -> PrefixTree:  # one node for each distinct prefix
+def prefix_tree(
+    sequences: Sequence[Sequence[int]],  # token ids, none empty
+) -> PrefixTree:  # one node for each distinct prefix
     "The tree of all prefixes of the sequences."
     order = sorted(range(len(sequences)), key=cast(Any, sequences.__getitem__))
     lengths = np.array([len(sequences[i]) for i in order])
@@ -48,7 +51,9 @@ def prefix_tree(sequences: Sequence[Sequence[int]],  # token ids, none empty
     path = np.where(inside, np.maximum.accumulate(path, axis=0), -1)
     row, depth = np.nonzero(new)
     parent = np.where(depth > 0, path[row, np.maximum(depth - 1, 0)], -1)
-    return PrefixTree(tokens[new], depth, parent, _ends(row, depth, common, first), np.array(order), common, first, path)
+    return PrefixTree(
+        tokens[new], depth, parent, _ends(row, depth, common, first), np.array(order), common, first, path
+    )
 
 
 def _ends(row: np.ndarray, depth: np.ndarray, common: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -63,28 +68,32 @@ def _ends(row: np.ndarray, depth: np.ndarray, common: np.ndarray, first: np.ndar
 # %% ../../nbs/api/scoring/30_prefixtree.ipynb #016f89d1
 class Row(NamedTuple):
     "Nodes that the model sees together."
+
     nodes: np.ndarray  # in depth-first order, each after its ancestors
     repeated: int  # so many of them, the first ones, are own nodes of an earlier row
     sequences: int  # sequences whose new nodes these are
 
 
-def chains(tree: PrefixTree,  # from `prefix_tree`
-           ) -> Iterator[Row]:  # in sorted order of the sequences
+def chains(
+    tree: PrefixTree,  # from `prefix_tree`
+) -> Iterator[Row]:  # in sorted order of the sequences
     "One row for each sequence that brings a new inner node: its own path, ready for any causal model."
     inner = tree.end > np.arange(len(tree)) + 1
     skipped = 0
     for path, a, b, common in zip(tree.path, tree.first[:-1], tree.first[1:], tree.common):
         skipped += 1
-        if (own := int(inner[a:b].sum())):
-            yield Row(path[:common + own], int(common), skipped)
+        if own := int(inner[a:b].sum()):
+            yield Row(path[: common + own], int(common), skipped)
             skipped = 0
-    if skipped: yield Row(np.empty(0, dtype=np.int64), 0, skipped)
+    if skipped:
+        yield Row(np.empty(0, dtype=np.int64), 0, skipped)
 
 
-def packed(tree: PrefixTree,  # from `prefix_tree`
-           size: int = 128,  # nodes in a row; one longer sentence alone may exceed it
-           sequences: int | None = None,  # at most so many sequences in a row; None: any number
-           ) -> Iterator[Row]:  # in sorted order of the sequences
+def packed(
+    tree: PrefixTree,  # from `prefix_tree`
+    size: int = 128,  # nodes in a row; one longer sentence alone may exceed it
+    sequences: int | None = None,  # at most so many sequences in a row; None: any number
+) -> Iterator[Row]:  # in sorted order of the sequences
     "Pieces of the tree. A cut is made where the sentences around it share little, within the last quarter of the row."
     inner = tree.end > np.arange(len(tree)) + 1
     new = np.add.reduceat(np.append(inner, False), tree.first[:-1]) * (tree.first[1:] > tree.first[:-1])
@@ -93,19 +102,21 @@ def packed(tree: PrefixTree,  # from `prefix_tree`
     while start < n:
         room = total[start] + max(size - common[start], new[start])
         stop = max(int(np.searchsorted(total, room, side="right")) - 1, start + 1)
-        if sequences is not None: stop = min(stop, start + sequences)
+        if sequences is not None:
+            stop = min(stop, start + sequences)
         if stop < n:
             early = max(int(np.searchsorted(total, room - size // 4)), start + 1)
             stop = min(range(early, stop + 1), key=lambda i: (common[i], -i), default=stop)
         a, b = tree.first[start], tree.first[stop]
-        lead = tree.path[start, :common[start]]
+        lead = tree.path[start, : common[start]]
         yield Row(np.concatenate([lead, np.arange(a, b)[inner[a:b]]]), len(lead), stop - start)
         start = stop
 
 # %% ../../nbs/api/scoring/30_prefixtree.ipynb #83428c49
-def visible(nodes: np.ndarray,  # (rows, length), -1 for padding
-            tree: PrefixTree,  # that the nodes are of
-            ) -> np.ndarray:  # (rows, length, length), True where the second position lies on the path to the first
+def visible(
+    nodes: np.ndarray,  # (rows, length), -1 for padding
+    tree: PrefixTree,  # that the nodes are of
+) -> np.ndarray:  # (rows, length, length), True where the second position lies on the path to the first
     "The attention mask of packed rows."
     padding = len(tree) + np.arange(nodes.shape[1])
     i = np.where(nodes < 0, padding, nodes)
@@ -113,10 +124,14 @@ def visible(nodes: np.ndarray,  # (rows, length), -1 for padding
     return (i[:, None, :] <= i[:, :, None]) & (i[:, :, None] < end[:, None, :])
 
 # %% ../../nbs/api/scoring/30_prefixtree.ipynb #cb865596
-def inputs(sequences: Sequence[Sequence[int]],  # token ids
-           size: int = 128,  # nodes in a row
-           ) -> dict[str, int]:  # tokens that a model runs: "sentences", "packed", and the inner nodes of the tree, "tree"
+def inputs(
+    sequences: Sequence[Sequence[int]],  # token ids
+    size: int = 128,  # nodes in a row
+) -> dict[str, int]:  # tokens that a model runs: "sentences", "packed", and the inner nodes of the tree, "tree"
     "What sharing saves."
     tree = prefix_tree(sequences)
-    return {"sentences": sum(map(len, sequences)) - len(sequences), "packed": sum(len(r.nodes) for r in packed(tree, size)),
-            "tree": int((tree.end > np.arange(len(tree)) + 1).sum())}
+    return {
+        "sentences": sum(map(len, sequences)) - len(sequences),
+        "packed": sum(len(r.nodes) for r in packed(tree, size)),
+        "tree": int((tree.end > np.arange(len(tree)) + 1).sum()),
+    }

@@ -21,39 +21,63 @@ from ..tasks.pairs import Suite, Task
 __all__ = ['score_pairs', 'score_sentences', 'accuracy', 'text_loss']
 
 # %% ../../nbs/api/scoring/50_scores.ipynb #e9959ec0
-def _sums(lm: LM, sequences: list[list[int]], where: Sequence[str], token_budget: int | None = None,
-          batch_size: int | None = None, progress: bool = False, share: bool = True) -> np.ndarray:
+def _sums(
+    lm: LM,
+    sequences: list[list[int]],
+    where: Sequence[str],
+    token_budget: int | None = None,
+    batch_size: int | None = None,
+    progress: bool = False,
+    share: bool = True,
+) -> np.ndarray:
     "Summed log-probabilities. Raises `TaskspaceError` naming the first sequence whose score is not a finite number."
-    if batch_size is not None and batch_size < 1: raise TaskspaceError(f"batch_size must be at least 1, not {batch_size}")
-    if token_budget is not None and token_budget < 1: raise TaskspaceError(f"token_budget must be at least 1, not {token_budget}")
+    if batch_size is not None and batch_size < 1:
+        raise TaskspaceError(f"batch_size must be at least 1, not {batch_size}")
+    if token_budget is not None and token_budget < 1:
+        raise TaskspaceError(f"token_budget must be at least 1, not {token_budget}")
     from tqdm.auto import tqdm
+
     with tqdm(total=len(sequences), disable=not progress, desc=f"score {lm.name}", unit="sentence") as bar:
         sums = sequence_logprobs(lm, sequences, token_budget, batch_size, share, done=bar.update)
     fault = np.flatnonzero(~np.isfinite(sums))
     if len(fault):
-        what = "gives logits that are not numbers" if np.isnan(sums[fault]).any() else "gives infinite logits, so that a sentence has no finite score"
-        raise TaskspaceError(f"{where[fault[0]]}: model {lm.name!r} {what} ({len(fault)} of {len(sums)} sentences); "
-                             "load it with dtype='float32' or check its weights")
+        what = (
+            "gives logits that are not numbers"
+            if np.isnan(sums[fault]).any()
+            else "gives infinite logits, so that a sentence has no finite score"
+        )
+        raise TaskspaceError(
+            f"{where[fault[0]]}: model {lm.name!r} {what} ({len(fault)} of {len(sums)} sentences); "
+            "load it with dtype='float32' or check its weights"
+        )
     return sums
 
 
-def score_pairs(lm: LM,  # model with its tokenizer
-                suite: Suite | Task | Sequence[Task],  # what to score
-                convention: str | Convention = "blimp",  # "blimp", "lm-eval", "minicons" or one of your own
-                batch_size: int | None = None,  # at most so many sentences at once
-                token_budget: int | None = None,  # tokens at once, padding included; None: 1,024 on a CPU, 16,384 elsewhere
-                progress: bool = False,  # show a progress bar
-                share: bool = True,  # compute shared beginnings once where the model allows it
-                ) -> pd.DataFrame:  # one row a pair: task, phenomenon, pair, logp_good, logp_bad, tokens_good, tokens_bad, margin, correct
+def score_pairs(
+    lm: LM,  # model with its tokenizer
+    suite: Suite | Task | Sequence[Task],  # what to score
+    convention: str | Convention = "blimp",  # "blimp", "lm-eval", "minicons" or one of your own
+    batch_size: int | None = None,  # at most so many sentences at once
+    token_budget: int | None = None,  # tokens at once, padding included; None: 1,024 on a CPU, 16,384 elsewhere
+    progress: bool = False,  # show a progress bar
+    share: bool = True,  # compute shared beginnings once where the model allows it
+) -> (
+    pd.DataFrame
+):  # one row a pair: task, phenomenon, pair, logp_good, logp_bad, tokens_good, tokens_bad, margin, correct
     "Score both sentences of every pair, in suite order. Raises `TaskspaceError` naming the pair that cannot be scored."
-    if not isinstance(suite, Suite): suite = Suite(suite.name, (suite,)) if isinstance(suite, Task) else Suite("tasks", tuple(suite))
+    if not isinstance(suite, Suite):
+        suite = Suite(suite.name, (suite,)) if isinstance(suite, Task) else Suite("tasks", tuple(suite))
     rule = convention_of(convention)
     pairs = suite.to_frame()
-    where = [f"task {t!r}, pair {p}" for t, p in zip(pairs.task.tolist(), pairs.pair.tolist(), strict=True) for _ in (0, 1)]
+    where = [
+        f"task {t!r}, pair {p}" for t, p in zip(pairs.task.tolist(), pairs.pair.tolist(), strict=True) for _ in (0, 1)
+    ]
     sentences = [s for task in suite for p in task for s in (p.good, p.bad)]
     sequences = encode_sentences(lm, sentences, rule, where.__getitem__)
     counts = np.array([len(s) - 1 for s in sequences])
-    values = _sums(lm, sequences, where, token_budget, batch_size, progress, share) / (counts if rule.reduction == "mean" else 1)
+    values = _sums(lm, sequences, where, token_budget, batch_size, progress, share) / (
+        counts if rule.reduction == "mean" else 1
+    )
     margin = values[::2] - values[1::2]
     frame = pairs[["task", "phenomenon", "pair"]].assign(
         logp_good=values[::2],
@@ -61,50 +85,63 @@ def score_pairs(lm: LM,  # model with its tokenizer
         tokens_good=counts[::2],
         tokens_bad=counts[1::2],
         margin=margin,
-        correct=(margin > 0) + 0.5 * (margin == 0))
-    frame.attrs = {"suite": suite.name, **convention_record(lm, rule), "model": lm.name, "revision": lm.revision, "step": lm.step,
-                   "dtype": str(lm.dtype).removeprefix("torch.")}
+        correct=(margin > 0) + 0.5 * (margin == 0),
+    )
+    frame.attrs = {
+        "suite": suite.name,
+        **convention_record(lm, rule),
+        "model": lm.name,
+        "revision": lm.revision,
+        "step": lm.step,
+        "dtype": str(lm.dtype).removeprefix("torch."),
+    }
     return frame
 
 # %% ../../nbs/api/scoring/50_scores.ipynb #4846e813
-def score_sentences(lm: LM,  # model with its tokenizer
-                    sentences: Sequence[str],  # in any order
-                    convention: str | Convention = "blimp",  # as in `score_pairs`
-                    batch_size: int | None = None,  # at most so many sentences at once
-                    token_budget: int | None = None,  # tokens at once, padding included; None: 1,024 on a CPU, 16,384 elsewhere
-                    progress: bool = False,  # show a progress bar
-                    share: bool = True,  # compute shared beginnings once where the model allows it
-                    ) -> pd.DataFrame:  # one row a sentence: logp (nats), tokens
+def score_sentences(
+    lm: LM,  # model with its tokenizer
+    sentences: Sequence[str],  # in any order
+    convention: str | Convention = "blimp",  # as in `score_pairs`
+    batch_size: int | None = None,  # at most so many sentences at once
+    token_budget: int | None = None,  # tokens at once, padding included; None: 1,024 on a CPU, 16,384 elsewhere
+    progress: bool = False,  # show a progress bar
+    share: bool = True,  # compute shared beginnings once where the model allows it
+) -> pd.DataFrame:  # one row a sentence: logp (nats), tokens
     "Score sentences on their own. Raises `TaskspaceError` naming the sentence, counted from 0, that cannot be scored."
     rule = convention_of(convention)
     where = [f"sentence {n}" for n in range(len(sentences))]
     sequences = encode_sentences(lm, sentences, rule, where.__getitem__)
-    if not sequences: return pd.DataFrame({"logp": np.empty(0), "tokens": np.empty(0, dtype=int)})
+    if not sequences:
+        return pd.DataFrame({"logp": np.empty(0), "tokens": np.empty(0, dtype=int)})
     counts = np.array([len(s) - 1 for s in sequences])
     sums = _sums(lm, sequences, where, token_budget, batch_size, progress, share)
     return pd.DataFrame({"logp": sums / (counts if rule.reduction == "mean" else 1), "tokens": counts})
 
 # %% ../../nbs/api/scoring/50_scores.ipynb #07c67aa7
-def accuracy(scores: pd.DataFrame,  # from `score_pairs`
-             by: str = "task",  # the column to group by
-             ) -> pd.Series:  # share of pairs whose good sentence scores higher, ties one half
+def accuracy(
+    scores: pd.DataFrame,  # from `score_pairs`
+    by: str = "task",  # the column to group by
+) -> pd.Series:  # share of pairs whose good sentence scores higher, ties one half
     "Accuracy per group, in order of appearance."
     return scores.groupby(by, sort=False)["correct"].mean().rename("accuracy")
 
 
 def _windows(ids: list[int], length: int | None) -> list[list[int]]:
     "Pieces of at most `length` tokens, each beginning with the last token of the one before."
-    if length is None or len(ids) <= length: return [ids]
-    return [ids[k:k + length] for k in range(0, len(ids) - 1, length - 1)]
+    if length is None or len(ids) <= length:
+        return [ids]
+    return [ids[k : k + length] for k in range(0, len(ids) - 1, length - 1)]
 
 
-def text_loss(lm: LM,  # model with its tokenizer
-              texts: Sequence[str],  # ordinary text, one piece each; longer ones than the context are cut
-              convention: str | Convention = "blimp",  # as in `score_pairs`; the loss is a mean whatever its reduction
-              ) -> float:  # nats a token; e to this power is the perplexity
+def text_loss(
+    lm: LM,  # model with its tokenizer
+    texts: Sequence[str],  # ordinary text, one piece each; longer ones than the context are cut
+    convention: str | Convention = "blimp",  # as in `score_pairs`; the loss is a mean whatever its reduction
+) -> float:  # nats a token; e to this power is the perplexity
     """Mean negative log-probability of a token of ordinary text. Raises `TaskspaceError` when there is no text, or naming the one that
     cannot be scored."""
-    if not len(texts): raise TaskspaceError("text_loss: no texts; give at least one")
+    if not len(texts):
+        raise TaskspaceError("text_loss: no texts; give at least one")
     encoded = encode_sentences(lm, texts, convention, lambda n: f"text {n}", cut=True)
     pieces = [(f"text {n}", w) for n, ids in enumerate(encoded) for w in _windows(ids, lm.max_length)]
     sums = _sums(lm, [w for _, w in pieces], [n for n, _ in pieces])

@@ -18,10 +18,11 @@ from .statistics import cells, permutation_p, square
 __all__ = ['reliability', 'agreement', 'stability', 'change_point']
 
 # %% ../../nbs/api/spaces/30_change.ipynb #8dd0ed59
-def reliability(matrix: np.ndarray,  # shape (tasks, tasks)
-                draws: np.ndarray,  # shape (draws, tasks, tasks)
-                pairs: int | None = None,  # evaluation pairs behind each cell
-                ) -> float:  # in [0, 1]
+def reliability(
+    matrix: np.ndarray,  # shape (tasks, tasks)
+    draws: np.ndarray,  # shape (draws, tasks, tasks)
+    pairs: int | None = None,  # evaluation pairs behind each cell
+) -> float:  # in [0, 1]
     "Share of the variance of the cells that is not noise."
     return float(np.clip(1 - noise_variance(draws, pairs) / max(cells(matrix).var(ddof=1), 1e-300), 0, 1))
 
@@ -34,70 +35,102 @@ def _moments(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
 
 def _noise(e: np.ndarray, f: np.ndarray) -> tuple[float, float, float]:
     "Variances and covariance over cells that errors, shape (draws, cells), have in the mean; no covariance where draws are not paired."
-    mean = lambda v, count: float(v.sum() / max(1, count - 1))  # deviations from the mean of the draws: one degree of freedom less
-    return mean(_moments(e, e)[0], len(e)), mean(_moments(f, f)[0], len(f)), mean(_moments(e, f)[2], len(e)) if len(e) == len(f) else 0.0
+    mean = lambda v, count: float(
+        v.sum() / max(1, count - 1)
+    )  # deviations from the mean of the draws: one degree of freedom less
+    return (
+        mean(_moments(e, e)[0], len(e)),
+        mean(_moments(f, f)[0], len(f)),
+        mean(_moments(e, f)[2], len(e)) if len(e) == len(f) else 0.0,
+    )
 
 
-def agreement(a: np.ndarray,  # shape (tasks, tasks)
-              b: np.ndarray,  # the same shape, another checkpoint measured on the same pairs
-              draws_a: np.ndarray,  # shape (draws, tasks, tasks)
-              draws_b: np.ndarray,  # the same shape; draw number k resamples the same pairs in both
-              pairs: int | None = None,  # evaluation pairs behind each cell
-              floor: float = 0.02,  # least share of a space's variance that must be signal
-              ) -> tuple[float, np.ndarray]:  # correlation without noise, and its draws; missing where noise is all
+def agreement(
+    a: np.ndarray,  # shape (tasks, tasks)
+    b: np.ndarray,  # the same shape, another checkpoint measured on the same pairs
+    draws_a: np.ndarray,  # shape (draws, tasks, tasks)
+    draws_b: np.ndarray,  # the same shape; draw number k resamples the same pairs in both
+    pairs: int | None = None,  # evaluation pairs behind each cell
+    floor: float = 0.02,  # least share of a space's variance that must be signal
+) -> tuple[float, np.ndarray]:  # correlation without noise, and its draws; missing where noise is all
     """Pearson's correlation of two spaces, corrected for attenuation ([Spearman 1904](https://doi.org/10.2307/1412159)) and for the errors that
     both have in common. It is cut to [-1, 1]."""
     x, y, e, f = cells(a), cells(b), measurement_errors(draws_a, pairs), measurement_errors(draws_b, pairs)
     noise_x, noise_y, common = _noise(e, f)
+
     def corrected(x: np.ndarray, y: np.ndarray, times: int) -> np.ndarray:
         "The correlation less the noise, as often as the spaces have it."
         var_x, var_y, cov = _moments(x, y)
-        size = np.sqrt(np.maximum(var_x - times * noise_x, floor * var_x) * np.maximum(var_y - times * noise_y, floor * var_y))
+        size = np.sqrt(
+            np.maximum(var_x - times * noise_x, floor * var_x) * np.maximum(var_y - times * noise_y, floor * var_y)
+        )
         return np.clip((cov - times * common) / np.maximum(size, 1e-300), -1.0, 1.0)
+
     count = min(len(e), len(f))
     again = corrected(x + e[:count], y + f[:count], 2)
-    if not (noise_x < (1 - floor) * _moments(x, x)[0] and noise_y < (1 - floor) * _moments(y, y)[0]): return float("nan"), np.full(count, np.nan)
+    if not (noise_x < (1 - floor) * _moments(x, x)[0] and noise_y < (1 - floor) * _moments(y, y)[0]):
+        return float("nan"), np.full(count, np.nan)
     return float(corrected(x, y, 1)), again
 
 # %% ../../nbs/api/spaces/30_change.ipynb #3f6729de
-def stability(spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in order of training
-              draws: Sequence[np.ndarray] | None = None,  # one array (draws, tasks, tasks) a checkpoint
-              steps: Sequence[float] | None = None,  # training step of each checkpoint
-              method: str = "spearman",  # or "pearson"
-              pairs: int | None = None,  # evaluation pairs behind each cell
-              ) -> pd.DataFrame:  # one row a checkpoint: step, reliability, {previous,last}, _low, _high, _ceiling, _corrected
+def stability(
+    spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in order of training
+    draws: Sequence[np.ndarray] | None = None,  # one array (draws, tasks, tasks) a checkpoint
+    steps: Sequence[float] | None = None,  # training step of each checkpoint
+    method: str = "spearman",  # or "pearson"
+    pairs: int | None = None,  # evaluation pairs behind each cell
+) -> pd.DataFrame:  # one row a checkpoint: step, reliability, {previous,last}, _low, _high, _ceiling, _corrected
     """Agreement of each checkpoint's space with the one before and the last; bounds at the precision of the measurement, the ceiling for spaces with the
     same truth, and the correlation without noise (Pearson's, see `agreement`). Without draws there is only the agreement."""
     spaces = np.asarray(spaces, dtype=float)
     steps = list(range(len(spaces))) if steps is None else list(steps)
-    trust = [reliability(s, d, pairs) for s, d in zip(spaces, draws)] if draws is not None else [float("nan")] * len(spaces)
+    trust = (
+        [reliability(s, d, pairs) for s, d in zip(spaces, draws)] if draws is not None else [float("nan")] * len(spaces)
+    )
     flat = [filled_draws(d) for d in draws] if draws is not None else []
     rows = []
     for t, here in enumerate(spaces):
         row = {"step": steps[t], "reliability": trust[t]}
         for name, other in (("previous", t - 1), ("last", len(spaces) - 1)):
-            row |= {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan, f"{name}_ceiling": np.nan, f"{name}_corrected": np.nan}
-            if other < 0 or other == t: continue
+            row |= {
+                name: np.nan,
+                f"{name}_low": np.nan,
+                f"{name}_high": np.nan,
+                f"{name}_ceiling": np.nan,
+                f"{name}_corrected": np.nan,
+            }
+            if other < 0 or other == t:
+                continue
             r = row[name] = float(correlation_of(cells(here), cells(spaces[other]), method))
             if draws is not None:
                 found = np.array([correlation_of(a, b, method) for a, b in zip(flat[t], flat[other])])
                 low, high = np.quantile(found - found.mean(), [0.025, 0.975])
                 size = float(np.sqrt(cells(here).var(ddof=1) * cells(spaces[other]).var(ddof=1)))
-                common = _noise(measurement_errors(draws[t], pairs), measurement_errors(draws[other], pairs))[2] / max(size, 1e-300)
-                row |= {f"{name}_low": float(np.clip(r + low, -1, 1)), f"{name}_high": float(np.clip(r + high, -1, 1)),
-                        f"{name}_ceiling": float(np.clip(np.sqrt(trust[t] * trust[other]) + common, 0, 1)),
-                        f"{name}_corrected": agreement(here, spaces[other], draws[t], draws[other], pairs)[0]}
+                common = _noise(measurement_errors(draws[t], pairs), measurement_errors(draws[other], pairs))[2] / max(
+                    size, 1e-300
+                )
+                row |= {
+                    f"{name}_low": float(np.clip(r + low, -1, 1)),
+                    f"{name}_high": float(np.clip(r + high, -1, 1)),
+                    f"{name}_ceiling": float(np.clip(np.sqrt(trust[t] * trust[other]) + common, 0, 1)),
+                    f"{name}_corrected": agreement(here, spaces[other], draws[t], draws[other], pairs)[0],
+                }
         rows.append(row)
     return pd.DataFrame(rows)
 
 # %% ../../nbs/api/spaces/30_change.ipynb #45d95e84
-def change_point(spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in order of training
-                 draws: Sequence[np.ndarray] | None = None,  # one array (draws, tasks, tasks) a checkpoint
-                 durations: Sequence[float] | np.ndarray | None = None,  # length of each stretch, checkpoints - 1 values; even by default
-                 pairs: int | None = None,  # evaluation pairs behind each cell
-                 simulations: int = 499,  # of even change
-                 seed: int = 0,  # of the simulations
-                 ) -> dict:  # shares (one a stretch), largest, low, high, at (index of the stretch), p; bounds and p missing without draws
+def change_point(
+    spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in order of training
+    draws: Sequence[np.ndarray] | None = None,  # one array (draws, tasks, tasks) a checkpoint
+    durations: Sequence[float]
+    | np.ndarray
+    | None = None,  # length of each stretch, checkpoints - 1 values; even by default
+    pairs: int | None = None,  # evaluation pairs behind each cell
+    simulations: int = 499,  # of even change
+    seed: int = 0,  # of the simulations
+) -> (
+    dict
+):  # shares (one a stretch), largest, low, high, at (index of the stretch), p; bounds and p missing without draws
     "Does one stretch of training hold an uneven share of the change? A test of our own. Raises `TaskspaceError` for fewer than 3 checkpoints."
     path = np.stack([cells(square(s)) for s in spaces])
     if len(path) < 3:
@@ -111,22 +144,36 @@ def change_point(spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in or
         noise = np.diff(errors, axis=0).var(axis=1, ddof=1).mean(-1)
     else:
         noise = np.zeros(len(path) - 1)
+
     def excess(p: np.ndarray, times: int = 1) -> np.ndarray:
         "Share of each stretch over what its duration deserves, the noise subtracted as often as the path has it."
         change = np.maximum((np.diff(p, axis=0) ** 2).mean(-1) - times * noise, 0)
         return change / max(change.sum(), 1e-300) / expected
+
     found = excess(path)
     p = low = high = float("nan")
     if noisy:
         steps = np.diff(path, axis=0)
-        lengths = (steps ** 2).mean(-1)
+        lengths = (steps**2).mean(-1)
         total = np.maximum(lengths - noise, 0).sum()
-        even = path[0] + np.vstack([np.zeros(path.shape[1]), np.cumsum(steps * np.sqrt(total * expected / np.maximum(lengths, 1e-300))[:, None], axis=0)])
+        even = path[0] + np.vstack(
+            [
+                np.zeros(path.shape[1]),
+                np.cumsum(steps * np.sqrt(total * expected / np.maximum(lengths, 1e-300))[:, None], axis=0),
+            ]
+        )
         # Random mixtures of the draws: as much noise, as dependent between cells and checkpoints, but never the same twice.
         mix = np.random.default_rng(seed).normal(size=(simulations, count)) / np.sqrt(count)
         null = np.array([excess(even + np.tensordot(w, errors, (0, 1))).max() for w in mix])
         p = permutation_p(found.max(), null)
         again = np.array([(excess(path + np.tensordot(w, errors, (0, 1)), 2) * expected)[found.argmax()] for w in mix])
         low, high = (float(v) for v in np.quantile(again, [0.025, 0.975]))
-    return {"shares": found * expected, "largest": float((found * expected)[found.argmax()]), "low": low, "high": high, "at": int(found.argmax()), "p": p,
-            "checkpoints": len(path)}
+    return {
+        "shares": found * expected,
+        "largest": float((found * expected)[found.argmax()]),
+        "low": low,
+        "high": high,
+        "at": int(found.argmax()),
+        "p": p,
+        "checkpoints": len(path),
+    }

@@ -21,9 +21,10 @@ __all__ = ['take_tasks', 'select_tasks', 'complete_tasks', 'transform_space', 'g
            'symmetrise', 'combine']
 
 # %% ../../nbs/api/spaces/62_combining.ipynb #e95583e7
-def take_tasks(space: TaskSpace,  # the space to cut
-               keep: Sequence[int],  # places of the tasks, in the order wanted
-               ) -> TaskSpace:  # in the order given
+def take_tasks(
+    space: TaskSpace,  # the space to cut
+    keep: Sequence[int],  # places of the tasks, in the order wanted
+) -> TaskSpace:  # in the order given
     "The space of the tasks at these places, with all that belongs to them."
     places = list(keep)
 
@@ -33,14 +34,21 @@ def take_tasks(space: TaskSpace,  # the space to cut
     def cut_draws(draws: np.ndarray | None) -> np.ndarray | None:
         return None if draws is None else draws[..., places, :][..., places]
 
-    return replace(space, matrix=cut(space.matrix), low=cut(space.low), high=cut(space.high),
-                   replicates=cut_draws(space.replicates), halves=cut_draws(space.halves),
-                   seeds=cut_draws(space.seeds))
+    return replace(
+        space,
+        matrix=cut(space.matrix),
+        low=cut(space.low),
+        high=cut(space.high),
+        replicates=cut_draws(space.replicates),
+        halves=cut_draws(space.halves),
+        seeds=cut_draws(space.seeds),
+    )
 
 # %% ../../nbs/api/spaces/62_combining.ipynb #8caa64c7
-def select_tasks(space: TaskSpace,  # the space to cut
-                 tasks: Iterable[str],  # names, in the order wanted; a single name is one task
-                 ) -> TaskSpace:  # in the order given
+def select_tasks(
+    space: TaskSpace,  # the space to cut
+    tasks: Iterable[str],  # names, in the order wanted; a single name is one task
+) -> TaskSpace:  # in the order given
     "The space of these tasks, in this order. Raises `TaskspaceError` for a task that it lacks."
     place = {n: i for i, n in enumerate(space.tasks)}
     tasks = [tasks] if isinstance(tasks, str) else list(tasks)
@@ -52,8 +60,9 @@ def select_tasks(space: TaskSpace,  # the space to cut
     return take_tasks(space, [place[n] for n in tasks])
 
 # %% ../../nbs/api/spaces/62_combining.ipynb #5d3e68df
-def complete_tasks(space: TaskSpace,  # maybe with missing cells
-                   ) -> TaskSpace:  # without missing cells off the diagonal
+def complete_tasks(
+    space: TaskSpace,  # maybe with missing cells
+) -> TaskSpace:  # without missing cells off the diagonal
     "The space of the tasks that have all their cells: drops tasks, the emptiest first, until none is missing."
     missing = space.matrix.isna().to_numpy() & ~np.eye(len(space), dtype=bool)
     keep = list(range(len(space)))
@@ -63,11 +72,12 @@ def complete_tasks(space: TaskSpace,  # maybe with missing cells
     return take_tasks(space, keep)
 
 # %% ../../nbs/api/spaces/62_combining.ipynb #39260917
-def transform_space(space: TaskSpace,  # the space to start from
-                    change: Callable[[np.ndarray], np.ndarray],  # from (..., tasks, tasks) to the new matrices
-                    kind: str,  # what the new cells are
-                    names: list[str] | None = None,  # of the new tasks; None: they stay
-                    ) -> TaskSpace:  # without groups where tasks are new
+def transform_space(
+    space: TaskSpace,  # the space to start from
+    change: Callable[[np.ndarray], np.ndarray],  # from (..., tasks, tasks) to the new matrices
+    kind: str,  # what the new cells are
+    names: list[str] | None = None,  # of the new tasks; None: they stay
+) -> TaskSpace:  # without groups where tasks are new
     "A space computed from another. Bounds come anew from the replicates, and are dropped where there are none."
     new_names = space.tasks if names is None else names
 
@@ -87,9 +97,10 @@ def transform_space(space: TaskSpace,  # the space to start from
     return replace(space, matrix=frame(matrix), kind=kind, groups=groups, low=low, high=high, **draws)
 
 # %% ../../nbs/api/spaces/62_combining.ipynb #cfdef65b
-def group_labels(space: TaskSpace,  # the space
-                 groups: Mapping[str, str | None] | None = None,  # task -> group; the space's own by default
-                 ) -> list[str | None]:  # one a task; None: no group
+def group_labels(
+    space: TaskSpace,  # the space
+    groups: Mapping[str, str | None] | None = None,  # task -> group; the space's own by default
+) -> list[str | None]:  # one a task; None: no group
     "The group of each task. Raises `TaskspaceError` where there are no groups."
     groups = groups if groups is not None else space.groups
     if groups is None:
@@ -97,9 +108,10 @@ def group_labels(space: TaskSpace,  # the space
     return statistics.known_labels(groups.get(n) for n in space.tasks)
 
 # %% ../../nbs/api/spaces/62_combining.ipynb #781f99fb
-def average_groups(space: TaskSpace,  # the space over tasks
-                   by: Mapping[str, str | None] | None = None,  # task -> group; the space's own groups by default
-                   ) -> TaskSpace:  # tasks are now the groups; a group of one task has no diagonal cell
+def average_groups(
+    space: TaskSpace,  # the space over tasks
+    by: Mapping[str, str | None] | None = None,  # task -> group; the space's own groups by default
+) -> TaskSpace:  # tasks are now the groups; a group of one task has no diagonal cell
     "The mean over the tasks of each group. The cells from a task to itself, and missing ones, are left out."
     labels = group_labels(space, by)
     names = list(dict.fromkeys(g for g in labels if g is not None))
@@ -139,15 +151,16 @@ def _rest_of_incomplete(a: np.ndarray) -> np.ndarray:
         mine = values[np.ix_(same, mask)]
         left = mine - (mine @ basis) @ basis.T
         # The only cell of its row or column says nothing beyond that row or column.
-        left[:, (basis ** 2).sum(1) > 1 - 1e-9] = np.nan
+        left[:, (basis**2).sum(1) > 1 - 1e-9] = np.nan
         rest[np.ix_(same, mask)] = left
     out = np.full(a.shape, np.nan)
     out[..., rows, columns] = rest.reshape(*a.shape[:-2], -1)
     return out
 
 # %% ../../nbs/api/spaces/62_combining.ipynb #a7eaedbd
-def centre(space: TaskSpace,  # the space to centre
-           ) -> TaskSpace:  # with an empty diagonal
+def centre(
+    space: TaskSpace,  # the space to centre
+) -> TaskSpace:  # with an empty diagonal
     "The space without what each source gives and each target takes on the whole. Missing cells stay missing."
     off_diagonal = ~np.eye(len(space), dtype=bool)
 
@@ -157,15 +170,17 @@ def centre(space: TaskSpace,  # the space to centre
     return transform_space(space, change, f"{space.kind}, centred")
 
 # %% ../../nbs/api/spaces/62_combining.ipynb #807a74ea
-def symmetrise(space: TaskSpace,  # the space, with direction
-               ) -> TaskSpace:  # a symmetric one
+def symmetrise(
+    space: TaskSpace,  # the space, with direction
+) -> TaskSpace:  # a symmetric one
     "The mean of the space and its transpose: relatedness without direction."
     return transform_space(space, lambda a: (a + a.swapaxes(-1, -2)) / 2, f"{space.kind}, symmetric")
 
 # %% ../../nbs/api/spaces/62_combining.ipynb #6685e6bb
 def _combined_seeds(left: TaskSpace, right: TaskSpace, operate: Callable) -> np.ndarray | None:
     "Each seed's pull at the combined space; a seed that only one of them has leaves the other where it is."
-    if left.seeds is None and right.seeds is None: return None
+    if left.seeds is None and right.seeds is None:
+        return None
     count = max(len(s.seeds) for s in (left, right) if s.seeds is not None)
 
     def padded(space: TaskSpace) -> np.ndarray:
@@ -175,18 +190,20 @@ def _combined_seeds(left: TaskSpace, right: TaskSpace, operate: Callable) -> np.
     return operate(padded(left), padded(right))
 
 
-def combine(left: TaskSpace,  # the first operand
-            right: TaskSpace | float,  # a space of the same tasks, or a number
-            operate: Callable[[Any, Any], Any],  # e.g. `operator.sub`
-            sign: str,  # of the operation, for the kind of the new space
-            ) -> TaskSpace:  # in the order of `left`
+def combine(
+    left: TaskSpace,  # the first operand
+    right: TaskSpace | float,  # a space of the same tasks, or a number
+    operate: Callable[[Any, Any], Any],  # e.g. `operator.sub`
+    sign: str,  # of the operation, for the kind of the new space
+) -> TaskSpace:  # in the order of `left`
     "The space that an operation makes of two, cell by cell. Raises `TaskspaceError` when their tasks differ."
     if not isinstance(right, TaskSpace):
         number = right
         return transform_space(left, lambda a: operate(a, float(cast(float, number))), f"{left.kind} {sign} {number:g}")
     if set(right.tasks) != set(left.tasks):
-        raise TaskspaceError(f"cannot compute {left.kind!r} {sign} {right.kind!r}: their tasks differ; "
-                             "use select on both")
+        raise TaskspaceError(
+            f"cannot compute {left.kind!r} {sign} {right.kind!r}: their tasks differ; use select on both"
+        )
     right = select_tasks(right, left.tasks)
     matrix, seeds = operate(left.matrix, right.matrix), _combined_seeds(left, right, operate)
     draws = low = high = None
@@ -197,5 +214,14 @@ def combine(left: TaskSpace,  # the first operand
         bounds = resampling.interval(draws, matrix.to_numpy(), pairs=pairs, seeds=seeds)
         low, high = (pd.DataFrame(b, matrix.index, matrix.columns) for b in bounds)
     known = {"pairs": pairs} if pairs == right.resampled_pairs() is not None else {}
-    return replace(left, matrix=matrix, kind=f"{left.kind} {sign} {right.kind}", low=low, high=high, replicates=draws,
-                   halves=None, seeds=seeds, meta={**known, "left": left.meta, "right": right.meta})
+    return replace(
+        left,
+        matrix=matrix,
+        kind=f"{left.kind} {sign} {right.kind}",
+        low=low,
+        high=high,
+        replicates=draws,
+        halves=None,
+        seeds=seeds,
+        meta={**known, "left": left.meta, "right": right.meta},
+    )

@@ -15,8 +15,7 @@ import pandas as pd
 
 from ..errors import TaskspaceError
 from . import statistics
-from .sentence_similarity import (edit_likeness, length_likeness, same_label, set_likeness,
-                                                  word_likeness)
+from .sentence_similarity import edit_likeness, length_likeness, same_label, set_likeness, word_likeness
 from .space import TaskSpace
 from ..tasks.pairs import Suite
 
@@ -27,19 +26,31 @@ __all__ = ['HYPOTHESES', 'hypothesis_space', 'hypothesis_spaces']
 HYPOTHESES = ("phenomenon", "field", "rules", "words", "lexicon", "edit", "length")
 
 
-def hypothesis_space(suite: Suite,  # the tasks
-                     by: str | Mapping[str, str | None] | pd.Series | TaskSpace | pd.DataFrame | np.ndarray | Sequence = "phenomenon",  # a name, labels or a matrix, see above
-                     part: str = "pair",  # for "lexicon": "pair" or "difference"
-                     ) -> TaskSpace:  # cells from 0 (unrelated) to 1, or the matrix as given
+def hypothesis_space(
+    suite: Suite,  # the tasks
+    by: str
+    | Mapping[str, str | None]
+    | pd.Series
+    | TaskSpace
+    | pd.DataFrame
+    | np.ndarray
+    | Sequence = "phenomenon",  # a name, labels or a matrix, see above
+    part: str = "pair",  # for "lexicon": "pair" or "difference"
+) -> TaskSpace:  # cells from 0 (unrelated) to 1, or the matrix as given
     "What a theory expects of every pair of tasks. Raises `TaskspaceError` when the suite lacks what the theory needs."
     groups = suite.groups()
-    if isinstance(by, TaskSpace): by = by.matrix
-    if isinstance(by, pd.Series): by = cast(dict[str, Any], by.to_dict())
+    if isinstance(by, TaskSpace):
+        by = by.matrix
+    if isinstance(by, pd.Series):
+        by = cast(dict[str, Any], by.to_dict())
     if isinstance(by, (list, tuple)):
-        try: by = np.array(by, dtype=float)
+        try:
+            by = np.array(by, dtype=float)
         except (TypeError, ValueError):
-            raise TaskspaceError(f"hypothesis_space: a {type(by).__name__} must be a matrix of numbers, one row a task; "
-                                 "for labels give a mapping task -> label") from None
+            raise TaskspaceError(
+                f"hypothesis_space: a {type(by).__name__} must be a matrix of numbers, one row a task; "
+                "for labels give a mapping task -> label"
+            ) from None
     if isinstance(by, np.ndarray):
         if by.shape != (len(suite),) * 2:
             raise TaskspaceError(f"hypothesis_space: a matrix of shape {by.shape} for a suite of {len(suite)} tasks")
@@ -50,16 +61,22 @@ def hypothesis_space(suite: Suite,  # the tasks
     if isinstance(by, Mapping):
         lacking = [n for n in suite.names if n not in by]
         if lacking:
-            raise TaskspaceError(f"hypothesis_space: the mapping has no label for task {lacking[0]!r} ({len(lacking)} of {len(suite)} lack one); None means no group")
+            raise TaskspaceError(
+                f"hypothesis_space: the mapping has no label for task {lacking[0]!r} ({len(lacking)} of {len(suite)} lack one); None means no group"
+            )
         labels = dict(zip(suite.names, statistics.known_labels(by[n] for n in suite.names)))
         return TaskSpace(same_label(labels), "hypothesis: mapping", labels, meta={"suite": suite.name, "by": "mapping"})
     if not isinstance(by, str) or by not in HYPOTHESES:
         what = f"by={reprlib.repr(by)}" if isinstance(by, str) else f"by, a {type(by).__name__},"
-        raise TaskspaceError(f"hypothesis_space: {what} is unknown; choose one of {', '.join(HYPOTHESES)}, a mapping task -> label or a matrix")
+        raise TaskspaceError(
+            f"hypothesis_space: {what} is unknown; choose one of {', '.join(HYPOTHESES)}, a mapping task -> label or a matrix"
+        )
     if by in ("phenomenon", "field", "words"):
         labels = suite.groups({"words": "lexicon"}.get(by, by))
         if not any(labels.values()):
-            raise TaskspaceError(f"suite {suite.name!r} gives no {'word list' if by == 'words' else by} for its tasks; pass by={{task: label}} instead")
+            raise TaskspaceError(
+                f"suite {suite.name!r} gives no {'word list' if by == 'words' else by} for its tasks; pass by={{task: label}} instead"
+            )
         matrix = same_label(labels)
         groups = labels if by == "field" else groups
     elif by == "rules":
@@ -67,19 +84,26 @@ def hypothesis_space(suite: Suite,  # the tasks
             raise TaskspaceError(f"suite {suite.name!r} names no rules for its tasks; pass by={{task: label}} instead")
         matrix = set_likeness({t.name: t.rules for t in suite})
     else:
-        matrix = {"lexicon": lambda: word_likeness(suite, part), "edit": lambda: edit_likeness(suite), "length": lambda: length_likeness(suite)}[by]()
+        matrix = {
+            "lexicon": lambda: word_likeness(suite, part),
+            "edit": lambda: edit_likeness(suite),
+            "length": lambda: length_likeness(suite),
+        }[by]()
     meta = {"suite": suite.name, "digest": suite.digest, "by": by, **({"part": part} if by == "lexicon" else {})}
     return TaskSpace(matrix, f"hypothesis: {by}", groups, meta=meta)
 
 # %% ../../nbs/api/spaces/70_hypotheses.ipynb #12698394
-def hypothesis_spaces(suite: Suite,  # the tasks
-                      by: Sequence[str] = ("phenomenon", "lexicon"),  # names, see above
-                      part: str = "pair",  # for "lexicon"
-                      ) -> dict[str, TaskSpace]:  # name -> space, without those for which the suite has no labels
+def hypothesis_spaces(
+    suite: Suite,  # the tasks
+    by: Sequence[str] = ("phenomenon", "lexicon"),  # names, see above
+    part: str = "pair",  # for "lexicon"
+) -> dict[str, TaskSpace]:  # name -> space, without those for which the suite has no labels
     "The hypotheses that a suite's own labels support. Raises `TaskspaceError` for an unknown name."
     found = {}
     for name in by:
-        try: found[name] = hypothesis_space(suite, name, part)
+        try:
+            found[name] = hypothesis_space(suite, name, part)
         except TaskspaceError:
-            if name not in HYPOTHESES: raise
+            if name not in HYPOTHESES:
+                raise
     return found

@@ -22,17 +22,21 @@ __all__ = ['resample_means', 'split_halves', 'widening', 'interval', 'cell_tests
 # %% ../../nbs/api/spaces/20_resampling.ipynb #99c8b56f
 def _seeds_first(values: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values, target = np.asarray(values, dtype=float), np.asarray(target)
-    if values.ndim == 2: values = values[None]
+    if values.ndim == 2:
+        values = values[None]
     if values.ndim != 3 or values.shape[2] != len(target):
-        raise TaskspaceError(f"values of shape {values.shape} for {len(target)} evaluation pairs; their last axis must be the pairs")
+        raise TaskspaceError(
+            f"values of shape {values.shape} for {len(target)} evaluation pairs; their last axis must be the pairs"
+        )
     return values, target
 
 
-def resample_means(values: np.ndarray,  # shape (sources, pairs) or (seeds, sources, pairs): the change on each evaluation pair
-                   target: np.ndarray,  # shape (pairs,): number of the task that each pair belongs to, from 0
-                   draws: int = 200,  # how many
-                   seed: int = 0,  # the same seed gives the same draws
-                   ) -> np.ndarray:  # shape (draws, sources, targets)
+def resample_means(
+    values: np.ndarray,  # shape (sources, pairs) or (seeds, sources, pairs): the change on each evaluation pair
+    target: np.ndarray,  # shape (pairs,): number of the task that each pair belongs to, from 0
+    draws: int = 200,  # how many
+    seed: int = 0,  # the same seed gives the same draws
+) -> np.ndarray:  # shape (draws, sources, targets)
     "The matrix of means as other pairs and seeds would have given it."
     values, target = _seeds_first(values, target)
     k, sources, _ = values.shape
@@ -47,11 +51,12 @@ def resample_means(values: np.ndarray,  # shape (sources, pairs) or (seeds, sour
     return out
 
 
-def split_halves(values: np.ndarray,  # shape (sources, pairs) or (seeds, sources, pairs)
-                 target: np.ndarray,  # shape (pairs,): number of the task that each pair belongs to, from 0
-                 splits: int = 20,  # random splits
-                 seed: int = 0,  # the same seed gives the same splits
-                 ) -> np.ndarray:  # shape (splits, 2, sources, targets)
+def split_halves(
+    values: np.ndarray,  # shape (sources, pairs) or (seeds, sources, pairs)
+    target: np.ndarray,  # shape (pairs,): number of the task that each pair belongs to, from 0
+    splits: int = 20,  # random splits
+    seed: int = 0,  # the same seed gives the same splits
+) -> np.ndarray:  # shape (splits, 2, sources, targets)
     "The matrix from one random half of the pairs and from the other; with several seeds, from disjoint halves of these too."
     values, target = _seeds_first(values, target)
     k, sources, _ = values.shape
@@ -62,20 +67,25 @@ def split_halves(values: np.ndarray,  # shape (sources, pairs) or (seeds, source
         for j in range(out.shape[3]):
             pairs = np.nonzero(target == j)[0]
             if len(pairs) < 2:
-                raise TaskspaceError(f"split_halves: task number {j} has {len(pairs)} evaluation pair; two or more are needed")
+                raise TaskspaceError(
+                    f"split_halves: task number {j} has {len(pairs)} evaluation pair; two or more are needed"
+                )
             for half, (run, part) in enumerate(zip(runs, np.array_split(rng.permutation(pairs), 2))):
                 out[s, half, :, j] = values[np.ix_(run, np.arange(sources), part)].mean((0, 2))
     return out
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #b6fb3c11
-def widening(pairs: int | None,  # evaluation pairs behind a cell; None: unknown, no correction
-             level: float = 0.95,  # of the interval
-             freedom: np.ndarray | float | None = None,  # degrees of freedom; None: those of the pairs
-             ) -> Any:  # factor by which to widen draws around their centre, of the shape of `freedom`
+def widening(
+    pairs: int | None,  # evaluation pairs behind a cell; None: unknown, no correction
+    level: float = 0.95,  # of the interval
+    freedom: np.ndarray | float | None = None,  # degrees of freedom; None: those of the pairs
+) -> Any:  # factor by which to widen draws around their centre, of the shape of `freedom`
     "What makes draws of a mean over `pairs` values as wide as Student's interval ([Hesterberg 2015](https://doi.org/10.1080/00031305.2015.1089789))."
     freedom = _freedom(pairs) if freedom is None else freedom
-    if np.ndim(freedom) == 0 and np.isinf(freedom): return 1.0
+    if np.ndim(freedom) == 0 and np.isinf(freedom):
+        return 1.0
     from scipy.stats import norm, t
+
     q = (1 + level) / 2
     wide = np.sqrt(_correct(pairs)) * t.ppf(q, freedom) / norm.ppf(q)
     return wide if np.ndim(wide) else float(wide)
@@ -85,7 +95,8 @@ def _freedom(pairs: int | None, estimate: Any = None, draws: Any = None, seeds: 
     """Degrees of freedom of each cell ([Welch 1947](https://doi.org/10.1093/biomet/34.1-2.28), Satterthwaite): of the share of the variance that seeds
     give, those of the seeds; of the rest, those of the pairs."""
     of_pairs = pairs - 1 if pairs and pairs > 1 else np.inf
-    if seeds is None: return of_pairs
+    if seeds is None:
+        return of_pairs
     pulls = np.nan_to_num(seeds - estimate) ** 2
     given = pulls.sum(0)
     of_seeds = np.maximum((pulls > 1e-12 * given).sum(0) - 1, 1)  # a seed without the cell does not pull at it
@@ -93,21 +104,25 @@ def _freedom(pairs: int | None, estimate: Any = None, draws: Any = None, seeds: 
         share = np.clip(given / _variance(draws), 0, 1)
         # Where few seeds happen to agree, their own share says too little: it counts as at least the mean over the cells.
         share = np.fmax(share, np.nansum(share) / max(1, np.isfinite(share).sum()))
-        freedom = 1 / ((1 - share) ** 2 / of_pairs + share ** 2 / of_seeds)
+        freedom = 1 / ((1 - share) ** 2 / of_pairs + share**2 / of_seeds)
     return np.where(np.isnan(freedom), of_pairs, freedom)
 
 
-def interval(draws: np.ndarray,  # shape (draws, ...)
-             estimate: np.ndarray | float,  # shape (...), what was measured
-             level: float = 0.95,  # share of intervals that hold the truth
-             pairs: int | None = None,  # evaluation pairs behind each cell
-             seeds: np.ndarray | None = None,  # shape (seeds, ...), what was measured as each seed pulls it (see `TaskSpace`); None: one seed
-             ) -> tuple[np.ndarray, np.ndarray]:  # lower and upper bounds, shape (...)
+def interval(
+    draws: np.ndarray,  # shape (draws, ...)
+    estimate: np.ndarray | float,  # shape (...), what was measured
+    level: float = 0.95,  # share of intervals that hold the truth
+    pairs: int | None = None,  # evaluation pairs behind each cell
+    seeds: np.ndarray
+    | None = None,  # shape (seeds, ...), what was measured as each seed pulls it (see `TaskSpace`); None: one seed
+) -> tuple[np.ndarray, np.ndarray]:  # lower and upper bounds, shape (...)
     "Percentile interval of every cell, widened for few pairs. For means, not for statistics of a whole matrix (see below)."
     bounds = [(1 - level) / 2, (1 + level) / 2]
     whole = np.isfinite(draws).any(0)
     filled = np.where(whole, draws, 0.0)
-    low, high = (np.nanquantile if np.isnan(filled).any() else np.quantile)(filled, bounds, axis=0)  # the first goes cell by cell, forty times as slow
+    low, high = (np.nanquantile if np.isnan(filled).any() else np.quantile)(
+        filled, bounds, axis=0
+    )  # the first goes cell by cell, forty times as slow
     low, high = (np.where(whole, b, np.nan) for b in (low, high))
     wide = widening(pairs, level, _freedom(pairs, estimate, draws, seeds))
     return estimate + wide * (low - estimate), estimate + wide * (high - estimate)
@@ -116,17 +131,23 @@ def interval(draws: np.ndarray,  # shape (draws, ...)
 def _variance(draws: np.ndarray) -> np.ndarray:
     "Variance over the draws (first axis) that are not missing; missing where fewer than two are there."
     there = np.isfinite(draws)
-    if there.all(): return draws.var(0, ddof=1)
+    if there.all():
+        return draws.var(0, ddof=1)
     count = there.sum(0)
     gap = np.where(there, draws - np.where(there, draws, 0).sum(0) / np.maximum(count, 1), 0)
-    return np.where(count > 1, (gap ** 2).sum(0) / np.maximum(count - 1, 1), np.nan)
+    return np.where(count > 1, (gap**2).sum(0) / np.maximum(count - 1, 1), np.nan)
 
 
-def _p_values(estimate: np.ndarray, draws: np.ndarray, pairs: int | None, seeds: np.ndarray | None = None) -> np.ndarray:
+def _p_values(
+    estimate: np.ndarray, draws: np.ndarray, pairs: int | None, seeds: np.ndarray | None = None
+) -> np.ndarray:
     "Two-sided p-values of means against 0, by the draws' standard error and Student's curve; missing where the error is unknown or 0 but for rounding."
     from scipy.stats import norm, t
+
     error = np.sqrt(_variance(draws) * _correct(pairs))
-    score = np.abs(np.divide(estimate, error, out=np.full(np.shape(estimate), np.nan), where=error > 1e-10 * np.abs(estimate)))
+    score = np.abs(
+        np.divide(estimate, error, out=np.full(np.shape(estimate), np.nan), where=error > 1e-10 * np.abs(estimate))
+    )
     freedom = _freedom(pairs, estimate, draws, seeds)
     return 2 * (norm.sf(score) if np.ndim(freedom) == 0 and np.isinf(freedom) else t.sf(score, freedom))
 
@@ -136,43 +157,50 @@ def _correct(pairs: int | None) -> float:
     return pairs / (pairs - 1) if pairs and pairs > 1 else 1.0
 
 
-def cell_tests(estimate: np.ndarray,  # shape (tasks, tasks)
-               draws: np.ndarray,  # shape (draws, tasks, tasks)
-               pairs: int | None = None,  # evaluation pairs behind each cell
-               seeds: np.ndarray | None = None,  # shape (seeds, tasks, tasks), the matrix as each seed pulls it; None: one seed
-               ) -> tuple[np.ndarray, np.ndarray]:  # p and q, shape (tasks, tasks), missing on the diagonal
+def cell_tests(
+    estimate: np.ndarray,  # shape (tasks, tasks)
+    draws: np.ndarray,  # shape (draws, tasks, tasks)
+    pairs: int | None = None,  # evaluation pairs behind each cell
+    seeds: np.ndarray | None = None,  # shape (seeds, tasks, tasks), the matrix as each seed pulls it; None: one seed
+) -> tuple[np.ndarray, np.ndarray]:  # p and q, shape (tasks, tasks), missing on the diagonal
     "Which cells differ from 0: two-sided p-values by the draws' standard error and Student's curve, and Benjamini-Hochberg q-values."
     p = _p_values(np.asarray(estimate, dtype=float), draws, pairs, seeds)
     np.fill_diagonal(p, np.nan)
     return p, benjamini_hochberg(p)
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #8fb40759
-def auc_of(values: np.ndarray,  # shape (..., cells)
-           inside: np.ndarray,  # shape (cells,), which cells are within groups
-           ) -> np.ndarray:  # shape (...)
+def auc_of(
+    values: np.ndarray,  # shape (..., cells)
+    inside: np.ndarray,  # shape (cells,), which cells are within groups
+) -> np.ndarray:  # shape (...)
     "AUC of the cells inside against the others, for many matrices at once."
     from scipy.stats import rankdata
+
     inside = np.asarray(inside, dtype=bool)
     within = inside.sum()
     total = rankdata(values, axis=-1)[..., inside].sum(-1)
     return (total - within * (within + 1) / 2) / (within * (inside.size - within))
 
 
-def correlation_of(values: np.ndarray,  # shape (..., cells)
-                   other: np.ndarray,  # shape (cells,)
-                   method: str = "spearman",  # or "pearson"
-                   controls: Sequence[np.ndarray] = (),  # each of shape (cells,)
-                   ) -> np.ndarray:  # shape (...)
+def correlation_of(
+    values: np.ndarray,  # shape (..., cells)
+    other: np.ndarray,  # shape (cells,)
+    method: str = "spearman",  # or "pearson"
+    controls: Sequence[np.ndarray] = (),  # each of shape (cells,)
+) -> np.ndarray:  # shape (...)
     "(Partial) correlation with a hypothesis, for many matrices at once."
     from scipy.stats import rankdata
+
     if method == "spearman":
         values, other, controls = rankdata(values, axis=-1), rankdata(other), [rankdata(c) for c in controls]
     basis = orthonormal_basis(controls, len(other))
+
     def unit(v: np.ndarray) -> np.ndarray:
         "The residual at length 1; missing where the controls leave nothing but rounding."
         rest = v - (v @ basis) @ basis.T
         size, whole = (np.linalg.norm(a, axis=-1, keepdims=True) for a in (rest, v))
         return np.divide(rest, size, out=np.full(rest.shape, np.nan), where=size > 1e-9 * whole)
+
     return unit(np.asarray(values, dtype=float)) @ unit(np.asarray(other, dtype=float))
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #447c59a1
@@ -180,78 +208,90 @@ def _denoised(values: np.ndarray, noise: float, basis: np.ndarray, floor: float)
     "Cells, shape (..., cells), with the residual on the basis shrunk to the variance that it has without noise."
     fit = (values @ basis) @ basis.T
     rest = values - fit
-    variance = (rest ** 2).sum(-1, keepdims=True) / max(1, values.shape[-1] - basis.shape[1])
+    variance = (rest**2).sum(-1, keepdims=True) / max(1, values.shape[-1] - basis.shape[1])
     return fit + np.sqrt(np.maximum(1 - noise / np.maximum(variance, 1e-300), floor)) * rest
 
 
-def noise_variance(draws: np.ndarray,  # shape (draws, tasks, tasks)
-                   pairs: int | None = None,  # evaluation pairs behind each cell
-                   ) -> float:  # in squared units of the cells
+def noise_variance(
+    draws: np.ndarray,  # shape (draws, tasks, tasks)
+    pairs: int | None = None,  # evaluation pairs behind each cell
+) -> float:  # in squared units of the cells
     "Mean variance of an off-diagonal cell over the draws; missing draws do not count."
     known = cells(_variance(draws))
     known = known[np.isfinite(known)]
     return float(known.mean() * _correct(pairs)) if len(known) else float("nan")
 
 
-def filled_draws(draws: np.ndarray,  # shape (draws, tasks, tasks), maybe with missing cells
-                 ) -> np.ndarray:  # shape (draws, cells)
+def filled_draws(
+    draws: np.ndarray,  # shape (draws, tasks, tasks), maybe with missing cells
+) -> np.ndarray:  # shape (draws, cells)
     "The off-diagonal cells of the draws. A statistic needs all of them: a missing one is taken from the next draw that has it."
     flat = draws[:, ~np.eye(draws.shape[-1], dtype=bool)]
     there = np.isfinite(flat)
     return flat if there.all() else pd.DataFrame(np.where(there, flat, np.nan)).bfill().ffill().to_numpy()
 
 
-def measurement_errors(draws: np.ndarray,  # shape (draws, tasks, tasks)
-                       pairs: int | None,  # evaluation pairs behind each cell; None: unknown
-                       ) -> np.ndarray:  # shape (draws, cells)
+def measurement_errors(
+    draws: np.ndarray,  # shape (draws, tasks, tasks)
+    pairs: int | None,  # evaluation pairs behind each cell; None: unknown
+) -> np.ndarray:  # shape (draws, cells)
     "Errors of measurement as the draws show them."
     flat = filled_draws(draws)
     return (flat - flat.mean(0)) * np.sqrt(_correct(pairs))
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #85715ce7
-def statistic_draws(matrix: np.ndarray,  # shape (tasks, tasks), what was measured
-                    draws: np.ndarray,  # shape (draws, tasks, tasks)
-                    statistic: Callable[[np.ndarray], np.ndarray],  # from cells (..., cells) to values (...)
-                    hypotheses: Sequence[np.ndarray],  # the matrices that the statistic compares with
-                    pairs: int | None = None,  # evaluation pairs behind each cell
-                    floor: float = 0.02,  # least share of the residual variance that must be signal
-                    ) -> tuple[float, np.ndarray] | None:  # corrected statistic, and its draws; None if noise is all
+def statistic_draws(
+    matrix: np.ndarray,  # shape (tasks, tasks), what was measured
+    draws: np.ndarray,  # shape (draws, tasks, tasks)
+    statistic: Callable[[np.ndarray], np.ndarray],  # from cells (..., cells) to values (...)
+    hypotheses: Sequence[np.ndarray],  # the matrices that the statistic compares with
+    pairs: int | None = None,  # evaluation pairs behind each cell
+    floor: float = 0.02,  # least share of the residual variance that must be signal
+) -> tuple[float, np.ndarray] | None:  # corrected statistic, and its draws; None if noise is all
     "The statistic without measurement noise, and how it varies with pairs and seeds."
     values = cells(matrix)
     basis = orthonormal_basis([cells(h) for h in hypotheses], len(values))
     noise = noise_variance(draws, pairs)
     rest = values - (values @ basis) @ basis.T
-    if not noise < (1 - floor) * (rest ** 2).sum() / max(1, len(values) - basis.shape[1]): return None
+    if not noise < (1 - floor) * (rest**2).sum() / max(1, len(values) - basis.shape[1]):
+        return None
     centre = _denoised(values, noise, basis, floor)
-    return float(statistic(centre)), statistic(_denoised(centre + np.nan_to_num(measurement_errors(draws, pairs)), noise, basis, floor))
+    return float(statistic(centre)), statistic(
+        _denoised(centre + np.nan_to_num(measurement_errors(draws, pairs)), noise, basis, floor)
+    )
 
 
-def statistic_interval(matrix: np.ndarray,  # shape (tasks, tasks), what was measured
-                       draws: np.ndarray,  # shape (draws, tasks, tasks)
-                       statistic: Callable[[np.ndarray], np.ndarray],  # from cells (..., cells) to values (...)
-                       hypotheses: Sequence[np.ndarray],  # the matrices that the statistic compares with
-                       level: float = 0.95,  # share of intervals that hold the truth
-                       pairs: int | None = None,  # evaluation pairs behind each cell
-                       ) -> tuple[float, float, float]:  # corrected statistic, lower and upper bound; missing if noise is all
+def statistic_interval(
+    matrix: np.ndarray,  # shape (tasks, tasks), what was measured
+    draws: np.ndarray,  # shape (draws, tasks, tasks)
+    statistic: Callable[[np.ndarray], np.ndarray],  # from cells (..., cells) to values (...)
+    hypotheses: Sequence[np.ndarray],  # the matrices that the statistic compares with
+    level: float = 0.95,  # share of intervals that hold the truth
+    pairs: int | None = None,  # evaluation pairs behind each cell
+) -> tuple[float, float, float]:  # corrected statistic, lower and upper bound; missing if noise is all
     "The statistic without measurement noise, with its interval over pairs and seeds."
     found = statistic_draws(matrix, draws, statistic, hypotheses, pairs)
-    if found is None: return float("nan"), float("nan"), float("nan")
+    if found is None:
+        return float("nan"), float("nan"), float("nan")
     low, high = np.quantile(found[1], [(1 - level) / 2, (1 + level) / 2])
     return found[0], float(low), float(high)
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #900f73f3
-def jackknife_interval(statistic: Callable[[list[int]], float],  # the statistic of the space cut to these tasks
-                       n: int,  # how many tasks
-                       level: float = 0.95,  # at least this share of intervals holds the population's value
-                       bounds: tuple[float, float] | None = (-1.0, 1.0),  # range of the statistic; None: it has none
-                       ) -> tuple[float, float]:  # lower and upper bound; missing where leaving out a task never changes anything
+def jackknife_interval(
+    statistic: Callable[[list[int]], float],  # the statistic of the space cut to these tasks
+    n: int,  # how many tasks
+    level: float = 0.95,  # at least this share of intervals holds the population's value
+    bounds: tuple[float, float] | None = (-1.0, 1.0),  # range of the statistic; None: it has none
+) -> tuple[float, float]:  # lower and upper bound; missing where leaving out a task never changes anything
     """Interval over tasks: leave one out (Snijders and Borgatti [1999](https://www.insna.org/PDF/Connections/v22/1999_I-2_61-70.pdf)),
     on a scale stretched towards the bounds. Without bounds nothing is stretched, and the interval is symmetric."""
     from scipy.stats import t
+
     floor, top = bounds or (0.0, 0.0)
 
     def stretch(v: Any) -> Any:
-        if bounds is None: return v
+        if bounds is None:
+            return v
         return np.arctanh(np.clip(2 * (v - floor) / (top - floor) - 1, -0.9999, 0.9999))
 
     def back(v: Any) -> float:
@@ -260,18 +300,20 @@ def jackknife_interval(statistic: Callable[[list[int]], float],  # the statistic
     everything = list(range(n))
     value = statistic(everything)
     whole = stretch(value)
-    left = np.array([stretch(statistic(everything[:i] + everything[i + 1:])) for i in range(n)])
+    left = np.array([stretch(statistic(everything[:i] + everything[i + 1 :])) for i in range(n)])
     error = np.sqrt((n - 1) / n * ((left - left.mean()) ** 2).sum())
     # No spread says nothing about the precision. A statistic without bounds may be small, so any spread of it counts.
-    if not error > (0 if bounds is None else 1e-12): return float("nan"), float("nan")
+    if not error > (0 if bounds is None else 1e-12):
+        return float("nan"), float("nan")
     reach = t.ppf((1 + level) / 2, n - 1) * error
     # A value on the edge has no place on the stretched scale, so the interval is made to hold it.
     return min(back(whole - reach), float(value)), max(back(whole + reach), float(value))
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #f1de32ef
-def noise_ceiling(spaces: np.ndarray,  # shape (splits, 2, tasks, tasks) from split halves, or (seeds, tasks, tasks)
-                  method: str = "spearman",  # or "pearson"
-                  ) -> dict[str, float]:  # agreement of two parts, reliability of the whole, ceiling, parts
+def noise_ceiling(
+    spaces: np.ndarray,  # shape (splits, 2, tasks, tasks) from split halves, or (seeds, tasks, tasks)
+    method: str = "spearman",  # or "pearson"
+) -> dict[str, float]:  # agreement of two parts, reliability of the whole, ceiling, parts
     """How well a perfect hypothesis could agree with the space (Spearman [1910](https://doi.org/10.1111/j.2044-8295.1910.tb00206.x), Brown
     [1910](https://doi.org/10.1111/j.2044-8295.1910.tb00207.x)). Raises `TaskspaceError` for fewer than two parts."""
     spaces = np.asarray(spaces, dtype=float)
@@ -281,18 +323,21 @@ def noise_ceiling(spaces: np.ndarray,  # shape (splits, 2, tasks, tasks) from sp
         parts = len(spaces)
         pairs = [(spaces[i], spaces[j]) for i in range(parts) for j in range(i)]
     if parts < 2 or not pairs:
-        raise TaskspaceError("noise_ceiling: one space cannot be compared with itself; give split halves or two seeds or more")
+        raise TaskspaceError(
+            "noise_ceiling: one space cannot be compared with itself; give split halves or two seeds or more"
+        )
     each = [correlation_of(cells(square(a)), cells(square(b)), method) for a, b in pairs]
     r = float(np.mean(np.nan_to_num(each)))  # a part without any differences agrees with nothing
     reliability = max(0.0, parts * r / (1 + (parts - 1) * r)) if r > -1 / (parts - 1) else 0.0
     return {"agreement": r, "reliability": reliability, "ceiling": float(np.sqrt(reliability)), "parts": parts}
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #235b7612
-def asymmetry(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
-              draws: np.ndarray | None = None,  # shape (draws, tasks, tasks)
-              pairs: int | None = None,  # evaluation pairs behind each cell
-              seeds: np.ndarray | None = None,  # shape (seeds, tasks, tasks), the matrix as each seed pulls it; None: one seed
-              ) -> pd.DataFrame:  # one row a task: gives, receives, balance[, low, high, p, q]; attrs: symmetry
+def asymmetry(
+    matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
+    draws: np.ndarray | None = None,  # shape (draws, tasks, tasks)
+    pairs: int | None = None,  # evaluation pairs behind each cell
+    seeds: np.ndarray | None = None,  # shape (seeds, tasks, tasks), the matrix as each seed pulls it; None: one seed
+) -> pd.DataFrame:  # one row a task: gives, receives, balance[, low, high, p, q]; attrs: symmetry
     "Mean transfer from and to each task, their difference with its interval, and how symmetric the space is on the whole."
     a = square(matrix)
     names = list(matrix.index) if isinstance(matrix, pd.DataFrame) else list(range(len(a)))
@@ -300,7 +345,10 @@ def asymmetry(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
     hole = ~np.eye(n, dtype=bool)
     gives = lambda m: np.where(hole, m, 0).sum(-1) / (n - 1)
     receives = lambda m: np.where(hole, m, 0).sum(-2) / (n - 1)
-    table = pd.DataFrame({"gives": gives(a), "receives": receives(a), "balance": gives(a) - receives(a)}, index=pd.Index(names, name="task"))
+    table = pd.DataFrame(
+        {"gives": gives(a), "receives": receives(a), "balance": gives(a) - receives(a)},
+        index=pd.Index(names, name="task"),
+    )
     if draws is not None:
         resampled, balance = gives(draws) - receives(draws), table["balance"].to_numpy()
         pulled = None if seeds is None else gives(seeds) - receives(seeds)

@@ -22,9 +22,12 @@ __all__ = ['save_space', 'load_space']
 # %% ../../nbs/api/spaces/66_saving.ipynb #52333584
 def _plain(value: object) -> Any:
     "What JSON can hold, for numbers and arrays of NumPy and for paths."
-    if isinstance(value, np.generic): return value.item()
-    if isinstance(value, np.ndarray): return value.tolist()
-    if isinstance(value, os.PathLike): return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return str(value)
     raise TypeError(f"a {type(value).__name__}")
 
 
@@ -33,33 +36,42 @@ def _header(space: TaskSpace, path: Path) -> str:
     try:
         return json.dumps(content, default=_plain)
     except (TypeError, ValueError) as e:
-        raise TaskspaceError(f"{path}: meta of the space cannot be stored ({e}); "
-                             "keep to numbers, text, lists and dictionaries") from None
+        raise TaskspaceError(
+            f"{path}: meta of the space cannot be stored ({e}); keep to numbers, text, lists and dictionaries"
+        ) from None
 
 # %% ../../nbs/api/spaces/66_saving.ipynb #16a32994
 def _parquet_table(space: TaskSpace, header: str) -> Any:
     "The cells as an Arrow table: one row a cell, with its draws as a list of fixed size."
     import pyarrow as pa
+
     n = len(space)
-    columns = {"source": np.repeat(space.tasks, n), "target": np.tile(space.tasks, n),
-               "value": space.matrix.to_numpy().ravel()}
+    columns = {
+        "source": np.repeat(space.tasks, n),
+        "target": np.tile(space.tasks, n),
+        "value": space.matrix.to_numpy().ravel(),
+    }
     for name in ("low", "high"):
         bound = getattr(space, name)
-        if bound is not None: columns[name] = bound.to_numpy().ravel()
+        if bound is not None:
+            columns[name] = bound.to_numpy().ravel()
     table = pa.table(columns)
     for name in ("replicates", "halves", "seeds"):
         draws = getattr(space, name)
-        if draws is None: continue
+        if draws is None:
+            continue
         flat = np.ascontiguousarray(draws.reshape(-1, n * n).T)
         table = table.append_column(name, pa.FixedSizeListArray.from_arrays(flat.ravel(), flat.shape[1]))
     return table.replace_schema_metadata({"taskspace": header})
 
 
-def save_space(space: TaskSpace,  # what to keep
-               path: str | os.PathLike,  # of the file; its folder is made where it is missing
-               ) -> Path:  # the file written
+def save_space(
+    space: TaskSpace,  # what to keep
+    path: str | os.PathLike,  # of the file; its folder is made where it is missing
+) -> Path:  # the file written
     "Write the space as one Parquet file. Raises `TaskspaceError` when `meta` holds what JSON cannot."
     import pyarrow.parquet as pq
+
     path = Path(path)
     table = _parquet_table(space, _header(space, path))
     try:
@@ -76,23 +88,36 @@ def _space_from(table: Any) -> TaskSpace:
     tasks, n = header["tasks"], len(header["tasks"])
 
     def frame(name: str) -> Any:
-        if name not in table.column_names: return None
+        if name not in table.column_names:
+            return None
         return pd.DataFrame(table[name].to_numpy().reshape(n, n), tasks, tasks)
 
     def draws(name: str) -> np.ndarray | None:
-        if name not in table.column_names: return None
+        if name not in table.column_names:
+            return None
         flat = table[name].combine_chunks().flatten().to_numpy().reshape(n * n, -1).T
         return flat.reshape((-1, 2, n, n) if name == "halves" else (-1, n, n))
 
-    return TaskSpace(frame("value"), header["kind"], header["groups"], frame("low"), frame("high"),
-                     draws("replicates"), header["meta"], draws("halves"), draws("seeds"))
+    return TaskSpace(
+        frame("value"),
+        header["kind"],
+        header["groups"],
+        frame("low"),
+        frame("high"),
+        draws("replicates"),
+        header["meta"],
+        draws("halves"),
+        draws("seeds"),
+    )
 
 
-def load_space(path: str | os.PathLike,  # a file that `save_space` wrote
-               ) -> TaskSpace:
+def load_space(
+    path: str | os.PathLike,  # a file that `save_space` wrote
+) -> TaskSpace:
     "Read a space. Raises `TaskspaceError` for a file that is missing, damaged or something else."
     import pyarrow as pa
     import pyarrow.parquet as pq
+
     path = Path(path)
     if not path.is_file():
         raise TaskspaceError(f"{path}: no such file")
@@ -101,5 +126,6 @@ def load_space(path: str | os.PathLike,  # a file that `save_space` wrote
     except KeyError:
         raise TaskspaceError(f"{path}: a Parquet file, but not a task space; write one with TaskSpace.save") from None
     except (pa.ArrowException, OSError, ValueError) as e:
-        raise TaskspaceError(f"{path}: not a readable task space ({str(e).splitlines()[0]}); "
-                             "write it anew with TaskSpace.save") from None
+        raise TaskspaceError(
+            f"{path}: not a readable task space ({str(e).splitlines()[0]}); write it anew with TaskSpace.save"
+        ) from None

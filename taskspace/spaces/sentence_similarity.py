@@ -28,24 +28,28 @@ def words(sentence: str) -> list[str]:  # lower case
     return _WORD.findall(sentence.lower())
 
 
-def differing_region(good: Sequence[str],  # words of the good sentence
-                     bad: Sequence[str],  # words of the bad sentence
-                     ) -> tuple[list[str], list[str], int]:  # what differs in good and in bad, and where it starts
+def differing_region(
+    good: Sequence[str],  # words of the good sentence
+    bad: Sequence[str],  # words of the bad sentence
+) -> tuple[list[str], list[str], int]:  # what differs in good and in bad, and where it starts
     "The words between the shared beginning and the shared end."
     start = 0
-    while start < min(len(good), len(bad)) and good[start] == bad[start]: start += 1
+    while start < min(len(good), len(bad)) and good[start] == bad[start]:
+        start += 1
     end = 0
-    while end < min(len(good), len(bad)) - start and good[-1 - end] == bad[-1 - end]: end += 1
-    return list(good[start:len(good) - end]), list(bad[start:len(bad) - end]), start
+    while end < min(len(good), len(bad)) - start and good[-1 - end] == bad[-1 - end]:
+        end += 1
+    return list(good[start : len(good) - end]), list(bad[start : len(bad) - end]), start
 
 # %% ../../nbs/api/spaces/40_sentence_similarity.ipynb #2b2063c8
 def _labelled(values: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(values, index=pd.Index(names, name="source"), columns=pd.Index(names, name="target"))
 
 
-def word_likeness(suite: Suite,  # the tasks to compare
-                  part: str = "pair",  # "pair": all words; "difference": the differing region alone
-                  ) -> pd.DataFrame:  # shape (tasks, tasks), symmetric, in [0, 1], diagonal 1
+def word_likeness(
+    suite: Suite,  # the tasks to compare
+    part: str = "pair",  # "pair": all words; "difference": the differing region alone
+) -> pd.DataFrame:  # shape (tasks, tasks), symmetric, in [0, 1], diagonal 1
     "Weighted Jaccard similarity over words. Raises `TaskspaceError` for an unknown part."
     if part not in ("pair", "difference"):
         raise TaskspaceError(f"part {part!r} is unknown; choose 'pair' or 'difference'")
@@ -54,14 +58,16 @@ def word_likeness(suite: Suite,  # the tasks to compare
         count: Counter[str] = Counter()
         for pair in task:
             good, bad = words(pair.good), words(pair.bad)
-            if part == "difference": good, bad, _ = differing_region(good, bad)
+            if part == "difference":
+                good, bad, _ = differing_region(good, bad)
             count.update(good)
             count.update(bad)
         counts.append(count)
     index = {w: k for k, w in enumerate(sorted(set().union(*counts)))}
     share = np.zeros((len(counts), max(1, len(index))))
     for row, count in zip(share, counts):
-        for w, k in count.items(): row[index[w]] = k
+        for w, k in count.items():
+            row[index[w]] = k
         row /= max(1.0, row.sum())
     smaller = np.array([np.minimum(row, share).sum(1) for row in share])
     larger = np.array([np.maximum(row, share).sum(1) for row in share])
@@ -77,11 +83,16 @@ def edit(pair: MinimalPair) -> tuple[str, float]:  # kind, relative position of 
     "How the good sentence becomes the bad one, and where."
     good, bad = words(pair.good), words(pair.bad)
     left, right, start = differing_region(good, bad)
-    if not left and not right: kind = "none"
-    elif not left: kind = "insertion"
-    elif not right: kind = "deletion"
-    elif sorted(good) == sorted(bad): kind = "order"
-    else: kind = "substitution"
+    if not left and not right:
+        kind = "none"
+    elif not left:
+        kind = "insertion"
+    elif not right:
+        kind = "deletion"
+    elif sorted(good) == sorted(bad):
+        kind = "order"
+    else:
+        kind = "substitution"
     return kind, min(1.0, start / max(1, max(len(good), len(bad)) - 1))
 
 
@@ -90,7 +101,13 @@ def edit_table(suite: Suite) -> pd.DataFrame:  # one row a task: share of each k
     rows = []
     for task in suite:
         kinds, positions = zip(*map(edit, task))
-        rows.append({"task": task.name, **{k: kinds.count(k) / len(kinds) for k in EDITS}, "position": float(np.mean(positions))})
+        rows.append(
+            {
+                "task": task.name,
+                **{k: kinds.count(k) / len(kinds) for k in EDITS},
+                "position": float(np.mean(positions)),
+            }
+        )
     return pd.DataFrame(rows).set_index("task")
 
 
@@ -109,8 +126,9 @@ def length_likeness(suite: Suite) -> pd.DataFrame:  # shape (tasks, tasks), symm
     return _labelled(1 - apart / max(float(apart.max()), 1e-12), suite.names)
 
 # %% ../../nbs/api/spaces/40_sentence_similarity.ipynb #b4ab67d2
-def same_label(labels: Mapping[str, str | None],  # task -> label; None: belongs to no group
-               ) -> pd.DataFrame:  # shape (tasks, tasks): 1 for the same label, else 0; diagonal 1
+def same_label(
+    labels: Mapping[str, str | None],  # task -> label; None: belongs to no group
+) -> pd.DataFrame:  # shape (tasks, tasks): 1 for the same label, else 0; diagonal 1
     "Which tasks carry the same label."
     values = list(labels.values())
     same = np.array([[a is not None and a == b for b in values] for a in values], dtype=float)
@@ -118,8 +136,9 @@ def same_label(labels: Mapping[str, str | None],  # task -> label; None: belongs
     return _labelled(same, list(labels))
 
 
-def set_likeness(sets: Mapping[str, Iterable[str]],  # task -> its set
-                 ) -> pd.DataFrame:  # shape (tasks, tasks), symmetric, in [0, 1], diagonal 1
+def set_likeness(
+    sets: Mapping[str, Iterable[str]],  # task -> its set
+) -> pd.DataFrame:  # shape (tasks, tasks), symmetric, in [0, 1], diagonal 1
     "Jaccard similarity of the tasks' sets; two empty sets have nothing in common."
     members = [set(s) for s in sets.values()]
     values = np.array([[len(a & b) / max(1, len(a | b)) for b in members] for a in members])

@@ -32,8 +32,9 @@ def _task_names(matrix: pd.DataFrame) -> list[str]:
         raise TaskspaceError(f"TaskSpace: matrix must be a DataFrame with task names, not a {type(matrix).__name__}")
     names = [str(n) for n in matrix.index]
     if names != [str(n) for n in matrix.columns]:
-        raise TaskspaceError("TaskSpace: rows and columns must name the same tasks in the same order; "
-                             "reindex the matrix")
+        raise TaskspaceError(
+            "TaskSpace: rows and columns must name the same tasks in the same order; reindex the matrix"
+        )
     if len(set(names)) < len(names):
         twice = next(n for n in names if names.count(n) > 1)
         raise TaskspaceError(f"TaskSpace: task {twice!r} stands twice in the matrix")
@@ -45,14 +46,16 @@ def _labelled(frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
 
 
 def _checked_bound(name: str, bound: pd.DataFrame | None, names: list[str]) -> pd.DataFrame | None:
-    if bound is None: return None
+    if bound is None:
+        return None
     if [str(n) for n in bound.index] != names or [str(n) for n in bound.columns] != names:
         raise TaskspaceError(f"TaskSpace: {name!r} must have the labels of the matrix")
     return _labelled(bound, names)
 
 
 def _checked_draws(name: str, draws: Any, axes: int, tasks: int) -> np.ndarray | None:
-    if draws is None: return None
+    if draws is None:
+        return None
     draws = np.asarray(draws, dtype=float)
     if draws.ndim != axes or draws.shape[-2:] != (tasks, tasks):
         raise TaskspaceError(f"TaskSpace: {name!r} has shape {draws.shape}; its last two axes must be {tasks} tasks")
@@ -62,97 +65,121 @@ def _checked_draws(name: str, draws: Any, axes: int, tasks: int) -> np.ndarray |
 class _Combining:
     "The methods of a space that give another space."
 
-    def select(self: Any,
-               tasks: Iterable[str],  # names, in the order wanted; a single name is one task
-               ) -> TaskSpace:  # in the order given
+    def select(
+        self: Any,
+        tasks: Iterable[str],  # names, in the order wanted; a single name is one task
+    ) -> TaskSpace:  # in the order given
         "The space of these tasks, in this order. Raises `TaskspaceError` for a task that it lacks."
         from taskspace.spaces.combining import select_tasks
+
         return select_tasks(self, tasks)
 
     def complete(self: Any) -> TaskSpace:
         "The space of the tasks that have all their cells: drops tasks, the emptiest first, until none is missing."
         from taskspace.spaces.combining import complete_tasks
+
         return complete_tasks(self)
 
-    def average(self: Any,
-                by: Mapping[str, str | None] | None = None,  # task -> group; the space's own groups by default
-                ) -> TaskSpace:  # tasks are now the groups; a group of one task has no diagonal cell
+    def average(
+        self: Any,
+        by: Mapping[str, str | None] | None = None,  # task -> group; the space's own groups by default
+    ) -> TaskSpace:  # tasks are now the groups; a group of one task has no diagonal cell
         "The mean over the tasks of each group, see `taskspace.spaces.combining.average_groups`."
         from taskspace.spaces.combining import average_groups
+
         return average_groups(self, by)
 
     def centred(self: Any) -> TaskSpace:
         "The space without the effects of its rows and columns, see `taskspace.spaces.combining.centre`."
         from taskspace.spaces.combining import centre
+
         return centre(self)
 
     def symmetric(self: Any) -> TaskSpace:
         "The mean of the space and its transpose: relatedness without direction."
         from taskspace.spaces.combining import symmetrise
+
         return symmetrise(self)
 
     def _combine(self: Any, other: TaskSpace | float, operate: Callable, sign: str) -> TaskSpace:
         from taskspace.spaces.combining import combine
+
         return combine(self, other, operate, sign)
 
-    def __add__(self, other): return self._combine(other, operator.add, "+")
-    def __sub__(self, other): return self._combine(other, operator.sub, "-")
-    def __mul__(self, other): return self._combine(other, operator.mul, "*")
-    def __truediv__(self, other): return self._combine(other, operator.truediv, "/")
+    def __add__(self, other):
+        return self._combine(other, operator.add, "+")
+
+    def __sub__(self, other):
+        return self._combine(other, operator.sub, "-")
+
+    def __mul__(self, other):
+        return self._combine(other, operator.mul, "*")
+
+    def __truediv__(self, other):
+        return self._combine(other, operator.truediv, "/")
 
 # %% ../../nbs/api/spaces/60_space.ipynb #cf9f1901
 class _Comparing:
     "The methods that compare a space with a grouping or with other spaces."
 
-    def within_across(self: Any,
-                      groups: Mapping[str, str | None] | None = None,  # task -> group; the space's own by default
-                      permutations: int = 999,  # of the tasks
-                      seed: int = 0,  # of the permutations
-                      alternative: str = "greater",  # cells within groups are larger
-                      interval: str | None = "auto",  # "pairs" (from the replicates), "tasks" (jackknife), None
-                      ) -> Test:  # statistic = AUC; details: corrected (without noise), mean_within, mean_across
+    def within_across(
+        self: Any,
+        groups: Mapping[str, str | None] | None = None,  # task -> group; the space's own by default
+        permutations: int = 999,  # of the tasks
+        seed: int = 0,  # of the permutations
+        alternative: str = "greater",  # cells within groups are larger
+        interval: str | None = "auto",  # "pairs" (from the replicates), "tasks" (jackknife), None
+    ) -> Test:  # statistic = AUC; details: corrected (without noise), mean_within, mean_across
         "Are cells within groups larger than across? See `taskspace.spaces.testing.within_across_groups`."
         from taskspace.spaces.testing import within_across_groups
+
         return within_across_groups(self, groups, permutations, seed, alternative, interval)
 
-    def compare(self: Any,
-                other: TaskSpace | pd.DataFrame | np.ndarray,  # a space with at least the tasks of this one
-                # What to account for.
-                control: TaskSpace | pd.DataFrame | np.ndarray | Sequence[TaskSpace] | None = None,
-                method: str = "spearman",  # or "pearson"
-                permutations: int = 999,  # of the tasks
-                seed: int = 0,  # of the permutations
-                alternative: str = "greater",  # "greater", "less" or "two-sided"
-                interval: str | None = "auto",  # "pairs" (from the replicates), "tasks" (jackknife), None
-                ) -> Test:  # statistic = (partial) correlation over off-diagonal cells; details: corrected
+    def compare(
+        self: Any,
+        other: TaskSpace | pd.DataFrame | np.ndarray,  # a space with at least the tasks of this one
+        # What to account for.
+        control: TaskSpace | pd.DataFrame | np.ndarray | Sequence[TaskSpace] | None = None,
+        method: str = "spearman",  # or "pearson"
+        permutations: int = 999,  # of the tasks
+        seed: int = 0,  # of the permutations
+        alternative: str = "greater",  # "greater", "less" or "two-sided"
+        interval: str | None = "auto",  # "pairs" (from the replicates), "tasks" (jackknife), None
+    ) -> Test:  # statistic = (partial) correlation over off-diagonal cells; details: corrected
         "Does the space go with another one? See `taskspace.spaces.testing.compare_spaces`."
         from taskspace.spaces.testing import compare_spaces
+
         return compare_spaces(self, other, control, method, permutations, seed, alternative, interval)
 
-    def regress(self: Any,
-                hypotheses: Mapping[str, TaskSpace],  # name -> hypothesis space
-                method: str = "spearman",  # ranks or raw values
-                permutations: int = 999,  # of the tasks
-                seed: int = 0,  # of the permutations
-                ) -> pd.DataFrame:  # one row a hypothesis: beta, partial, t, p
+    def regress(
+        self: Any,
+        hypotheses: Mapping[str, TaskSpace],  # name -> hypothesis space
+        method: str = "spearman",  # ranks or raw values
+        permutations: int = 999,  # of the tasks
+        seed: int = 0,  # of the permutations
+    ) -> pd.DataFrame:  # one row a hypothesis: beta, partial, t, p
         "Several hypotheses at once, each with the others accounted for; see `taskspace.spaces.statistics.mrqap`."
         from taskspace.spaces.testing import regress_space
+
         return regress_space(self, hypotheses, method, permutations, seed)
 
 # %% ../../nbs/api/spaces/60_space.ipynb #0e82ce09
 class _Testing(_Comparing):
     "The methods that say how sure a space is."
 
-    def noise_ceiling(self: Any,
-                      method: str = "spearman",  # or "pearson"
-                      ) -> dict[str, float]:  # agreement, reliability, ceiling
+    def noise_ceiling(
+        self: Any,
+        method: str = "spearman",  # or "pearson"
+    ) -> dict[str, float]:  # agreement, reliability, ceiling
         "How well a perfect hypothesis could agree with the space. Raises `TaskspaceError` where it has no halves."
         from taskspace.spaces.testing import noise_ceiling_of
+
         return noise_ceiling_of(self, method)
 
     def significant(self: Any) -> pd.DataFrame:  # shape (tasks, tasks): q-values, missing on the diagonal
         "Q-value of every cell against 0, corrected over all cells. Raises `TaskspaceError` without replicates."
         from taskspace.spaces.testing import significant_cells
+
         return significant_cells(self)
 
     def asymmetry(self: Any) -> pd.DataFrame:  # one row a task: gives, receives, balance[, low, high, p, q]
@@ -163,29 +190,34 @@ class _Testing(_Comparing):
 class _Structure:
     "The methods that draw a tree or a map from a space."
 
-    def cluster(self: Any,
-                method: str = "average",  # scipy's linkage method
-                metric: str = "cells",  # "cells": near when they help each other; "profile": when they help the same tasks
-                ) -> trees_and_maps.Clustering:  # linkage, order, cophenetic correlation
+    def cluster(
+        self: Any,
+        method: str = "average",  # scipy's linkage method
+        metric: str = "cells",  # "cells": near when they help each other; "profile": when they help the same tasks
+    ) -> trees_and_maps.Clustering:  # linkage, order, cophenetic correlation
         "Hierarchical clustering with optimal leaf order; see `taskspace.spaces.trees_and_maps.cluster`."
         return trees_and_maps.cluster(self.matrix, method, metric)
 
-    def cluster_stability(self: Any,
-                          method: str = "average",  # as for `cluster`
-                          metric: str = "cells",  # as for `cluster`
-                          ) -> pd.DataFrame:  # one row a clade: tasks, size, height, stability
+    def cluster_stability(
+        self: Any,
+        method: str = "average",  # as for `cluster`
+        metric: str = "cells",  # as for `cluster`
+    ) -> pd.DataFrame:  # one row a clade: tasks, size, height, stability
         "How often the replicates find each cluster again. Raises `TaskspaceError` for a space without replicates."
         from taskspace.spaces.views import stability_of_clusters
+
         return stability_of_clusters(self, method, metric)
 
-    def embed(self: Any,
-              method: str = "mds",  # "mds", "classical" or "umap"
-              metric: str = "cells",  # as for `cluster`
-              onto: pd.DataFrame | None = None,  # a map of another space: turn this one onto it
-              seed: int = 0,  # for umap alone
-              ) -> pd.DataFrame:  # columns x, y; index: tasks; attrs: stress
+    def embed(
+        self: Any,
+        method: str = "mds",  # "mds", "classical" or "umap"
+        metric: str = "cells",  # as for `cluster`
+        onto: pd.DataFrame | None = None,  # a map of another space: turn this one onto it
+        seed: int = 0,  # for umap alone
+    ) -> pd.DataFrame:  # columns x, y; index: tasks; attrs: stress
         "A map of the tasks in the plane; see `taskspace.spaces.trees_and_maps.embed`."
         from taskspace.spaces.views import map_of_tasks
+
         return map_of_tasks(self, method, metric, onto, seed)
 
 # %% ../../nbs/api/spaces/60_space.ipynb #2f2d084b
@@ -195,18 +227,22 @@ class _Showing(_Structure):
     def to_long(self: Any) -> pd.DataFrame:  # source, target, value[, source_group, target_group, within][, low, high]
         "One row a cell, the diagonal included."
         from taskspace.spaces.views import long_table
+
         return long_table(self)
 
-    def chart(self: Any,
-              **options: Any,  # of `taskspace.report.charts.heatmap`
-              ) -> alt.TopLevelMixin:
+    def chart(
+        self: Any,
+        **options: Any,  # of `taskspace.report.charts.heatmap`
+    ) -> alt.TopLevelMixin:
         "The space as a heat map with its tree; see `taskspace.report.charts`."
         # A space should show itself, yet nothing that is computed may depend on charts.
         from taskspace.report.charts import heatmap
+
         return heatmap(self, **options)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         import taskspace.report.renderer  # noqa: F401 - draws Altair charts in notebooks and on websites
+
         try:
             bundle: Any = self.chart()._repr_mimebundle_()
         except TaskspaceError:  # such as missing cells
@@ -216,6 +252,7 @@ class _Showing(_Structure):
 
     def _repr_html_(self: Any) -> str:
         import html
+
         top = self.matrix.iloc[:12, :12]
         more = f"<p>{len(self) - 12} more tasks</p>" if len(self) > 12 else ""
         return f"<p>{html.escape(repr(self))}</p>{top.to_html(float_format=lambda v: f'{v:.3g}', border=0)}{more}"
@@ -224,25 +261,30 @@ class _Showing(_Structure):
 class _Saving:
     "The methods that write a space to disk and read it."
 
-    def save(self: Any,
-             path: str | os.PathLike,  # of the Parquet file
-             ) -> Path:  # the file written
+    def save(
+        self: Any,
+        path: str | os.PathLike,  # of the Parquet file
+    ) -> Path:  # the file written
         "Write the space as one Parquet file. Raises `TaskspaceError` when `meta` holds what JSON cannot."
         from taskspace.spaces.saving import save_space
+
         return save_space(self, path)
 
     @classmethod
-    def load(cls,
-             path: str | os.PathLike,  # a file that `save` wrote
-             ) -> TaskSpace:
+    def load(
+        cls,
+        path: str | os.PathLike,  # a file that `save` wrote
+    ) -> TaskSpace:
         "Read a space that `save` wrote. Raises `TaskspaceError` for a file that is missing, damaged or something else."
         from taskspace.spaces.saving import load_space
+
         return load_space(path)
 
 # %% ../../nbs/api/spaces/60_space.ipynb #7fb0bdf8
 @dataclass(frozen=True, eq=False, repr=False)
 class TaskSpace(_Combining, _Testing, _Showing, _Saving):
     "A labelled square matrix over tasks. Raises `TaskspaceError` when labels, bounds or replicates do not fit it."
+
     matrix: pd.DataFrame  # row = source task, column = target task, same labels in the same order
     kind: str = "space"  # what the cells are, e.g. "margin transfer", "gradient cosine", "hypothesis: phenomenon"
     groups: dict[str, str | None] | None = None  # task -> group, e.g. its phenomenon
@@ -278,13 +320,16 @@ class TaskSpace(_Combining, _Testing, _Showing, _Saving):
         "How many units were resampled for a cell, as the probe recorded: evaluation pairs, or blocks of them."
         meta = self.meta or {}
         blocks = meta.get("blocks")
-        if isinstance(blocks, (int, float)) and blocks > 1: return int(blocks)
+        if isinstance(blocks, (int, float)) and blocks > 1:
+            return int(blocks)
         pairs = meta.get("pairs", meta.get("eval_pairs"))
         return int(pairs) if isinstance(pairs, (int, float)) else None
 
-    def _pairs(self) -> int | None: return self.resampled_pairs()  # while other packages still call it so
+    def _pairs(self) -> int | None:
+        return self.resampled_pairs()  # while other packages still call it so
 
-    def __len__(self) -> int: return len(self.matrix)
+    def __len__(self) -> int:
+        return len(self.matrix)
 
     def __repr__(self) -> str:
         known = {g for g in (self.groups or {}).values() if g is not None}

@@ -21,9 +21,10 @@ __all__ = ['ALTERNATIVES', 'METHODS', 'square', 'cells', 'from_cells', 'task_per
            'benjamini_hochberg', 'Estimate', 'over_seeds']
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #df45cc79
-def square(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
-           name: str = "matrix",  # for the message
-           ) -> np.ndarray:  # float64, same shape
+def square(
+    matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
+    name: str = "matrix",  # for the message
+) -> np.ndarray:  # float64, same shape
     "The matrix as an array. Raises `TaskspaceError` unless it is square, has 3 tasks or more and no missing off-diagonal cell."
     a = np.asarray(matrix, dtype=float)
     if a.ndim != 2 or a.shape[0] != a.shape[1]:
@@ -33,60 +34,68 @@ def square(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
     missing = ~np.isfinite(a) & ~np.eye(len(a), dtype=bool)
     if missing.any():
         i, j = np.argwhere(missing)[0]
-        raise TaskspaceError(f"{name}: cell ({i}, {j}) and {missing.sum() - 1} others are missing; take the complete tasks first")
+        raise TaskspaceError(
+            f"{name}: cell ({i}, {j}) and {missing.sum() - 1} others are missing; take the complete tasks first"
+        )
     return a
 
 
-def cells(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
-          ) -> np.ndarray:  # shape (tasks * (tasks - 1),)
+def cells(
+    matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
+) -> np.ndarray:  # shape (tasks * (tasks - 1),)
     "The off-diagonal cells, row by row."
     a = np.asarray(matrix, dtype=float)
     return a[~np.eye(len(a), dtype=bool)]
 
 
-def from_cells(values: np.ndarray,  # shape (tasks * (tasks - 1),)
-               n: int,  # how many tasks
-               diagonal: float = 0.0,  # what stands on the diagonal
-               ) -> np.ndarray:  # shape (tasks, tasks)
+def from_cells(
+    values: np.ndarray,  # shape (tasks * (tasks - 1),)
+    n: int,  # how many tasks
+    diagonal: float = 0.0,  # what stands on the diagonal
+) -> np.ndarray:  # shape (tasks, tasks)
     "The matrix with these off-diagonal cells: the inverse of `cells`."
     a = np.full((n, n), diagonal)
     a[~np.eye(n, dtype=bool)] = values
     return a
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #dd2b4f9b
-def task_permutations(n: int,  # how many tasks
-                      count: int,  # how many permutations
-                      seed: int = 0,  # the same seed gives the same permutations
-                      ) -> np.ndarray:  # shape (count, n)
+def task_permutations(
+    n: int,  # how many tasks
+    count: int,  # how many permutations
+    seed: int = 0,  # the same seed gives the same permutations
+) -> np.ndarray:  # shape (count, n)
     "Random orders of the tasks."
     return np.random.default_rng(seed).permuted(np.tile(np.arange(n, dtype=np.int32), (count, 1)), axis=1)
 
 
-def permuted_cells(matrix: np.ndarray,  # shape (tasks, tasks)
-                   orders: np.ndarray,  # shape (permutations, tasks)
-                   ) -> Iterator[np.ndarray]:  # arrays of shape (up to 256, tasks * (tasks - 1))
+def permuted_cells(
+    matrix: np.ndarray,  # shape (tasks, tasks)
+    orders: np.ndarray,  # shape (permutations, tasks)
+) -> Iterator[np.ndarray]:  # arrays of shape (up to 256, tasks * (tasks - 1))
     "The off-diagonal cells after permuting rows and columns together, for each order."
     n = len(matrix)
     rows, columns = np.nonzero(~np.eye(n, dtype=bool))
     for start in range(0, len(orders), 256):
-        block = orders[start:start + 256]
+        block = orders[start : start + 256]
         yield np.take(matrix, block[:, rows] * n + block[:, columns])
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #7177e4a3
 ALTERNATIVES = ("greater", "less", "two-sided")
 
 
-def permutation_p(observed: float,  # the statistic
-                  null: np.ndarray,  # shape (permutations,), the statistic under permutation
-                  alternative: str = "greater",  # "greater", "less" or "two-sided"
-                  centre: float = 0.0,  # where the statistic lies under no association, for "two-sided"
-                  ) -> float:  # in (0, 1]; missing where the statistic is
+def permutation_p(
+    observed: float,  # the statistic
+    null: np.ndarray,  # shape (permutations,), the statistic under permutation
+    alternative: str = "greater",  # "greater", "less" or "two-sided"
+    centre: float = 0.0,  # where the statistic lies under no association, for "two-sided"
+) -> float:  # in (0, 1]; missing where the statistic is
     "P-value with the +1 correction (Phipson and Smyth [2010](https://doi.org/10.2202/1544-6115.1585)). Raises `TaskspaceError` for an unknown alternative."
     if alternative not in ALTERNATIVES:
         raise TaskspaceError(f"alternative {alternative!r} is unknown; choose one of {', '.join(ALTERNATIVES)}")
     null = np.asarray(null, dtype=float)
     null = null[~np.isnan(null)]
-    if not np.isfinite(observed): return float("nan")  # a comparison with a missing value is never true, which would look like the best of all
+    if not np.isfinite(observed):
+        return float("nan")  # a comparison with a missing value is never true, which would look like the best of all
     if alternative == "two-sided":
         observed, null = abs(observed - centre), np.abs(null - centre)
     elif alternative == "less":
@@ -97,6 +106,7 @@ def permutation_p(observed: float,  # the statistic
 @dataclass(frozen=True)
 class Test:
     "What a test found."
+
     __test__ = False  # not a test case, whatever pytest makes of the name
     name: str  # what was measured
     statistic: float  # see `name`
@@ -109,11 +119,12 @@ class Test:
     details: dict = field(default_factory=dict)  # further figures of this test
     null: np.ndarray | None = field(default=None, repr=False, compare=False)  # the statistic under permutation
 
-    def with_interval(self,
-                      low: float,  # lower bound, in units of the statistic
-                      high: float,  # upper bound
-                      source: str,  # what the interval is over, e.g. "over tasks"
-                      ) -> Test:
+    def with_interval(
+        self,
+        low: float,  # lower bound, in units of the statistic
+        high: float,  # upper bound
+        source: str,  # what the interval is over, e.g. "over tasks"
+    ) -> Test:
         "The same record with interval bounds and where they come from."
         return replace(self, low=float(low), high=float(high), details={**self.details, "interval": source})
 
@@ -126,25 +137,30 @@ class Test:
         return pd.DataFrame([self.to_dict()]).to_html(index=False, float_format=lambda v: f"{v:.4g}", border=0)
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #2c36addf
-def known_labels(labels: Iterable,  # one a task
-                 ) -> list:  # the same, None where a label is missing
+def known_labels(
+    labels: Iterable,  # one a task
+) -> list:  # the same, None where a label is missing
     "Labels with one way of being missing: None, where tables of pandas have NaN or NA."
     return [None if g is None or g is pd.NA or g != g else g for g in labels]
 
 
-def within_across(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
-                  groups: Sequence,  # one label a task; tasks labelled None or NaN are left out
-                  permutations: int = 999,  # 0 gives the statistic alone
-                  seed: int = 0,  # of the permutations
-                  alternative: str = "greater",  # "greater": cells within groups are larger
-                  ) -> Test:  # statistic = AUC; details: mean_within, mean_across, cells_within
+def within_across(
+    matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
+    groups: Sequence,  # one label a task; tasks labelled None or NaN are left out
+    permutations: int = 999,  # 0 gives the statistic alone
+    seed: int = 0,  # of the permutations
+    alternative: str = "greater",  # "greater": cells within groups are larger
+) -> Test:  # statistic = AUC; details: mean_within, mean_across, cells_within
     """AUC of cells within groups against cells across groups (Mann and Whitney [1947](https://doi.org/10.1214/aoms/1177730491)).
     Raises `TaskspaceError` when there are none of one kind."""
     labels = known_labels(groups)
     if len(labels) != len(matrix):
-        raise TaskspaceError(f"within_across: {len(labels)} group labels for {len(matrix)} tasks; give one label a task")
+        raise TaskspaceError(
+            f"within_across: {len(labels)} group labels for {len(matrix)} tasks; give one label a task"
+        )
     keep = np.array([g is not None for g in labels], dtype=bool)
-    if not keep.any(): raise TaskspaceError("within_across: no task has a group; name the group of at least three tasks")
+    if not keep.any():
+        raise TaskspaceError("within_across: no task has a group; name the group of at least three tasks")
     a = square(np.asarray(matrix, dtype=float)[np.ix_(keep, keep)])
     n = len(a)
     member = pd.get_dummies(pd.Series([str(g) for g in labels if g is not None])).to_numpy(float)
@@ -152,17 +168,31 @@ def within_across(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
     within, across = int(inside.sum()), int((~inside).sum())
     if not within or not across:
         which = "within" if not within else "across"
-        raise TaskspaceError(f"within_across: no cells {which} groups; at least two groups are needed, one of them with two tasks")
+        raise TaskspaceError(
+            f"within_across: no cells {which} groups; at least two groups are needed, one of them with two tasks"
+        )
     from scipy.stats import rankdata
+
     ranks = from_cells(rankdata(cells(a)), n)
     auc = lambda total: (total - within * (within + 1) / 2) / (within * across)
     observed = float(auc((member * (ranks @ member)).sum()))
     shuffled = member[task_permutations(n, permutations, seed)]
     null = auc(np.einsum("pik,pik->p", shuffled, ranks @ shuffled))
     values = cells(a)
-    return Test("AUC within/across", observed, permutation_p(observed, null, alternative, 0.5) if permutations else float("nan"),
-                tasks=n, cells=within + across, permutations=permutations, null=null,
-                details={"mean_within": float(values[inside].mean()), "mean_across": float(values[~inside].mean()), "cells_within": within})
+    return Test(
+        "AUC within/across",
+        observed,
+        permutation_p(observed, null, alternative, 0.5) if permutations else float("nan"),
+        tasks=n,
+        cells=within + across,
+        permutations=permutations,
+        null=null,
+        details={
+            "mean_within": float(values[inside].mean()),
+            "mean_across": float(values[~inside].mean()),
+            "cells_within": within,
+        },
+    )
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #faa9e3d5
 METHODS = ("spearman", "pearson")
@@ -176,6 +206,7 @@ def _prepared(matrix: np.ndarray | pd.DataFrame, name: str, method: str) -> np.n
     values = cells(a)
     if method == "spearman":
         from scipy.stats import rankdata
+
         values = rankdata(values)
     values = values - values.mean()
     length = np.linalg.norm(values)
@@ -187,16 +218,19 @@ def _prepared(matrix: np.ndarray | pd.DataFrame, name: str, method: str) -> np.n
 def _same_size(*matrices: np.ndarray) -> None:
     sizes = {m.shape for m in matrices}
     if len(sizes) > 1:
-        raise TaskspaceError(f"matrices of different shapes {sorted(sizes)}; bring them to the same tasks in the same order")
+        raise TaskspaceError(
+            f"matrices of different shapes {sorted(sizes)}; bring them to the same tasks in the same order"
+        )
 
 
-def mantel(x: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), e.g. a measured space
-           y: np.ndarray | pd.DataFrame,  # the same shape, e.g. a hypothesis
-           method: str = "spearman",  # or "pearson"
-           permutations: int = 999,  # 0 gives the statistic alone
-           seed: int = 0,  # of the permutations
-           alternative: str = "greater",  # "greater", "less" or "two-sided"
-           ) -> Test:  # statistic = correlation over off-diagonal cells
+def mantel(
+    x: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), e.g. a measured space
+    y: np.ndarray | pd.DataFrame,  # the same shape, e.g. a hypothesis
+    method: str = "spearman",  # or "pearson"
+    permutations: int = 999,  # 0 gives the statistic alone
+    seed: int = 0,  # of the permutations
+    alternative: str = "greater",  # "greater", "less" or "two-sided"
+) -> Test:  # statistic = correlation over off-diagonal cells
     """Mantel test ([Mantel 1967](https://aacrjournals.org/cancerres/article/27/2_Part_1/209/476508)).
     Raises `TaskspaceError` for different sizes, missing cells or a constant matrix."""
     a, b = _prepared(x, "x", method), _prepared(y, "y", method)
@@ -204,8 +238,15 @@ def mantel(x: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), e.g. a measure
     mine = cells(a)
     observed = float(mine @ cells(b))
     null = _null(mine, b, permutations, seed)
-    return Test(f"Mantel {method}", observed, permutation_p(observed, null, alternative) if permutations else float("nan"),
-                tasks=len(a), cells=len(mine), permutations=permutations, null=null)
+    return Test(
+        f"Mantel {method}",
+        observed,
+        permutation_p(observed, null, alternative) if permutations else float("nan"),
+        tasks=len(a),
+        cells=len(mine),
+        permutations=permutations,
+        null=null,
+    )
 
 
 def _null(mine: np.ndarray, b: np.ndarray, permutations: int, seed: int) -> np.ndarray:
@@ -213,11 +254,13 @@ def _null(mine: np.ndarray, b: np.ndarray, permutations: int, seed: int) -> np.n
     return np.concatenate([block @ mine for block in permuted_cells(b, orders)] or [np.empty(0)])
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #c40dceab
-def orthonormal_basis(columns: Sequence[np.ndarray],  # each of shape (n,), such as the cells of a control
-                      n: int,  # length of a column
-                      ) -> np.ndarray:  # shape (n, rank)
+def orthonormal_basis(
+    columns: Sequence[np.ndarray],  # each of shape (n,), such as the cells of a control
+    n: int,  # length of a column
+) -> np.ndarray:  # shape (n, rank)
     "An orthonormal basis of the constant and the columns."
     from scipy.linalg import qr
+
     q, r, _ = qr(np.column_stack([np.ones(n), *columns]), mode="economic", pivoting=True)
     return q[:, np.abs(np.diag(r)) > 1e-9 * abs(r[0, 0])]
 
@@ -228,17 +271,19 @@ def _residual(values: np.ndarray, basis: np.ndarray) -> np.ndarray:
     return rest / np.maximum(np.linalg.norm(rest, axis=-1, keepdims=True), 1e-300)
 
 
-def partial_mantel(x: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), a measured space
-                   y: np.ndarray | pd.DataFrame,  # the same shape, a hypothesis
-                   controls: np.ndarray | pd.DataFrame | Sequence,  # one control matrix or several
-                   method: str = "spearman",  # or "pearson"
-                   permutations: int = 999,  # 0 gives the statistic alone
-                   seed: int = 0,  # of the permutations
-                   alternative: str = "greater",  # "greater", "less" or "two-sided"
-                   ) -> Test:  # statistic = partial correlation over off-diagonal cells
+def partial_mantel(
+    x: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), a measured space
+    y: np.ndarray | pd.DataFrame,  # the same shape, a hypothesis
+    controls: np.ndarray | pd.DataFrame | Sequence,  # one control matrix or several
+    method: str = "spearman",  # or "pearson"
+    permutations: int = 999,  # 0 gives the statistic alone
+    seed: int = 0,  # of the permutations
+    alternative: str = "greater",  # "greater", "less" or "two-sided"
+) -> Test:  # statistic = partial correlation over off-diagonal cells
     """Partial Mantel test (Smouse, Long and Sokal [1986](https://doi.org/10.2307/2413122)), permuting residuals as Dekker, Krackhardt and Snijders
     ([2007](https://doi.org/10.1007/s11336-007-9016-1)) advise. Raises `TaskspaceError` when the controls explain a matrix completely."""
-    if isinstance(controls, pd.DataFrame) or np.ndim(controls) == 2: controls = [controls]
+    if isinstance(controls, pd.DataFrame) or np.ndim(controls) == 2:
+        controls = [controls]
     a, b = _prepared(x, "x", method), _prepared(y, "y", method)
     zs = [_prepared(z, f"control {k}", method) for k, z in enumerate(controls)]
     _same_size(a, b, *zs)
@@ -250,18 +295,29 @@ def partial_mantel(x: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), a meas
     mine = _residual(cells(a), basis)
     observed = float(mine @ _residual(cells(b), basis))
     orders = task_permutations(len(b), permutations, seed)
-    null = np.concatenate([_residual(block, basis) @ mine for block in permuted_cells(from_cells(raw["y"], len(b)), orders)] or [np.empty(0)])
-    return Test(f"partial Mantel {method}", observed, permutation_p(observed, null, alternative) if permutations else float("nan"),
-                tasks=len(a), cells=len(mine), permutations=permutations, null=null)
+    null = np.concatenate(
+        [_residual(block, basis) @ mine for block in permuted_cells(from_cells(raw["y"], len(b)), orders)]
+        or [np.empty(0)]
+    )
+    return Test(
+        f"partial Mantel {method}",
+        observed,
+        permutation_p(observed, null, alternative) if permutations else float("nan"),
+        tasks=len(a),
+        cells=len(mine),
+        permutations=permutations,
+        null=null,
+    )
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #97d8f758
-def mrqap(x: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), a measured space
-          hypotheses: Mapping[str, np.ndarray | pd.DataFrame],  # name -> matrix of the same shape
-          method: str = "spearman",  # ranks or raw values enter the regression
-          permutations: int = 999,  # for each hypothesis
-          seed: int = 0,  # of the permutations
-          alternative: str = "two-sided",  # "greater", "less" or "two-sided"
-          ) -> pd.DataFrame:  # one row a hypothesis: beta, partial, t, p; attrs: r2, p
+def mrqap(
+    x: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), a measured space
+    hypotheses: Mapping[str, np.ndarray | pd.DataFrame],  # name -> matrix of the same shape
+    method: str = "spearman",  # ranks or raw values enter the regression
+    permutations: int = 999,  # for each hypothesis
+    seed: int = 0,  # of the permutations
+    alternative: str = "two-sided",  # "greater", "less" or "two-sided"
+) -> pd.DataFrame:  # one row a hypothesis: beta, partial, t, p; attrs: r2, p
     """Multiple regression of a space on several hypotheses (MRQAP, [Krackhardt 1988](https://doi.org/10.1016/0378-8733%2888%2990004-4); Dekker, Krackhardt and
     Snijders [2007](https://doi.org/10.1007/s11336-007-9016-1)). Raises `TaskspaceError` when they determine one another."""
     if not hypotheses:
@@ -275,57 +331,84 @@ def mrqap(x: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), a measured spac
     rows = []
     for k, name in enumerate(zs):
         others = [z for n, z in zs.items() if n != name]
-        test = (partial_mantel(a, zs[name], others, "pearson", permutations, seed, alternative) if others
-                else mantel(a, zs[name], "pearson", permutations, seed, alternative))
+        test = (
+            partial_mantel(a, zs[name], others, "pearson", permutations, seed, alternative)
+            if others
+            else mantel(a, zs[name], "pearson", permutations, seed, alternative)
+        )
         r = test.statistic
-        rows.append({"hypothesis": name, "beta": beta[k], "partial": r, "t": r * np.sqrt(freedom / max(1 - r * r, 1e-300)), "p": test.p})
+        rows.append(
+            {
+                "hypothesis": name,
+                "beta": beta[k],
+                "partial": r,
+                "t": r * np.sqrt(freedom / max(1 - r * r, 1e-300)),
+                "p": test.p,
+            }
+        )
     basis = orthonormal_basis([cells(z) for z in zs.values()], len(design))
     orders = task_permutations(len(a), permutations, seed)
     explained = lambda v: ((v @ basis) ** 2).sum(-1)
     r2 = float(explained(cells(a)))
     null = np.concatenate([explained(block) for block in permuted_cells(a, orders)] or [np.empty(0)])
     table = pd.DataFrame(rows).set_index("hypothesis")
-    table.attrs = {"r2": r2, "p": permutation_p(r2, null) if permutations else float("nan"), "tasks": len(a), "cells": len(design), "permutations": permutations}
+    table.attrs = {
+        "r2": r2,
+        "p": permutation_p(r2, null) if permutations else float("nan"),
+        "tasks": len(a),
+        "cells": len(design),
+        "permutations": permutations,
+    }
     return table
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #4069f6ee
-def benjamini_hochberg(p: np.ndarray | pd.DataFrame,  # p-values of any shape; missing ones stay missing
-                       ) -> np.ndarray:  # q-values, same shape
+def benjamini_hochberg(
+    p: np.ndarray | pd.DataFrame,  # p-values of any shape; missing ones stay missing
+) -> np.ndarray:  # q-values, same shape
     """Q-values of all p-values that are not missing (Benjamini and Hochberg [1995](https://doi.org/10.1111/j.2517-6161.1995.tb02031.x)),
     by `scipy.stats.false_discovery_control`."""
     from scipy.stats import false_discovery_control
+
     p = np.asarray(p, dtype=float)
     q = np.full(p.shape, np.nan)
     known = np.isfinite(p)
-    if known.any(): q[known] = false_discovery_control(p[known], method="bh")
+    if known.any():
+        q[known] = false_discovery_control(p[known], method="bh")
     return q
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #5f6cac9e
 class Estimate(NamedTuple):
     "A mean over models."
+
     mean: float
     low: float  # bounds of Student's interval
     high: float
     p: float  # two-sided sign-flip p-value of the mean being 0; missing where a value is
     n: int  # models, or pairs of models
 
-    def __str__(self) -> str: return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}], p = {self.p:.3f}, n = {self.n}"
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}], p = {self.p:.3f}, n = {self.n}"
 
 
-def over_seeds(values: Sequence[float],  # one value a seed; for a paired comparison, one difference a seed
-               level: float = 0.95,  # of the interval
-               flips: int = 4096,  # sign patterns tried; all of them where there are no more
-               seed: int = 0,  # of the patterns, where not all are tried
-               ) -> Estimate:
+def over_seeds(
+    values: Sequence[float],  # one value a seed; for a paired comparison, one difference a seed
+    level: float = 0.95,  # of the interval
+    flips: int = 4096,  # sign patterns tried; all of them where there are no more
+    seed: int = 0,  # of the patterns, where not all are tried
+) -> Estimate:
     """Mean over models with Student's interval and the exact sign-flip test (Fisher 1935, *The Design of Experiments*, section 21).
     Bounds and p are missing where a value is. Raises `TaskspaceError` for fewer than two values."""
     v = np.asarray(values, dtype=float)
     n = len(v)
-    if n < 2: raise TaskspaceError(f"an interval over seeds needs at least 2 values, not {n}; train more seeds")
+    if n < 2:
+        raise TaskspaceError(f"an interval over seeds needs at least 2 values, not {n}; train more seeds")
     from scipy.stats import t
+
     half = t.ppf((1 + level) / 2, n - 1) * v.std(ddof=1) / np.sqrt(n)
-    if 2 ** n <= flips: null = np.array(list(product((1, -1), repeat=n))) @ v / n
-    else: null = np.append(np.random.default_rng(seed).choice((1, -1), (flips, n)) @ v / n, v.mean())
+    if 2**n <= flips:
+        null = np.array(list(product((1, -1), repeat=n))) @ v / n
+    else:
+        null = np.append(np.random.default_rng(seed).choice((1, -1), (flips, n)) @ v / n, v.mean())
     # Without the question no comparison with a missing mean would be true, and p would be 0.
     p = float((np.abs(null) >= abs(v.mean()) - 1e-12).mean()) if np.isfinite(v).all() else float("nan")
     return Estimate(float(v.mean()), float(v.mean() - half), float(v.mean() + half), p, n)

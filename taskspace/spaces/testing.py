@@ -23,8 +23,12 @@ __all__ = ['attach_interval', 'within_across_groups', 'aligned_to', 'compare_spa
            'significant_cells']
 
 # %% ../../nbs/api/spaces/64_testing.ipynb #639e9363
-def _over_tasks(space: TaskSpace, statistic: Callable, hypotheses: list[np.ndarray], bounds: tuple[float, float],
-                ) -> tuple[float, float]:
+def _over_tasks(
+    space: TaskSpace,
+    statistic: Callable,
+    hypotheses: list[np.ndarray],
+    bounds: tuple[float, float],
+) -> tuple[float, float]:
     "The jackknife's interval."
     matrix = space.matrix.to_numpy()
 
@@ -37,38 +41,48 @@ def _over_tasks(space: TaskSpace, statistic: Callable, hypotheses: list[np.ndarr
     return resampling.jackknife_interval(left, len(matrix), bounds=bounds)
 
 
-def attach_interval(space: TaskSpace,  # what was measured
-                    over: str | None,  # "pairs", "tasks", "auto" or None
-                    statistic: Callable,  # from cells (..., cells) and the hypotheses' cells to values (...)
-                    hypotheses: list[np.ndarray],  # matrices that the statistic takes, each of shape (tasks, tasks)
-                    bounds: tuple[float, float],  # range of the statistic
-                    test: Test,  # the test without an interval
-                    ) -> Test:  # with bounds; over pairs also with details["corrected"], the value without noise
+def attach_interval(
+    space: TaskSpace,  # what was measured
+    over: str | None,  # "pairs", "tasks", "auto" or None
+    statistic: Callable,  # from cells (..., cells) and the hypotheses' cells to values (...)
+    hypotheses: list[np.ndarray],  # matrices that the statistic takes, each of shape (tasks, tasks)
+    bounds: tuple[float, float],  # range of the statistic
+    test: Test,  # the test without an interval
+) -> Test:  # with bounds; over pairs also with details["corrected"], the value without noise
     "Put an interval on a test. Raises `TaskspaceError` for pairs without replicates, and for an unknown interval."
-    if over == "auto": over = "pairs" if space.replicates is not None else "tasks"
-    if over is None: return test
+    if over == "auto":
+        over = "pairs" if space.replicates is not None else "tasks"
+    if over is None:
+        return test
     if over not in ("pairs", "tasks"):
         raise TaskspaceError(f"interval={over!r} is unknown; choose 'pairs', 'tasks', 'auto' or None")
     if over == "tasks":
         return test.with_interval(*_over_tasks(space, statistic, hypotheses, bounds), "over tasks")
     if space.replicates is None:
-        raise TaskspaceError(f"the space {space.kind!r} has no replicates for an interval over pairs; "
-                             "measure it with bootstrap=200, or use interval='tasks'")
+        raise TaskspaceError(
+            f"the space {space.kind!r} has no replicates for an interval over pairs; "
+            "measure it with bootstrap=200, or use interval='tasks'"
+        )
     flat = [statistics.cells(h) for h in hypotheses]
     corrected, low, high = resampling.statistic_interval(
-        space.matrix.to_numpy(), space.replicates, lambda v: statistic(v, *flat), hypotheses,
-        pairs=space.resampled_pairs())
+        space.matrix.to_numpy(),
+        space.replicates,
+        lambda v: statistic(v, *flat),
+        hypotheses,
+        pairs=space.resampled_pairs(),
+    )
     test = replace(test, details={**test.details, "corrected": corrected})
     return test.with_interval(low, high, "over pairs and seeds")
 
 # %% ../../nbs/api/spaces/64_testing.ipynb #adcba162
-def within_across_groups(space: TaskSpace,  # the space
-                         groups: Mapping[str, str | None] | None = None,  # task -> group; the space's own by default
-                         permutations: int = 999,  # of the tasks
-                         seed: int = 0,  # of the permutations
-                         alternative: str = "greater",  # cells within groups are larger
-                         interval: str | None = "auto",  # "pairs" (from the replicates), "tasks" (jackknife), None
-                         ) -> Test:  # statistic = AUC; details: corrected (without noise), mean_within, mean_across
+def within_across_groups(
+    space: TaskSpace,  # the space
+    groups: Mapping[str, str | None] | None = None,  # task -> group; the space's own by default
+    permutations: int = 999,  # of the tasks
+    seed: int = 0,  # of the permutations
+    alternative: str = "greater",  # cells within groups are larger
+    interval: str | None = "auto",  # "pairs" (from the replicates), "tasks" (jackknife), None
+) -> Test:  # statistic = AUC; details: corrected (without noise), mean_within, mean_across
     """Are cells within groups larger than across? Raises `TaskspaceError` without groups.
     See `taskspace.spaces.statistics.within_across`."""
     labels = group_labels(space, groups)
@@ -79,43 +93,48 @@ def within_across_groups(space: TaskSpace,  # the space
 
     def auc(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
         inside = inside > 0
-        if 0 < inside.sum() < inside.size: return resampling.auc_of(values, inside)
+        if 0 < inside.sum() < inside.size:
+            return resampling.auc_of(values, inside)
         return np.full(np.shape(values)[:-1], test.statistic)
 
     return attach_interval(space, interval, auc, [same], (0.0, 1.0), test)
 
 # %% ../../nbs/api/spaces/64_testing.ipynb #9bd27f81
-def aligned_to(space: TaskSpace,  # whose tasks count
-               other: TaskSpace | pd.DataFrame | np.ndarray,  # a space or matrix with at least these tasks
-               role: str,  # what the other one is, for the message
-               ) -> TaskSpace:  # the other one, with the tasks of the space in the same order
+def aligned_to(
+    space: TaskSpace,  # whose tasks count
+    other: TaskSpace | pd.DataFrame | np.ndarray,  # a space or matrix with at least these tasks
+    role: str,  # what the other one is, for the message
+) -> TaskSpace:  # the other one, with the tasks of the space in the same order
     "Another space cut to the tasks of this one. Raises `TaskspaceError` for missing tasks."
     if isinstance(other, np.ndarray):
         names = (space.tasks, space.tasks) if other.shape == (len(space),) * 2 else ()
         other = pd.DataFrame(other, *names)
-    if isinstance(other, pd.DataFrame): other = TaskSpace(other, role)
+    if isinstance(other, pd.DataFrame):
+        other = TaskSpace(other, role)
     if not isinstance(other, TaskSpace):
         raise TaskspaceError(f"compare: {role} must be a TaskSpace or a matrix, not a {type(other).__name__}")
     return select_tasks(other, space.tasks)
 
 # %% ../../nbs/api/spaces/64_testing.ipynb #6ab40ede
-def compare_spaces(space: TaskSpace,  # the space
-                   other: TaskSpace | pd.DataFrame | np.ndarray,  # a space with at least the tasks of this one
-                   control: Any = None,  # what to account for: a space, a matrix, or several in a list
-                   method: str = "spearman",  # or "pearson"
-                   permutations: int = 999,  # of the tasks
-                   seed: int = 0,  # of the permutations
-                   alternative: str = "greater",  # "greater", "less" or "two-sided"
-                   interval: str | None = "auto",  # "pairs" (from the replicates), "tasks" (jackknife), None
-                   ) -> Test:  # statistic = (partial) correlation over off-diagonal cells; details: corrected
+def compare_spaces(
+    space: TaskSpace,  # the space
+    other: TaskSpace | pd.DataFrame | np.ndarray,  # a space with at least the tasks of this one
+    control: Any = None,  # what to account for: a space, a matrix, or several in a list
+    method: str = "spearman",  # or "pearson"
+    permutations: int = 999,  # of the tasks
+    seed: int = 0,  # of the permutations
+    alternative: str = "greater",  # "greater", "less" or "two-sided"
+    interval: str | None = "auto",  # "pairs" (from the replicates), "tasks" (jackknife), None
+) -> Test:  # statistic = (partial) correlation over off-diagonal cells; details: corrected
     """Does the space go with another one? A Mantel test, partial where `control` is given.
     Raises `TaskspaceError` for missing tasks or cells."""
     y = aligned_to(space, other, "the other space").matrix
     controls: Sequence[Any] = [] if control is None else control if isinstance(control, (list, tuple)) else [control]
     zs = [aligned_to(space, c, "the control").matrix for c in controls]
     options = (method, permutations, seed, alternative)
-    test = (statistics.partial_mantel(space.matrix, y, zs, *options) if zs
-            else statistics.mantel(space.matrix, y, *options))
+    test = (
+        statistics.partial_mantel(space.matrix, y, zs, *options) if zs else statistics.mantel(space.matrix, y, *options)
+    )
 
     def statistic(values: np.ndarray, hypothesis: np.ndarray, *rest: np.ndarray) -> np.ndarray:
         return resampling.correlation_of(values, hypothesis, method, rest)
@@ -124,33 +143,39 @@ def compare_spaces(space: TaskSpace,  # the space
     return attach_interval(space, interval, statistic, hypotheses, (-1.0, 1.0), test)
 
 # %% ../../nbs/api/spaces/64_testing.ipynb #e299c7af
-def regress_space(space: TaskSpace,  # the space
-                  hypotheses: Mapping[str, TaskSpace],  # name -> hypothesis space
-                  method: str = "spearman",  # ranks or raw values
-                  permutations: int = 999,  # of the tasks
-                  seed: int = 0,  # of the permutations
-                  ) -> pd.DataFrame:  # one row a hypothesis: beta, partial, t, p
+def regress_space(
+    space: TaskSpace,  # the space
+    hypotheses: Mapping[str, TaskSpace],  # name -> hypothesis space
+    method: str = "spearman",  # ranks or raw values
+    permutations: int = 999,  # of the tasks
+    seed: int = 0,  # of the permutations
+) -> pd.DataFrame:  # one row a hypothesis: beta, partial, t, p
     "Several hypotheses at once, each with the others accounted for; see `taskspace.spaces.statistics.mrqap`."
     matrices = {name: aligned_to(space, other, name).matrix for name, other in hypotheses.items()}
     return statistics.mrqap(space.matrix, matrices, method, permutations, seed)
 
 # %% ../../nbs/api/spaces/64_testing.ipynb #e460616f
-def noise_ceiling_of(space: TaskSpace,  # with split halves
-                     method: str = "spearman",  # or "pearson"
-                     ) -> dict[str, float]:  # agreement, reliability, ceiling
+def noise_ceiling_of(
+    space: TaskSpace,  # with split halves
+    method: str = "spearman",  # or "pearson"
+) -> dict[str, float]:  # agreement, reliability, ceiling
     """How well a perfect hypothesis could agree with the space, from its split halves.
     Raises `TaskspaceError` where it has none."""
     if space.halves is None:
-        raise TaskspaceError(f"the space {space.kind!r} has no split halves, so its noise ceiling is unknown; "
-                             "measure it with two evaluation pairs a task or more")
+        raise TaskspaceError(
+            f"the space {space.kind!r} has no split halves, so its noise ceiling is unknown; "
+            "measure it with two evaluation pairs a task or more"
+        )
     return resampling.noise_ceiling(space.halves, method)
 
 # %% ../../nbs/api/spaces/64_testing.ipynb #d5ac739c
-def significant_cells(space: TaskSpace,  # with replicates
-                      ) -> pd.DataFrame:  # shape (tasks, tasks): q-values, missing on the diagonal
+def significant_cells(
+    space: TaskSpace,  # with replicates
+) -> pd.DataFrame:  # shape (tasks, tasks): q-values, missing on the diagonal
     "Q-value of every cell against 0, corrected over all cells. Raises `TaskspaceError` for a space without replicates."
     if space.replicates is None:
-        raise TaskspaceError(f"the space {space.kind!r} has no replicates to test its cells with; "
-                             "measure it with bootstrap=200")
+        raise TaskspaceError(
+            f"the space {space.kind!r} has no replicates to test its cells with; measure it with bootstrap=200"
+        )
     _, q = resampling.cell_tests(space.matrix.to_numpy(), space.replicates, space.resampled_pairs(), space.seeds)
     return pd.DataFrame(q, space.matrix.index, space.matrix.columns)

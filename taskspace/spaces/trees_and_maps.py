@@ -19,9 +19,10 @@ __all__ = ['EMBEDDINGS', 'task_distances', 'Clustering', 'cluster', 'cluster_sta
            'align', 'align_series']
 
 # %% ../../nbs/api/spaces/50_trees_and_maps.ipynb #53d40b4c
-def task_distances(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), large = related
-                   metric: str = "cells",  # "cells" or "profile"
-                   ) -> np.ndarray:  # shape (tasks, tasks), symmetric, >= 0, diagonal 0
+def task_distances(
+    matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), large = related
+    metric: str = "cells",  # "cells" or "profile"
+) -> np.ndarray:  # shape (tasks, tasks), symmetric, >= 0, diagonal 0
     "Distances between tasks. Raises `TaskspaceError` for an unknown metric, missing cells, and fewer than 3 tasks (4 for profiles)."
     a = square(matrix)
     n = len(a)
@@ -49,38 +50,45 @@ def task_distances(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), l
 @dataclass(frozen=True, eq=False)
 class Clustering:
     "A hierarchical clustering of tasks."
+
     linkage: np.ndarray  # shape (tasks - 1, 4): scipy's linkage matrix, with optimal leaf order
     tasks: list  # names, in the order of the space
     order: list  # names, in the order of the leaves
     cophenetic: float  # correlation of distances along the tree with the distances themselves
 
-    def labels(self,
-               k: int,  # how many clusters
-               ) -> np.ndarray:  # shape (tasks,), cluster of each task, in the order of the space
+    def labels(
+        self,
+        k: int,  # how many clusters
+    ) -> np.ndarray:  # shape (tasks,), cluster of each task, in the order of the space
         "Cut the tree into k clusters."
         from scipy.cluster.hierarchy import fcluster
+
         return fcluster(self.linkage, k, "maxclust")
 
     def clades(self) -> list[frozenset]:  # the tasks under each inner node, in the order of `linkage`
         "The cluster at every fork of the tree."
         n = len(self.tasks)
         members = [frozenset([t]) for t in self.tasks]
-        for a, b, *_ in self.linkage: members.append(members[int(a)] | members[int(b)])
+        for a, b, *_ in self.linkage:
+            members.append(members[int(a)] | members[int(b)])
         return members[n:]
 
 
-def cluster(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), large = related
-            method: str = "average",  # scipy's linkage method: "average", "complete", "single", "ward", ...
-            metric: str = "cells",  # see `task_distances`
-            ) -> Clustering:  # named by the index of a table, numbered for an array
+def cluster(
+    matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), large = related
+    method: str = "average",  # scipy's linkage method: "average", "complete", "single", "ward", ...
+    metric: str = "cells",  # see `task_distances`
+) -> Clustering:  # named by the index of a table, numbered for an array
     "Cluster the tasks. Raises `TaskspaceError` for an unknown method or metric, missing cells, and fewer than 3 tasks."
     from scipy.spatial.distance import squareform
+
     names = list(matrix.index) if isinstance(matrix, pd.DataFrame) else list(range(len(matrix)))
     return _tree(squareform(task_distances(matrix, metric), checks=False), names, method)
 
 
 def _tree(distances: np.ndarray, names: list, method: str) -> Clustering:
     from scipy.cluster.hierarchy import cophenet, leaves_list, linkage
+
     try:
         tree = linkage(distances, method, optimal_ordering=True)
     except ValueError as e:
@@ -89,12 +97,13 @@ def _tree(distances: np.ndarray, names: list, method: str) -> Clustering:
     return Clustering(tree, names, [names[i] for i in leaves_list(tree)], faithful)
 
 # %% ../../nbs/api/spaces/50_trees_and_maps.ipynb #545f84aa
-def cluster_stability(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), large = related
-                      draws: np.ndarray,  # shape (draws, tasks, tasks), the space anew from other pairs or seeds
-                      method: str = "average",  # as for `cluster`
-                      metric: str = "cells",  # as for `task_distances`
-                      limit: int = 100,  # use at most so many draws; those with missing cells are passed over
-                      ) -> pd.DataFrame:  # one row a clade: tasks, size, height, stability (mean Jaccard)
+def cluster_stability(
+    matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), large = related
+    draws: np.ndarray,  # shape (draws, tasks, tasks), the space anew from other pairs or seeds
+    method: str = "average",  # as for `cluster`
+    metric: str = "cells",  # as for `task_distances`
+    limit: int = 100,  # use at most so many draws; those with missing cells are passed over
+) -> pd.DataFrame:  # one row a clade: tasks, size, height, stability (mean Jaccard)
     """How stable each cluster of the tree is over draws of the space ([Hennig 2007](https://doi.org/10.1016/j.csda.2006.11.025)).
     Raises `TaskspaceError` as `cluster` does."""
     tree = cluster(matrix, method, metric)
@@ -108,39 +117,49 @@ def cluster_stability(matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
         theirs = members(cluster(pd.DataFrame(draw, tree.tasks, tree.tasks), method, metric))
         common = mine @ theirs.T
         best += (common / (mine.sum(1)[:, None] + theirs.sum(1) - common)).max(1)
-    return pd.DataFrame({"tasks": [sorted(c, key=lambda t: place[t]) for c in tree.clades()], "size": mine.sum(1).astype(int),
-                         "height": tree.linkage[:, 2], "stability": best / len(used) if used else np.nan})
+    return pd.DataFrame(
+        {
+            "tasks": [sorted(c, key=lambda t: place[t]) for c in tree.clades()],
+            "size": mine.sum(1).astype(int),
+            "height": tree.linkage[:, 2],
+            "stability": best / len(used) if used else np.nan,
+        }
+    )
 
 # %% ../../nbs/api/spaces/50_trees_and_maps.ipynb #fc71b9a3
 EMBEDDINGS = ("mds", "classical", "umap")
 
 
-def classical_scaling(distances: np.ndarray,  # shape (tasks, tasks), see `task_distances`
-                      dimensions: int = 2,  # of the map
-                      ) -> np.ndarray:  # shape (tasks, dimensions), centred, main axis first
+def classical_scaling(
+    distances: np.ndarray,  # shape (tasks, tasks), see `task_distances`
+    dimensions: int = 2,  # of the map
+) -> np.ndarray:  # shape (tasks, dimensions), centred, main axis first
     "Principal coordinates ([Gower 1966](https://doi.org/10.1093/biomet/53.3-4.325)); the sign of each axis is fixed."
     n = len(distances)
     centring = np.eye(n) - 1 / n
-    values, vectors = np.linalg.eigh(-centring @ distances ** 2 @ centring / 2)
+    values, vectors = np.linalg.eigh(-centring @ distances**2 @ centring / 2)
     points = (vectors * np.sqrt(np.maximum(values, 0)))[:, ::-1][:, :dimensions]
     return points * np.where(points[np.abs(points).argmax(0), np.arange(points.shape[1])] < 0, -1, 1)
 
 
-def stress(points: np.ndarray,  # shape (tasks, dimensions), from `embed`
-           distances: np.ndarray,  # shape (tasks, tasks), what the map should show
-           ) -> float:  # 0: the map is exact; above 0.2: read neighbourhoods only
+def stress(
+    points: np.ndarray,  # shape (tasks, dimensions), from `embed`
+    distances: np.ndarray,  # shape (tasks, tasks), what the map should show
+) -> float:  # 0: the map is exact; above 0.2: read neighbourhoods only
     "Stress-1 of a map ([Kruskal 1964](https://doi.org/10.1007/BF02289565)), after the best change of scale."
     from scipy.spatial.distance import pdist, squareform
+
     shown, meant = pdist(points), squareform(distances, checks=False)
     scale = (shown @ meant) / max(float(shown @ shown), 1e-300)
-    return float(np.sqrt(((scale * shown - meant) ** 2).sum() / max(float((meant ** 2).sum()), 1e-300)))
+    return float(np.sqrt(((scale * shown - meant) ** 2).sum() / max(float((meant**2).sum()), 1e-300)))
 
 
-def embed(distances: np.ndarray,  # shape (tasks, tasks), see `task_distances`
-          method: str = "mds",  # "mds", "classical" or "umap"
-          dimensions: int = 2,  # of the map
-          seed: int = 0,  # for umap alone; the others are deterministic
-          ) -> np.ndarray:  # shape (tasks, dimensions), centred
+def embed(
+    distances: np.ndarray,  # shape (tasks, tasks), see `task_distances`
+    method: str = "mds",  # "mds", "classical" or "umap"
+    dimensions: int = 2,  # of the map
+    seed: int = 0,  # for umap alone; the others are deterministic
+) -> np.ndarray:  # shape (tasks, dimensions), centred
     "Put the tasks on a map. Raises `TaskspaceError` for an unknown method, or for umap where it is not installed."
     if method not in EMBEDDINGS:
         raise TaskspaceError(f"embedding {method!r} is unknown; choose one of {', '.join(EMBEDDINGS)}")
@@ -150,35 +169,45 @@ def embed(distances: np.ndarray,  # shape (tasks, tasks), see `task_distances`
             from umap import UMAP
         except ImportError:
             raise TaskspaceError("umap is not installed; pip install 'taskspace[umap]', or use method='mds'") from None
-        points = UMAP(n_components=dimensions, metric="precomputed", random_state=seed, n_neighbors=min(15, len(distances) - 1)).fit_transform(distances)
+        points = UMAP(
+            n_components=dimensions, metric="precomputed", random_state=seed, n_neighbors=min(15, len(distances) - 1)
+        ).fit_transform(distances)
         return points - points.mean(0)
     start = classical_scaling(distances, dimensions)
-    if method == "classical" or not start.any(): return start
+    if method == "classical" or not start.any():
+        return start
     from sklearn.manifold import smacof
-    points, _ = smacof(distances, n_components=dimensions, init=start, n_init=1, max_iter=1000, eps=1e-9, normalized_stress=False)
+
+    points, _ = smacof(
+        distances, n_components=dimensions, init=start, n_init=1, max_iter=1000, eps=1e-9, normalized_stress=False
+    )
     return points - points.mean(0)
 
 # %% ../../nbs/api/spaces/50_trees_and_maps.ipynb #4b9b25d7
-def align(points: np.ndarray,  # shape (tasks, dimensions), the map to turn
-          reference: np.ndarray,  # the same shape, the same tasks in the same order
-          scale: bool = False,  # also bring it to the size of the reference
-          ) -> np.ndarray:  # shape (tasks, dimensions), centred where the reference is
+def align(
+    points: np.ndarray,  # shape (tasks, dimensions), the map to turn
+    reference: np.ndarray,  # the same shape, the same tasks in the same order
+    scale: bool = False,  # also bring it to the size of the reference
+) -> np.ndarray:  # shape (tasks, dimensions), centred where the reference is
     """The map turned and shifted onto the reference (orthogonal Procrustes, [Schönemann 1966](https://doi.org/10.1007/BF02289451)).
     Raises `TaskspaceError` when shapes differ."""
     from scipy.linalg import orthogonal_procrustes
+
     points, reference = np.asarray(points, dtype=float), np.asarray(reference, dtype=float)
     if points.shape != reference.shape:
         raise TaskspaceError(f"align: maps of shapes {points.shape} and {reference.shape}; cut both to the same tasks")
     centred, goal = points - points.mean(0), reference - reference.mean(0)
     turn, singular = orthogonal_procrustes(centred, goal)
-    size = singular / max(float((centred ** 2).sum()), 1e-300) if scale else 1.0
+    size = singular / max(float((centred**2).sum()), 1e-300) if scale else 1.0
     return size * centred @ turn + reference.mean(0)
 
 
-def align_series(maps: Sequence[np.ndarray],  # each of shape (tasks, dimensions), in order of training
-                 ) -> list[np.ndarray]:  # the same maps; the last stays, each earlier one is turned onto its successor
+def align_series(
+    maps: Sequence[np.ndarray],  # each of shape (tasks, dimensions), in order of training
+) -> list[np.ndarray]:  # the same maps; the last stays, each earlier one is turned onto its successor
     """Maps of successive checkpoints, so that what moves between them is change and not chance.
     Raises `TaskspaceError` when shapes differ."""
     out = [np.asarray(maps[-1], dtype=float)]
-    for points in list(maps)[-2::-1]: out.insert(0, align(points, out[0]))
+    for points in list(maps)[-2::-1]:
+        out.insert(0, align(points, out[0]))
     return out

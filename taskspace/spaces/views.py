@@ -16,44 +16,55 @@ from .space import TaskSpace
 __all__ = ['long_table', 'stability_of_clusters', 'map_of_tasks']
 
 # %% ../../nbs/api/spaces/68_views.ipynb #849249b4
-def long_table(space: TaskSpace,  # the space
-               ) -> pd.DataFrame:  # columns source, target, value[, source_group, target_group, within][, low, high]
+def long_table(
+    space: TaskSpace,  # the space
+) -> pd.DataFrame:  # columns source, target, value[, source_group, target_group, within][, low, high]
     "One row a cell, the diagonal included."
     n = len(space)
-    out = pd.DataFrame({"source": np.repeat(space.tasks, n), "target": np.tile(space.tasks, n),
-                        "value": space.matrix.to_numpy().ravel()})
+    out = pd.DataFrame(
+        {
+            "source": np.repeat(space.tasks, n),
+            "target": np.tile(space.tasks, n),
+            "value": space.matrix.to_numpy().ravel(),
+        }
+    )
     if space.groups is not None:
         for side in ("source", "target"):
             out[f"{side}_group"] = [space.groups[t] for t in out[side]]
         out["within"] = out["source_group"].notna() & (out["source_group"] == out["target_group"])
     for name in ("low", "high"):
         bound = getattr(space, name)
-        if bound is not None: out[name] = bound.to_numpy().ravel()
+        if bound is not None:
+            out[name] = bound.to_numpy().ravel()
     return out
 
 # %% ../../nbs/api/spaces/68_views.ipynb #0a99fa7c
-def stability_of_clusters(space: TaskSpace,  # with replicates
-                          method: str = "average",  # scipy's linkage method
-                          metric: str = "cells",  # see `taskspace.spaces.trees_and_maps.task_distances`
-                          ) -> pd.DataFrame:  # one row a clade: tasks, size, height, stability
+def stability_of_clusters(
+    space: TaskSpace,  # with replicates
+    method: str = "average",  # scipy's linkage method
+    metric: str = "cells",  # see `taskspace.spaces.trees_and_maps.task_distances`
+) -> pd.DataFrame:  # one row a clade: tasks, size, height, stability
     "How often the replicates find each cluster again. Raises `TaskspaceError` for a space without replicates."
     if space.replicates is None:
-        raise TaskspaceError(f"the space {space.kind!r} has no replicates to cluster anew; "
-                             "measure it with bootstrap=200")
+        raise TaskspaceError(
+            f"the space {space.kind!r} has no replicates to cluster anew; measure it with bootstrap=200"
+        )
     return trees_and_maps.cluster_stability(space.matrix, space.replicates, method, metric)
 
 # %% ../../nbs/api/spaces/68_views.ipynb #3c6d29b9
-def map_of_tasks(space: TaskSpace,  # the space
-                 method: str = "mds",  # "mds", "classical" or "umap"
-                 metric: str = "cells",  # see `taskspace.spaces.trees_and_maps.task_distances`
-                 onto: pd.DataFrame | None = None,  # a map of another space: turn this one onto it
-                 seed: int = 0,  # for umap alone
-                 ) -> pd.DataFrame:  # columns x, y; index: tasks; attrs: stress
+def map_of_tasks(
+    space: TaskSpace,  # the space
+    method: str = "mds",  # "mds", "classical" or "umap"
+    metric: str = "cells",  # see `taskspace.spaces.trees_and_maps.task_distances`
+    onto: pd.DataFrame | None = None,  # a map of another space: turn this one onto it
+    seed: int = 0,  # for umap alone
+) -> pd.DataFrame:  # columns x, y; index: tasks; attrs: stress
     "A map of the tasks in the plane; see `taskspace.spaces.trees_and_maps.embed`."
     distances = trees_and_maps.task_distances(space.matrix, metric)
     points = trees_and_maps.embed(distances, method, seed=seed)
     fit = trees_and_maps.stress(points, distances)
-    if onto is not None: points = trees_and_maps.align(points, onto.loc[space.tasks, ["x", "y"]].to_numpy())
+    if onto is not None:
+        points = trees_and_maps.align(points, onto.loc[space.tasks, ["x", "y"]].to_numpy())
     table = pd.DataFrame(points, index=pd.Index(space.tasks, name="task"), columns=["x", "y"])
     table.attrs["stress"] = fit
     return table

@@ -22,12 +22,19 @@ BLIMP = "nyu-mll/blimp"
 
 
 def _blimp_row(row: Mapping) -> dict:
-    return {"task": row.get("UID"), "good": row.get("sentence_good"), "bad": row.get("sentence_bad"), "field": row.get("field"),
-            "phenomenon": normalise(row.get("linguistics_term")), "pair": row.get("pairID", row.get("pair_id"))}
+    return {
+        "task": row.get("UID"),
+        "good": row.get("sentence_good"),
+        "bad": row.get("sentence_bad"),
+        "field": row.get("field"),
+        "phenomenon": normalise(row.get("linguistics_term")),
+        "pair": row.get("pairID", row.get("pair_id")),
+    }
 
 
-def blimp_from_directory(path: str | os.PathLike,  # holds one JSON lines file a task
-                         ) -> Suite:  # tasks in alphabetical order
+def blimp_from_directory(
+    path: str | os.PathLike,  # holds one JSON lines file a task
+) -> Suite:  # tasks in alphabetical order
     "Read BLiMP, or a benchmark in its format, from a directory. Raises `TaskspaceError` naming the file and line at fault."
     path = Path(path)
     if not path.is_dir():
@@ -36,35 +43,44 @@ def blimp_from_directory(path: str | os.PathLike,  # holds one JSON lines file a
     if not files:
         raise TaskspaceError(f"{path}: no .jsonl files; blimp:DIR names the folder with BLiMP's .jsonl files")
     names = {"task": "UID", "good": "sentence_good", "bad": "sentence_bad"}
+
     def rows():
         for file in files:
             n = 0
             for n, (where, row) in enumerate(_jsonl_rows(file), start=1):
                 for field in names.values():
                     if not isinstance(row.get(field), str) or not row[field].strip():
-                        raise TaskspaceError(f"{where}: field {field!r} is missing or not text; BLiMP rows have UID, sentence_good and sentence_bad")
+                        raise TaskspaceError(
+                            f"{where}: field {field!r} is missing or not text; BLiMP rows have UID, sentence_good and sentence_bad"
+                        )
                 yield where, _blimp_row(row)
             if not n:
                 raise TaskspaceError(f"{file}: the task has no pairs; remove the file or fill it")
+
     return _rows_to_suite("blimp", rows())
 
 
-def blimp_from_hub(repository: str = BLIMP,  # dataset id on the hub, or a local copy of the dataset
-                   revision: str | None = None,  # branch, tag or commit
-                   ) -> Suite:  # tasks in the order of the dataset's configurations
+def blimp_from_hub(
+    repository: str = BLIMP,  # dataset id on the hub, or a local copy of the dataset
+    revision: str | None = None,  # branch, tag or commit
+) -> Suite:  # tasks in the order of the dataset's configurations
     "Read BLiMP through `datasets`, from its cache when there is one. Raises `TaskspaceError` when it cannot be reached."
     from datasets import get_dataset_config_names, load_dataset
+
     try:
         configs = get_dataset_config_names(repository, revision=revision)
         rows = [row for c in sorted(configs) for row in load_dataset(repository, c, split="train", revision=revision)]
     except Exception as e:
         reason = (str(e).splitlines() or [type(e).__name__])[0]
-        raise TaskspaceError(f"{repository}: cannot be loaded from the hub ({reason}); without network, use blimp:DIR") from None
+        raise TaskspaceError(
+            f"{repository}: cannot be loaded from the hub ({reason}); without network, use blimp:DIR"
+        ) from None
     return _rows_to_suite("blimp", ((f"{repository}, row {i}", _blimp_row(r)) for i, r in enumerate(rows)))
 
 # %% ../../nbs/api/tasks/50_catalogue.ipynb #de4e299d
-def zorro_from_directory(path: str | os.PathLike,  # holds one text file a task
-                         ) -> Suite:  # tasks in alphabetical order
+def zorro_from_directory(
+    path: str | os.PathLike,  # holds one text file a task
+) -> Suite:  # tasks in alphabetical order
     "Read Zorro, or a benchmark in its format, from a directory. Raises `TaskspaceError` naming the file and line at fault."
     path = Path(path)
     files = sorted(path.glob("*.txt")) if path.is_dir() else []
@@ -75,7 +91,9 @@ def zorro_from_directory(path: str | os.PathLike,  # holds one text file a task
 
 def _zorro_task(file: Path) -> Task:
     try:
-        lines = [(n, s.strip()) for n, s in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1) if s.strip()]
+        lines = [
+            (n, s.strip()) for n, s in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1) if s.strip()
+        ]
     except UnicodeDecodeError:
         raise TaskspaceError(f"{file}: not UTF-8 text; save the file as UTF-8") from None
     if not lines:
@@ -87,12 +105,16 @@ def _zorro_task(file: Path) -> Task:
     return Task(file.stem, tuple(pairs), normalise(phenomenon) or file.stem)
 
 # %% ../../nbs/api/tasks/50_catalogue.ipynb #1066874d
-SOURCES: dict[str, str | Callable[[], Suite]] = {"builtin": "taskspace.tasks.grammar:builtin_suite", "blimp": blimp_from_hub}
+SOURCES: dict[str, str | Callable[[], Suite]] = {
+    "builtin": "taskspace.tasks.grammar:builtin_suite",
+    "blimp": blimp_from_hub,
+}
 FOLDERS: dict[str, Callable[[str], Suite]] = {"blimp": blimp_from_directory, "zorro": zorro_from_directory}
 
 
-def load_suite(name: str | os.PathLike,  # "builtin", "blimp", "blimp:DIR", "zorro:DIR", or a .jsonl, .csv, .tsv or .parquet file
-               ) -> Suite:
+def load_suite(
+    name: str | os.PathLike,  # "builtin", "blimp", "blimp:DIR", "zorro:DIR", or a .jsonl, .csv, .tsv or .parquet file
+) -> Suite:
     "Load a suite by name. Raises `TaskspaceError` for an unknown name, listing what exists, and for unreadable files."
     text = os.fspath(name)
     if text in SOURCES:

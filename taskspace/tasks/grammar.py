@@ -33,26 +33,41 @@ __all__ = ['SINGULAR', 'PLURAL', 'PAST', 'PARTICIPLE', 'IRREGULAR_NOUNS', 'IRREG
 # %% ../../nbs/api/tasks/40_grammar.ipynb #53d651be
 SINGULAR, PLURAL, PAST, PARTICIPLE = range(4)
 IRREGULAR_NOUNS = {"man": "men", "woman": "women"}
-IRREGULAR_VERBS = {"sleep": "slept slept", "kneel": "knelt knelt", "fall": "fell fallen", "hold": "held held", "buy": "bought bought",
-                   "find": "found found", "break": "broke broken", "steal": "stole stolen", "hide": "hid hidden",
-                   "draw": "drew drawn", "take": "took taken", "choose": "chose chosen", "throw": "threw thrown",
-                   "forget": "forgot forgotten"}
+IRREGULAR_VERBS = {
+    "sleep": "slept slept",
+    "kneel": "knelt knelt",
+    "fall": "fell fallen",
+    "hold": "held held",
+    "buy": "bought bought",
+    "find": "found found",
+    "break": "broke broken",
+    "steal": "stole stolen",
+    "hide": "hid hidden",
+    "draw": "drew drawn",
+    "take": "took taken",
+    "choose": "chose chosen",
+    "throw": "threw thrown",
+    "forget": "forgot forgotten",
+}
 
 
 def _with_s(word: str) -> str:
     "The word with the ending -s, as English spells it: kings, duchesses, ladies."
-    if re.search("(s|sh|ch|x|z)$", word): return word + "es"
+    if re.search("(s|sh|ch|x|z)$", word):
+        return word + "es"
     return word[:-1] + "ies" if re.search("[^aeiou]y$", word) else word + "s"
 
 
-def noun(lemma: str,  # singular
-         ) -> tuple[str, str]:  # (singular, plural)
+def noun(
+    lemma: str,  # singular
+) -> tuple[str, str]:  # (singular, plural)
     "The two forms of a noun."
     return lemma, IRREGULAR_NOUNS.get(lemma) or _with_s(lemma)
 
 
-def verb(lemma: str,  # bare form
-         ) -> tuple[str, str, str, str]:  # (present singular, present plural = bare form, past, participle)
+def verb(
+    lemma: str,  # bare form
+) -> tuple[str, str, str, str]:  # (present singular, present plural = bare form, past, participle)
     "The four forms of a verb."
     if lemma in IRREGULAR_VERBS:
         past, participle = IRREGULAR_VERBS[lemma].split()
@@ -84,29 +99,56 @@ def _lexicon(number: int, **lists: str) -> dict[str, tuple]:
 
 LEXICONS: dict[str, dict[str, tuple]] = {
     "court": _lexicon(
-        SINGULAR, couple="king/queen prince/princess duke/duchess", person="guard servant singer",
-        names="Edmund/Matilda Arthur/Clara", thing="crown sword mirror ring candle shield",
-        idle="sleep arrive kneel smile faint", strict="polish lift hold bury", personal="admire praise defend blame",
-        irregular="break steal hide draw", knowing="guess reveal", trait="proud noble brave cruel", look="golden heavy precious shiny",
-        tough="easy hard", raising="sure likely", weak="a", strong="every"),
+        SINGULAR,
+        couple="king/queen prince/princess duke/duchess",
+        person="guard servant singer",
+        names="Edmund/Matilda Arthur/Clara",
+        thing="crown sword mirror ring candle shield",
+        idle="sleep arrive kneel smile faint",
+        strict="polish lift hold bury",
+        personal="admire praise defend blame",
+        irregular="break steal hide draw",
+        knowing="guess reveal",
+        trait="proud noble brave cruel",
+        look="golden heavy precious shiny",
+        tough="easy hard",
+        raising="sure likely",
+        weak="a",
+        strong="every",
+    ),
     "town": _lexicon(
-        PLURAL, couple="boy/girl man/woman waiter/waitress", person="teacher doctor student",
-        names="David/Lucy Tom/Sarah", thing="phone book lamp cup ticket basket",
-        idle="laugh yawn sneeze fall cough", strict="carry repair buy find", personal="watch trust describe like",
-        irregular="take choose throw forget", knowing="remember notice", trait="tired kind young busy", look="red small new cheap",
-        tough="difficult tricky", raising="certain bound", weak="many several", strong="all"),
+        PLURAL,
+        couple="boy/girl man/woman waiter/waitress",
+        person="teacher doctor student",
+        names="David/Lucy Tom/Sarah",
+        thing="phone book lamp cup ticket basket",
+        idle="laugh yawn sneeze fall cough",
+        strict="carry repair buy find",
+        personal="watch trust describe like",
+        irregular="take choose throw forget",
+        knowing="remember notice",
+        trait="tired kind young busy",
+        look="red small new cheap",
+        tough="difficult tricky",
+        raising="certain bound",
+        weak="many several",
+        strong="all",
+    ),
 }
 LEXICONS["all"] = {kind: LEXICONS["court"][kind] + LEXICONS["town"][kind] for kind in LEXICONS["court"]}
 
 # %% ../../nbs/api/tasks/40_grammar.ipynb #d1af5de9
 def _forms(entry: object) -> Iterator[str]:
     "Every word form in a nested lexicon entry, in lower case."
-    if isinstance(entry, str): yield entry.lower()
-    elif isinstance(entry, tuple): yield from (w for e in entry for w in _forms(e))
+    if isinstance(entry, str):
+        yield entry.lower()
+    elif isinstance(entry, tuple):
+        yield from (w for e in entry for w in _forms(e))
 
 
-def open_words(name: str,  # "court", "town" or "all"
-               ) -> frozenset[str]:  # lower-case word forms
+def open_words(
+    name: str,  # "court", "town" or "all"
+) -> frozenset[str]:  # lower-case word forms
     "All word forms of a lexicon."
     return frozenset(_forms(tuple(LEXICONS[name].values())))
 
@@ -125,71 +167,92 @@ RULES = {
     "polarity": "*Ever* needs a negative subject, not just any negative word before it.",
     "strength": "*There is* takes weak quantifiers, *nearly* takes strong ones.",
 }
-FIELDS = {"anaphor_agreement": "morphology", "argument_structure": "syntax", "binding": "syntax_semantics", "control_raising": "syntax_semantics",
-          "determiner_noun_agreement": "morphology", "ellipsis": "syntax", "filler_gap_dependency": "syntax", "irregular_forms": "morphology",
-          "island_effects": "syntax", "npi_licensing": "semantics", "quantifiers": "semantics", "subject_verb_agreement": "morphology"}
+FIELDS = {
+    "anaphor_agreement": "morphology",
+    "argument_structure": "syntax",
+    "binding": "syntax_semantics",
+    "control_raising": "syntax_semantics",
+    "determiner_noun_agreement": "morphology",
+    "ellipsis": "syntax",
+    "filler_gap_dependency": "syntax",
+    "irregular_forms": "morphology",
+    "island_effects": "syntax",
+    "npi_licensing": "semantics",
+    "quantifiers": "semantics",
+    "subject_verb_agreement": "morphology",
+}
 
 # %% ../../nbs/api/tasks/40_grammar.ipynb #ccec33a2
 NEAR = ("near", "behind", "beside")
 ADVERBS = ("often", "secretly", "recently", "suddenly")
 NUMBERS = (("one", SINGULAR), ("two", PLURAL), ("three", PLURAL), ("four", PLURAL))
 DEMONSTRATIVES = (("this", "these"), ("that", "those"))
-DETERMINERS = (("the",) * 6 + ("a", "a", "this", "that", "every", "no", "one"),
-               ("the",) * 6 + ("these", "those", "many", "several", "all", "no", "two", "three", "four"))
+DETERMINERS = (
+    ("the",) * 6 + ("a", "a", "this", "that", "every", "no", "one"),
+    ("the",) * 6 + ("these", "those", "many", "several", "all", "no", "two", "three", "four"),
+)
 SELF, OWN = ("himself", "herself"), ("his", "her")
 BE, WAS, HAVE = ("is", "are"), ("was", "were"), ("has", "have")
 
 
 class Draw:
     "Random words of one lexicon."
-    def __init__(self,
-                 rng: random.Random,  # the source of all choices
-                 words: Mapping[str, tuple],  # a value of LEXICONS
-                 free: bool,  # whether to write ordinary text; otherwise a test sentence
-                 ):
-        self.rng, self.words, self.free = rng, words, free
-        self.bit = lambda: rng.random() < .5
 
-    def pick(self,
-             options: Sequence,  # not empty
-             ):
+    def __init__(
+        self,
+        rng: random.Random,  # the source of all choices
+        words: Mapping[str, tuple],  # a value of LEXICONS
+        free: bool,  # whether to write ordinary text; otherwise a test sentence
+    ):
+        self.rng, self.words, self.free = rng, words, free
+        self.bit = lambda: rng.random() < 0.5
+
+    def pick(
+        self,
+        options: Sequence,  # not empty
+    ):
         "One of the options, each as likely as the others."
         return options[int(self.rng.random() * len(options))]
 
-    def __call__(self,
-                 kind: str,  # a key of `words`, e.g. "thing"
-                 ):
+    def __call__(
+        self,
+        kind: str,  # a key of `words`, e.g. "thing"
+    ):
         "One entry of a word list."
         return self.pick(self.words[kind])
 
-    def other(self,
-              feature: int,  # number or gender of the subject
-              ) -> int:  # number or gender of a distractor
+    def other(
+        self,
+        feature: int,  # number or gender of the subject
+    ) -> int:  # number or gender of a distractor
         "The opposite feature; in ordinary text either one."
         flip = self.bit()
         return int(flip) if self.free else 1 - feature
 
-    def maybe(self,
-              text: str,  # words separated by blanks
-              chance: float = .5,  # probability of the text
-              ) -> str:  # the text with a blank before it, or nothing
+    def maybe(
+        self,
+        text: str,  # words separated by blanks
+        chance: float = 0.5,  # probability of the text
+    ) -> str:  # the text with a blank before it, or nothing
         "An optional piece of a sentence."
         return f" {text}" if self.rng.random() < chance else ""
 
-    def noun(self,
-             forms: tuple,  # (singular, plural)
-             n: int,  # number: SINGULAR or PLURAL
-             look: str,  # kind of adjective that may stand before it: "look" or "trait"
-             ) -> str:
+    def noun(
+        self,
+        forms: tuple,  # (singular, plural)
+        n: int,  # number: SINGULAR or PLURAL
+        look: str,  # kind of adjective that may stand before it: "look" or "trait"
+    ) -> str:
         "A noun, now and then with an adjective."
         chance, adjective = self.rng.random(), self(look)
-        return f"{adjective} {forms[n]}" if chance < .25 else forms[n]
+        return f"{adjective} {forms[n]}" if chance < 0.25 else forms[n]
 
-    def the(self,
-            forms: tuple,  # (singular, plural)
-            n: int,  # number: SINGULAR or PLURAL
-            look: str | None = None,  # kind of adjective that may stand before the noun; None: never one
-            ) -> str:
+    def the(
+        self,
+        forms: tuple,  # (singular, plural)
+        n: int,  # number: SINGULAR or PLURAL
+        look: str | None = None,  # kind of adjective that may stand before the noun; None: never one
+    ) -> str:
         "A noun phrase: definite in a test sentence, with any determiner in ordinary text."
         determiner = self.pick(DETERMINERS[n]) if self.free else "the"
         return f"{determiner} {self.noun(forms, n, look) if look else forms[n]}"
@@ -202,29 +265,34 @@ class Draw:
 @dataclass(frozen=True)
 class Construction:
     "One way in which a rule shows itself."
+
     name: str  # what its tasks are called, before the name of the lexicon
     phenomenon: str  # a key of FIELDS
     rules: tuple[str, ...]  # keys of RULES: what the bad sentence breaks
     write: Callable[[Draw, int], str]  # (draw, direction) -> text with [good|bad]
-    weight: float = 1.  # share of the corpus, relative to the others
+    weight: float = 1.0  # share of the corpus, relative to the others
 
 
 CONSTRUCTIONS: dict[str, Construction] = {}
 
 
-def construction(phenomenon: str,  # a key of FIELDS
-                 *rules: str,  # keys of RULES: what the bad sentence breaks
-                 weight: float = 1.,  # share of the corpus, relative to the others
-                 ):  # a decorator; the function is named as the tasks are
+def construction(
+    phenomenon: str,  # a key of FIELDS
+    *rules: str,  # keys of RULES: what the bad sentence breaks
+    weight: float = 1.0,  # share of the corpus, relative to the others
+):  # a decorator; the function is named as the tasks are
     "Register a function as a construction that tests `rules`."
+
     def register(write):
         CONSTRUCTIONS[write.__name__] = Construction(write.__name__, phenomenon, rules, write, weight)
         return write
+
     return register
 
 
-def sides(text: str,  # with [good|bad]
-          ) -> tuple[str, str]:  # (good, bad), lower case, words separated by blanks
+def sides(
+    text: str,  # with [good|bad]
+) -> tuple[str, str]:  # (good, bad), lower case, words separated by blanks
     "The two sentences of a text."
     good, bad = (re.sub(r"\[([^|\]]*)\|([^\]]*)\]", rf"\{i}", text) for i in (1, 2))
     return good, bad
@@ -248,28 +316,32 @@ def subject_verb_across_clause(d, n):  # text with [good|bad]
 def determiner_noun(d, n):  # text with [good|bad]
     "A noun has the number of its demonstrative: *the king held this ring*, not *this rings*."
     person, m, deed, thing, which = d("person"), int(d.bit()), d("strict"), d("thing"), d.pick(DEMONSTRATIVES)
-    return f"{d.the(person, m)} {deed[PAST]} {which[n]} [{thing[n]}|{thing[1 - n]}]{d.maybe(d.near(), .3)} ."
+    return f"{d.the(person, m)} {deed[PAST]} {which[n]} [{thing[n]}|{thing[1 - n]}]{d.maybe(d.near(), 0.3)} ."
 
 
 @construction("determiner_noun_agreement", "determiner_number")
 def determiner_adjective_noun(d, n):  # text with [good|bad]
     "A noun has the number of its demonstrative, across an adjective: *the duke held this heavy ring*, not *this heavy rings*."
     person, m, deed, thing, which = d("person"), int(d.bit()), d("strict"), d("thing"), d.pick(DEMONSTRATIVES)
-    return f"{d.the(person, m)} {deed[PAST]} {which[n]} {d('look')} [{thing[n]}|{thing[1 - n]}]{d.maybe(d.near(), .3)} ."
+    return (
+        f"{d.the(person, m)} {deed[PAST]} {which[n]} {d('look')} [{thing[n]}|{thing[1 - n]}]{d.maybe(d.near(), 0.3)} ."
+    )
 
 # %% ../../nbs/api/tasks/40_grammar.ipynb #60ef979c
 @construction("anaphor_agreement", "reflexive_gender", weight=1.5)
 def reflexive_gender(d, g):  # text with [good|bad]
     "A reflexive has the gender of the subject: *Edmund blamed himself*, not *herself*."
     couple, name, deed = d("couple"), d("names"), d("personal")
-    who = name[g] if d.rng.random() < .3 else d.the(couple[g], SINGULAR, "trait")
-    return f"{who}{d.maybe(d.near(), .3)} {deed[d.pick((SINGULAR, PAST))]} [{SELF[g]}|{SELF[1 - g]}]{d.maybe(d.near(), .2)} ."
+    who = name[g] if d.rng.random() < 0.3 else d.the(couple[g], SINGULAR, "trait")
+    return f"{who}{d.maybe(d.near(), 0.3)} {deed[d.pick((SINGULAR, PAST))]} [{SELF[g]}|{SELF[1 - g]}]{d.maybe(d.near(), 0.2)} ."
 
 
 def _reflexive(d, g, between):
     couple, other, deed = d("couple"), d("couple"), d("personal")
-    return (f"{d.the(couple[g], SINGULAR)} {between} {d.the(other[d.other(g)], SINGULAR)} "
-            f"{deed[d.pick((SINGULAR, PAST))]} [{SELF[g]}|{SELF[1 - g]}]{d.maybe(d.near())} .")
+    return (
+        f"{d.the(couple[g], SINGULAR)} {between} {d.the(other[d.other(g)], SINGULAR)} "
+        f"{deed[d.pick((SINGULAR, PAST))]} [{SELF[g]}|{SELF[1 - g]}]{d.maybe(d.near())} ."
+    )
 
 
 @construction("binding", "reflexive_antecedent", weight=1.5)
@@ -287,7 +359,13 @@ def reflexive_across_clause(d, g):  # text with [good|bad]
 @construction("argument_structure", "object")
 def object_or_none(d, k):  # text with [good|bad]
     "Some verbs need an object, others take none: *the duke held the ring*, not *slept the ring*; *the duke slept near the ring*, not *held near the ring*."
-    person, n, deed, rest, thing = d("person"), int(d.bit()), d("strict"), d("idle"), d.the(d("thing"), int(d.bit()), "look")
+    person, n, deed, rest, thing = (
+        d("person"),
+        int(d.bit()),
+        d("strict"),
+        d("idle"),
+        d.the(d("thing"), int(d.bit()), "look"),
+    )
     place = d.pick(NEAR)
     verbs = f"[{deed[PAST]}|{rest[PAST]}]" if k == 0 else f"[{rest[PAST]}|{deed[PAST]}]"
     return f"{d.the(person, n, 'trait')} {verbs} {thing if k == 0 else f'{place} {thing}'} ."
@@ -297,7 +375,7 @@ def object_or_none(d, k):  # text with [good|bad]
 def what_or_that(d, k):  # text with [good|bad]
     "*What* leaves a gap, *that* none: *the king guesses what the king held*, not *that the king held*; *the king guessed that the duke held the ring*, not *what*."
     who, knew, person, deed = d("person"), d("knowing"), d("person"), d("strict")
-    m, n, thing, place = int(d.bit()), int(d.bit()), d.the(d("thing"), int(d.bit()), "look"), d.maybe(d.near(), .2)
+    m, n, thing, place = int(d.bit()), int(d.bit()), d.the(d("thing"), int(d.bit()), "look"), d.maybe(d.near(), 0.2)
     words = "[what|that]" if k == 0 else "[that|what]"
     return f"{d.the(who, m)} {knew[d.pick((m, PAST))]} {words} {d.the(person, n)} {deed[PAST]}{'' if k == 0 else f' {thing}'}{place} ."
 
@@ -343,7 +421,7 @@ def past_or_participle(d, k):  # text with [good|bad]
 def ever_with_negative_object(d, n):  # text with [good|bad]
     "*Ever* needs a negative subject, an object does not help: *no king has ever held the ring*, not *the king has ever held no ring*."
     person, deed, thing, m = d("person"), d("strict"), d("thing"), int(d.bit())
-    return f"[no|the] {d.noun(person, n, 'trait')} {HAVE[n]} ever {deed[PARTICIPLE]} [the|no] {d.noun(thing, m, 'look')}{d.maybe(d.near(), .2)} ."
+    return f"[no|the] {d.noun(person, n, 'trait')} {HAVE[n]} ever {deed[PARTICIPLE]} [the|no] {d.noun(thing, m, 'look')}{d.maybe(d.near(), 0.2)} ."
 
 
 @construction("npi_licensing", "polarity")
@@ -358,64 +436,74 @@ def there_or_nearly(d, k):  # text with [good|bad]
     "*There is* takes weak quantifiers, *nearly* strong ones: *there is a king near the ring*, not *every king*; *almost every king near the ring sleeps*, not *a king*."
     (weak, n), (strong, m), person, verb, place = d("weak"), d("strong"), d("person"), d("idle"), d.near()
     be, almost = d.pick((BE, WAS)), d.pick(("nearly", "almost"))
-    if d.free: m, n = (m, m) if k else (n, n)
-    return f"there {be[n]} [{weak}|{strong}] {person[n]} {place} ." if k == 0 else f"{almost} [{strong}|{weak}] {person[m]} {place} {verb[m]} ."
+    if d.free:
+        m, n = (m, m) if k else (n, n)
+    return (
+        f"there {be[n]} [{weak}|{strong}] {person[n]} {place} ."
+        if k == 0
+        else f"{almost} [{strong}|{weak}] {person[m]} {place} {verb[m]} ."
+    )
 
 # %% ../../nbs/api/tasks/40_grammar.ipynb #e0839564
 PLAIN: dict[Callable[[Draw, int], str], float] = {}
 
 
-def plain(weight: float,  # share of the corpus, relative to the others
-          ):  # a decorator
+def plain(
+    weight: float,  # share of the corpus, relative to the others
+):  # a decorator
     "Register a function that writes ordinary sentences."
+
     def register(write):
         PLAIN[write] = weight
         return write
+
     return register
 
 
-@plain(2.)
+@plain(2.0)
 def simple_clause(d, n):  # text
     "A subject and a verb without an object: *the king slept*."
-    place, adverb = d.maybe(d.near(), .3), d.maybe(d.pick(ADVERBS), .2)
+    place, adverb = d.maybe(d.near(), 0.3), d.maybe(d.pick(ADVERBS), 0.2)
     return f"{d.the(d('person'), n, 'trait')}{adverb} {d('idle')[d.pick((n, PAST))]}{place} ."
 
 
-@plain(2.)
+@plain(2.0)
 def clause_with_thing(d, n):  # text
     "Somebody does something with a thing: *the king holds a ring*."
-    place, adverb, deed = d.maybe(d.near(), .2), d.maybe(d.pick(ADVERBS), .2), d("acting")[d.pick((n, PAST))]
+    place, adverb, deed = d.maybe(d.near(), 0.2), d.maybe(d.pick(ADVERBS), 0.2), d("acting")[d.pick((n, PAST))]
     return f"{d.the(d('person'), n, 'trait')}{adverb} {deed} {d.the(d('thing'), int(d.bit()), 'look')}{place} ."
 
 
-@plain(1.)
+@plain(1.0)
 def clause_with_person(d, n):  # text
     "Somebody does something to a person: *the duke blamed Clara*."
     subject = d("names")[int(d.bit())] if n == SINGULAR and d.bit() else d.the(d("person"), n, "trait")
-    whom = d("names")[int(d.bit())] if d.rng.random() < .2 else d.the(d("person"), int(d.bit()), "trait")
+    whom = d("names")[int(d.bit())] if d.rng.random() < 0.2 else d.the(d("person"), int(d.bit()), "trait")
     return f"{subject} {d('personal')[d.pick((n, PAST))]} {whom} ."
 
 
-@plain(.4)
+@plain(0.4)
 def plural_reflexive(d, n):  # text
     "A reflexive and a plural subject, whatever `n`: *the kings blame themselves*."
     return f"{d.the(d('person'), PLURAL, 'trait')} {d('personal')[d.pick((PLURAL, PAST))]} themselves ."
 
 # %% ../../nbs/api/tasks/40_grammar.ipynb #33e0b07b
-@plain(.3)
+@plain(0.3)
 def reflexive_in_clause(d, g):  # text
     "A reflexive in a clause after *that*, whose subject it refers to: *the king reveals that a queen blamed herself*."
     couple, other, n = d("couple"), d("person"), int(d.bit())
-    return (f"{d.the(other, n)} {d('knowing')[d.pick((n, PAST))]} that {d.the(couple[g], SINGULAR)} "
-            f"{d('personal')[d.pick((SINGULAR, PAST))]} {SELF[g]} .")
+    return (
+        f"{d.the(other, n)} {d('knowing')[d.pick((n, PAST))]} that {d.the(couple[g], SINGULAR)} "
+        f"{d('personal')[d.pick((SINGULAR, PAST))]} {SELF[g]} ."
+    )
 
 
-@plain(2.)
+@plain(2.0)
 def emphasis(d, n):  # text
     "A reflexive that stresses the subject beside it: *the king himself slept*."
     g = int(d.bit())
-    subject = d.the(d("couple")[g], n, "trait") if n or d.rng.random() < .7 else d("names")[g]
-    return f"{subject} {'themselves' if n else SELF[g]} {d('idle')[d.pick((n, PAST))]}{d.maybe(d.near(), .3)} ."
+    subject = d.the(d("couple")[g], n, "trait") if n or d.rng.random() < 0.7 else d("names")[g]
+    return f"{subject} {'themselves' if n else SELF[g]} {d('idle')[d.pick((n, PAST))]}{d.maybe(d.near(), 0.3)} ."
 
 
 @plain(1.5)
@@ -423,76 +511,82 @@ def own_thing(d, n):  # text
     "A possessive that refers to the subject: *the queen hid her own ring*."
     g = int(d.bit())
     who, thing, deed = d("couple")[g], d("thing"), d("acting")[d.pick((n, PAST))]
-    subject = d("names")[g] if n == SINGULAR and d.rng.random() < .2 else d.the(who, n, "trait")
+    subject = d("names")[g] if n == SINGULAR and d.rng.random() < 0.2 else d.the(who, n, "trait")
     return f"{subject} {deed} {OWN[g] if n == SINGULAR else 'their'} own {d.noun(thing, int(d.bit()), 'look')} ."
 
 
-@plain(1.)
+@plain(1.0)
 def description(d, n):  # text
     "A person or thing with its adjective at the end: *the duke is proud*."
     what, how = (d("thing"), d("look")) if d.bit() else (d("person"), d("trait"))
-    return f"{d.the(what, n)}{d.maybe(d.near(), .2)} {d.pick((BE, WAS))[n]} {how} ."
+    return f"{d.the(what, n)}{d.maybe(d.near(), 0.2)} {d.pick((BE, WAS))[n]} {how} ."
 
 
-@plain(.5)
+@plain(0.5)
 def question(d, n):  # text
     "A question, with *what* or with an object: *did the duke hold the candle*."
     when = f" {d.pick(('before', 'after'))} {d.the(d('person'), int(d.bit()))} {d('strict')[PAST]} {d.the(d('thing'), int(d.bit()))}"
     what = d.the(d("thing"), int(d.bit()), "look") if d.bit() else ""
-    return f"{'did' if what else 'what did'} {d.the(d('person'), n)} {d('strict')[PLURAL]}{' ' if what else ''}{what}{d.maybe(when[1:], .4)} ?"
+    return f"{'did' if what else 'what did'} {d.the(d('person'), n)} {d('strict')[PLURAL]}{' ' if what else ''}{what}{d.maybe(when[1:], 0.4)} ?"
 
 # %% ../../nbs/api/tasks/40_grammar.ipynb #4f4d33e3
-@plain(.5)
+@plain(0.5)
 def passive(d, n):  # text
     "A passive, with or without *by*: *the ring was held*."
-    return f"{d.the(d('thing'), n, 'look')} {WAS[n]} {d('acting')[PARTICIPLE]}{d.maybe('by ' + d.the(d('person'), int(d.bit())), .6)} ."
+    return f"{d.the(d('thing'), n, 'look')} {WAS[n]} {d('acting')[PARTICIPLE]}{d.maybe('by ' + d.the(d('person'), int(d.bit())), 0.6)} ."
 
 
-@plain(.5)
+@plain(0.5)
 def two_clauses(d, n):  # text
     "Two clauses with *and*, *before* or *after* between them: *the king broke a sword and a prince slept*."
     first = f"{d.the(d('person'), n)} {d('acting')[PAST]} {d.the(d('thing'), int(d.bit()), 'look')}"
     return f"{first} {d.pick(('and', 'before', 'after'))} {d.the(d('person'), int(d.bit()))} {d('idle')[PAST]} ."
 
 
-@plain(.7)
+@plain(0.7)
 def perfect(d, n):  # text
     "*Has* with its participle, and *ever* only after *no*: *the king has often slept*."
-    deed, no = d.pick((d("idle")[PARTICIPLE], f"{d('acting')[PARTICIPLE]} {d.the(d('thing'), int(d.bit()), 'look')}")), d.bit()
-    clause = f" that {d('personal')[PAST]} {d.the(d('person'), int(d.bit()))}" if d.rng.random() < .4 else ""
+    deed, no = (
+        d.pick((d("idle")[PARTICIPLE], f"{d('acting')[PARTICIPLE]} {d.the(d('thing'), int(d.bit()), 'look')}")),
+        d.bit(),
+    )
+    clause = f" that {d('personal')[PAST]} {d.the(d('person'), int(d.bit()))}" if d.rng.random() < 0.4 else ""
     ever = d.pick(ADVERBS) if no or d.bit() else "ever"
     subject = f"no {d('person')[n]}" if ever == "ever" else d.the(d("person"), n)
     return f"{subject}{clause} {HAVE[n]} {ever} {deed} ."
 
 
-@plain(.3)
+@plain(0.3)
 def negation(d, n):  # text
     "*Did not* with the bare verb: *the king did not kneel*."
     return f"{d.the(d('person'), n, 'trait')} did not {d('idle')[PLURAL] if d.bit() else d('acting')[PLURAL] + ' ' + d.the(d('thing'), int(d.bit()))} ."
 
 
-@plain(.3)
+@plain(0.3)
 def object_clause(d, n):  # text
     "A thing and a relative clause whose object it is: *the rings that the king hid were heavy*."
     verb = d("personal")[PAST]
     return f"{d.the(d('thing'), n)} that {d.the(d('person'), int(d.bit()))} {d('acting')[PAST]} {d.pick((BE, WAS))[n]} {d('look')} ."
 
 # %% ../../nbs/api/tasks/40_grammar.ipynb #b1d19a83
-def spell(words: str,  # words separated by blanks
-          ) -> str:  # the sentence as it is written
+def spell(
+    words: str,  # words separated by blanks
+) -> str:  # the sentence as it is written
     "English spelling for a row of words."
     return words[0].upper() + words[1:-2] + words[-1]
 
 # %% ../../nbs/api/tasks/40_grammar.ipynb #09cf566b
-def held_out(sentence: str,  # as `spell` writes it
-             ) -> bool:  # True for about a quarter of all sentences
+def held_out(
+    sentence: str,  # as `spell` writes it
+) -> bool:  # True for about a quarter of all sentences
     "Whether a sentence is reserved for testing."
     return crc32(sentence.encode()) % 4 == 0
 
 
-def corpus(sentences: int,  # how many
-           seed: int = 0,  # the same seed gives the same text; a longer corpus begins with the shorter one
-           ) -> list[str]:  # one sentence each
+def corpus(
+    sentences: int,  # how many
+    seed: int = 0,  # the same seed gives the same text; a longer corpus begins with the shorter one
+) -> list[str]:  # one sentence each
     "Ordinary text that obeys all rules. Raises `TaskspaceError` for a negative number."
     if sentences < 0:
         raise TaskspaceError(f"corpus: sentences must be 0 or more, not {sentences}")
@@ -503,12 +597,15 @@ def corpus(sentences: int,  # how many
     text: list[str] = []
     while len(text) < sentences:
         sentence = spell(re.sub(r"\[([^|\]]*)\|[^\]]*\]", r"\1", draw.pick(table)(draw, int(draw.bit()))))
-        if not held_out(sentence): text.append(sentence)
+        if not held_out(sentence):
+            text.append(sentence)
     return text
 
 # %% ../../nbs/api/tasks/40_grammar.ipynb #85bc9724
-CLOSED = (". ? the a this that these those every all no many several one two three four near behind beside often secretly recently suddenly "
-          "himself herself themselves his her their own is are was were has have what did to and before after ever there nearly almost by not").split()
+CLOSED = (
+    ". ? the a this that these those every all no many several one two three four near behind beside often secretly recently suddenly "
+    "himself herself themselves his her their own is are was were has have what did to and before after ever there nearly almost by not"
+).split()
 
 
 def vocabulary() -> tuple[str, ...]:  # lower-case words, punctuation first
@@ -523,32 +620,56 @@ def _pairs(name: str, lexicon: str, pairs: int, seed: int) -> tuple[MinimalPair,
     found: list[MinimalPair] = []
     seen: set[str] = set()
     for _ in range(200 * pairs):
-        if len(found) >= pairs: break
+        if len(found) >= pairs:
+            break
         state, first = rng.getstate(), tuple(map(spell, sides(write(draw, 0))))
-        if not held_out(first[0]): continue
+        if not held_out(first[0]):
+            continue
         rng.setstate(state)
         second = tuple(map(spell, sides(write(draw, 1))))
         twins = dict.fromkeys((first, second))
         if held_out(second[0]) and not any(seen & set(t) for t in twins):
-            found += [MinimalPair(good, bad, f"{name}_{lexicon}_{len(found) + i}") for i, (good, bad) in enumerate(twins)]
+            found += [
+                MinimalPair(good, bad, f"{name}_{lexicon}_{len(found) + i}") for i, (good, bad) in enumerate(twins)
+            ]
             seen |= {s for t in twins for s in t}
     else:
-        raise TaskspaceError(f"task {name}_{lexicon}: the grammar has fewer than {pairs} pairs; ask for at most {len(found)}")
+        raise TaskspaceError(
+            f"task {name}_{lexicon}: the grammar has fewer than {pairs} pairs; ask for at most {len(found)}"
+        )
     return tuple(found[:pairs])
 
 
-def builtin_suite(pairs: int = 200,  # pairs a task; a larger suite begins with the smaller one
-                  seed: int = 0,  # the same seed gives the same pairs
-                  ) -> Suite:  # named "builtin"
+def builtin_suite(
+    pairs: int = 200,  # pairs a task; a larger suite begins with the smaller one
+    seed: int = 0,  # the same seed gives the same pairs
+) -> Suite:  # named "builtin"
     "Minimal pairs for all constructions with all word lists. Raises `TaskspaceError` when there are not that many."
     if pairs < 1:
         raise TaskspaceError(f"builtin suite: pairs must be at least 1, not {pairs}")
-    return Suite("builtin", tuple(
-        Task(f"{c.name}_{lexicon}", _pairs(c.name, lexicon, pairs, seed), c.phenomenon, FIELDS[c.phenomenon], c.rules, lexicon)
-        for c in sorted(CONSTRUCTIONS.values(), key=lambda c: (c.phenomenon, c.name)) for lexicon in ("court", "town")))
+    return Suite(
+        "builtin",
+        tuple(
+            Task(
+                f"{c.name}_{lexicon}",
+                _pairs(c.name, lexicon, pairs, seed),
+                c.phenomenon,
+                FIELDS[c.phenomenon],
+                c.rules,
+                lexicon,
+            )
+            for c in sorted(CONSTRUCTIONS.values(), key=lambda c: (c.phenomenon, c.name))
+            for lexicon in ("court", "town")
+        ),
+    )
 
 # %% ../../nbs/api/tasks/40_grammar.ipynb #ecb7c6fc
 def task_table() -> pd.DataFrame:  # one row a task: task, phenomenon, rules, lexicon, good, bad
     "The tasks with an example each."
-    return pd.DataFrame([(t.name, t.phenomenon, ", ".join(t.rules), t.lexicon, t.pairs[0].good, t.pairs[0].bad) for t in builtin_suite(2)],
-                        columns=["task", "phenomenon", "rules", "lexicon", "good", "bad"])
+    return pd.DataFrame(
+        [
+            (t.name, t.phenomenon, ", ".join(t.rules), t.lexicon, t.pairs[0].good, t.pairs[0].bad)
+            for t in builtin_suite(2)
+        ],
+        columns=["task", "phenomenon", "rules", "lexicon", "good", "bad"],
+    )

@@ -24,6 +24,7 @@ __all__ = ['COLUMNS', 'MinimalPair', 'Task', 'Split', 'Suite']
 @dataclass(frozen=True)
 class MinimalPair:
     "Two sentences that differ in one grammatical point. Raises `TaskspaceError` for a sentence that is empty or not text."
+
     good: str  # the grammatical sentence
     bad: str  # the ungrammatical sentence
     id: str | None = None  # the benchmark's own identifier
@@ -32,7 +33,9 @@ class MinimalPair:
         for name in ("good", "bad"):
             sentence = getattr(self, name)
             if not isinstance(sentence, str) or not sentence.strip():
-                raise TaskspaceError(f"pair {self.id or ''}: {name!r} must be a sentence, not {sentence!r}".replace("pair :", "pair:"))
+                raise TaskspaceError(
+                    f"pair {self.id or ''}: {name!r} must be a sentence, not {sentence!r}".replace("pair :", "pair:")
+                )
 
     @property
     def identical(self) -> bool:  # nothing distinguishes the sentences: every score is a tie
@@ -48,6 +51,7 @@ class MinimalPair:
 @dataclass(frozen=True)
 class Task:
     "A named list of minimal pairs that test one point of grammar. Raises `TaskspaceError` when it has no pairs."
+
     name: str  # unique in its suite
     pairs: tuple[MinimalPair, ...]  # at least one; any sequence is accepted
     phenomenon: str | None = None  # what the task is about, e.g. "anaphor_agreement"
@@ -61,21 +65,28 @@ class Task:
         if not self.pairs:
             raise TaskspaceError(f"task {self.name!r} has no pairs; remove it or give it at least one")
 
-    def __repr__(self) -> str: return f"Task({self.name!r}, {len(self)} pairs)"
-    def __len__(self) -> int: return len(self.pairs)
-    def __iter__(self) -> Iterator[MinimalPair]: return iter(self.pairs)
+    def __repr__(self) -> str:
+        return f"Task({self.name!r}, {len(self)} pairs)"
 
-    def take(self,
-             n: int,  # how many pairs; more than the task has is an error
-             ) -> Task:  # the same task with its first `n` pairs
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __iter__(self) -> Iterator[MinimalPair]:
+        return iter(self.pairs)
+
+    def take(
+        self,
+        n: int,  # how many pairs; more than the task has is an error
+    ) -> Task:  # the same task with its first `n` pairs
         "The task cut to its first `n` pairs. Raises `TaskspaceError` when it has fewer."
         if not 1 <= n <= len(self):
             raise TaskspaceError(f"task {self.name!r} has {len(self)} pairs; {n} were asked for")
         return replace(self, pairs=self.pairs[:n])
 
-    def shuffled(self,
-                 seed: int = 0,  # the same seed swaps the same pairs
-                 ) -> Task:  # the same sentences without the contrast
+    def shuffled(
+        self,
+        seed: int = 0,  # the same seed swaps the same pairs
+    ) -> Task:  # the same sentences without the contrast
         "The null control: good and bad exchanged in a random half of the pairs (the odd pair by the toss of a coin)."
         rng = np.random.default_rng([seed, *self.name.encode()])
         swap = set(rng.permutation(len(self))[: (len(self) + rng.integers(2)) // 2].tolist())
@@ -87,6 +98,7 @@ COLUMNS = ["task", "phenomenon", "field", "pair", "good", "bad"]
 
 class Split(NamedTuple):
     "The two parts of a suite: no sentence of one stands in the other."
+
     train: Suite  # pairs to tune on
     eval: Suite  # pairs to measure on
 
@@ -94,6 +106,7 @@ class Split(NamedTuple):
 @dataclass(frozen=True)
 class Suite:
     "The tasks of one benchmark. Raises `TaskspaceError` when it is empty or two tasks share a name."
+
     name: str  # e.g. "blimp"
     tasks: tuple[Task, ...]  # in the order in which spaces show them
 
@@ -105,14 +118,22 @@ class Suite:
         if twice:
             raise TaskspaceError(f"suite {self.name!r} has two tasks named {twice[0]!r}; task names must be unique")
 
-    def __repr__(self) -> str: return f"Suite({self.name!r}, {len(self)} tasks, {self.n_pairs} pairs)"
-    def __len__(self) -> int: return len(self.tasks)
-    def __iter__(self) -> Iterator[Task]: return iter(self.tasks)
-    def __contains__(self, name: object) -> bool: return name in self.names
+    def __repr__(self) -> str:
+        return f"Suite({self.name!r}, {len(self)} tasks, {self.n_pairs} pairs)"
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self.tasks)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
 
     def __getitem__(self, name: str) -> Task:
         for task in self.tasks:
-            if task.name == name: return task
+            if task.name == name:
+                return task
         raise TaskspaceError(f"suite {self.name!r} has no task {name!r}; it has: {', '.join(self.names)}")
 
     @property
@@ -125,21 +146,24 @@ class Suite:
         "How many pairs the suite holds."
         return sum(map(len, self.tasks))
 
-    def groups(self,
-               by: str = "phenomenon",  # "phenomenon", "field" or "lexicon"
-               ) -> dict[str, str | None]:  # task name -> group
+    def groups(
+        self,
+        by: str = "phenomenon",  # "phenomenon", "field" or "lexicon"
+    ) -> dict[str, str | None]:  # task name -> group
         "Which group each task belongs to."
         return {t.name: getattr(t, by) for t in self.tasks}
 
-    def select(self,
-               names: str | Iterable[str],  # task names, in the order wanted
-               ) -> Suite:  # the same suite with these tasks alone
+    def select(
+        self,
+        names: str | Iterable[str],  # task names, in the order wanted
+    ) -> Suite:  # the same suite with these tasks alone
         "The named tasks. Raises `TaskspaceError` for a name that the suite lacks."
         return replace(self, tasks=tuple(self[n] for n in ([names] if isinstance(names, str) else names)))
 
-    def take(self,
-             n: int,  # pairs a task
-             ) -> Suite:  # every task with its first `n` pairs
+    def take(
+        self,
+        n: int,  # pairs a task
+    ) -> Suite:  # every task with its first `n` pairs
         "Every task cut to its first `n` pairs. Raises `TaskspaceError` when one has fewer."
         return replace(self, tasks=tuple(t.take(n) for t in self.tasks))
 
@@ -149,8 +173,11 @@ class Suite:
 
     def to_frame(self) -> pd.DataFrame:  # columns task, phenomenon, field, pair, good, bad; one row a pair
         "The suite as a table, in suite order; a pair without an identifier gets its position in the task."
-        rows = [(t.name, t.phenomenon, t.field, p.id if p.id is not None else str(i), p.good, p.bad)
-                for t in self.tasks for i, p in enumerate(t)]
+        rows = [
+            (t.name, t.phenomenon, t.field, p.id if p.id is not None else str(i), p.good, p.bad)
+            for t in self.tasks
+            for i, p in enumerate(t)
+        ]
         return pd.DataFrame(rows, columns=COLUMNS)
 
     def identical_pairs(self) -> pd.DataFrame:  # the rows of `to_frame` whose sentences are the same
@@ -161,14 +188,18 @@ class Suite:
     @property
     def digest(self) -> str:  # 64 hexadecimal digits
         "SHA-256 of tasks, groups and sentences: two suites with the same digest give the same numbers."
-        rows = [[t.name, t.phenomenon, t.field, t.rules, t.lexicon, [[p.good, p.bad, p.id] for p in t]] for t in self.tasks]
+        rows = [
+            [t.name, t.phenomenon, t.field, t.rules, t.lexicon, [[p.good, p.bad, p.id] for p in t]] for t in self.tasks
+        ]
         return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
 
-    def split(self,
-              train: int,  # pairs a task to tune on
-              eval: int,  # pairs a task to measure on
-              seed: int = 0,  # the same seed gives the same split
-              ) -> Split:  # (train, eval), two suites with the same tasks
+    def split(
+        self,
+        train: int,  # pairs a task to tune on
+        eval: int,  # pairs a task to measure on
+        seed: int = 0,  # the same seed gives the same split
+    ) -> Split:  # (train, eval), two suites with the same tasks
         "Cut every task in two without leaks, see below. Raises `TaskspaceError` when a task has too few pairs."
         from taskspace.tasks.splits import leak_free_split
+
         return leak_free_split(self, train, eval, seed)

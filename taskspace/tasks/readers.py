@@ -23,7 +23,8 @@ __all__ = ['READERS', 'normalise', 'suite_from_frame', 'suite_from_file']
 # %% ../../nbs/api/tasks/30_readers.ipynb #e12f9592
 def _text(value: object) -> str | None:
     "A cell as text: empty cells and missing values are None."
-    if value is None or (isinstance(value, float) and np.isnan(value)) or value is pd.NA: return None
+    if value is None or (isinstance(value, float) and np.isnan(value)) or value is pd.NA:
+        return None
     return str(value) if not isinstance(value, float) or not value.is_integer() else str(int(value))
 
 
@@ -39,22 +40,26 @@ def _rows_to_suite(name: str, rows: Iterable[tuple[str, Mapping]]) -> Suite:
                 raise TaskspaceError(f"{where}: field {field!r} {has}; every row needs task, good and bad")
         task, label = row["task"], (_text(row.get("phenomenon")), normalise(_text(row.get("field"))))
         if labels.setdefault(task, label) != label:
-            raise TaskspaceError(f"{where}: task {task!r} has phenomenon and field {label}, but {labels[task]} in an earlier row")
+            raise TaskspaceError(
+                f"{where}: task {task!r} has phenomenon and field {label}, but {labels[task]} in an earlier row"
+            )
         pairs.setdefault(task, []).append(MinimalPair(row["good"], row["bad"], _text(row.get("pair"))))
     if not pairs:
         raise TaskspaceError(f"{name}: no rows; a suite needs at least one pair")
     return Suite(name, tuple(Task(t, tuple(ps), *labels[t]) for t, ps in pairs.items()))
 
 
-def normalise(name: str | None,  # a field or phenomenon as some benchmark spells it
-              ) -> str | None:  # one spelling for one thing
+def normalise(
+    name: str | None,  # a field or phenomenon as some benchmark spells it
+) -> str | None:  # one spelling for one thing
     "One spelling for labels: BLiMP writes both `syntax/semantics` and `syntax_semantics`."
     return None if name is None else name.strip().lower().replace("/", "_").replace(" ", "_") or None
 
 
-def suite_from_frame(frame: pd.DataFrame,  # columns task, good, bad[, phenomenon, field, pair]
-                     name: str = "table",  # name of the suite
-                     ) -> Suite:
+def suite_from_frame(
+    frame: pd.DataFrame,  # columns task, good, bad[, phenomenon, field, pair]
+    name: str = "table",  # name of the suite
+) -> Suite:
     "A suite from a table. Raises `TaskspaceError` that names the row (from 0) and the column at fault."
     records = frame.astype(object).where(frame.notna(), None).to_dict("records")
     return _rows_to_suite(name, ((f"{name}, row {i}", r) for i, r in enumerate(records)))
@@ -66,7 +71,8 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Mapping]]:
     except UnicodeDecodeError as e:
         raise TaskspaceError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start}); save the file as UTF-8") from None
     for n, line in enumerate(text.split("\n"), start=1):
-        if not line.strip(): continue
+        if not line.strip():
+            continue
         where = f"{path}, line {n}"
         try:
             row = json.loads(line)
@@ -80,6 +86,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Mapping]]:
 def _table_rows(path: Path) -> Iterator[tuple[str, Mapping]]:
     "Rows of a CSV, TSV or Parquet file; every CSV cell is text, so that a sentence such as `None` or `1` stays one."
     import csv
+
     if path.suffix.lower() == ".parquet":
         try:
             frame = pd.read_parquet(path)
@@ -97,7 +104,9 @@ def _table_rows(path: Path) -> Iterator[tuple[str, Mapping]]:
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
                 if None in row:
-                    raise TaskspaceError(f"{where}: more cells than the header has; quote sentences that hold the separator")
+                    raise TaskspaceError(
+                        f"{where}: more cells than the header has; quote sentences that hold the separator"
+                    )
                 yield where, {k: v for k, v in row.items() if v not in (None, "")}
     except UnicodeDecodeError as e:
         raise TaskspaceError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start}); save the file as UTF-8") from None
@@ -108,8 +117,9 @@ def _table_rows(path: Path) -> Iterator[tuple[str, Mapping]]:
 READERS = {".jsonl": _jsonl_rows, ".csv": _table_rows, ".tsv": _table_rows, ".parquet": _table_rows}
 
 
-def suite_from_file(path: str | os.PathLike,  # ends in .jsonl, .csv, .tsv or .parquet
-                    ) -> Suite:  # named after the file
+def suite_from_file(
+    path: str | os.PathLike,  # ends in .jsonl, .csv, .tsv or .parquet
+) -> Suite:  # named after the file
     "Read a suite from one file. Raises `TaskspaceError` that names the file, line and field at fault."
     path = Path(path)
     if path.suffix.lower() not in READERS:

@@ -18,11 +18,13 @@ from .pairs import MinimalPair, Split, Suite
 __all__ = ['ATTEMPTS', 'bundles', 'leak_free_split']
 
 # %% ../../nbs/api/tasks/20_splits.ipynb #6b926ded
-def bundles(pairs: Sequence[MinimalPair],  # the pairs of a whole suite
-            ) -> np.ndarray:  # shape (pairs,), bundle number of each pair
+def bundles(
+    pairs: Sequence[MinimalPair],  # the pairs of a whole suite
+) -> np.ndarray:  # shape (pairs,), bundle number of each pair
     "Number the groups of pairs that are tied together by sentences they share, directly or through other pairs."
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
+
     n = len(pairs)
     sentences: dict[str, int] = {}
     ends = [sentences.setdefault(s, n + len(sentences)) for p in pairs for s in (p.good, p.bad)]
@@ -32,20 +34,26 @@ def bundles(pairs: Sequence[MinimalPair],  # the pairs of a whole suite
     return connected_components(graph, directed=False)[1][:n]
 
 # %% ../../nbs/api/tasks/20_splits.ipynb #4085b500
-def leak_free_split(suite: Suite,  # the tasks to cut
-                    train: int,  # pairs a task to tune on
-                    eval: int,  # pairs a task to measure on
-                    seed: int,  # the same seed gives the same split
-                    ) -> Split:  # (train, eval), two suites with the same tasks
+def leak_free_split(
+    suite: Suite,  # the tasks to cut
+    train: int,  # pairs a task to tune on
+    eval: int,  # pairs a task to measure on
+    seed: int,  # the same seed gives the same split
+) -> Split:  # (train, eval), two suites with the same tasks
     "Cut every task in two, so that no sentence stands in both parts of any tasks. Raises `TaskspaceError` when a task has too few pairs."
     if train < 1 or eval < 1:
         raise TaskspaceError(f"split: train and eval must be at least 1, not {train} and {eval}")
     for task in suite:
         if len(task) < train + eval:
-            raise TaskspaceError(f"task {task.name!r} has {len(task)} pairs; {train} to train and {eval} to evaluate need {train + eval}")
+            raise TaskspaceError(
+                f"task {task.name!r} has {len(task)} pairs; {train} to train and {eval} to evaluate need {train + eval}"
+            )
     pairs = [(t.name, replace(p, id=str(i)) if p.id is None else p) for t in suite for i, p in enumerate(t)]
     bundle_of = bundles([p for _, p in pairs])
-    order = sorted(range(len(pairs)), key=lambda k: hashlib.sha256(f"{seed}\0{pairs[k][0]}\0{pairs[k][1].good}\0{pairs[k][1].bad}".encode()).digest())
+    order = sorted(
+        range(len(pairs)),
+        key=lambda k: hashlib.sha256(f"{seed}\0{pairs[k][0]}\0{pairs[k][1].good}\0{pairs[k][1].bad}".encode()).digest(),
+    )
     members: dict[int, list[tuple[str, MinimalPair]]] = {}
     for k in order:
         members.setdefault(int(bundle_of[k]), []).append(pairs[k])
@@ -53,17 +61,24 @@ def leak_free_split(suite: Suite,  # the tasks to cut
     rng = np.random.default_rng(seed)
     for attempt in range(1 + ATTEMPTS):
         chosen, lacking = _deal(owned, suite.names, {"train": train, "eval": eval}, rng if attempt else None)
-        if not lacking: break
+        if not lacking:
+            break
     else:
-        raise TaskspaceError(f"task {lacking[1]!r}: its pairs share too many sentences with one another or with other tasks; "
-                             f"the {lacking[0]} part lacks {lacking[2]} pairs, ask for fewer")
-    return Split(*(replace(suite, tasks=tuple(replace(t, pairs=tuple(part[t.name])) for t in suite)) for part in chosen))
+        raise TaskspaceError(
+            f"task {lacking[1]!r}: its pairs share too many sentences with one another or with other tasks; "
+            f"the {lacking[0]} part lacks {lacking[2]} pairs, ask for fewer"
+        )
+    return Split(
+        *(replace(suite, tasks=tuple(replace(t, pairs=tuple(part[t.name])) for t in suite)) for part in chosen)
+    )
 
 
 ATTEMPTS = 50  # random ways to deal out bundles, where the first one fails
 
 
-def _deal(owned: list[list[tuple[str, MinimalPair]]], names: list[str], sizes: dict[str, int], rng: np.random.Generator | None):
+def _deal(
+    owned: list[list[tuple[str, MinimalPair]]], names: list[str], sizes: dict[str, int], rng: np.random.Generator | None
+):
     "Bundles put on either side, with what is lacking then as (side, task, pairs): the largest first to where most is needed, or at random."
     need = {side: dict.fromkeys(names, size) for side, size in sizes.items()}
     chosen: dict[str, dict[str, list[MinimalPair]]] = {side: {n: [] for n in names} for side in sizes}
@@ -71,9 +86,17 @@ def _deal(owned: list[list[tuple[str, MinimalPair]]], names: list[str], sizes: d
         owners = {name for name, _ in bundle}
         wanted = {side: sum(need[side][n] for n in owners) for side in need}
         first, second = wanted
-        side = max(wanted, key=lambda s: wanted[s]) if rng is None else first if rng.random() * sum(wanted.values()) < wanted[first] else second
+        side = (
+            max(wanted, key=lambda s: wanted[s])
+            if rng is None
+            else first
+            if rng.random() * sum(wanted.values()) < wanted[first]
+            else second
+        )
         for name, pair in bundle:
             if need[side][name]:
                 need[side][name] -= 1
                 chosen[side][name].append(pair)
-    return list(chosen.values()), next(((s, name, n) for s, missing in need.items() for name, n in missing.items() if n), None)
+    return list(chosen.values()), next(
+        ((s, name, n) for s, missing in need.items() for name, n in missing.items() if n), None
+    )

@@ -25,8 +25,18 @@ from ..scoring.convention import Convention
 from ..scoring.encoding import encode_pairs, EncodedPair
 from ..scoring.scores import text_loss
 from ..tasks.pairs import MinimalPair, Task
-from .gradients import (accumulate, contrast, encode_task, likelihood, margins, SCOPES,
-                                        subspace, TOKENS, trainable, undisturbed)
+from taskspace.tuning.gradients import (
+    accumulate,
+    contrast,
+    encode_task,
+    likelihood,
+    margins,
+    SCOPES,
+    subspace,
+    TOKENS,
+    trainable,
+    undisturbed,
+)
 
 # %% auto #0
 __all__ = ['UPDATES', 'OPTIMIZERS', 'FTGD', 'read_at', 'write_at', 'Tuned', 'tune']
@@ -39,6 +49,7 @@ OPTIMIZERS = ("adam", "sgd")
 @dataclass(frozen=True)
 class FTGD:
     "How to tune. Raises `TaskspaceError` that names the setting at fault."
+
     keep: float = 0.01  # share of the parameters in the subspace, over 0 up to 1; "full" ignores it
     scope: str = "global"  # where the share is kept: "global", or within each "layer", "module" (type) or "tensor"
     update: str = "differential"  # "differential", "masked", "full" or "random"
@@ -49,14 +60,19 @@ class FTGD:
     seed: int = 0  # order of the pairs and random subspaces
     refresh: int | None = None  # pick the subspace anew every so many steps; None picks once
     embeddings: bool = True  # False never touches the input and output embeddings
-    perplexity_budget: float | None = None  # stop before perplexity on reference text exceeds this multiple of the untuned one, e.g. 1.1
+    perplexity_budget: float | None = (
+        None  # stop before perplexity on reference text exceeds this multiple of the untuned one, e.g. 1.1
+    )
     every: int = 1  # steps from one measurement on held-out pairs and reference text to the next
 
     def __post_init__(self):
         def need(ok: bool, name: str, what: str) -> None:
-            if not ok: raise TaskspaceError(f"FTGD: {name} must be {what}, not {getattr(self, name)!r}")
+            if not ok:
+                raise TaskspaceError(f"FTGD: {name} must be {what}, not {getattr(self, name)!r}")
+
         for f in fields(self):  # numpy's numbers cannot be written as JSON
-            if isinstance(value := getattr(self, f.name), np.generic): object.__setattr__(self, f.name, value.item())
+            if isinstance(value := getattr(self, f.name), np.generic):
+                object.__setattr__(self, f.name, value.item())
         number = lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
         whole = lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 1
         need(number(self.keep) and 0 < self.keep <= 1, "keep", "a share over 0 and up to 1, e.g. 0.01")
@@ -68,23 +84,28 @@ class FTGD:
         need(self.batch_size is None or whole(self.batch_size), "batch_size", "a whole number of at least 1, or None")
         need(isinstance(self.seed, int) and self.seed >= 0, "seed", "a whole number of at least 0")
         need(self.refresh is None or whole(self.refresh), "refresh", "a whole number of at least 1, or None")
-        need(self.perplexity_budget is None or (number(self.perplexity_budget) and self.perplexity_budget >= 1),
-             "perplexity_budget", "a number of at least 1, e.g. 1.1, or None")
+        need(
+            self.perplexity_budget is None or (number(self.perplexity_budget) and self.perplexity_budget >= 1),
+            "perplexity_budget",
+            "a number of at least 1, e.g. 1.1, or None",
+        )
         need(whole(self.every), "every", "a whole number of at least 1")
 
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #bbbcbcfa
-def read_at(p: torch.Tensor,  # a parameter of any shape
-            index: torch.Tensor,  # flat indices, ascending, each once
-            ) -> torch.Tensor:  # a copy
+def read_at(
+    p: torch.Tensor,  # a parameter of any shape
+    index: torch.Tensor,  # flat indices, ascending, each once
+) -> torch.Tensor:  # a copy
     "The values of a parameter at flat indices."
     flat = p.detach().reshape(-1)
     return flat.clone() if len(index) == p.numel() else flat[index]
 
 
-def write_at(p: torch.Tensor,  # a parameter of any shape
-             index: torch.Tensor,  # flat indices, ascending, each once
-             values: torch.Tensor,  # one a place
-             ) -> None:
+def write_at(
+    p: torch.Tensor,  # a parameter of any shape
+    index: torch.Tensor,  # flat indices, ascending, each once
+    values: torch.Tensor,  # one a place
+) -> None:
     "Set a parameter in place at flat indices, rounding to its own type."
     with torch.no_grad():
         whole = len(index) == p.numel()
@@ -110,10 +131,15 @@ def _fingerprint(named: dict[str, nn.Parameter], indices: dict[str, torch.Tensor
 @dataclass(frozen=True, eq=False)
 class Tuned:
     "A sparse change of a model's weights, with the settings that made it and its log."
-    delta: dict[str, tuple[torch.Tensor, torch.Tensor]]  # parameter name -> (flat indices int32 or int64, what is added there), on the CPU
+
+    delta: dict[
+        str, tuple[torch.Tensor, torch.Tensor]
+    ]  # parameter name -> (flat indices int32 or int64, what is added there), on the CPU
     log: pd.DataFrame  # one row a step, see `tune`
     config: FTGD  # the settings
-    meta: dict = field(default_factory=dict)  # task, model, number of parameters, fingerprint of the base weights, reason to stop
+    meta: dict = field(
+        default_factory=dict
+    )  # task, model, number of parameters, fingerprint of the base weights, reason to stop
 
     @property
     def n_changed(self) -> int:  # how many parameters the subspace holds
@@ -125,18 +151,27 @@ class Tuned:
         return f"Tuned({self.meta.get('task', '?')} on {self.meta.get('model', '?')}, {self.n_changed:,} parameters{share}, {int(self.log.step.iloc[-1])} steps)"
 
     @contextmanager
-    def applied(self,
-                lm: LM,  # the model that it was tuned on
-                strict: bool = True,  # False allows other weights of the same shapes, e.g. another checkpoint
-                ) -> Iterator[LM]:  # the same object, tuned
+    def applied(
+        self,
+        lm: LM,  # the model that it was tuned on
+        strict: bool = True,  # False allows other weights of the same shapes, e.g. another checkpoint
+    ) -> Iterator[LM]:  # the same object, tuned
         "The tuned model inside the `with` block; the base weights are back bit for bit after it. Raises `TaskspaceError` for another model."
         named = dict(lm.model.named_parameters())
         for name, (index, _) in self.delta.items():
             if name not in named or (len(index) and int(index[-1]) >= named[name].numel()):
-                raise TaskspaceError(f"this delta was tuned on {self.meta.get('model', 'another model')!r}: {lm.name!r} has no parameter {name!r} of that size")
-        if strict and "base" in self.meta and _fingerprint(named, {n: i for n, (i, _) in self.delta.items()}) != self.meta["base"]:
-            raise TaskspaceError(f"this delta was tuned on other weights of {self.meta.get('model', '?')!r} than {lm.name!r} has now; "
-                                 "load that checkpoint, or allow it with strict=False")
+                raise TaskspaceError(
+                    f"this delta was tuned on {self.meta.get('model', 'another model')!r}: {lm.name!r} has no parameter {name!r} of that size"
+                )
+        if (
+            strict
+            and "base" in self.meta
+            and _fingerprint(named, {n: i for n, (i, _) in self.delta.items()}) != self.meta["base"]
+        ):
+            raise TaskspaceError(
+                f"this delta was tuned on other weights of {self.meta.get('model', '?')!r} than {lm.name!r} has now; "
+                "load that checkpoint, or allow it with strict=False"
+            )
         indices = {n: i.to(named[n].device).long() for n, (i, _) in self.delta.items()}
         base = {n: read_at(named[n], i) for n, i in indices.items()}
         try:
@@ -145,44 +180,64 @@ class Tuned:
         finally:
             _restore(named, indices, base)
 
-    def save(self,
-             path: str | Path,  # of the file, which is replaced
-             ) -> None:
+    def save(
+        self,
+        path: str | Path,  # of the file, which is replaced
+    ) -> None:
         "Write a safetensors file: indices, values, and settings and log as metadata."
         from safetensors.torch import save_file
-        tensors = {f"{n}:{part}": t.contiguous() for n, (i, v) in self.delta.items() for part, t in (("index", i), ("value", v))}
+
+        tensors = {
+            f"{n}:{part}": t.contiguous()
+            for n, (i, v) in self.delta.items()
+            for part, t in (("index", i), ("value", v))
+        }
         # One key alone: safetensors writes several in an order that changes from run to run.
-        about = {"format": "tuned/1", "order": list(self.delta), "config": asdict(self.config), "meta": self.meta,
-                 "log": self.log.to_json(orient="split", double_precision=15)}
+        about = {
+            "format": "tuned/1",
+            "order": list(self.delta),
+            "config": asdict(self.config),
+            "meta": self.meta,
+            "log": self.log.to_json(orient="split", double_precision=15),
+        }
         save_file(tensors, str(path), {"taskspace": json.dumps(about)})
 
     @classmethod
-    def load(cls,
-             path: str | Path,  # of the file
-             ) -> Tuned:  # with settings, log and metadata
+    def load(
+        cls,
+        path: str | Path,  # of the file
+    ) -> Tuned:  # with settings, log and metadata
         "Read what `save` wrote. Raises `TaskspaceError` for any other file."
         from safetensors import SafetensorError, safe_open
+
         try:
             with safe_open(str(path), "pt") as f:
                 about = json.loads((f.metadata() or {})["taskspace"])
                 delta = {n: (f.get_tensor(f"{n}:index"), f.get_tensor(f"{n}:value")) for n in about["order"]}
             log = pd.read_json(io.StringIO(about["log"]), orient="split", precise_float=True)
-            return cls(delta, log.astype({c: float for c in log if c != "step"}), FTGD(**about["config"]), about["meta"])
+            return cls(
+                delta, log.astype({c: float for c in log if c != "step"}), FTGD(**about["config"]), about["meta"]
+            )
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as e:
-            raise TaskspaceError(f"{path}: not a saved delta ({type(e).__name__}: {e}); give a file written by Tuned.save") from None
+            raise TaskspaceError(
+                f"{path}: not a saved delta ({type(e).__name__}: {e}); give a file written by Tuned.save"
+            ) from None
 
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #3fd0398a
 def _install(named: dict[str, nn.Parameter], indices: dict, base: dict, delta: dict) -> None:
     "Weights = base + delta, added in the wider of the two types and rounded once."
-    for n, i in indices.items(): write_at(named[n], i, base[n].to(delta[n].dtype) + delta[n])
+    for n, i in indices.items():
+        write_at(named[n], i, base[n].to(delta[n].dtype) + delta[n])
 
 
 def _restore(named: dict[str, nn.Parameter], indices: dict, base: dict) -> None:
     "Weights = base, also when a second interrupt arrives in the middle of it."
     try:
-        for n, i in indices.items(): write_at(named[n], i, base[n])
+        for n, i in indices.items():
+            write_at(named[n], i, base[n])
     except BaseException:
-        for n, i in indices.items(): write_at(named[n], i, base[n])
+        for n, i in indices.items():
+            write_at(named[n], i, base[n])
         raise
 
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #48d4e7bd
@@ -192,6 +247,7 @@ def _zeros(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 class _Adam:
     "Adam (Kingma and Ba, 2015) with bias correction, without weight decay."
+
     def __init__(self, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8):
         self.lr, self.betas, self.eps = lr, betas, eps
 
@@ -208,44 +264,63 @@ class _Adam:
 
 class _SGD:
     "Plain descent: the change is -lr times the gradient."
-    def __init__(self, lr: float): self.lr = lr
-    def reset(self, delta: dict[str, torch.Tensor]) -> None: pass
+
+    def __init__(self, lr: float):
+        self.lr = lr
+
+    def reset(self, delta: dict[str, torch.Tensor]) -> None:
+        pass
 
     def step(self, delta: dict[str, torch.Tensor], grads: dict[str, torch.Tensor]) -> None:
-        for n, g in grads.items(): delta[n].add_(g, alpha=-self.lr)
+        for n, g in grads.items():
+            delta[n].add_(g, alpha=-self.lr)
 
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #f176a32c
 def _batches_of_pairs(n: int, size: int | None, seed: int) -> Iterator[np.ndarray]:
     "Positions of the pairs of each update: a new permutation whenever all have been used."
     if size is None or size >= n:
-        while True: yield np.arange(n)
+        while True:
+            yield np.arange(n)
     rng = np.random.default_rng(seed)
     pool = np.empty(0, dtype=int)
     while True:
-        while len(pool) < size: pool = np.concatenate([pool, rng.permutation(n)])
+        while len(pool) < size:
+            pool = np.concatenate([pool, rng.permutation(n)])
         yield np.sort(pool[:size])
         pool = pool[size:]
 
 
-def tune(lm: LM,  # model with its tokenizer
-         task: Task | Sequence[MinimalPair],  # pairs to tune on
-         ftgd: FTGD = FTGD(),  # the settings
-         eval_task: Task | None = None,  # held-out pairs for the log
-         reference: Sequence[str] | None = None,  # ordinary text whose perplexity is watched
-         convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
-         tokens: int = TOKENS,  # tokens in one forward pass
-         ) -> Tuned:  # `.log` has columns step, loss, margin, eval_margin, eval_accuracy, perplexity
+def tune(
+    lm: LM,  # model with its tokenizer
+    task: Task | Sequence[MinimalPair],  # pairs to tune on
+    ftgd: FTGD = FTGD(),  # the settings
+    eval_task: Task | None = None,  # held-out pairs for the log
+    reference: Sequence[str] | None = None,  # ordinary text whose perplexity is watched
+    convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
+    tokens: int = TOKENS,  # tokens in one forward pass
+) -> Tuned:  # `.log` has columns step, loss, margin, eval_margin, eval_accuracy, perplexity
     """Tune on one task and give back the change; the model itself is as before. FTGD of Weber et al. (2024), or one of its controls.
     Raises `TaskspaceError` for input it cannot tune on."""
-    if not isinstance(task, Task): task = Task("pairs", tuple(task))
+    if not isinstance(task, Task):
+        task = Task("pairs", tuple(task))
     return _Tuning(lm, task, ftgd, eval_task, reference, convention, tokens).run()
 
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #f01eaaf8
 class _Tuning:
-    def __init__(self, lm: LM, task: Task, ftgd: FTGD, eval_task: Task | None, reference: Sequence[str] | None,
-                 convention: str | Convention, tokens: int):
+    def __init__(
+        self,
+        lm: LM,
+        task: Task,
+        ftgd: FTGD,
+        eval_task: Task | None,
+        reference: Sequence[str] | None,
+        convention: str | Convention,
+        tokens: int,
+    ):
         if ftgd.perplexity_budget is not None and not reference:
-            raise TaskspaceError("tune: perplexity_budget needs reference text; give reference=[...] or perplexity_budget=None")
+            raise TaskspaceError(
+                "tune: perplexity_budget needs reference text; give reference=[...] or perplexity_budget=None"
+            )
         self.lm, self.task, self.ftgd, self.reference, self.tokens = lm, task, ftgd, reference, tokens
         self.wanted = trainable(lm, ftgd.embeddings)
         self.pairs = encode_task(lm, task, convention)
@@ -255,16 +330,28 @@ class _Tuning:
         self.places: dict[str, torch.Tensor] = {}
         self.base: dict[str, torch.Tensor] = {}
         self.delta: dict[str, torch.Tensor] = {}
-        self.active: dict[str, torch.Tensor] = {}  # 1 where a place is in the present subspace, 0 where it has fallen out
+        self.active: dict[
+            str, torch.Tensor
+        ] = {}  # 1 where a place is in the present subspace, 0 where it has fallen out
 
     def run(self) -> Tuned:
         try:
-            with undisturbed(self.lm, list(self.wanted)): log, stop = self._steps()
+            with undisturbed(self.lm, list(self.wanted)):
+                log, stop = self._steps()
         finally:
             _restore(self.wanted, self.places, self.base)
-        meta = {"task": self.task.name, "model": self.lm.name, "parameters": self.lm.n_parameters, "pairs": len(self.pairs),
-                "base": _fingerprint(self.wanted, self.places), "stop": stop}
-        narrow = {n: i.to("cpu", torch.int32 if self.wanted[n].numel() < 2**31 else torch.int64) for n, i in self.places.items()}
+        meta = {
+            "task": self.task.name,
+            "model": self.lm.name,
+            "parameters": self.lm.n_parameters,
+            "pairs": len(self.pairs),
+            "base": _fingerprint(self.wanted, self.places),
+            "stop": stop,
+        }
+        narrow = {
+            n: i.to("cpu", torch.int32 if self.wanted[n].numel() < 2**31 else torch.int64)
+            for n, i in self.places.items()
+        }
         return Tuned({n: (i, self.delta[n].cpu()) for n, i in narrow.items()}, log, self.ftgd, meta)
 
     def _steps(self) -> tuple[pd.DataFrame, str]:
@@ -273,7 +360,11 @@ class _Tuning:
         rows, stop, within = [{"step": 0, **untuned}], "steps", None
         for step in range(1, f.steps + 1):
             batch = [self.pairs[i] for i in next(order)]
-            fresh = self._pick(step) if step == 1 or (f.refresh and f.update != "full" and (step - 1) % f.refresh == 0) else None
+            fresh = (
+                self._pick(step)
+                if step == 1 or (f.refresh and f.update != "full" and (step - 1) % f.refresh == 0)
+                else None
+            )
             loss, margin = self._update(batch, fresh if len(batch) == len(self.pairs) else None)
             measured = self._measure() if step % f.every == 0 or step == f.steps else {}
             if f.perplexity_budget is not None and measured:
@@ -294,7 +385,9 @@ class _Tuning:
             chosen = {n: torch.arange(p.numel(), device=p.device) for n, p in self.wanted.items()}
         elif f.update == "random":
             # The task is part of the seed: two tasks in one random subspace would have it in common.
-            chosen = subspace(self.lm, dict(self.wanted), f.keep, f.scope, random=(f.seed, step, *self.task.name.encode()))
+            chosen = subspace(
+                self.lm, dict(self.wanted), f.keep, f.scope, random=(f.seed, step, *self.task.name.encode())
+            )
         else:
             fresh = accumulate(self.lm, contrast(self.pairs), self.wanted, self.tokens)
             chosen = subspace(self.lm, fresh[0], f.keep, f.scope)
@@ -313,18 +406,26 @@ class _Tuning:
                 at = torch.searchsorted(places, old)
                 base[at], delta[at] = self.base[n], self.delta[n]
             self.places[n], self.base[n], self.delta[n] = places, base, delta
-        self.active = {n: torch.isin(i, chosen[n]) if n in chosen else torch.zeros_like(i, dtype=torch.bool) for n, i in self.places.items()}
+        self.active = {
+            n: torch.isin(i, chosen[n]) if n in chosen else torch.zeros_like(i, dtype=torch.bool)
+            for n, i in self.places.items()
+        }
 
     def _update(self, batch: list[EncodedPair], fresh) -> tuple[float, float]:
         "One step; gives the loss of the batch and its mean margin, both before the step."
         parts = self.objective(batch)
         if fresh is None:
             touched = {n: self.wanted[n] for n, a in self.active.items() if a.any()}
-            with undisturbed(self.lm, list(touched)): fresh = accumulate(self.lm, parts, touched, self.tokens)
+            with undisturbed(self.lm, list(touched)):
+                fresh = accumulate(self.lm, parts, touched, self.tokens)
         grads, logps = fresh
         loss = float(sum(p.weight * lp for p, lp in zip(parts, logps.tolist())))
         margin = -loss if self.objective is contrast else float(margins(self.lm, batch, self.tokens).mean())
-        sparse = {n: read_at(grads[n], i).to(self.delta[n].dtype) * self.active[n] for n, i in self.places.items() if n in grads}
+        sparse = {
+            n: read_at(grads[n], i).to(self.delta[n].dtype) * self.active[n]
+            for n, i in self.places.items()
+            if n in grads
+        }
         self.optimizer.step(self.delta, sparse)
         _install(self.wanted, self.places, self.base, self.delta)
         return loss, margin
@@ -341,5 +442,6 @@ class _Tuning:
             m = margins(self.lm, self.held_out, self.tokens)
             out |= {"eval_margin": float(m.mean()), "eval_accuracy": float(((m > 0) + 0.5 * (m == 0)).mean())}
         if self.reference:  # a tuning that diverges has an infinite perplexity, and a budget stops it
-            with np.errstate(over="ignore"): out["perplexity"] = float(np.exp(text_loss(self.lm, list(self.reference))))
+            with np.errstate(over="ignore"):
+                out["perplexity"] = float(np.exp(text_loss(self.lm, list(self.reference))))
         return out

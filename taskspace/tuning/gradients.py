@@ -31,8 +31,9 @@ __all__ = ['COMPONENTS', 'TOKENS', 'SCOPES', 'parameter_table', 'trainable', 'un
 COMPONENTS = ("attention", "mlp", "embedding", "norm", "other")
 
 
-def parameter_table(lm: LM,  # model with its tokenizer
-                    ) -> pd.DataFrame:  # index parameter; columns layer ("" where the name has none), component, size, trainable
+def parameter_table(
+    lm: LM,  # model with its tokenizer
+) -> pd.DataFrame:  # index parameter; columns layer ("" where the name has none), component, size, trainable
     "Layer and component of every parameter, tied weights once."
     owners = dict(lm.model.named_modules())
     output = {id(p) for p in lm.head.parameters()} if lm.head is not None else set()
@@ -40,54 +41,84 @@ def parameter_table(lm: LM,  # model with its tokenizer
     for name, p in lm.model.named_parameters():
         path, _, leaf = name.rpartition(".")
         number = re.search(r"\.(\d+)\.", f".{name}") or re.search(r"_l(\d+)", leaf)
-        rows.append((name, number[1] if number else "", _component(name, owners[path], id(p) in output), p.numel(), p.requires_grad))
+        rows.append(
+            (
+                name,
+                number[1] if number else "",
+                _component(name, owners[path], id(p) in output),
+                p.numel(),
+                p.requires_grad,
+            )
+        )
     return pd.DataFrame(rows, columns=["parameter", "layer", "component", "size", "trainable"]).set_index("parameter")
 
 
 def _component(name: str, owner: nn.Module, output: bool) -> str:
     kind, path = type(owner).__name__.lower(), name.lower()
-    if output or "embed" in kind or re.search(r"embed|\bw[tp]e\b", path): return "embedding"
-    if "norm" in kind or re.search(r"norm|\bln_", path): return "norm"
-    if re.search(r"attn|attention|\b(qkv|out|[qkvo]_proj)\b", path): return "attention"
-    if re.search(r"mlp|ffn|feed_?forward|\b(fc\d?|up|down|gate|(up|down|gate)_proj)\b", path): return "mlp"
+    if output or "embed" in kind or re.search(r"embed|\bw[tp]e\b", path):
+        return "embedding"
+    if "norm" in kind or re.search(r"norm|\bln_", path):
+        return "norm"
+    if re.search(r"attn|attention|\b(qkv|out|[qkvo]_proj)\b", path):
+        return "attention"
+    if re.search(r"mlp|ffn|feed_?forward|\b(fc\d?|up|down|gate|(up|down|gate)_proj)\b", path):
+        return "mlp"
     return "other"
 
 # %% ../../nbs/api/tuning/10_gradients.ipynb #17d2438e
-def trainable(lm: LM,  # model with its tokenizer
-              embeddings: bool = True,  # False leaves out the input and output embeddings
-              ) -> dict[str, nn.Parameter]:  # in the order of the model, tied weights once
+def trainable(
+    lm: LM,  # model with its tokenizer
+    embeddings: bool = True,  # False leaves out the input and output embeddings
+) -> dict[str, nn.Parameter]:  # in the order of the model, tied weights once
     "The parameters that a gradient can change. Raises `TaskspaceError` for a quantised model or when nothing is left."
     named = dict(lm.model.named_parameters())
     _no_quantised_weights(lm, named)
     chosen = {n: p for n, p in named.items() if p.requires_grad}
     if not chosen:
-        raise TaskspaceError(f"model {lm.name!r} has no trainable parameters; set requires_grad on those that may change")
+        raise TaskspaceError(
+            f"model {lm.name!r} has no trainable parameters; set requires_grad on those that may change"
+        )
     if not embeddings:
         component = parameter_table(lm)["component"]
         chosen = {n: p for n, p in chosen.items() if component[n] != "embedding"}
         if not chosen:
-            raise TaskspaceError(f"model {lm.name!r} has no trainable parameters beside its embeddings; use embeddings=True")
+            raise TaskspaceError(
+                f"model {lm.name!r} has no trainable parameters beside its embeddings; use embeddings=True"
+            )
     return chosen
 
 
 def _no_quantised_weights(lm: LM, named: dict[str, nn.Parameter]) -> None:
-    fault = next((f"{n} ({p.dtype})".replace("torch.", "") for n, p in named.items() if not p.is_floating_point()), None)
+    fault = next(
+        (f"{n} ({p.dtype})".replace("torch.", "") for n, p in named.items() if not p.is_floating_point()), None
+    )
     if fault is None and getattr(lm.model, "is_quantized", False):
         # Hugging Face also says so of GGUF files, whose weights it has turned into ordinary ones.
-        method = getattr(getattr(getattr(lm.model, "config", None), "quantization_config", None), "quant_method", "unknown method")
+        method = getattr(
+            getattr(getattr(lm.model, "config", None), "quantization_config", None), "quant_method", "unknown method"
+        )
         method = str(getattr(method, "value", method))
         fault = None if method == "gguf" else f"its configuration says {method}"
     if fault is None:
-        fault = next((f"module {n} ({type(m).__name__})" for n, m in lm.model.named_modules()
-                      if ".quantized" in type(m).__module__ or hasattr(m, "qweight")), None)
+        fault = next(
+            (
+                f"module {n} ({type(m).__name__})"
+                for n, m in lm.model.named_modules()
+                if ".quantized" in type(m).__module__ or hasattr(m, "qweight")
+            ),
+            None,
+        )
     if fault is not None:
-        raise TaskspaceError(f"model {lm.name!r} has quantised weights, which have no gradient: {fault}; load it in float32 or bfloat16")
+        raise TaskspaceError(
+            f"model {lm.name!r} has quantised weights, which have no gradient: {fault}; load it in float32 or bfloat16"
+        )
 
 # %% ../../nbs/api/tuning/10_gradients.ipynb #04d150c1
 @contextmanager
-def undisturbed(lm: LM,  # model with its tokenizer
-                wanted: Sequence[str],  # names of the parameters that need gradients
-                ) -> Iterator[None]:
+def undisturbed(
+    lm: LM,  # model with its tokenizer
+    wanted: Sequence[str],  # names of the parameters that need gradients
+) -> Iterator[None]:
     "Evaluation mode, and gradients for the wanted parameters alone; on leaving everything is as it was."
     held = [(p, p.requires_grad, p.grad) for p in lm.model.parameters()]
     keep = set(wanted)
@@ -99,7 +130,8 @@ def undisturbed(lm: LM,  # model with its tokenizer
         try:
             for name, p in lm.model.named_parameters():
                 p.grad = None
-                if p.is_floating_point(): p.requires_grad_(name in keep)
+                if p.is_floating_point():
+                    p.requires_grad_(name in keep)
             yield
         finally:
             for p, flag, grad in held:
@@ -109,20 +141,23 @@ def undisturbed(lm: LM,  # model with its tokenizer
 # %% ../../nbs/api/tuning/10_gradients.ipynb #6dd8ddec
 class Part(NamedTuple):
     "One sentence's share in an objective: weight times its log-probability from a position on."
+
     ids: list[int]  # token ids, with the prefix token if there is one
     start: int  # position of the first token that counts
     weight: float  # factor of the summed log-probability
 
 
-def contrast(pairs: Sequence[EncodedPair],  # the pairs of a batch
-             ) -> list[Part]:  # the parts of the mean of L(good) - L(bad)
+def contrast(
+    pairs: Sequence[EncodedPair],  # the pairs of a batch
+) -> list[Part]:  # the parts of the mean of L(good) - L(bad)
     "The objective of a gradient differential, good and bad part of each pair in turn."
     n = len(pairs)
     return [Part(ids, max(p.start, p.shared), w) for p in pairs for ids, w in ((p.good, -1 / n), (p.bad, 1 / n))]
 
 
-def likelihood(pairs: Sequence[EncodedPair],  # the pairs of a batch
-               ) -> list[Part]:  # the parts of the mean of L(good)
+def likelihood(
+    pairs: Sequence[EncodedPair],  # the pairs of a batch
+) -> list[Part]:  # the parts of the mean of L(good)
     "The objective of ordinary fine-tuning: the good sentences alone."
     return [Part(p.good, p.start, -1 / len(pairs)) for p in pairs]
 
@@ -135,10 +170,11 @@ def _live(parts: Sequence[Part]) -> list[int]:
     return [i for i, p in enumerate(parts) if len(p.ids) > max(p.start, 1)]
 
 
-def backpropagate(lm: LM,  # model with its tokenizer
-                  parts: Sequence[Part],  # of one objective, over any number of sentences
-                  tokens: int = TOKENS,  # tokens in one forward pass, padding included
-                  ) -> torch.Tensor:  # (parts,) float64 on the CPU, summed log-probabilities in nats
+def backpropagate(
+    lm: LM,  # model with its tokenizer
+    parts: Sequence[Part],  # of one objective, over any number of sentences
+    tokens: int = TOKENS,  # tokens in one forward pass, padding included
+) -> torch.Tensor:  # (parts,) float64 on the CPU, summed log-probabilities in nats
     "Add the gradient of the parts' weighted sum to `.grad`, and give the log-probability of each."
     out = torch.zeros(len(parts), dtype=torch.float64)
     live = _live(parts)
@@ -152,55 +188,65 @@ def backpropagate(lm: LM,  # model with its tokenizer
     return out
 
 
-def margins(lm: LM,  # model with its tokenizer
-            pairs: Sequence[EncodedPair],  # of any tasks
-            tokens: int | None = None,  # tokens in one forward pass; None: as in `sequence_logprobs`
-            ) -> np.ndarray:  # (pairs,) log P(good) - log P(bad) in nats
+def margins(
+    lm: LM,  # model with its tokenizer
+    pairs: Sequence[EncodedPair],  # of any tasks
+    tokens: int | None = None,  # tokens in one forward pass; None: as in `sequence_logprobs`
+) -> np.ndarray:  # (pairs,) log P(good) - log P(bad) in nats
     "Margins without the shared beginning, which is all that probing needs."
     parts = contrast(pairs)
     live = _live(parts)
     logps = np.zeros(len(parts))
-    if live: logps[live] = sequence_logprobs(lm, [parts[i].ids for i in live], tokens, starts=[parts[i].start for i in live])
+    if live:
+        logps[live] = sequence_logprobs(lm, [parts[i].ids for i in live], tokens, starts=[parts[i].start for i in live])
     return logps[::2] - logps[1::2]
 
 # %% ../../nbs/api/tuning/10_gradients.ipynb #8fd6fb7f
-def encode_task(lm: LM,  # model with its tokenizer
-                pairs: Sequence[MinimalPair] | Task,  # a task is named in messages
-                convention: str | Convention = "blimp",  # as in `encode_pairs`
-                ) -> list[EncodedPair]:
+def encode_task(
+    lm: LM,  # model with its tokenizer
+    pairs: Sequence[MinimalPair] | Task,  # a task is named in messages
+    convention: str | Convention = "blimp",  # as in `encode_pairs`
+) -> list[EncodedPair]:
     "Encode pairs to tune on. Raises `TaskspaceError` when no pair differs."
     found = list(pairs)
     encoded = encode_pairs(lm, pairs if isinstance(pairs, Task) else found, convention)
     if all(p.good == p.bad for p in encoded):
         where = f"task {pairs.name!r}" if isinstance(pairs, Task) else "pairs"
-        raise TaskspaceError(f"{where}: none of {len(found)} pairs has sentences that differ, so there is no differential; give other pairs")
+        raise TaskspaceError(
+            f"{where}: none of {len(found)} pairs has sentences that differ, so there is no differential; give other pairs"
+        )
     return encoded
 
 
-def accumulate(lm: LM,  # model with its tokenizer
-               parts: Sequence[Part],  # the objective
-               wanted: dict[str, nn.Parameter],  # gradients wanted, inside `undisturbed`
-               tokens: int = TOKENS,  # tokens in one forward pass
-               ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:  # gradients by name, handed over; log-probabilities of the parts
+def accumulate(
+    lm: LM,  # model with its tokenizer
+    parts: Sequence[Part],  # the objective
+    wanted: dict[str, nn.Parameter],  # gradients wanted, inside `undisturbed`
+    tokens: int = TOKENS,  # tokens in one forward pass
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:  # gradients by name, handed over; log-probabilities of the parts
     "Gradient of the weighted sum of the parts. Raises `TaskspaceError` naming the first parameter that is not finite."
-    for p in wanted.values(): p.grad = None
+    for p in wanted.values():
+        p.grad = None
     logps = backpropagate(lm, parts, tokens)
     grads = {}
     for name, p in wanted.items():
         g = p.grad if p.grad is not None else torch.zeros_like(p)
         p.grad = None
         if not torch.isfinite(g.sum()) and not torch.isfinite(g).all():
-            raise TaskspaceError(f"model {lm.name!r}: gradient of {name} is not finite; use float32 weights, a smaller lr or other sentences")
+            raise TaskspaceError(
+                f"model {lm.name!r}: gradient of {name} is not finite; use float32 weights, a smaller lr or other sentences"
+            )
         grads[name] = g
     return grads, logps
 
 
-def gradient_differential(lm: LM,  # model with its tokenizer
-                          pairs: Sequence[MinimalPair] | Task,  # of one point of grammar
-                          convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
-                          embeddings: bool = True,  # False leaves out the input and output embeddings
-                          tokens: int = TOKENS,  # tokens in one forward pass; memory, not results
-                          ) -> dict[str, torch.Tensor]:  # parameter name -> tensor of its shape; frozen parameters are left out
+def gradient_differential(
+    lm: LM,  # model with its tokenizer
+    pairs: Sequence[MinimalPair] | Task,  # of one point of grammar
+    convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
+    embeddings: bool = True,  # False leaves out the input and output embeddings
+    tokens: int = TOKENS,  # tokens in one forward pass; memory, not results
+) -> dict[str, torch.Tensor]:  # parameter name -> tensor of its shape; frozen parameters are left out
     """Mean over pairs of the gradient of L(good) - L(bad), L the summed negative log-likelihood in nats; the gradient
     differential of Weber et al. (2024). Raises `TaskspaceError` when no pair differs or a gradient is not finite."""
     wanted = trainable(lm, embeddings)
@@ -209,20 +255,23 @@ def gradient_differential(lm: LM,  # model with its tokenizer
         return accumulate(lm, contrast(encoded), wanted, tokens)[0]
 
 # %% ../../nbs/api/tuning/10_gradients.ipynb #b115b06f
-def top_k(tensors: Sequence[torch.Tensor],  # of any shapes
-          k: int,  # how many entries to keep over all tensors together
-          ) -> list[torch.Tensor]:  # one tensor of ascending flat indices (int64) for each given tensor
+def top_k(
+    tensors: Sequence[torch.Tensor],  # of any shapes
+    k: int,  # how many entries to keep over all tensors together
+) -> list[torch.Tensor]:  # one tensor of ascending flat indices (int64) for each given tensor
     "Where the k largest magnitudes stand; ties go to the earlier tensor and the lower index."
     flats = [t.detach().flatten() for t in tensors]
     total = sum(f.numel() for f in flats)
-    if k >= total: return [torch.arange(f.numel(), device=f.device) for f in flats]
+    if k >= total:
+        return [torch.arange(f.numel(), device=f.device) for f in flats]
     stride = max(1, total // 200_000)
     sample = torch.cat([f[::stride].abs().float().cpu() for f in flats])
     rank = int(1.1 * k * len(sample) / total) + 16
     while True:
         floor = float(sample.topk(rank).values[-1]) if rank < len(sample) else 0.0
         where = [(f.abs() >= floor).nonzero().squeeze(1) for f in flats]
-        if sum(map(len, where)) >= k: break
+        if sum(map(len, where)) >= k:
+            break
         rank *= 2
     found = torch.cat([f[i].abs().cpu() for f, i in zip(flats, where)])
     least = found.kthvalue(len(found) - k + 1).values
@@ -235,31 +284,36 @@ def top_k(tensors: Sequence[torch.Tensor],  # of any shapes
 SCOPES = ("global", "layer", "module", "tensor")
 
 
-def scope_groups(lm: LM,  # model with its tokenizer
-                 names: Sequence[str],  # of parameters
-                 scope: str,  # one of `SCOPES`
-                 ) -> list[list[str]]:  # every name stands in one group
+def scope_groups(
+    lm: LM,  # model with its tokenizer
+    names: Sequence[str],  # of parameters
+    scope: str,  # one of `SCOPES`
+) -> list[list[str]]:  # every name stands in one group
     "The parameters that compete with one another for a place in the subspace."
-    if scope == "global": return [list(names)]
-    if scope == "tensor": return [[n] for n in names]
+    if scope == "global":
+        return [list(names)]
+    if scope == "tensor":
+        return [[n] for n in names]
     table = parameter_table(lm).loc[list(names)]
     key = table["component"] if scope == "module" else table["layer"].where(table["layer"] != "", table["component"])
     return [list(g.index) for _, g in table.groupby(key, sort=False)]
 
 
-def places_kept(size: int,  # parameters in a scope
-                keep: float,  # share of the parameters
-                ) -> int:  # at least 1
+def places_kept(
+    size: int,  # parameters in a scope
+    keep: float,  # share of the parameters
+) -> int:  # at least 1
     "How many places a scope has in the subspace."
     return max(1, round(keep * size))
 
 
-def subspace(lm: LM,  # model with its tokenizer
-             differential: dict[str, torch.Tensor],  # what to rank by
-             keep: float = 0.01,  # share of the parameters, over 0 up to 1
-             scope: str = "global",  # "global", "layer", "module" or "tensor": among which the share is kept
-             random: int | Sequence[int] | None = None,  # a seed: as many parameters at random, the control
-             ) -> dict[str, torch.Tensor]:  # parameter name -> ascending flat indices; parameters without any are left out
+def subspace(
+    lm: LM,  # model with its tokenizer
+    differential: dict[str, torch.Tensor],  # what to rank by
+    keep: float = 0.01,  # share of the parameters, over 0 up to 1
+    scope: str = "global",  # "global", "layer", "module" or "tensor": among which the share is kept
+    random: int | Sequence[int] | None = None,  # a seed: as many parameters at random, the control
+) -> dict[str, torch.Tensor]:  # parameter name -> ascending flat indices; parameters without any are left out
     "The share of parameters with the largest differentials, at least one in each scope."
     chosen: dict[str, torch.Tensor] = {}
     generator = np.random.default_rng(random)
@@ -272,6 +326,9 @@ def subspace(lm: LM,  # model with its tokenizer
         else:
             flat = np.sort(generator.choice(sum(sizes), size=k, replace=False))
             cuts = np.cumsum([0, *sizes])
-            found = [torch.from_numpy(flat[(flat >= a) & (flat < b)] - a).to(t.device) for a, b, t in zip(cuts, cuts[1:], tensors)]
+            found = [
+                torch.from_numpy(flat[(flat >= a) & (flat < b)] - a).to(t.device)
+                for a, b, t in zip(cuts, cuts[1:], tensors)
+            ]
         chosen.update((n, i) for n, i in zip(names, found) if len(i))
     return {n: chosen[n] for n in differential if n in chosen}

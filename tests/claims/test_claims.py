@@ -1,11 +1,25 @@
 """Claims: every verdict can be reached from data, missing data decide nothing, and chance is rarely taken for support."""
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from taskspace.claims import verdicts as module
-from taskspace.claims.verdicts import (both, claim_a, claim_b, claim_c, claim_d, claim_e, CLAIMS, claims,
-                                       findings, harm_at, judge, paired, VERDICTS)
+from taskspace.claims.verdicts import (
+    both,
+    claim_a,
+    claim_b,
+    claim_c,
+    claim_d,
+    claim_e,
+    CLAIMS,
+    claims,
+    findings,
+    harm_at,
+    judge,
+    paired,
+    VERDICTS,
+)
 from taskspace.spaces.space import TaskSpace
 from taskspace.errors import TaskspaceError
 from taskspace.spaces.resampling import resample_means
@@ -17,7 +31,13 @@ def measured(truth, seed, noise=1.0, pairs=25, groups=None):
     names, target = [f"task {i}" for i in range(n)], np.repeat(np.arange(n), pairs)
     values = truth[:, target] + noise * rng.normal(size=(n, n * pairs))
     frame = pd.DataFrame(np.stack([values[:, target == j].mean(1) for j in range(n)], 1), names, names)
-    return TaskSpace(frame, "margin transfer", groups, replicates=resample_means(values, target, 100, seed=seed), meta={"pairs": pairs})
+    return TaskSpace(
+        frame,
+        "margin transfer",
+        groups,
+        replicates=resample_means(values, target, 100, seed=seed),
+        meta={"pairs": pairs},
+    )
 
 
 def frame(a):
@@ -37,14 +57,30 @@ def world(structure, vocabulary, seed, bare=False):
     shared = np.exp(-np.linalg.norm(traits[:, None] - traits, axis=-1))
     truth = structure * SAME + vocabulary * shared + 0.4 * rng.normal(size=(N, N))
     space = measured(truth, seed, groups=GROUPS)
-    if bare: space = TaskSpace(space.matrix, space.kind, GROUPS)
-    return space, TaskSpace(frame(SAME), "hypothesis: phenomenon", GROUPS), TaskSpace(frame(shared), "hypothesis: lexicon")
+    if bare:
+        space = TaskSpace(space.matrix, space.kind, GROUPS)
+    return (
+        space,
+        TaskSpace(frame(SAME), "hypothesis: phenomenon", GROUPS),
+        TaskSpace(frame(shared), "hypothesis: lexicon"),
+    )
 
 
 def curves(reaches, saves, seed=0, tasks=10, noise=0.03):
     rng = np.random.default_rng(seed)
-    return pd.DataFrame([{"task": f"t{t}", "method": m, "gain": 3 * g * (1 - 0.5**k) + noise * rng.normal(), "harm": h * k + noise * rng.normal()}
-                         for t in range(tasks) for m, g, h in (("ftgd", reaches, 0.1 * saves), ("full", 1.0, 0.1)) for k in range(1, 8)])
+    return pd.DataFrame(
+        [
+            {
+                "task": f"t{t}",
+                "method": m,
+                "gain": 3 * g * (1 - 0.5**k) + noise * rng.normal(),
+                "harm": h * k + noise * rng.normal(),
+            }
+            for t in range(tasks)
+            for m, g, h in (("ftgd", reaches, 0.1 * saves), ("full", 1.0, 0.1))
+            for k in range(1, 8)
+        ]
+    )
 
 
 def test_a_can_be_won_and_lost_in_both_parts():
@@ -63,9 +99,13 @@ def test_a_keeps_the_paths_of_different_models_apart():
 
 def test_a_compares_harm_at_equal_gain():
     assert harm_at(np.array([1.0, 2.0]), np.array([0.2, 0.6]), 1.5) == pytest.approx(0.4)
-    assert harm_at(np.array([1.0]), np.array([0.2]), 0.5) == pytest.approx(0.1) and np.isnan(harm_at(np.array([1.0]), np.array([0.2]), 2.0))
+    assert harm_at(np.array([1.0]), np.array([0.2]), 0.5) == pytest.approx(0.1) and np.isnan(
+        harm_at(np.array([1.0]), np.array([0.2]), 2.0)
+    )
     further = curves(0.95, 1.0, noise=0.0)
-    further = further[~((further.method == "full") & (further.groupby(["task", "method"]).cumcount() > 2))]  # full stops early: less gain and less harm
+    further = further[
+        ~((further.method == "full") & (further.groupby(["task", "method"]).cumcount() > 2))
+    ]  # full stops early: less gain and less harm
     assert abs(claim_a(further).estimate) < 0.1
 
 
@@ -97,19 +137,31 @@ def test_c_intervals_hold_the_truth():
     rng = np.random.default_rng(0)
     truths = [SAME + rng.normal(size=(N, N)) for _ in range(3)]
     from taskspace.spaces.resampling import auc_of
+
     off = ~np.eye(N, dtype=bool)
     exact = np.dot([-0.5, 0, 0.5], [auc_of(t[off], SAME[off] > 0) for t in truths])
     held = []
     for s in range(80):
-        found = claim_c({f"scale {k}": measured(t, 1000 * k + s, 3.0, groups=GROUPS) for k, t in enumerate(truths)}, SIZES)
+        found = claim_c(
+            {f"scale {k}": measured(t, 1000 * k + s, 3.0, groups=GROUPS) for k, t in enumerate(truths)}, SIZES
+        )
         held.append(found.low <= exact <= found.high)
     assert 0.9 <= np.mean(held) <= 0.99
 
 
 def spread(rise, together, seed=0):
     rng = np.random.default_rng(seed)
-    table = pd.DataFrame([{"step": s, "task": f"task {t}", "share": 0.1 + rise * np.log10(max(s, 1)) + 0.004 * rng.normal()} for s in (0, 1, 10, 100, 1000) for t in range(N)])
-    overlap = {s: TaskSpace(frame(0.1 + 0.02 * rng.random((N, N)) + together * np.log10(s) * SAME), "overlap", GROUPS) for s in (1, 10, 100, 1000)}
+    table = pd.DataFrame(
+        [
+            {"step": s, "task": f"task {t}", "share": 0.1 + rise * np.log10(max(s, 1)) + 0.004 * rng.normal()}
+            for s in (0, 1, 10, 100, 1000)
+            for t in range(N)
+        ]
+    )
+    overlap = {
+        s: TaskSpace(frame(0.1 + 0.02 * rng.random((N, N)) + together * np.log10(s) * SAME), "overlap", GROUPS)
+        for s in (1, 10, 100, 1000)
+    }
     return table, overlap
 
 
@@ -141,12 +193,24 @@ def test_e_can_be_won_and_lost():
 def same_sentences(related, seed, noise=9.0, share=0.8, steps=7, pairs=60, draws=60):
     "Spaces along training whose noise is mostly that of their sentences; truths of neighbours correlate by `related`."
     rng = np.random.default_rng(seed)
-    names, target, common, x, out = [f"task {i}" for i in range(N)], np.repeat(np.arange(N), pairs), rng.normal(size=(N, N * pairs)), rng.normal(size=(N, N)), {}
+    names, target, common, x, out = (
+        [f"task {i}" for i in range(N)],
+        np.repeat(np.arange(N), pairs),
+        rng.normal(size=(N, N * pairs)),
+        rng.normal(size=(N, N)),
+        {},
+    )
     for k in range(steps):
-        if k: x = related * x + np.sqrt(1 - related**2) * rng.normal(size=(N, N))
+        if k:
+            x = related * x + np.sqrt(1 - related**2) * rng.normal(size=(N, N))
         values = x[:, target] + noise * (np.sqrt(share) * common + np.sqrt(1 - share) * rng.normal(size=common.shape))
         matrix = pd.DataFrame(np.stack([values[:, target == j].mean(1) for j in range(N)], 1), names, names)
-        out[10**k] = TaskSpace(matrix, "margin transfer", replicates=resample_means(values, target, draws, seed=seed), meta={"pairs": pairs})
+        out[10**k] = TaskSpace(
+            matrix,
+            "margin transfer",
+            replicates=resample_means(values, target, draws, seed=seed),
+            meta={"pairs": pairs},
+        )
     return out
 
 
@@ -163,28 +227,41 @@ def test_e_says_how_many_stretches_are_left_out():
     path = course(False)
     assert "left out" not in claim_e(path).why and claim_e(path).details["left_out"] == 0
     steps = list(path)
-    def drown(space): return TaskSpace(space.matrix, replicates=3 * (space.replicates - space.replicates.mean(0)), meta=space.meta)  # noise alone, by its draws
+
+    def drown(space):
+        return TaskSpace(
+            space.matrix, replicates=3 * (space.replicates - space.replicates.mean(0)), meta=space.meta
+        )  # noise alone, by its draws
+
     path[steps[0]] = drown(measured(np.zeros((N, N)), 0, pairs=30))
     found = claim_e(path)
     assert "1 of 5 stretches left out: mostly noise" in found.why and "6 checkpoints" in found.why
-    for k in steps[:4]: path[k] = drown(measured(np.zeros((N, N)), k, pairs=30))
+    for k in steps[:4]:
+        path[k] = drown(measured(np.zeros((N, N)), k, pairs=30))
     assert "in 1 of 5 stretches" in claim_e(path).why and claim_e(path).verdict == "undecided"
 
 
 def test_e_needs_draws_of_the_same_pairs_for_support():
     path = course(False)
     last = list(path)[-1]
-    path[last] = TaskSpace(path[last].matrix, "margin transfer", replicates=path[last].replicates[:80], meta={"pairs": 30})
+    path[last] = TaskSpace(
+        path[last].matrix, "margin transfer", replicates=path[last].replicates[:80], meta={"pairs": 30}
+    )
     assert claim_e(path).verdict == "undecided" and "not of the same pairs" in claim_e(path).why
 
 
 def test_d_is_asked_of_the_largest_scale_that_has_the_data():
     shares, overlap = spread(0.02, 0.02)
     of = lambda scale, count: {(scale, s): o for s, o in list(overlap.items())[:count]}
-    table = lambda **steps: pd.concat([shares[shares.step.isin([0, 1, 10, 100, 1000][:k + 1])].assign(scale=name) for name, k in steps.items()])
+    table = lambda **steps: pd.concat(
+        [shares[shares.step.isin([0, 1, 10, 100, 1000][: k + 1])].assign(scale=name) for name, k in steps.items()]
+    )
     sizes = {"small": 1e5, "big": 1e7}
     d = lambda shares, overlap: findings(distribution=shares, overlap=overlap, parameters=sizes)[3]
-    assert d(table(small=4, big=3), of("small", 4) | of("big", 3)).why == claim_d(shares[shares.step < 1000], {s: overlap[s] for s in (1, 10, 100)}).why
+    assert (
+        d(table(small=4, big=3), of("small", 4) | of("big", 3)).why
+        == claim_d(shares[shares.step < 1000], {s: overlap[s] for s in (1, 10, 100)}).why
+    )
     assert d(table(small=4, big=1), {}).estimate == claim_d(shares, None).estimate  # the big one has a single step
     assert d(table(small=4, big=4), of("small", 4)).verdict == "supported"  # the big one lacks its overlaps
     assert d(None, of("small", 4) | of("big", 2)).details["related"] == claim_d(None, overlap).details["related"]
@@ -193,14 +270,24 @@ def test_d_is_asked_of_the_largest_scale_that_has_the_data():
 
 def test_missing_data_decide_nothing_and_say_what_is_missing():
     table = claims()
-    assert list(table.claim) == list("abcde") and set(table.verdict) == {"undecided"} and table.why.str.startswith("no data: ").all()
+    assert (
+        list(table.claim) == list("abcde")
+        and set(table.verdict) == {"undecided"}
+        and table.why.str.startswith("no data: ").all()
+    )
     assert list(table.columns) == ["claim", "says", "verdict", "statistic", "estimate", "low", "high", "p", "why"]
     space, structure, words = world(1, 0, 0)
-    for found, lacks in ((claim_a(curves(1, 1).query("method == 'ftgd'")), "'full'"), (claim_a(curves(1, 1, tasks=2)), "3 tasks"), (claim_b(space, structure, None), "lexical"),
-                         (claim_b(space.select(space.tasks[:3]), structure, words), "5 complete tasks"), (claim_b(space, structure, structure), "told apart"),
-                         (claim_c({"s": space}, {"s": 1e5}), "two scales"), (claim_c(scales((1, 1), 0), None), "two scales"),
-                         (claim_e({k: v for k, v in list(course(False).items())[:3]}), "4 trained checkpoints"),
-                         (claim_e({k: TaskSpace(v.matrix) for k, v in course(False).items()}), "replicates")):
+    for found, lacks in (
+        (claim_a(curves(1, 1).query("method == 'ftgd'")), "'full'"),
+        (claim_a(curves(1, 1, tasks=2)), "3 tasks"),
+        (claim_b(space, structure, None), "lexical"),
+        (claim_b(space.select(space.tasks[:3]), structure, words), "5 complete tasks"),
+        (claim_b(space, structure, structure), "told apart"),
+        (claim_c({"s": space}, {"s": 1e5}), "two scales"),
+        (claim_c(scales((1, 1), 0), None), "two scales"),
+        (claim_e({k: v for k, v in list(course(False).items())[:3]}), "4 trained checkpoints"),
+        (claim_e({k: TaskSpace(v.matrix) for k, v in course(False).items()}), "replicates"),
+    ):
         assert found.verdict == "undecided" and found.why.startswith("no data") and lacks in found.why, found
 
 
@@ -219,23 +306,51 @@ def test_noise_alone_is_no_space():
 
 def test_the_table_takes_a_whole_study():
     space, structure, words = world(1, 0, 0)
-    spaces = {(k, 1000): s for k, s in scales((0.1, 0.5, 1.0), 0).items()} | {("scale 2", s): x for s, x in course(False).items() if s != 1000}
+    spaces = {(k, 1000): s for k, s in scales((0.1, 0.5, 1.0), 0).items()} | {
+        ("scale 2", s): x for s, x in course(False).items() if s != 1000
+    }
     shares, overlap = spread(0.02, 0.02)
-    found = findings(spaces, {"phenomenon": structure, "lexicon": words}, curves(0.95, 0.3), shares.assign(scale="scale 2"), {("scale 2", s): o for s, o in overlap.items()}, SIZES)
+    found = findings(
+        spaces,
+        {"phenomenon": structure, "lexicon": words},
+        curves(0.95, 0.3),
+        shares.assign(scale="scale 2"),
+        {("scale 2", s): o for s, o in overlap.items()},
+        SIZES,
+    )
     assert [f.claim for f in found] == list(CLAIMS) and all(f.verdict in VERDICTS for f in found)
     assert found[0].verdict == found[3].verdict == "supported" and "no data" not in found[2].why
 
 
 def test_rules_of_judgement():
-    assert [judge(*b) for b in ((1, 2), (-2, -1), (-1, 1), (np.nan, np.nan), (np.nan, -1.0))] == ["supported", "not supported", "undecided", "undecided", "not supported"]
+    assert [judge(*b) for b in ((1, 2), (-2, -1), (-1, 1), (np.nan, np.nan), (np.nan, -1.0))] == [
+        "supported",
+        "not supported",
+        "undecided",
+        "undecided",
+        "not supported",
+    ]
     assert both("supported", "not supported", "undecided") == "not supported" and both("supported") == "supported"
-    held = [low <= 0.3 <= high for low, high in (paired(0.3 + np.random.default_rng(s).normal(size=12), 99)[1:3] for s in range(500))]
+    held = [
+        low <= 0.3 <= high
+        for low, high in (paired(0.3 + np.random.default_rng(s).normal(size=12), 99)[1:3] for s in range(500))
+    ]
     assert 0.93 <= np.mean(held) <= 0.97
     assert all(np.isnan(paired([1.0, 2.0])[1:]))
-    with pytest.raises(TaskspaceError, match="no column 'harm'"): claim_a(curves(1, 1).drop(columns="harm"))
+    with pytest.raises(TaskspaceError, match="no column 'harm'"):
+        claim_a(curves(1, 1).drop(columns="harm"))
 
 
 def test_no_verdict_is_written_into_the_code(monkeypatch):
     "Turning the one rule around turns the verdicts around: they come from nowhere else."
-    monkeypatch.setattr(module, "judge", lambda low, high, threshold=0.0: "supported" if high < threshold else "not supported" if low > threshold else "undecided")
-    assert claim_c(scales((0.1, 0.5, 1.0), 0), SIZES).verdict == "not supported" and claim_a(curves(0.95, 0.3)).verdict == "not supported"
+    monkeypatch.setattr(
+        module,
+        "judge",
+        lambda low, high, threshold=0.0: (
+            "supported" if high < threshold else "not supported" if low > threshold else "undecided"
+        ),
+    )
+    assert (
+        claim_c(scales((0.1, 0.5, 1.0), 0), SIZES).verdict == "not supported"
+        and claim_a(curves(0.95, 0.3)).verdict == "not supported"
+    )

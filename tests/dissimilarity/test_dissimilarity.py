@@ -1,4 +1,5 @@
 """CKA, Procrustes, hidden states and stitching against formulas written out, properties and failures."""
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +8,7 @@ from hypothesis import given, settings, strategies as st
 from taskspace.pretraining.architectures import build, CNNConfig, LSTMConfig, TransformerConfig
 from taskspace.dissimilarity.comparison import cka_matrix, cka_models, cka_states, model_distance
 from taskspace.dissimilarity.measures import cka, ExactCKA, mean_matching, MinibatchCKA, procrustes
-from taskspace.dissimilarity.states import (capture, encode_text, find_blocks, hidden_states, pad, Reader,
-                                            stream_states)
+from taskspace.dissimilarity.states import capture, encode_text, find_blocks, hidden_states, pad, Reader, stream_states
 from taskspace.models.lm import LM
 from taskspace.dissimilarity.stitching import fit_map, scrambled, stitch, stitch_controls, StitchMap, text_losses
 from taskspace.errors import TaskspaceError
@@ -16,11 +16,14 @@ from taskspace.errors import TaskspaceError
 
 # --- formulas, as written in the papers, with n x n matrices ---
 
+
 def hsic1(K, L):
     n = len(K)
     K, L = K - np.diag(np.diag(K)), L - np.diag(np.diag(L))
     one = np.ones(n)
-    return (np.trace(K @ L) + one @ K @ one * (one @ L @ one) / ((n - 1) * (n - 2)) - 2 / (n - 2) * (one @ K @ L @ one)) / (n * (n - 3))
+    return (
+        np.trace(K @ L) + one @ K @ one * (one @ L @ one) / ((n - 1) * (n - 2)) - 2 / (n - 2) * (one @ K @ L @ one)
+    ) / (n * (n - 3))
 
 
 def hsic0(K, L):
@@ -45,7 +48,8 @@ def test_cka_equals_the_formula(n, d, e, unbiased):
     expected = naive_cka(X, Y, hsic1 if unbiased else hsic0)
     assert cka(X, Y, unbiased) == pytest.approx(expected, abs=1e-10)  # worst case seen 4e-13
     sums = ExactCKA(unbiased)  # the feature form, whichever of the two cka() chose
-    for i in range(0, n, 7): sums.update([torch.tensor(X[i:i + 7])], [torch.tensor(Y[i:i + 7])])
+    for i in range(0, n, 7):
+        sums.update([torch.tensor(X[i : i + 7])], [torch.tensor(Y[i : i + 7])])
     assert sums.value()[0, 0] == pytest.approx(expected, abs=1e-9)
 
 
@@ -79,7 +83,7 @@ def test_biased_minibatches_equal_the_full_batch(batch):
 
 def test_minibatch_estimators():
     X, Y = related(np.random.default_rng(2), 4096, 10, 12, noise=3)
-    parts = [(X[i:i + 64], Y[i:i + 64]) for i in range(0, len(X), 64)]
+    parts = [(X[i : i + 64], Y[i : i + 64]) for i in range(0, len(X), 64)]
     grams = [[(a @ a.T, b @ b.T) for a, b in ((x, y), (x, x), (y, y))] for x, y in parts]
     num, dx, dy = (np.mean([hsic1(*g[k]) for g in grams]) for k in range(3))
     assert cka(X, Y, batch=64) == pytest.approx(num / np.sqrt(dx * dy), abs=1e-10)
@@ -88,7 +92,8 @@ def test_minibatch_estimators():
     assert cka(X, Y, batch=64) == pytest.approx(cka(X, Y), abs=0.02)
     # rows that do not fill a batch still count, however they arrive
     pieces = MinibatchCKA(64)
-    for i in range(0, 4000, 37): pieces.update([torch.tensor(X[i:min(i + 37, 4000)])], [torch.tensor(Y[i:min(i + 37, 4000)])])
+    for i in range(0, 4000, 37):
+        pieces.update([torch.tensor(X[i : min(i + 37, 4000)])], [torch.tensor(Y[i : min(i + 37, 4000)])])
     assert pieces.value()[0, 0] == pytest.approx(cka(X[:4000], Y[:4000], batch=64), abs=1e-10)
     assert pieces.n == 4000
 
@@ -99,7 +104,8 @@ def test_cka_is_exact_in_float32_with_a_large_mean():
     X, Y = related(rng, 2000, 32, 32)
     X[:, 0] += 1000
     sums = ExactCKA()
-    for i in range(0, 2000, 100): sums.update([torch.tensor(X[i:i + 100]).float()], [torch.tensor(Y[i:i + 100]).float()])
+    for i in range(0, 2000, 100):
+        sums.update([torch.tensor(X[i : i + 100]).float()], [torch.tensor(Y[i : i + 100]).float()])
     assert sums.value()[0, 0] == pytest.approx(naive_cka(X - X.mean(0), Y, hsic1), abs=1e-5)
 
 
@@ -108,23 +114,33 @@ def test_cka_equals_an_independent_package(n, d, e):
     peer = pytest.importorskip("ckatorch", reason="ckatorch is a peer to compare with: pip install ckatorch")
     X, Y = (torch.tensor(Z) for Z in related(np.random.default_rng(n), n, d, e))
     for unbiased in (True, False):
-        assert cka(X, Y, unbiased) == pytest.approx(float(peer.cka_base(X, Y, unbiased=unbiased)), abs=1e-5)  # worst seen 4e-16
+        assert cka(X, Y, unbiased) == pytest.approx(
+            float(peer.cka_base(X, Y, unbiased=unbiased)), abs=1e-5
+        )  # worst seen 4e-16
     cut = n // 4 * 4
-    assert cka(X[:cut], Y[:cut], batch=cut // 4) == pytest.approx(float(peer.cka_batch(X[:cut].reshape(4, -1, d), Y[:cut].reshape(4, -1, e))), abs=1e-5)
+    assert cka(X[:cut], Y[:cut], batch=cut // 4) == pytest.approx(
+        float(peer.cka_batch(X[:cut].reshape(4, -1, d), Y[:cut].reshape(4, -1, e))), abs=1e-5
+    )
 
 
 def test_cka_failures():
     X = np.random.default_rng(0).normal(size=(10, 3))
-    with pytest.raises(TaskspaceError, match="X has 10 rows and Y 9"): cka(X, X[:9])
-    with pytest.raises(TaskspaceError, match="needs 4 rows or more, not 3"): cka(X[:3], X[:3])
-    with pytest.raises(TaskspaceError, match="must be a matrix"): cka(X[0], X[0])
-    with pytest.raises(TaskspaceError, match="average must be"): cka(X, X, batch=5, average="mean")
+    with pytest.raises(TaskspaceError, match="X has 10 rows and Y 9"):
+        cka(X, X[:9])
+    with pytest.raises(TaskspaceError, match="needs 4 rows or more, not 3"):
+        cka(X[:3], X[:3])
+    with pytest.raises(TaskspaceError, match="must be a matrix"):
+        cka(X[0], X[0])
+    with pytest.raises(TaskspaceError, match="average must be"):
+        cka(X, X, batch=5, average="mean")
     assert np.isnan(cka(np.ones((10, 2)), X))
 
 
 # --- Procrustes ---
 
-matrices = st.tuples(st.integers(0, 10**6), st.integers(3, 12), st.integers(1, 6), st.integers(1, 6), st.integers(1, 6), st.floats(0, 3))
+matrices = st.tuples(
+    st.integers(0, 10**6), st.integers(3, 12), st.integers(1, 6), st.integers(1, 6), st.integers(1, 6), st.floats(0, 3)
+)
 
 
 @settings(max_examples=150, deadline=None)
@@ -153,6 +169,7 @@ def test_procrustes_invariances(seed, n, d, extra):
 
 def test_procrustes_equals_scipy():
     from scipy.linalg import orthogonal_procrustes
+
     X, Y = related(np.random.default_rng(4), 50, 6, 6)
     unit = [(Z - Z.mean(0)) / np.linalg.norm(Z - Z.mean(0)) for Z in (X, Y)]
     nuclear = orthogonal_procrustes(*unit)[1]
@@ -162,9 +179,12 @@ def test_procrustes_equals_scipy():
 
 def test_procrustes_failures():
     X = np.random.default_rng(0).normal(size=(10, 3))
-    with pytest.raises(TaskspaceError, match="Y has no spread"): procrustes(X, np.ones((10, 3)))
-    with pytest.raises(TaskspaceError, match="kind must be"): procrustes(X, X, "cosine")
-    with pytest.raises(TaskspaceError, match="not finite"): procrustes(X * np.nan, X)
+    with pytest.raises(TaskspaceError, match="Y has no spread"):
+        procrustes(X, np.ones((10, 3)))
+    with pytest.raises(TaskspaceError, match="kind must be"):
+        procrustes(X, X, "cosine")
+    with pytest.raises(TaskspaceError, match="not finite"):
+        procrustes(X * np.nan, X)
 
 
 # --- hidden states ---
@@ -174,8 +194,11 @@ WORDS = "the a old king queen cat dog of and sees finds her his house hill garde
 
 class Words:
     "One token a word; tokens 0 (prefix and padding) and up."
+
     bos_token_id = eos_token_id = pad_token_id = 0
-    def encode(self, text, add_special_tokens=False): return [WORDS.index(w) + 1 for w in text.split()]
+
+    def encode(self, text, add_special_tokens=False):
+        return [WORDS.index(w) + 1 for w in text.split()]
 
 
 def sentences(n, seed=0, longest=9):
@@ -187,24 +210,64 @@ def model(kind, seed=0, width=16, depth=3):
     size = len(WORDS) + 1
     if kind == "gpt2":
         from transformers import GPT2Config, GPT2LMHeadModel
+
         torch.manual_seed(seed)
-        net = GPT2LMHeadModel(GPT2Config(vocab_size=size, n_positions=32, n_embd=width, n_layer=depth, n_head=2, initializer_range=0.3, bos_token_id=0, eos_token_id=0))
+        net = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=size,
+                n_positions=32,
+                n_embd=width,
+                n_layer=depth,
+                n_head=2,
+                initializer_range=0.3,
+                bos_token_id=0,
+                eos_token_id=0,
+            )
+        )
     elif kind == "neox":
         from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
         torch.manual_seed(seed)
-        net = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=size, hidden_size=width, num_hidden_layers=depth, num_attention_heads=2, intermediate_size=32,
-                                               initializer_range=0.3, max_position_embeddings=32, bos_token_id=0, eos_token_id=0))
+        net = GPTNeoXForCausalLM(
+            GPTNeoXConfig(
+                vocab_size=size,
+                hidden_size=width,
+                num_hidden_layers=depth,
+                num_attention_heads=2,
+                intermediate_size=32,
+                initializer_range=0.3,
+                max_position_embeddings=32,
+                bos_token_id=0,
+                eos_token_id=0,
+            )
+        )
     elif kind == "llama":
         from transformers import LlamaConfig, LlamaForCausalLM
+
         torch.manual_seed(seed)
-        net = LlamaForCausalLM(LlamaConfig(vocab_size=size, hidden_size=width, num_hidden_layers=depth, num_attention_heads=2, intermediate_size=32,
-                                           initializer_range=0.3, max_position_embeddings=32, bos_token_id=0, eos_token_id=0))
-    elif kind == "transformer": net = build(TransformerConfig(size, width, depth, num_attention_heads=2), seed)
-    elif kind == "lstm": net = build(LSTMConfig(size, width, depth), seed)
-    else: net = build(CNNConfig(size, width, depth), seed)
+        net = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=size,
+                hidden_size=width,
+                num_hidden_layers=depth,
+                num_attention_heads=2,
+                intermediate_size=32,
+                initializer_range=0.3,
+                max_position_embeddings=32,
+                bos_token_id=0,
+                eos_token_id=0,
+            )
+        )
+    elif kind == "transformer":
+        net = build(TransformerConfig(size, width, depth, num_attention_heads=2), seed)
+    elif kind == "lstm":
+        net = build(LSTMConfig(size, width, depth), seed)
+    else:
+        net = build(CNNConfig(size, width, depth), seed)
     if kind in ("transformer", "cnn"):
         with torch.no_grad():
-            for p in net.parameters(): p.mul_(1 if p.ndim < 2 else 8)  # far from the small initial weights
+            for p in net.parameters():
+                p.mul_(1 if p.ndim < 2 else 8)  # far from the small initial weights
     return LM(net, Words(), name=f"{kind}-{seed}")
 
 
@@ -220,7 +283,8 @@ def test_states_are_the_models_own_and_padding_never_counts(kind):
         ids = torch.tensor([[0, *lm.encode(t)]])
         with torch.no_grad():
             own = lm.model(ids, output_hidden_states=True)
-        for l, h in enumerate(own.hidden_states): single[l].append(h[0, 1:])
+        for l, h in enumerate(own.hidden_states):
+            single[l].append(h[0, 1:])
     assert list(states) == [0, 1, 2, 3] and len(states[0]) == sum(len(t.split()) for t in texts)
     last = 3 if kind in KINDS[:3] else 4  # Hugging Face puts the final norm into its last hidden state; ours does not
     for l in range(last):
@@ -250,9 +314,11 @@ def test_encoder_states_leave_special_tokens_out():
     states, heads = hidden_states(lm, texts), hidden_states(lm, texts, [2], positions="first")[2]
     rows = 0
     for i, t in enumerate(texts):
-        with torch.no_grad(): own = net(**tokenizer(t, return_tensors="pt"), output_hidden_states=True).hidden_states
+        with torch.no_grad():
+            own = net(**tokenizer(t, return_tensors="pt"), output_hidden_states=True).hidden_states
         k = len(t.split())
-        for l in range(3): assert torch.allclose(states[l][rows:rows + k], own[l][0, 1:-1], atol=1e-5)
+        for l in range(3):
+            assert torch.allclose(states[l][rows : rows + k], own[l][0, 1:-1], atol=1e-5)
         assert torch.allclose(heads[i], own[2][0, 0], atol=1e-5)
         rows += k
     assert rows == len(states[0])
@@ -262,66 +328,103 @@ def encoder(seed=0, width=16, depth=2):
     "A BERT whose tokens are words between [CLS] and [SEP]."
     from tokenizers import Tokenizer, models as tm, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
     vocab = {w: i for i, w in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", *WORDS])}
     core = Tokenizer(tm.WordLevel(vocab, unk_token="[UNK]"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
-    core.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]")
+    core.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]"
+    )
     torch.manual_seed(seed)
-    config = BertConfig(vocab_size=len(vocab), hidden_size=width, num_hidden_layers=depth, num_attention_heads=2, intermediate_size=32, initializer_range=0.3)
+    config = BertConfig(
+        vocab_size=len(vocab),
+        hidden_size=width,
+        num_hidden_layers=depth,
+        num_attention_heads=2,
+        intermediate_size=32,
+        initializer_range=0.3,
+    )
     return LM(BertModel(config), tokenizer, name="bert")
 
 
 def test_state_failures():
     lm = model("transformer")
-    for args, message in [((["the cat"], [9]), "layer 9 is not one of them"), ((["the cat"], []), "layer list is empty"),
-                          ((["the cat"], None, "middle"), "positions must be one of"), (([" "],), "has no tokens"),
-                          ((["the " * 200],), "takes 128 tokens")]:
-        with pytest.raises(TaskspaceError, match=message): hidden_states(lm, *args)
+    for args, message in [
+        ((["the cat"], [9]), "layer 9 is not one of them"),
+        ((["the cat"], []), "layer list is empty"),
+        ((["the cat"], None, "middle"), "positions must be one of"),
+        (([" "],), "has no tokens"),
+        ((["the " * 200],), "takes 128 tokens"),
+    ]:
+        with pytest.raises(TaskspaceError, match=message):
+            hidden_states(lm, *args)
     bare = LM(torch.nn.Embedding(20, 20), Words(), name="bare")
-    with pytest.raises(TaskspaceError, match="bare: found no list of layers in Embedding; pass blocks="): hidden_states(bare, ["the cat"])
+    with pytest.raises(TaskspaceError, match="bare: found no list of layers in Embedding; pass blocks="):
+        hidden_states(bare, ["the cat"])
 
 
 def dropping(seed=0, depth=3):
     "A GPT-2 with dropout, in training mode but for its first block."
     from transformers import GPT2Config, GPT2LMHeadModel
+
     torch.manual_seed(seed)
     rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.3)
-    config = GPT2Config(vocab_size=len(WORDS) + 1, n_positions=32, n_embd=16, n_layer=depth, n_head=2, initializer_range=0.3, bos_token_id=0, eos_token_id=0, **rates)
+    config = GPT2Config(
+        vocab_size=len(WORDS) + 1,
+        n_positions=32,
+        n_embd=16,
+        n_layer=depth,
+        n_head=2,
+        initializer_range=0.3,
+        bos_token_id=0,
+        eos_token_id=0,
+        **rates,
+    )
     lm = LM(GPT2LMHeadModel(config), Words(), name=f"dropping-{seed}")
     lm.model.train()
     find_blocks(lm)[0].eval()
     return lm
 
 
-def modes(*lms): return [(name, m.training) for lm in lms for name, m in lm.model.named_modules()]
+def modes(*lms):
+    return [(name, m.training) for lm in lms for name, m in lm.model.named_modules()]
 
 
-@pytest.mark.parametrize("measure", [
-    lambda a, b: torch.cat(list(hidden_states(a, TEST).values())),
-    lambda a, b: torch.cat([v for s in stream_states(a, TEST) for v in s.values()]),
-    lambda a, b: torch.cat(list(Reader(a)([encode_text(a, t) for t in TEST]).values())),
-    lambda a, b: capture(a, *pad(a, [encode_text(a, TEST[0])]), [2], find_blocks(a))[2].detach(),
-    lambda a, b: torch.tensor(cka_matrix(a, b, TEST).values),
-    lambda a, b: torch.tensor(cka_models([a, b], TEST)[2].values),
-    lambda a, b: torch.tensor(text_losses(a, TEST).nll),
-    lambda a, b: torch.tensor(stitch(a, b, 1, 2, TRAIN, TEST).losses.values),
-    lambda a, b: torch.tensor(stitch(a, b, 1, 2, TRAIN, TEST, steps=5).losses.values),
-    lambda a, b: torch.tensor(text_losses(stitch(a, b, 1, 2, [], TEST, kind="identity").lm, TEST).nll),
-], ids="hidden_states stream_states Reader capture cka_matrix cka_models text_losses stitch trained chimera".split())
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda a, b: torch.cat(list(hidden_states(a, TEST).values())),
+        lambda a, b: torch.cat([v for s in stream_states(a, TEST) for v in s.values()]),
+        lambda a, b: torch.cat(list(Reader(a)([encode_text(a, t) for t in TEST]).values())),
+        lambda a, b: capture(a, *pad(a, [encode_text(a, TEST[0])]), [2], find_blocks(a))[2].detach(),
+        lambda a, b: torch.tensor(cka_matrix(a, b, TEST).values),
+        lambda a, b: torch.tensor(cka_models([a, b], TEST)[2].values),
+        lambda a, b: torch.tensor(text_losses(a, TEST).nll),
+        lambda a, b: torch.tensor(stitch(a, b, 1, 2, TRAIN, TEST).losses.values),
+        lambda a, b: torch.tensor(stitch(a, b, 1, 2, TRAIN, TEST, steps=5).losses.values),
+        lambda a, b: torch.tensor(text_losses(stitch(a, b, 1, 2, [], TEST, kind="identity").lm, TEST).nll),
+    ],
+    ids="hidden_states stream_states Reader capture cka_matrix cka_models text_losses stitch trained chimera".split(),
+)
 def test_models_are_measured_in_evaluation_mode_and_left_as_they_were(measure):
     a, b = dropping(0), dropping(1)
     before = modes(a, b)
     assert {v for _, v in before} == {True, False}
     got = measure(a, b)
     assert modes(a, b) == before
-    for lm in (a, b): lm.model.eval()
+    for lm in (a, b):
+        lm.model.eval()
     assert torch.equal(got, measure(a, b))
 
 
 def test_a_string_is_one_text():
     lm, text = model("gpt2"), "the king sees her"
-    assert torch.equal(hidden_states(lm, text)[3], hidden_states(lm, [text])[3]) and len(hidden_states(lm, text)[3]) == 4
+    assert (
+        torch.equal(hidden_states(lm, text)[3], hidden_states(lm, [text])[3]) and len(hidden_states(lm, text)[3]) == 4
+    )
     assert torch.equal(next(stream_states(lm, text))[3], hidden_states(lm, text)[3])
     assert text_losses(lm, text).tokens.tolist() == [4]
     assert cka_matrix(lm, lm, text).attrs["rows"] == 4 and cka_models([lm, lm], text)[1].shape == (2, 2)
@@ -332,17 +435,21 @@ def test_the_prefix_is_that_of_scoring():
     class Ends(Words):
         bos_token_id = None
         bos = None
+
     lm = LM(model("gpt2").model, Ends(), name="ends")
     from taskspace.scoring.encoding import prefix_id
+
     assert lm.bos_id is None and prefix_id(lm) is not None
     assert encode_text(lm, "the king sees her").ids[0] == prefix_id(lm) and encode_text(lm, "the king").start == 1
 
 
 def test_no_text_is_refused():
-    with pytest.raises(TaskspaceError, match="there are no texts"): text_losses(model("gpt2"), [])
+    with pytest.raises(TaskspaceError, match="there are no texts"):
+        text_losses(model("gpt2"), [])
 
 
 # --- all layers of two models ---
+
 
 @pytest.mark.parametrize("pair", [("gpt2", "lstm"), ("cnn", "transformer"), ("bert", "lstm")])
 def test_cka_matrix_equals_the_loop(pair):
@@ -355,9 +462,15 @@ def test_cka_matrix_equals_the_loop(pair):
         assert np.abs(table.values - loop).max() < 1e-5, options  # worst seen 3e-7
     assert list(table.index) == [0, 1, 2, 3] and list(table.columns) == [0, 1, 2] and table.attrs["rows"] == len(X[0])
     assert np.abs(cka_states(X, Y).values - loop).max() < 1e-6
-    assert np.abs(cka_states(*({l: v[:20] for l, v in S.items()} for S in (X, Y))).values
-                  - [[cka(X[i][:20], Y[j][:20]) for j in Y] for i in X]).max() < 1e-8  # fewer rows than features
-    with pytest.raises(TaskspaceError, match="row i of both"): cka_states(X, {l: v[1:] for l, v in Y.items()})
+    assert (
+        np.abs(
+            cka_states(*({l: v[:20] for l, v in S.items()} for S in (X, Y))).values
+            - [[cka(X[i][:20], Y[j][:20]) for j in Y] for i in X]
+        ).max()
+        < 1e-8
+    )  # fewer rows than features
+    with pytest.raises(TaskspaceError, match="row i of both"):
+        cka_states(X, {l: v[1:] for l, v in Y.items()})
     close = cka_matrix(a, b, texts, estimator="minibatch", batch=64)
     assert 1e-6 < np.abs(close.values - loop).max() < 0.1
     biased = cka_matrix(a, b, texts, unbiased=False)
@@ -365,7 +478,10 @@ def test_cka_matrix_equals_the_loop(pair):
     parts = cka_matrix(a, b, texts, unbiased=False, estimator="minibatch", batch=16, seed=3)
     assert np.abs(parts.values - biased.values).max() < 1e-6  # seen 0: the biased form is never cut into minibatches
     grams = [[x @ x.T for x in (S[l].double().numpy() for l in (1, 2))] for S in (X, Y)]
-    assert parts.loc[2, 1] == pytest.approx(hsic0(grams[0][1], grams[1][0]) / np.sqrt(hsic0(grams[0][1], grams[0][1]) * hsic0(grams[1][0], grams[1][0])), abs=1e-5)
+    assert parts.loc[2, 1] == pytest.approx(
+        hsic0(grams[0][1], grams[1][0]) / np.sqrt(hsic0(grams[0][1], grams[0][1]) * hsic0(grams[1][0], grams[1][0])),
+        abs=1e-5,
+    )
     assert procrustes(X[3], Y[2]) == pytest.approx(procrustes(Y[2], X[3]), abs=1e-9)  # differing widths
 
 
@@ -376,19 +492,28 @@ def test_cka_matrix_of_gathered_states():
         table = cka_matrix(X, Y, unbiased=unbiased)
         assert (table.shape, list(table.columns)) == ((4, 3), [0, 1, 2]) and table.equals(cka_states(X, Y, unbiased))
         assert np.abs(table.values - cka_matrix(a, b, texts, unbiased=unbiased).values).max() < 1e-6
-    with pytest.raises(TaskspaceError, match="two models or the states of two"): cka_matrix(X, b)
-    with pytest.raises(TaskspaceError, match="two models or the states of two"): cka_matrix(a, Y, texts)
-    with pytest.raises(TaskspaceError, match="takes no texts and no layers"): cka_matrix(X, Y, texts)
-    with pytest.raises(TaskspaceError, match="takes no texts and no layers"): cka_matrix(X, Y, layers_b=[1])
-    with pytest.raises(TaskspaceError, match="of two models needs text"): cka_matrix(a, b)
+    with pytest.raises(TaskspaceError, match="two models or the states of two"):
+        cka_matrix(X, b)
+    with pytest.raises(TaskspaceError, match="two models or the states of two"):
+        cka_matrix(a, Y, texts)
+    with pytest.raises(TaskspaceError, match="takes no texts and no layers"):
+        cka_matrix(X, Y, texts)
+    with pytest.raises(TaskspaceError, match="takes no texts and no layers"):
+        cka_matrix(X, Y, layers_b=[1])
+    with pytest.raises(TaskspaceError, match="of two models needs text"):
+        cka_matrix(a, b)
 
 
 def test_stitch_stands_beside_the_other_measures():
     import subprocess, sys
+
     code = "from taskspace.dissimilarity import hidden_states, cka_matrix, stitch; import taskspace.dissimilarity.stitching as s; assert stitch is s.stitch"
-    for first in ("", "import taskspace.dissimilarity.stitching; "): subprocess.run([sys.executable, "-c", first + code], check=True)
+    for first in ("", "import taskspace.dissimilarity.stitching; "):
+        subprocess.run([sys.executable, "-c", first + code], check=True)
     import taskspace.dissimilarity as module
-    with pytest.raises(AttributeError, match="has no attribute 'stitches'"): module.stitches
+
+    with pytest.raises(AttributeError, match="has no attribute 'stitches'"):
+        module.stitches
 
 
 def test_cka_of_groups_and_model_distance():
@@ -397,58 +522,93 @@ def test_cka_of_groups_and_model_distance():
     pair = cka_matrix(lms[0], lms[2], texts)
     assert list(tables) == [1, 3]
     for l, t in tables.items():
-        assert t.iloc[0, 2] == pytest.approx(pair.loc[l, l], abs=1e-5) and np.allclose(t, t.T) and np.allclose(np.diag(t), 1, atol=1e-6)
+        assert (
+            t.iloc[0, 2] == pytest.approx(pair.loc[l, l], abs=1e-5)
+            and np.allclose(t, t.T)
+            and np.allclose(np.diag(t), 1, atol=1e-6)
+        )
     assert model_distance(pair) == pytest.approx(np.sqrt((np.arccos(np.diag(pair)) ** 2).sum()))
-    with pytest.raises(TaskspaceError, match="the same layers on both sides"): model_distance(pair.iloc[:2])
-    assert np.abs(cka_models(lms, texts, [-1], estimator="minibatch", batch=10**6)[-1] - tables[3]).max().max() < 1e-5  # worst seen 1e-6
-    assert len({t.iloc[0, 1] for t in (cka_models(lms, texts, [3], estimator="minibatch", batch=16, seed=s)[3] for s in (0, 1))}) == 2
+    with pytest.raises(TaskspaceError, match="the same layers on both sides"):
+        model_distance(pair.iloc[:2])
+    assert (
+        np.abs(cka_models(lms, texts, [-1], estimator="minibatch", batch=10**6)[-1] - tables[3]).max().max() < 1e-5
+    )  # worst seen 1e-6
+    assert (
+        len(
+            {
+                t.iloc[0, 1]
+                for t in (cka_models(lms, texts, [3], estimator="minibatch", batch=16, seed=s)[3] for s in (0, 1))
+            }
+        )
+        == 2
+    )
 
 
 class Largest(__import__("torch.utils._python_dispatch", fromlist=["x"]).TorchDispatchMode):
     "Notes the largest tensor that any operation makes."
+
     entries = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for t in out if isinstance(out, (tuple, list)) else [out]:
-            if isinstance(t, torch.Tensor): self.entries = max(self.entries, t.numel())
+            if isinstance(t, torch.Tensor):
+                self.entries = max(self.entries, t.numel())
         return out
 
 
-@pytest.mark.parametrize("options,bound", [({"estimator": "exact"}, (4 * 16) * (3 * 24)), ({"estimator": "minibatch", "batch": 32}, (4 + 3) * 32 ** 2)])
+@pytest.mark.parametrize(
+    "options,bound",
+    [({"estimator": "exact"}, (4 * 16) * (3 * 24)), ({"estimator": "minibatch", "batch": 32}, (4 + 3) * 32**2)],
+)
 def test_memory_is_that_of_a_batch_however_long_the_text(options, bound):
     a, b, texts, budget = model("transformer"), model("transformer", 1, width=24, depth=2), sentences(700), 32
     states = budget * max(4 * 16, 4 * 24)  # the layers' states of a batch side by side, or a feed-forward layer
     most = []
     for n in (100, 700):
-        with Largest() as seen: cka_matrix(a, b, texts[:n], token_budget=budget, **options)
+        with Largest() as seen:
+            cka_matrix(a, b, texts[:n], token_budget=budget, **options)
         most.append(seen.entries)
     rows = sum(len(t.split()) for t in texts)
-    assert most[1] == most[0] <= max(bound, states) < rows ** 2 / 1000, most  # a Gram matrix of all tokens would be rows ** 2
+    assert most[1] == most[0] <= max(bound, states) < rows**2 / 1000, (
+        most
+    )  # a Gram matrix of all tokens would be rows ** 2
 
 
 def test_gathered_states_of_wide_models_are_compared_group_by_group(monkeypatch):
     import taskspace.dissimilarity.comparison as module
+
     X, Y = (hidden_states(model("transformer", s, depth=d), sentences(60)) for s, d in ((0, 3), (1, 2)))
     whole = cka_states(X, Y)
     groups = module._groups
     monkeypatch.setattr(module, "_groups", lambda layers: groups(layers, 40))
     assert [s.stop - s.start for s in module._groups(list(X.values()))] == [2, 2]
     gathered, sizes = module._gathered, []
-    monkeypatch.setattr(module, "_gathered", lambda xs, ys, unbiased: [sizes.append(sum(x.shape[1] for x in side)) for side in (xs, ys)] and gathered(xs, ys, unbiased))
+    monkeypatch.setattr(
+        module,
+        "_gathered",
+        lambda xs, ys, unbiased: (
+            [sizes.append(sum(x.shape[1] for x in side)) for side in (xs, ys)] and gathered(xs, ys, unbiased)
+        ),
+    )
     assert np.abs(cka_states(X, Y).values - whole.values).max() < 1e-6  # worst seen 2e-9
     assert len(sizes) == 8 and max(sizes) == 32
 
 
 def test_cka_matrix_failures():
     class Halves(Words):
-        def encode(self, text, add_special_tokens=False): return [i for i in super().encode(text) for _ in (0, 1)]
+        def encode(self, text, add_special_tokens=False):
+            return [i for i in super().encode(text) for _ in (0, 1)]
+
     a, b = model("transformer"), model("transformer", 1)
     b.tokenizer = Halves()
-    with pytest.raises(TaskspaceError, match="into 2 tokens, transformer-1 into 4"): cka_matrix(a, b, ["the cat"])
+    with pytest.raises(TaskspaceError, match="into 2 tokens, transformer-1 into 4"):
+        cka_matrix(a, b, ["the cat"])
     assert cka_matrix(a, b, sentences(30), positions="last").attrs["rows"] == len(sentences(30))
-    with pytest.raises(TaskspaceError, match="the list of texts is empty"): cka_matrix(a, a, [])
-    with pytest.raises(TaskspaceError, match="estimator must be"): cka_matrix(a, a, ["the cat"], estimator="best")
+    with pytest.raises(TaskspaceError, match="the list of texts is empty"):
+        cka_matrix(a, a, [])
+    with pytest.raises(TaskspaceError, match="estimator must be"):
+        cka_matrix(a, a, ["the cat"], estimator="best")
 
 
 # --- stitching ---
@@ -463,17 +623,25 @@ def test_self_stitch_costs_nothing(kind):
         assert stitch(lm, lm, layer, layer, [], TEST, kind="identity").penalty == 0
         assert abs(stitch(lm, lm, layer, layer, TRAIN, TEST).penalty) < 1e-4, (kind, layer)  # worst seen 2e-6
         trained = stitch(lm, lm, layer, layer, TRAIN, TEST, steps=20)
-        assert trained.penalty <= 0.01 * trained.receiver_loss, (kind, layer, trained.penalty)  # below 0 where the map teaches an untrained top
+        assert trained.penalty <= 0.01 * trained.receiver_loss, (
+            kind,
+            layer,
+            trained.penalty,
+        )  # below 0 where the map teaches an untrained top
 
 
 def test_a_default_self_stitch_costs_nothing_on_text_that_the_model_has_not_read():
     from taskspace.tasks.grammar import builtin_suite
     from taskspace.models.loading import load_lm
+
     lm = load_lm("builtin:nano")
     texts = list(dict.fromkeys(s for t in builtin_suite(5) for p in t for s in (p.good, p.bad)))
     texts = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))]
-    for layer in range(3): assert abs(stitch(lm, lm, layer, layer, texts[:200], texts[200:]).penalty) < 1e-5  # worst seen 5e-7
-    assert stitch(lm, lm, 1, 1, texts[:200], texts[200:], steps=100).penalty < -0.01  # training teaches the map the text
+    for layer in range(3):
+        assert abs(stitch(lm, lm, layer, layer, texts[:200], texts[200:]).penalty) < 1e-5  # worst seen 5e-7
+    assert (
+        stitch(lm, lm, 1, 1, texts[:200], texts[200:], steps=100).penalty < -0.01
+    )  # training teaches the map the text
     assert 0.01 < stitch(load_lm("builtin:nano@0"), lm, 1, 1, texts[:200], texts[200:]).penalty < 5
 
 
@@ -485,13 +653,21 @@ def test_one_huge_feature_costs_a_self_stitch_nothing():
     assert torch.allclose(phi(X)[:, 1:], X[:, 1:], atol=2e-3)  # worst seen 8e-5; 1.6 with a ridge that goes by the mean
 
 
-HALVES = [(torch.bfloat16, torch.bfloat16), (torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16), (torch.float16, torch.float16), (torch.float64, torch.float32)]
+HALVES = [
+    (torch.bfloat16, torch.bfloat16),
+    (torch.bfloat16, torch.float32),
+    (torch.float32, torch.bfloat16),
+    (torch.float16, torch.float16),
+    (torch.float64, torch.float32),
+]
 
 
 @pytest.mark.parametrize("types", HALVES, ids=lambda t: "-".join(str(x).removeprefix("torch.") for x in t))
 @pytest.mark.parametrize("kind", ["affine", "affine+norm", "mean", "identity"])
 def test_models_of_any_type_can_be_stitched(types, kind):
-    bottom, top = (LM(model("gpt2", seed).model.to(dtype), Words(), name=f"{dtype}") for seed, dtype in enumerate(types))
+    bottom, top = (
+        LM(model("gpt2", seed).model.to(dtype), Words(), name=f"{dtype}") for seed, dtype in enumerate(types)
+    )
     for layer in (0, 2):
         s = stitch(bottom, top, layer, 2, TRAIN, TEST, kind=kind, steps=3)
         assert np.isfinite(s.losses.values).all() and (s.interval()[0] <= s.penalty <= s.interval()[1])
@@ -499,8 +675,10 @@ def test_models_of_any_type_can_be_stitched(types, kind):
         assert {p.dtype for p in s.lm.model.phi.parameters()} == ({wide} if kind != "identity" else set())
         assert {p.dtype for p in top.model.parameters()} == {types[1]}
     own = stitch(top, top, 2, 2, TRAIN, TEST, kind=kind)
-    if kind in ("mean", "identity"): assert own.penalty == 0
-    elif kind == "affine": assert abs(own.penalty) < 1e-3, own.penalty  # worst seen 2e-7
+    if kind in ("mean", "identity"):
+        assert own.penalty == 0
+    elif kind == "affine":
+        assert abs(own.penalty) < 1e-3, own.penalty  # worst seen 2e-7
 
 
 def test_stitch_losses_are_those_of_the_models():
@@ -509,7 +687,8 @@ def test_stitch_losses_are_those_of_the_models():
     for lm, column in ((top, "receiver"), (bottom, "giver"), (s.lm, "stitched")):
         for text, nll in list(zip(TEST, s.losses[column]))[:5]:
             ids = torch.tensor([[0, *top.encode(text)]])
-            with torch.no_grad(): logp = lm.logits(ids, torch.ones_like(ids)).log_softmax(-1)
+            with torch.no_grad():
+                logp = lm.logits(ids, torch.ones_like(ids)).log_softmax(-1)
             expected = -sum(float(logp[0, i - 1, ids[0, i]]) for i in range(1, ids.shape[1]))
             assert nll == pytest.approx(expected, abs=1e-4)
     assert s.penalty == pytest.approx(s.loss - s.receiver_loss) and s.interval()[0] <= s.penalty <= s.interval()[1]
@@ -524,7 +703,8 @@ def test_stitch_reads_only_the_seam():
     def spoilt(lm, number):
         lm = LM(__import__("copy").deepcopy(lm.model), lm.tokenizer)
         with torch.no_grad():
-            for p in find_blocks(lm)[number].parameters(): p.add_(torch.randn_like(p))
+            for p in find_blocks(lm)[number].parameters():
+                p.add_(torch.randn_like(p))
         return lm
 
     assert stitch(spoilt(bottom, 1), top, 1, 2, TRAIN, TEST, kind="identity").loss == before
@@ -554,23 +734,35 @@ def test_maps_start_at_least_squares():
     shift = fit_map(StitchMap(6, 6, "mean"), X, X + 3)
     assert torch.allclose(shift(X), X + 3, atol=1e-5)
     Y = torch.nn.functional.layer_norm(X @ W.T + b, (4,)) * 2 + 1
-    error = {k: float((fit_map(StitchMap(6, 4, k), X, Y)(X) - Y).detach().square().mean()) for k in ("affine", "affine+norm")}
+    error = {
+        k: float((fit_map(StitchMap(6, 4, k), X, Y)(X) - Y).detach().square().mean()) for k in ("affine", "affine+norm")
+    }
     assert error["affine+norm"] < error["affine"]
 
 
 def test_controls_and_failures():
     a, wide = model("transformer"), model("transformer", 1, width=24)
     table = stitch_controls(a, wide, 1, 2, TRAIN, TEST, steps=5)
-    assert list(table.index) == ["stitched", "self", "scrambled"] and table.penalty["self"] < 0.01 * table.receiver_loss["self"]
+    assert (
+        list(table.index) == ["stitched", "self", "scrambled"]
+        and table.penalty["self"] < 0.01 * table.receiver_loss["self"]
+    )
     s = scrambled(a)
-    for p, q in zip(a.model.parameters(), s.model.parameters()): assert torch.equal(p.sort().values.flatten().sort().values, q.flatten().sort().values)
+    for p, q in zip(a.model.parameters(), s.model.parameters()):
+        assert torch.equal(p.sort().values.flatten().sort().values, q.flatten().sort().values)
     assert s.digest() != a.digest()
-    with pytest.raises(TaskspaceError, match="needs equal widths, not 16 and 24"): stitch(a, wide, 1, 1, TRAIN, TEST, kind="mean")
-    with pytest.raises(TaskspaceError, match="stands in train and test text"): stitch(a, a, 1, 1, TRAIN, TRAIN[:1])
-    with pytest.raises(TaskspaceError, match="at least 10 train texts"): stitch(a, a, 1, 1, TRAIN[:3], TEST)
-    with pytest.raises(TaskspaceError, match="kind must be one of"): stitch(a, a, 1, 1, TRAIN, TEST, kind="mlp")
-    with pytest.raises(TaskspaceError, match="layer 8 is not one of them"): stitch(a, a, 8, 1, TRAIN, TEST)
-    with pytest.raises(TaskspaceError, match="bert is an encoder and predicts no next token"): stitch(encoder(), a, 1, 1, TRAIN, TEST)
+    with pytest.raises(TaskspaceError, match="needs equal widths, not 16 and 24"):
+        stitch(a, wide, 1, 1, TRAIN, TEST, kind="mean")
+    with pytest.raises(TaskspaceError, match="stands in train and test text"):
+        stitch(a, a, 1, 1, TRAIN, TRAIN[:1])
+    with pytest.raises(TaskspaceError, match="at least 10 train texts"):
+        stitch(a, a, 1, 1, TRAIN[:3], TEST)
+    with pytest.raises(TaskspaceError, match="kind must be one of"):
+        stitch(a, a, 1, 1, TRAIN, TEST, kind="mlp")
+    with pytest.raises(TaskspaceError, match="layer 8 is not one of them"):
+        stitch(a, a, 8, 1, TRAIN, TEST)
+    with pytest.raises(TaskspaceError, match="bert is an encoder and predicts no next token"):
+        stitch(encoder(), a, 1, 1, TRAIN, TEST)
     assert text_losses(a, TEST).tokens.sum() == sum(len(t.split()) for t in TEST)
 
 
@@ -584,31 +776,38 @@ def test_controls_take_blocks():
     a2, b2 = find_blocks(a)[::2], find_blocks(wide)[::2]
     other = stitch_controls(a, wide, 2, 1, TRAIN, TEST, blocks=(a2, b2))
     assert other.equals(stitch_controls(a, wide, 3, 1, TRAIN, TEST)) and not other.equals(plain)
-    with pytest.raises(TaskspaceError, match="holds no such"): stitch_controls(a, wide, 1, 2, TRAIN, TEST, blocks=(find_blocks(model("transformer", 5)), None))
+    with pytest.raises(TaskspaceError, match="holds no such"):
+        stitch_controls(a, wide, 1, 2, TRAIN, TEST, blocks=(find_blocks(model("transformer", 5)), None))
 
 
 # --- statistics over models ---
 
+
 def test_over_seeds_is_students_interval_and_the_exact_flip_test():
     from scipy.stats import ttest_1samp
     from taskspace.spaces.statistics import over_seeds
+
     values = [0.3, 0.1, -0.05, 0.4, 0.2]
     e = over_seeds(values)
     low, high = ttest_1samp(values, 0).confidence_interval(0.95)
     assert (e.low, e.high) == pytest.approx((low, high)) and e.n == 5
     from itertools import product
+
     null = [np.mean(np.array(s) * values) for s in product((1, -1), repeat=5)]
     assert e.p == np.mean(np.abs(null) >= abs(np.mean(values)) - 1e-12) == 4 / 32
     many = np.random.default_rng(0).normal(size=40)
     assert over_seeds(many).p == pytest.approx(ttest_1samp(many, 0).pvalue, abs=0.05)
-    with pytest.raises(TaskspaceError, match="needs at least 2 values"): over_seeds([1.0])
+    with pytest.raises(TaskspaceError, match="needs at least 2 values"):
+        over_seeds([1.0])
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.lists(st.integers(1, 4), min_size=3, max_size=3))
 def test_blocks_are_found_where_they_were_put(seed, sizes):
     from taskspace.dissimilarity.comparison import block_structure
-    if sum(sizes) <= 3 or max(sizes) < 2: return
+
+    if sum(sizes) <= 3 or max(sizes) < 2:
+        return
     member = np.repeat([0, 1, 2], sizes)
     noise = np.random.default_rng(seed).normal(size=(len(member), len(member))) * 0.01
     found = block_structure(np.where(member[:, None] == member[None], 0.9, 0.3) + noise)
@@ -622,6 +821,11 @@ def test_blocks_are_found_where_they_were_put(seed, sizes):
 def test_block_and_match_failures():
     import pandas as pd
     from taskspace.dissimilarity.comparison import block_structure, matched_similarity
-    with pytest.raises(TaskspaceError, match="3 layers cannot show 3 blocks"): block_structure(np.eye(3))
-    with pytest.raises(TaskspaceError, match="square map"): block_structure(np.ones((3, 4)))
-    assert matched_similarity(pd.DataFrame([[0.9, 0.2, 0.1], [0.1, 0.3, 0.8]])) == pytest.approx(((0.9 + 0.3 + 0.8) / 3 + (0.9 + 0.8) / 2) / 2)
+
+    with pytest.raises(TaskspaceError, match="3 layers cannot show 3 blocks"):
+        block_structure(np.eye(3))
+    with pytest.raises(TaskspaceError, match="square map"):
+        block_structure(np.ones((3, 4)))
+    assert matched_similarity(pd.DataFrame([[0.9, 0.2, 0.1], [0.1, 0.3, 0.8]])) == pytest.approx(
+        ((0.9 + 0.3 + 0.8) / 3 + (0.9 + 0.8) / 2) / 2
+    )

@@ -1,4 +1,5 @@
 """LM and load_lm: every kind of name, identity, types, digests, and one line for everything that cannot be loaded."""
+
 import hashlib
 import json
 from pathlib import Path
@@ -6,8 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from transformers import (BertConfig, BertForMaskedLM, BloomConfig, GPT2Config, GPT2ForSequenceClassification, GPTNeoXConfig, LlamaConfig,
-                          LlamaForCausalLM, T5Config, T5ForConditionalGeneration)
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BloomConfig,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPTNeoXConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from taskspace.models import lm as lm_module
 from taskspace.pretraining import builtin as pretraining
@@ -22,52 +33,79 @@ WORDS = word_tokenizer([".", "the", "cat", "sleeps"])
 
 def llama(seed=0, **kwargs):
     torch.manual_seed(seed)
-    return LlamaForCausalLM(LlamaConfig(vocab_size=len(WORDS), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-                                        num_key_value_heads=2, max_position_embeddings=20, bos_token_id=0, eos_token_id=0, pad_token_id=1, **kwargs)).eval()
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(WORDS),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=20,
+            bos_token_id=0,
+            eos_token_id=0,
+            pad_token_id=1,
+            **kwargs,
+        )
+    ).eval()
 
 
 def saved(model, path, tokenizer=WORDS):
     model.save_pretrained(path)
-    if tokenizer is not None: tokenizer.save_pretrained(path)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(path)
     return path
 
 
-def same(a, b): return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
 def refused(message, call):
     """The error is one line that says this."""
-    with pytest.raises(TaskspaceError, match=message) as e: call()
+    with pytest.raises(TaskspaceError, match=message) as e:
+        call()
     assert "\n" not in str(e.value)
 
 
 # LM
 
+
 class Letters:
     bos_id, eos_id, pad_id = 0, None, None
-    def encode(self, text, add_special_tokens=True): return [0] * add_special_tokens + [ord(c) - 96 for c in text]
+
+    def encode(self, text, add_special_tokens=True):
+        return [0] * add_special_tokens + [ord(c) - 96 for c in text]
 
 
 class Plain(nn.Module):
     "A module that gives an object with logits."
+
     def __init__(self):
         super().__init__()
         self.table = nn.Parameter(torch.randn(27, 27))
 
-    def forward(self, ids, mask): return type("Out", (), {"logits": self.table[ids]})
+    def forward(self, ids, mask):
+        return type("Out", (), {"logits": self.table[ids]})
 
 
 class Counted(nn.Module):
     "A module without parameters, which can also generate, and gives a tuple."
+
     def __init__(self):
         super().__init__()
         self.register_buffer("table", torch.randn(27, 27))
 
-    def forward(self, idx, mask=None): return (self.table[idx],)
-    def generate(self, idx): return idx
+    def forward(self, idx, mask=None):
+        return (self.table[idx],)
+
+    def generate(self, idx):
+        return idx
 
 
-@pytest.mark.parametrize("model", [Plain(), Counted(), BigramLM(torch.randn(27, 27)), build(LSTMConfig(27, 8)), build(CNNConfig(27, 8))])
+@pytest.mark.parametrize(
+    "model", [Plain(), Counted(), BigramLM(torch.randn(27, 27)), build(LSTMConfig(27, 8)), build(CNNConfig(27, 8))]
+)
 def test_any_module_and_any_tokenizer(model):
     lm = LM(model.train(), Letters(), name="mine")
     assert not model.training and lm.encode("abc") == [1, 2, 3]
@@ -78,7 +116,9 @@ def test_any_module_and_any_tokenizer(model):
 
 @pytest.mark.parametrize("attribute", ["bos_token_id", "bos_id", "bos"])
 def test_special_ids_under_any_name(attribute):
-    tokenizer = type("T", (), {attribute: 7, "eos_token_id": None, "pad_token_id": -1, "eos": "</s>", "encode": lambda *a, **k: []})()
+    tokenizer = type(
+        "T", (), {attribute: 7, "eos_token_id": None, "pad_token_id": -1, "eos": "</s>", "encode": lambda *a, **k: []}
+    )()
     lm = LM(Plain(), tokenizer)
     assert (lm.bos_id, lm.eos_id, lm.pad_id) == (7, None, None)
 
@@ -88,22 +128,51 @@ def test_what_lm_refuses():
     refused("object has not", lambda: LM(Plain(), object()))
 
 
-@pytest.mark.parametrize("config, longest", [
-    (GPT2Config(n_positions=77), 77), (GPTNeoXConfig(max_position_embeddings=88), 88), (LlamaConfig(max_position_embeddings=99), 99), (BloomConfig(), None),
-    (TransformerConfig(9, max_position_embeddings=66), 66), (LSTMConfig(9), None), (CNNConfig(9), None), (None, None)])
-def test_longest_input(config, longest): assert context_length(config) == longest
+@pytest.mark.parametrize(
+    "config, longest",
+    [
+        (GPT2Config(n_positions=77), 77),
+        (GPTNeoXConfig(max_position_embeddings=88), 88),
+        (LlamaConfig(max_position_embeddings=99), 99),
+        (BloomConfig(), None),
+        (TransformerConfig(9, max_position_embeddings=66), 66),
+        (LSTMConfig(9), None),
+        (CNNConfig(9), None),
+        (None, None),
+    ],
+)
+def test_longest_input(config, longest):
+    assert context_length(config) == longest
 
 
-@pytest.mark.parametrize("name, step", [
-    ("step0", 0), ("step143000", 143000), ("checkpoint-500", 500), ("checkpoint_7", 7), ("stage2-step30-tokens1B", 30), ("a/b/checkpoint-3", 3), ("main", None),
-    ("v1.0", None), ("footstep3", None), ("step", None), (None, None), ("step12abc", None), ("0a1b2c", None)])
-def test_steps_in_names(name, step): assert training_step(name) == step
+@pytest.mark.parametrize(
+    "name, step",
+    [
+        ("step0", 0),
+        ("step143000", 143000),
+        ("checkpoint-500", 500),
+        ("checkpoint_7", 7),
+        ("stage2-step30-tokens1B", 30),
+        ("a/b/checkpoint-3", 3),
+        ("main", None),
+        ("v1.0", None),
+        ("footstep3", None),
+        ("step", None),
+        (None, None),
+        ("step12abc", None),
+        ("0a1b2c", None),
+    ],
+)
+def test_steps_in_names(name, step):
+    assert training_step(name) == step
 
 
-def test_first_name_that_tells_decides(): assert training_step("main", "checkpoint-4", "step9") == 4
+def test_first_name_that_tells_decides():
+    assert training_step("main", "checkpoint-4", "step9") == 4
 
 
 # Digest
+
 
 def test_digest_sees_every_change():
     lm = LM(llama(), WORDS)
@@ -121,7 +190,8 @@ def test_digest_sees_entries_that_change_places():
     lm = LM(llama(), WORDS)
     before = lm.digest()
     for p in lm.model.parameters():
-        if p.ndim == 2: p.data.copy_(p.data.flip(0))
+        if p.ndim == 2:
+            p.data.copy_(p.data.flip(0))
     assert lm.digest() != before
     wide = LM(nn.Linear(5000, 3), WORDS)
     whole = wide.digest()
@@ -146,7 +216,8 @@ def test_digest_of_types_and_ties():
     tied = llama(tie_word_embeddings=True)
     untied = llama(tie_word_embeddings=False)
     with torch.no_grad():
-        for a, b in zip(untied.model.parameters(), tied.model.parameters()): a.copy_(b)
+        for a, b in zip(untied.model.parameters(), tied.model.parameters()):
+            a.copy_(b)
         untied.lm_head.weight.copy_(tied.lm_head.weight)
     assert LM(tied, WORDS).digest() != LM(untied, WORDS).digest() == LM(untied, WORDS).digest()
 
@@ -157,19 +228,33 @@ def test_digest_golden():
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[1.0, 2.0]]))
         model.bias.zero_()
-    expected = hashlib.sha256(b"bias bias torch.float32 (1,)\n" + bytes(4) + b"weight weight torch.float32 (1, 2)\n" + bytes.fromhex("0000803f00000040"))
+    expected = hashlib.sha256(
+        b"bias bias torch.float32 (1,)\n"
+        + bytes(4)
+        + b"weight weight torch.float32 (1, 2)\n"
+        + bytes.fromhex("0000803f00000040")
+    )
     assert lm_module.weights_digest(model) == expected.hexdigest()
 
 
 # Directories
+
 
 def test_directories_of_hugging_face(tmp_path):
     path = saved(llama(), tmp_path / "m")
     lm = load_lm(path)
     assert same(lm.model, llama()) and lm.name == str(path) and (lm.revision, lm.step, lm.scale) == (None, None, None)
     assert lm.encode("The cat sleeps.") == [4, 5, 6, 3] and (lm.bos_id, lm.eos_id, lm.pad_id) == (0, 0, 1)
-    assert lm.dtype == torch.float32 and lm.device.type == ("cuda" if torch.cuda.is_available() else lm.device.type) and lm.max_length == 20
-    assert load_lm(str(path), dtype="bfloat16", device="cpu").dtype == load_lm(path, dtype=torch.bfloat16, device="cpu").dtype == torch.bfloat16
+    assert (
+        lm.dtype == torch.float32
+        and lm.device.type == ("cuda" if torch.cuda.is_available() else lm.device.type)
+        and lm.max_length == 20
+    )
+    assert (
+        load_lm(str(path), dtype="bfloat16", device="cpu").dtype
+        == load_lm(path, dtype=torch.bfloat16, device="cpu").dtype
+        == torch.bfloat16
+    )
     assert load_lm(path, device="cpu").device == torch.device("cpu")
 
 
@@ -182,7 +267,9 @@ def test_weights_keep_their_type(tmp_path):
     refused("device 'toaster' cannot be used here", lambda: load_lm(path, device="toaster"))
 
 
-@pytest.mark.parametrize("config", [TransformerConfig(7, 8, 1, num_attention_heads=2), LSTMConfig(7, 8), CNNConfig(7, 8)])
+@pytest.mark.parametrize(
+    "config", [TransformerConfig(7, 8, 1, num_attention_heads=2), LSTMConfig(7, 8), CNNConfig(7, 8)]
+)
 def test_own_architectures(tmp_path, config):
     lm = LM(build(config), WORDS)
     again = load_lm(lm.save(tmp_path / "m"), device="cpu")
@@ -204,7 +291,8 @@ def test_own_tokenizer_instead(tmp_path):
 
 
 def test_training_runs(tmp_path):
-    for step in (0, 10, 9): saved(llama(step), tmp_path / f"checkpoint-{step}")
+    for step in (0, 10, 9):
+        saved(llama(step), tmp_path / f"checkpoint-{step}")
     (tmp_path / "checkpoint-10.77.tmp").mkdir()
     last = load_lm(tmp_path)
     assert last.step == 10 and same(last.model, llama(10))
@@ -212,11 +300,15 @@ def test_training_runs(tmp_path):
         lm = load_lm(tmp_path, revision=revision)
         assert (lm.step, lm.revision) == (9, revision) and same(lm.model, llama(9))
     assert load_lm(tmp_path / "checkpoint-0").step == 0
-    refused("no checkpoint 'step5'; there are: checkpoint-0, checkpoint-9, checkpoint-10", lambda: load_lm(tmp_path, revision="step5"))
+    refused(
+        "no checkpoint 'step5'; there are: checkpoint-0, checkpoint-9, checkpoint-10",
+        lambda: load_lm(tmp_path, revision="step5"),
+    )
     refused("has no revisions", lambda: load_lm(tmp_path / "checkpoint-0", revision="step5"))
 
 
 # The local hub cache
+
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
@@ -228,6 +320,7 @@ def hub(tmp_path, monkeypatch):
         (repo / "refs").mkdir(exist_ok=True)
         (repo / "refs" / ref).write_text(commit)
     import huggingface_hub.constants as constants
+
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     return tmp_path / "hub"
 
@@ -243,17 +336,37 @@ def test_revisions_in_the_hub_cache(hub):
 
 def test_what_the_hub_cache_lacks(hub):
     refused("lab/tiny: .*revision 'step9'", lambda: load_lm("lab/tiny", revision="step9", cache_dir=str(hub)))
-    refused("lab/none: cannot load the configuration: neither a directory here nor in the local hub cache", lambda: load_lm("lab/none", cache_dir=str(hub)))
+    refused(
+        "lab/none: cannot load the configuration: neither a directory here nor in the local hub cache",
+        lambda: load_lm("lab/none", cache_dir=str(hub)),
+    )
 
 
 # What is no causal LM
 
-def _bert(path): return saved(BertForMaskedLM(BertConfig(vocab_size=7, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)), path)
-def _t5(path): return saved(T5ForConditionalGeneration(T5Config(vocab_size=7, d_model=8, d_ff=8, num_layers=1, num_heads=2, d_kv=4)), path)
+
+def _bert(path):
+    return saved(
+        BertForMaskedLM(
+            BertConfig(vocab_size=7, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+        ),
+        path,
+    )
+
+
+def _t5(path):
+    return saved(
+        T5ForConditionalGeneration(T5Config(vocab_size=7, d_model=8, d_ff=8, num_layers=1, num_heads=2, d_kv=4)), path
+    )
 
 
 def _classifier(path):
-    return saved(GPT2ForSequenceClassification(GPT2Config(vocab_size=7, n_embd=8, n_layer=1, n_head=2, n_positions=16, bos_token_id=0, eos_token_id=0)), path)
+    return saved(
+        GPT2ForSequenceClassification(
+            GPT2Config(vocab_size=7, n_embd=8, n_layer=1, n_head=2, n_positions=16, bos_token_id=0, eos_token_id=0)
+        ),
+        path,
+    )
 
 
 def _config_only(path):
@@ -270,9 +383,12 @@ def _damaged(path):
 
 def _incomplete(path):
     from safetensors.torch import load_file, save_file
+
     saved(llama(), path)
     weights = load_file(path / "model.safetensors")
-    save_file({k: v for k, v in weights.items() if "up_proj" not in k}, path / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {k: v for k, v in weights.items() if "up_proj" not in k}, path / "model.safetensors", metadata={"format": "pt"}
+    )
     return path
 
 
@@ -293,20 +409,38 @@ def _empty(path):
     return path
 
 
-@pytest.mark.parametrize("make, message", [
-    (_bert, "bert is a masked LM"), (_t5, "t5 is an encoder-decoder"), (_classifier, "without the head of a causal LM"), (_config_only, "cannot load the weights: .*model.safetensors"),
-    (_damaged, "cannot load the weights: the weights are damaged"), (_incomplete, "the files lack weights that the model needs .model.layers.0.mlp.up_proj.weight"),
-    (_broken_json, "cannot load the configuration"), (_unknown_kind, "cannot load the configuration: .*warp-drive"), (_empty, "cannot load the configuration")])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (_bert, "bert is a masked LM"),
+        (_t5, "t5 is an encoder-decoder"),
+        (_classifier, "without the head of a causal LM"),
+        (_config_only, "cannot load the weights: .*model.safetensors"),
+        (_damaged, "cannot load the weights: the weights are damaged"),
+        (_incomplete, "the files lack weights that the model needs .model.layers.0.mlp.up_proj.weight"),
+        (_broken_json, "cannot load the configuration"),
+        (_unknown_kind, "cannot load the configuration: .*warp-drive"),
+        (_empty, "cannot load the configuration"),
+    ],
+)
 def test_what_cannot_be_a_causal_lm(tmp_path, make, message):
     path = make(tmp_path / "m")
     refused(f"{path}: .*{message}|{path}: {message}", lambda: load_lm(path))
 
 
-@pytest.mark.parametrize("name, message", [
-    ("./nowhere", "./nowhere: no such directory"), ("/no/such/place", "no such directory; a model is a directory, a Hugging Face id, or builtin:nano"),
-    ("a/b/c", "no such directory"), ("builtin:giga", "there are: nano, micro, mini"), ("builtin:nano@7", "no checkpoint at step 7; there are: 0, 8"),
-    ("builtin:nano@last", "'last' is not a step; builtin:nano has checkpoints at 0, 8")])
-def test_names_of_nothing(name, message): refused(message, lambda: load_lm(name))
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("./nowhere", "./nowhere: no such directory"),
+        ("/no/such/place", "no such directory; a model is a directory, a Hugging Face id, or builtin:nano"),
+        ("a/b/c", "no such directory"),
+        ("builtin:giga", "there are: nano, micro, mini"),
+        ("builtin:nano@7", "no checkpoint at step 7; there are: 0, 8"),
+        ("builtin:nano@last", "'last' is not a step; builtin:nano has checkpoints at 0, 8"),
+    ],
+)
+def test_names_of_nothing(name, message):
+    refused(message, lambda: load_lm(name))
 
 
 def test_a_file_is_no_model(tmp_path):
@@ -315,6 +449,7 @@ def test_a_file_is_no_model(tmp_path):
 
 
 # Built-in scales and GGUF
+
 
 def test_builtin_models_take_nothing_of_transformers():
     refused("takes no 'trust_remote_code'", lambda: load_lm("builtin:nano", trust_remote_code=True))
@@ -327,9 +462,16 @@ def test_builtin_names(monkeypatch, tmp_path):
     rows = pretraining.builtin_rows
     monkeypatch.setattr(pretraining, "builtin_rows", lambda: rows(200))
     last, first, again = load_lm("builtin:nano"), load_lm("builtin:nano@0"), load_lm("builtin:nano", revision="step0")
-    assert [(lm.name, lm.scale, lm.step) for lm in (last, first)] == [("builtin:nano", "nano", 1), ("builtin:nano@0", "nano", 0)]
+    assert [(lm.name, lm.scale, lm.step) for lm in (last, first)] == [
+        ("builtin:nano", "nano", 1),
+        ("builtin:nano@0", "nano", 0),
+    ]
     assert repr(last).startswith("LM(builtin:nano@1,") and repr(first).startswith("LM(builtin:nano@0,")
-    assert same(first.model, pretraining.builtin_model("nano")) and same(first.model, again.model) and not same(first.model, last.model)
+    assert (
+        same(first.model, pretraining.builtin_model("nano"))
+        and same(first.model, again.model)
+        and not same(first.model, last.model)
+    )
     assert not same(load_lm("builtin:nano@0", seed=1).model, first.model) and again.step == 0
 
 
@@ -354,4 +496,7 @@ def test_gguf():
 
 def test_a_step_is_named_once():
     for name, revision in (("builtin:nano@128", "64"), ("builtin:nano@64", "step64")):
-        refused(f"{name}: names its step, and revision '{revision}' names one too; give only one of them", lambda: load_lm(name, revision=revision))
+        refused(
+            f"{name}: names its step, and revision '{revision}' names one too; give only one of them",
+            lambda: load_lm(name, revision=revision),
+        )

@@ -1,4 +1,5 @@
 """The architectures against naive computations, under every padding, and through files."""
+
 import json
 import math
 
@@ -10,17 +11,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from taskspace.pretraining.architectures import (BigramConfig, BigramLM, build, CNNConfig, load_model,
-                                                 LSTMConfig, MODELS, save_model, saved_architecture, solu,
-                                                 tokens_first, TransformerConfig, twins)
+from taskspace.pretraining.architectures import (
+    BigramConfig,
+    BigramLM,
+    build,
+    CNNConfig,
+    load_model,
+    LSTMConfig,
+    MODELS,
+    save_model,
+    saved_architecture,
+    solu,
+    tokens_first,
+    TransformerConfig,
+    twins,
+)
 from taskspace.errors import TaskspaceError
 
 VOCAB = 23
 CONFIGS = {
     "gelu": TransformerConfig(VOCAB, 16, 2, num_attention_heads=2, max_position_embeddings=24),
     "solu": TransformerConfig(VOCAB, 16, 2, num_attention_heads=2, max_position_embeddings=24, activation="solu"),
-    "solu+norm": TransformerConfig(VOCAB, 16, 1, num_attention_heads=4, max_position_embeddings=24, activation="solu", activation_norm=True),
-    "untied": TransformerConfig(VOCAB, 16, 1, tie_word_embeddings=False, num_attention_heads=2, max_position_embeddings=24),
+    "solu+norm": TransformerConfig(
+        VOCAB, 16, 1, num_attention_heads=4, max_position_embeddings=24, activation="solu", activation_norm=True
+    ),
+    "untied": TransformerConfig(
+        VOCAB, 16, 1, tie_word_embeddings=False, num_attention_heads=2, max_position_embeddings=24
+    ),
     "lstm": LSTMConfig(VOCAB, 16, 2),
     "lstm untied": LSTMConfig(VOCAB, 16, 1, tie_word_embeddings=False),
     "cnn": CNNConfig(VOCAB, 16, 2, kernel_size=3),
@@ -31,35 +48,46 @@ CONFIGS = {
 def model_of(name, seed=0):
     model = build(CONFIGS[name], seed)
     if name == "bigram":
-        with torch.no_grad(): model.table.copy_(torch.randn(VOCAB, VOCAB, generator=torch.Generator().manual_seed(seed)))
+        with torch.no_grad():
+            model.table.copy_(torch.randn(VOCAB, VOCAB, generator=torch.Generator().manual_seed(seed)))
     with torch.no_grad():  # small initial weights would hide differences
-        for p in model.parameters(): p.mul_(3.0)
+        for p in model.parameters():
+            p.mul_(3.0)
     return model
 
 
 @pytest.fixture(params=CONFIGS)
-def name(request): return request.param
+def name(request):
+    return request.param
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.sampled_from(sorted(CONFIGS)), st.lists(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=9), min_size=1, max_size=5),
-       st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=6), st.data())
+@given(
+    st.sampled_from(sorted(CONFIGS)),
+    st.lists(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=9), min_size=1, max_size=5),
+    st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=6),
+    st.data(),
+)
 def test_padding_anywhere_changes_nothing(name, sentences, junk, data):
     """Alone, and in a batch with arbitrary ids as padding on the left, on the right and on both sides. Worst difference seen in 400 batches: 6.7e-6,
     with weights three times their initial size."""
     model, length = model_of(name), max(map(len, sentences)) + len(junk)
-    ids, mask, starts = torch.empty(len(sentences), length, dtype=torch.long), torch.zeros(len(sentences), length, dtype=torch.long), []
+    ids, mask, starts = (
+        torch.empty(len(sentences), length, dtype=torch.long),
+        torch.zeros(len(sentences), length, dtype=torch.long),
+        [],
+    )
     for i, s in enumerate(sentences):
         start = data.draw(st.integers(0, length - len(s)))
         ids[i] = torch.tensor((junk * length)[:length])
-        ids[i, start:start + len(s)], mask[i, start:start + len(s)] = torch.tensor(s), 1
+        ids[i, start : start + len(s)], mask[i, start : start + len(s)] = torch.tensor(s), 1
         starts.append(start)
     with torch.no_grad():
         batched = model(ids, mask, output_hidden_states=True)
         for i, (s, start) in enumerate(zip(sentences, starts)):
             alone = model(torch.tensor([s]), output_hidden_states=True)
             for x, y in zip((alone.logits, *alone.hidden_states), (batched.logits, *batched.hidden_states)):
-                assert (x[0] - y[i, start:start + len(s)]).abs().max() < 3e-5
+                assert (x[0] - y[i, start : start + len(s)]).abs().max() < 3e-5
     assert batched.logits.isfinite().all()
 
 
@@ -81,7 +109,8 @@ def test_padding_gets_no_gradient(name):
 def test_no_prediction_depends_on_later_tokens(name):
     model = model_of(name)
     a, b = torch.tensor([[1, 2, 3, 4, 5, 6]]), torch.tensor([[1, 2, 3, 9, 8, 7]])
-    with torch.no_grad(): x, y = model(a), model(b)
+    with torch.no_grad():
+        x, y = model(a), model(b)
     # Difference seen: 0. The arithmetic on the first positions is the same, but another BLAS may order it otherwise.
     assert (x[:, :3] - y[:, :3]).abs().max() < 1e-6 < (x[:, 3:] - y[:, 3:]).abs().max()
 
@@ -98,10 +127,14 @@ def test_transformer_equals_the_formulas():
     ids = [4, 9, 2, 11]
     p = dict(model.named_parameters())
 
-    def norm(x, name): return F.layer_norm(x, x.shape[-1:], p[f"{name}.weight"], p[f"{name}.bias"])
+    def norm(x, name):
+        return F.layer_norm(x, x.shape[-1:], p[f"{name}.weight"], p[f"{name}.bias"])
+
     x = p["embed.weight"][ids] + p["positions.weight"][:4]
     for i in range(2):
-        q, k, v = (norm(x, f"layers.{i}.norm_attention") @ p[f"layers.{i}.qkv.weight"].T + p[f"layers.{i}.qkv.bias"]).split(16, dim=1)
+        q, k, v = (
+            norm(x, f"layers.{i}.norm_attention") @ p[f"layers.{i}.qkv.weight"].T + p[f"layers.{i}.qkv.bias"]
+        ).split(16, dim=1)
         mixed = []
         for h in range(2):
             s = slice(8 * h, 8 * h + 8)
@@ -109,7 +142,11 @@ def test_transformer_equals_the_formulas():
             mixed.append(scores.softmax(1) @ v[:, s])
         x = x + torch.cat(mixed, 1) @ p[f"layers.{i}.out.weight"].T + p[f"layers.{i}.out.bias"]
         inner = norm(x, f"layers.{i}.norm_ff") @ p[f"layers.{i}.up.weight"].T + p[f"layers.{i}.up.bias"]
-        x = x + (inner * inner.exp() / inner.exp().sum(1, keepdim=True)) @ p[f"layers.{i}.down.weight"].T + p[f"layers.{i}.down.bias"]
+        x = (
+            x
+            + (inner * inner.exp() / inner.exp().sum(1, keepdim=True)) @ p[f"layers.{i}.down.weight"].T
+            + p[f"layers.{i}.down.bias"]
+        )
     expected = norm(x, "norm") @ p["embed.weight"].T
     assert (model(torch.tensor([ids]))[0] - expected).abs().max() < 1e-12
 
@@ -120,7 +157,9 @@ def test_cnn_equals_the_formulas():
     layer, ids = model.layers[0], [4, 9, 2, 11]
     x = model.embed.weight[ids]
     padded = torch.cat([torch.zeros(2, 8, dtype=torch.double), layer.norm(x)])
-    out = torch.stack([torch.einsum("ock,kc->o", layer.conv.weight, padded[t:t + 3]) + layer.conv.bias for t in range(4)])
+    out = torch.stack(
+        [torch.einsum("ock,kc->o", layer.conv.weight, padded[t : t + 3]) + layer.conv.bias for t in range(4)]
+    )
     expected = model.norm(x + out[:, :8] * out[:, 8:].sigmoid()) @ model.embed.weight.T
     assert (model(torch.tensor([ids]))[0] - expected).abs().max() < 1e-12
 
@@ -147,12 +186,17 @@ def test_bigram_is_its_table():
     model(torch.tensor([[2, 0]])).sum().backward()
     assert model.table.grad.tolist() == [[1, 1, 1], [0, 0, 0], [1, 1, 1]]
     fitted = BigramLM.fit([[0, 1, 0, 1], [2], []], 3, smoothing=0.5)
-    assert np.allclose(fitted.table.detach().exp(), [[.5 / 3.5, 2.5 / 3.5, .5 / 3.5], [1.5 / 2.5, .5 / 2.5, .5 / 2.5], [1 / 3] * 3])
+    assert np.allclose(
+        fitted.table.detach().exp(), [[0.5 / 3.5, 2.5 / 3.5, 0.5 / 3.5], [1.5 / 2.5, 0.5 / 2.5, 0.5 / 2.5], [1 / 3] * 3]
+    )
 
 
 def test_solu_keeps_the_largest():
     assert torch.allclose(solu(torch.tensor([0.0, 0.0])), torch.zeros(2))
-    assert torch.allclose(solu(torch.tensor([9.0, 1.0])), torch.tensor([9.0, 1.0]) * torch.tensor([9.0, 1.0]).exp() / torch.tensor([9.0, 1.0]).exp().sum())
+    assert torch.allclose(
+        solu(torch.tensor([9.0, 1.0])),
+        torch.tensor([9.0, 1.0]) * torch.tensor([9.0, 1.0]).exp() / torch.tensor([9.0, 1.0]).exp().sum(),
+    )
 
 
 def test_twins_differ_in_activation_alone():
@@ -161,7 +205,11 @@ def test_twins_differ_in_activation_alone():
     a, b = (dict(m.named_parameters()) for m in pair.values())
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     assert [m.config.activation for m in pair.values()] == ["solu", "gelu"]
-    assert not any(torch.equal(x, y) for x, y in zip(pair["gelu"].parameters(), twins(CONFIGS["untied"], seed=4)["gelu"].parameters()) if x.dim() > 1)
+    assert not any(
+        torch.equal(x, y)
+        for x, y in zip(pair["gelu"].parameters(), twins(CONFIGS["untied"], seed=4)["gelu"].parameters())
+        if x.dim() > 1
+    )
 
 
 def test_building_leaves_the_random_state_alone():
@@ -212,29 +260,43 @@ def test_damaged_directories_are_refused(tmp_path):
     weights, config = load_file(path / "model.safetensors"), json.loads((path / "config.json").read_text())
     cases = {
         "truncated": lambda: (path / "model.safetensors").write_bytes((path / "model.safetensors").read_bytes()[:-7]),
-        "a weight is missing": lambda: save_file({k: v for k, v in weights.items() if k != "layers.1.up.bias"}, path / "model.safetensors"),
+        "a weight is missing": lambda: save_file(
+            {k: v for k, v in weights.items() if k != "layers.1.up.bias"}, path / "model.safetensors"
+        ),
         "a weight too many": lambda: save_file({**weights, "spare": torch.zeros(1)}, path / "model.safetensors"),
         "another shape": lambda: save_file({**weights, "norm.bias": torch.zeros(3)}, path / "model.safetensors"),
         "no weights": lambda: (path / "model.safetensors").unlink(),
         "unknown setting": lambda: (path / "config.json").write_text(json.dumps({**config, "rotary": True})),
-        "missing setting": lambda: (path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "vocab_size"})),
-        "unknown architecture": lambda: (path / "config.json").write_text(json.dumps({**config, "taskspace_architecture": "mamba"})),
+        "missing setting": lambda: (path / "config.json").write_text(
+            json.dumps({k: v for k, v in config.items() if k != "vocab_size"})
+        ),
+        "unknown architecture": lambda: (path / "config.json").write_text(
+            json.dumps({**config, "taskspace_architecture": "mamba"})
+        ),
         "no JSON": lambda: (path / "config.json").write_text("{"),
     }
     for damage, make in cases.items():
         save_model(build(CONFIGS["gelu"]), path)
         make()
-        with pytest.raises(TaskspaceError, match=str(path)) as e: load_model(path)
+        with pytest.raises(TaskspaceError, match=str(path)) as e:
+            load_model(path)
         assert "\n" not in str(e.value), damage
 
 
-@pytest.mark.parametrize("settings_, message", [
-    (dict(vocab_size=0), "vocab_size must be at least 1"), (dict(vocab_size=9, hidden_size=30, num_attention_heads=4), "30 must be a multiple"),
-    (dict(vocab_size=9, activation="tanh"), "there are: gelu, solu, relu")])
+@pytest.mark.parametrize(
+    "settings_, message",
+    [
+        (dict(vocab_size=0), "vocab_size must be at least 1"),
+        (dict(vocab_size=9, hidden_size=30, num_attention_heads=4), "30 must be a multiple"),
+        (dict(vocab_size=9, activation="tanh"), "there are: gelu, solu, relu"),
+    ],
+)
 def test_impossible_configurations(settings_, message):
-    with pytest.raises(TaskspaceError, match=message): TransformerConfig(**settings_)
+    with pytest.raises(TaskspaceError, match=message):
+        TransformerConfig(**settings_)
 
 
 def test_too_long_an_input():
-    with pytest.raises(TaskspaceError, match="25 tokens, the model takes 24"): build(CONFIGS["gelu"])(torch.zeros(1, 25, dtype=torch.long))
+    with pytest.raises(TaskspaceError, match="25 tokens, the model takes 24"):
+        build(CONFIGS["gelu"])(torch.zeros(1, 25, dtype=torch.long))
     assert build(CONFIGS["lstm"])(torch.zeros(1, 300, dtype=torch.long)).shape == (1, 300, VOCAB)

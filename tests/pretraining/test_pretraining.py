@@ -1,4 +1,5 @@
 """Tokens, training and pre-training: exactness against naive forms, kills, two processes at once, damaged files, bad settings."""
+
 import json
 import lzma
 import math
@@ -27,25 +28,45 @@ from taskspace.errors import TaskspaceError
 from taskspace.pretraining.tokens import byte_tokenizer, pack, read_texts, stream_rows, token_file, word_tokenizer
 from taskspace.devices import pick_device
 from taskspace.files import written
-from taskspace.pretraining.training import (batch_rows, checkpoint_steps, learning_rate, mean_loss, pretrain,
-                                            rows_loss, TrainingConfig)
+from taskspace.pretraining.training import (
+    batch_rows,
+    checkpoint_steps,
+    learning_rate,
+    mean_loss,
+    pretrain,
+    rows_loss,
+    TrainingConfig,
+)
 from taskspace.settings import checked
 
 
 def contents(path):
     """Every file of a directory but the locks."""
-    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(Path(path).rglob("*")) if p.is_file() and not p.name.endswith("lock")}
+    return {
+        str(p.relative_to(path)): p.read_bytes()
+        for p in sorted(Path(path).rglob("*"))
+        if p.is_file() and not p.name.endswith("lock")
+    }
 
 
 # Tokens
 
+
 def test_word_tokenizer_reads_natural_spelling():
     tokenizer = word_tokenizer([".", "?", ",", "the", "cat", "sat", "don't", "well-known"])
-    def words(text): return tokenizer.convert_ids_to_tokens(tokenizer.encode(text, add_special_tokens=False))
+
+    def words(text):
+        return tokenizer.convert_ids_to_tokens(tokenizer.encode(text, add_special_tokens=False))
+
     assert words("The cat sat.") == ["the", "cat", "sat", "."]
     assert words("  the CAT,sat ?") == ["the", "cat", ",", "sat", "?"]
     assert words("Don't sit, well-known dog.") == ["don't", "<|unk|>", ",", "well-known", "<|unk|>", "."]
-    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id) == (0, 0, 1, 2)
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id) == (
+        0,
+        0,
+        1,
+        2,
+    )
     assert len(tokenizer) == 11
 
 
@@ -57,19 +78,21 @@ def test_word_tokenizer_knows_the_whole_grammar():
 
 @pytest.mark.parametrize("vocabulary", [[], ["a", "b", "a"], ["<|pad|>"]])
 def test_word_tokenizer_refuses(vocabulary):
-    with pytest.raises(TaskspaceError, match="each of them once"): word_tokenizer(vocabulary)
+    with pytest.raises(TaskspaceError, match="each of them once"):
+        word_tokenizer(vocabulary)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.lists(st.integers(2, 50), max_size=12), min_size=1, max_size=12), st.integers(2, 10))
 def test_packing_keeps_every_token_in_order(sequences, length):
     tokens = [t for s in sequences for t in s]
-    if not tokens: return
+    if not tokens:
+        return
     rows = pack(sequences, length, eos_id=0, pad_id=1)
     assert rows.shape[1] == length and (rows[:, 0] == 0).all()
     assert [t for t in rows.flatten().tolist() if t > 1] == tokens
     for row in rows.tolist():  # padding stands at the end only
-        assert 1 not in row[:len([t for t in row if t != 1])]
+        assert 1 not in row[: len([t for t in row if t != 1])]
     texts = {tuple(s) for s in sequences if 0 < len(s) < length}
     found = {tuple(part) for row in rows.tolist() for part in _split(row)}
     assert texts <= found
@@ -78,8 +101,10 @@ def test_packing_keeps_every_token_in_order(sequences, length):
 def _split(row):
     parts = [[]]
     for token in row:
-        if token == 0: parts.append([])
-        elif token != 1: parts[-1].append(token)
+        if token == 0:
+            parts.append([])
+        elif token != 1:
+            parts[-1].append(token)
     return parts
 
 
@@ -99,7 +124,10 @@ def test_byte_tokenizer_is_deterministic():
     assert not byte_tokenizer(["a"], 258, prefix_space=False).decode([0 + 2]).startswith(" ")
 
 
-@pytest.mark.parametrize("documents, expected", [("line", ["one", "two", "three"]), ("block", ["one\ntwo", "three"]), ("file", ["one\ntwo\n\n\nthree"])])
+@pytest.mark.parametrize(
+    "documents, expected",
+    [("line", ["one", "two", "three"]), ("block", ["one\ntwo", "three"]), ("file", ["one\ntwo\n\n\nthree"])],
+)
 @pytest.mark.parametrize("xz", [False, True])
 def test_texts_of_files(tmp_path, documents, expected, xz):
     text = "\none\ntwo\n\n\nthree\n"
@@ -108,12 +136,20 @@ def test_texts_of_files(tmp_path, documents, expected, xz):
     assert list(read_texts([path, path], documents)) == expected * 2
 
 
-@pytest.mark.parametrize("name, data, message", [
-    ("none.txt", None, "none.txt: no such file"), ("latin.txt", b"caf\xe9\n", "latin.txt: not UTF-8"), ("fake.xz", b"plain text", "fake.xz: not a complete xz"),
-    ("cut.xz", lzma.compress(b"a\n" * 9999)[:40], "cut.xz: not a complete xz")])
+@pytest.mark.parametrize(
+    "name, data, message",
+    [
+        ("none.txt", None, "none.txt: no such file"),
+        ("latin.txt", b"caf\xe9\n", "latin.txt: not UTF-8"),
+        ("fake.xz", b"plain text", "fake.xz: not a complete xz"),
+        ("cut.xz", lzma.compress(b"a\n" * 9999)[:40], "cut.xz: not a complete xz"),
+    ],
+)
 def test_unreadable_texts(tmp_path, name, data, message):
-    if data is not None: (tmp_path / name).write_bytes(data)
-    with pytest.raises(TaskspaceError, match=message): list(read_texts([tmp_path / name]))
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(TaskspaceError, match=message):
+        list(read_texts([tmp_path / name]))
 
 
 def test_token_file_follows_text_and_tokenizer(tmp_path):
@@ -125,30 +161,38 @@ def test_token_file_follows_text_and_tokenizer(tmp_path):
     assert token_file([text], _BPE, out).tolist() == expected and out.stat().st_mtime_ns == stamp
     text.write_text("The dog.\n")
     assert token_file([text], _BPE, out).tolist() == [0, *_BPE.encode("The dog.", add_special_tokens=False)]
-    for damage in (lambda: out.write_bytes(b"\1\2\3"), lambda: (tmp_path / "t.json").write_text("{"), lambda: out.unlink()):
+    for damage in (
+        lambda: out.write_bytes(b"\1\2\3"),
+        lambda: (tmp_path / "t.json").write_text("{"),
+        lambda: out.unlink(),
+    ):
         damage()
         assert token_file([text], _BPE, out).tolist() == [0, *_BPE.encode("The dog.", add_special_tokens=False)]
     text.write_text("\n\n")
-    with pytest.raises(TaskspaceError, match="hold no text"): token_file([text], _BPE, out)
+    with pytest.raises(TaskspaceError, match="hold no text"):
+        token_file([text], _BPE, out)
     assert not list(tmp_path.glob("*.tmp"))
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(2, 200), st.integers(1, 9))
 def test_stream_rows_predict_every_token_once(n, length):
-    if n <= length: return
+    if n <= length:
+        return
     rows = stream_rows(np.arange(n), length)
     assert rows[:, 1:].flatten().tolist() == list(range(1, len(rows) * length + 1)) and n - len(rows) * length <= length
 
 
 # Training
 
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 5))
 def test_every_row_comes_once_a_pass(rows, batch_size, seed):
     steps = -(-3 * rows // batch_size)
     seen = np.concatenate([batch_rows(s, rows, batch_size, seed) for s in range(steps)])
-    for start in range(0, 2 * rows + 1, rows): assert sorted(seen[start:start + rows]) == list(range(rows))
+    for start in range(0, 2 * rows + 1, rows):
+        assert sorted(seen[start : start + rows]) == list(range(rows))
 
 
 @settings(max_examples=60, deadline=None)
@@ -212,17 +256,25 @@ def test_checkpoints_are_the_weights_of_their_step(tmp_path):
     pretrain(newborn(), ROWS, SETTINGS, tmp_path / "long")
     start = load_model(tmp_path / "long" / "checkpoint-0")
     assert all(torch.equal(a, b) for a, b in zip(start.parameters(), newborn().parameters()))
-    assert sorted(p.name for p in (tmp_path / "long").glob("checkpoint-*")) == sorted(f"checkpoint-{s}" for s in checkpoint_steps(SETTINGS))
+    assert sorted(p.name for p in (tmp_path / "long").glob("checkpoint-*")) == sorted(
+        f"checkpoint-{s}" for s in checkpoint_steps(SETTINGS)
+    )
 
 
-KILLED = "import torch; torch.set_num_threads(1)" + COMMON + """
+KILLED = (
+    "import torch; torch.set_num_threads(1)"
+    + COMMON
+    + """
 print("ready", flush=True)
 pretrain(newborn(dropout=0.1), ROWS, LONG, {out!r}, valid=ROWS[:5])
 """
+)
 
 
 def _started(code):
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True
+    )
 
 
 @pytest.mark.slow
@@ -234,8 +286,10 @@ def test_killed_runs_end_in_the_same_bytes(tmp_path):
         process = _started(KILLED.format(out=str(out)))
         assert process.stdout.readline() == "ready\n"
         before = _progress(out)
-        while process.poll() is None and (_progress(out) <= before or kills and not (out / "state.pt").exists()): pass
-        if process.poll() is None: kills += 1
+        while process.poll() is None and (_progress(out) <= before or kills and not (out / "state.pt").exists()):
+            pass
+        if process.poll() is None:
+            kills += 1
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
@@ -255,11 +309,15 @@ def test_a_damaged_state_is_begun_anew_and_a_lost_checkpoint_is_named(tmp_path):
     pretrain(newborn(), ROWS, LONG, tmp_path / "damaged")
     assert contents(tmp_path / "damaged") == contents(tmp_path / "whole")
     shutil.rmtree(tmp_path / "whole" / f"checkpoint-{LONG.steps}")
-    with pytest.raises(TaskspaceError, match=f"checkpoint-{LONG.steps}: holds no .safetensors"): pretrain(newborn(), ROWS, LONG, tmp_path / "whole")
+    with pytest.raises(TaskspaceError, match=f"checkpoint-{LONG.steps}: holds no .safetensors"):
+        pretrain(newborn(), ROWS, LONG, tmp_path / "whole")
 
 
 def _progress(out):
-    return (len(list(out.glob("checkpoint-*"))), (out / "state.pt").stat().st_mtime_ns if (out / "state.pt").exists() else 0)
+    return (
+        len(list(out.glob("checkpoint-*"))),
+        (out / "state.pt").stat().st_mtime_ns if (out / "state.pt").exists() else 0,
+    )
 
 
 @pytest.mark.slow
@@ -267,17 +325,21 @@ def test_two_processes_train_one_run(tmp_path):
     both = [_started(KILLED.format(out=str(tmp_path / "both"))) for _ in range(2)]
     pretrain(newborn(dropout=0.1), ROWS, LONG, tmp_path / "alone", valid=ROWS[:5])
     assert [p.wait() for p in both] == [0, 0]
-    for p in both: p.stdout.close()
+    for p in both:
+        p.stdout.close()
     assert contents(tmp_path / "both") == contents(tmp_path / "alone")
 
 
 def test_other_settings_rows_or_weights_are_refused(tmp_path):
     pretrain(newborn(), ROWS, SETTINGS, tmp_path)
     before = contents(tmp_path)
-    for what, call in {"config": lambda: pretrain(newborn(), ROWS, SETTINGS.model_copy(update={"clip": 2.0}), tmp_path),
-                       "data": lambda: pretrain(newborn(), ROWS[1:], SETTINGS, tmp_path),
-                       "weights": lambda: pretrain(build(newborn().config, 2), ROWS, SETTINGS, tmp_path)}.items():
-        with pytest.raises(TaskspaceError, match=f"holds a pre-training run with other {what}"): call()
+    for what, call in {
+        "config": lambda: pretrain(newborn(), ROWS, SETTINGS.model_copy(update={"clip": 2.0}), tmp_path),
+        "data": lambda: pretrain(newborn(), ROWS[1:], SETTINGS, tmp_path),
+        "weights": lambda: pretrain(build(newborn().config, 2), ROWS, SETTINGS, tmp_path),
+    }.items():
+        with pytest.raises(TaskspaceError, match=f"holds a pre-training run with other {what}"):
+            call()
     assert contents(tmp_path) == before
 
 
@@ -291,8 +353,10 @@ def test_full_disk(tmp_path, monkeypatch):
             Path(path).write_bytes(b"the first half of it")
             raise OSError(28, "No space left on device", str(path))
         save(state, path)
+
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(TaskspaceError, match="No space left on device.*goes on from the last saved step"): pretrain(newborn(), ROWS, SETTINGS, tmp_path / "full")
+    with pytest.raises(TaskspaceError, match="No space left on device.*goes on from the last saved step"):
+        pretrain(newborn(), ROWS, SETTINGS, tmp_path / "full")
     assert not list((tmp_path / "full").glob("*.tmp"))
     pretrain(newborn(), ROWS, SETTINGS, tmp_path / "full")
     assert contents(tmp_path / "full") == contents(tmp_path / "whole")
@@ -301,7 +365,8 @@ def test_full_disk(tmp_path, monkeypatch):
 def test_divergence_is_named():
     with pytest.raises(TaskspaceError, match="the loss is nan at step 0; lower learning_rate"):
         broken = newborn()
-        with torch.no_grad(): broken.norm.weight.fill_(math.nan)
+        with torch.no_grad():
+            broken.norm.weight.fill_(math.nan)
         pretrain(broken, ROWS, SETTINGS)
 
 
@@ -311,25 +376,37 @@ def test_written_keeps_what_is_there(tmp_path):
         scratch.write_text("new")
         1 / 0
     assert (tmp_path / "f").read_text() == "old"
-    with written(tmp_path / "f") as scratch: scratch.write_text("new")
+    with written(tmp_path / "f") as scratch:
+        scratch.write_text("new")
     assert (tmp_path / "f").read_text() == "new" and len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("data, message", [
-    ({"steps": 0}, "run.yaml: steps: input should be greater"), ({"lr": 1}, "run.yaml: lr: unknown setting; known: steps"), ({"checkpoints": 1}, "checkpoints: at least 2"),
-    ({"precision": "int8"}, "run.yaml: precision"), ([], "run.yaml: settings: input should be"), ({"steps": "x", "clip": 0}, r"steps: .*\(and 1 more\)")])
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        ({"steps": 0}, "run.yaml: steps: input should be greater"),
+        ({"lr": 1}, "run.yaml: lr: unknown setting; known: steps"),
+        ({"checkpoints": 1}, "checkpoints: at least 2"),
+        ({"precision": "int8"}, "run.yaml: precision"),
+        ([], "run.yaml: settings: input should be"),
+        ({"steps": "x", "clip": 0}, r"steps: .*\(and 1 more\)"),
+    ],
+)
 def test_wrong_training_settings(data, message):
-    with pytest.raises(TaskspaceError, match=message) as e: checked(TrainingConfig, data, "run.yaml")
+    with pytest.raises(TaskspaceError, match=message) as e:
+        checked(TrainingConfig, data, "run.yaml")
     assert "\n" not in str(e.value)
 
 
 def test_devices():
     assert pick_device("cpu") == torch.device("cpu")
     for name in ("cuda:99", "toaster"):
-        with pytest.raises(TaskspaceError, match="cannot be used here.*device='auto'"): pick_device(name)
+        with pytest.raises(TaskspaceError, match="cannot be used here.*device='auto'"):
+            pick_device(name)
 
 
 # Built-in scales, in a small version of their own
+
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
@@ -337,7 +414,8 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setenv("TASKSPACE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(pretraining, "SENTENCES", 300)
     monkeypatch.setattr(pretraining, "STEPS", (0, 2, 5))
-    for cached in (pretraining.corpus_digest, pretraining.builtin_rows): cached.cache_clear()
+    for cached in (pretraining.corpus_digest, pretraining.builtin_rows):
+        cached.cache_clear()
     original = pretraining.corpus_digest
     monkeypatch.setattr(pretraining, "corpus_digest", lambda: original(300))
     rows = pretraining.builtin_rows
@@ -361,9 +439,12 @@ pretraining.builtin_checkpoint("nano", 5)
 
 def test_builtin_steps_and_errors(small):
     assert builtin_steps("nano") == [0, 2, 5]
-    for call, message in ((lambda: builtin_steps("tiny"), "unknown built-in scale 'tiny'; there are: nano, micro, mini"),
-                          (lambda: builtin_checkpoint("nano", 3), "no checkpoint at step 3; there are: 0, 2, 5")):
-        with pytest.raises(TaskspaceError, match=message): call()
+    for call, message in (
+        (lambda: builtin_steps("tiny"), "unknown built-in scale 'tiny'; there are: nano, micro, mini"),
+        (lambda: builtin_checkpoint("nano", 3), "no checkpoint at step 3; there are: 0, 2, 5"),
+    ):
+        with pytest.raises(TaskspaceError, match=message):
+            call()
     assert not (small / "builtin").exists()
 
 
@@ -372,7 +453,8 @@ def test_two_processes_fill_one_cache(small):
     """They start with an empty cache; both end well, the weights are those of a lone process, and nothing is left over."""
     both = [_started(SMALL) for _ in range(2)]
     assert [p.wait() for p in both] == [0, 0]
-    for p in both: p.stdout.close()
+    for p in both:
+        p.stdout.close()
     together = contents(small)
     assert not [n for n in together if n.endswith(".tmp")]
     shutil.rmtree(small)
@@ -386,8 +468,12 @@ def test_damaged_and_interrupted_caches_are_made_again(small):
     directory = builtin_directory("nano")
     assert path == directory / "checkpoint-2"
     damages = {
-        "cut weights": lambda: (path / "model.safetensors").write_bytes((path / "model.safetensors").read_bytes()[:-100]),
-        "one bit": lambda: (path / "model.safetensors").write_bytes((path / "model.safetensors").read_bytes()[:-1] + b"\x7f"),
+        "cut weights": lambda: (path / "model.safetensors").write_bytes(
+            (path / "model.safetensors").read_bytes()[:-100]
+        ),
+        "one bit": lambda: (path / "model.safetensors").write_bytes(
+            (path / "model.safetensors").read_bytes()[:-1] + b"\x7f"
+        ),
         "no configuration": lambda: (path / "config.json").unlink(),
         "no digests": lambda: (directory / "weights.json").unlink(),
         "no log": lambda: (directory / "log.parquet").unlink(),
@@ -397,8 +483,10 @@ def test_damaged_and_interrupted_caches_are_made_again(small):
         damage()
         builtin_checkpoint("nano", 2)
         found = contents(small)
-        if name == "no log": builtin_checkpoint("nano", 2)  # weights are whole, which is what counts here
-        else: assert found == whole, name
+        if name == "no log":
+            builtin_checkpoint("nano", 2)  # weights are whole, which is what counts here
+        else:
+            assert found == whole, name
         if name == "no log":
             shutil.rmtree(directory)
             builtin_checkpoint("nano", 2)
@@ -420,9 +508,17 @@ def test_scales_see_the_same_data(small):
 
 # Text files
 
-@pytest.mark.parametrize("architecture, sizes", [
-    ("llama", dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)), ("gpt2", dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2)),
-    ("transformer", dict(hidden_size=16, activation="solu")), ("lstm", dict(hidden_size=16)), ("cnn", dict(hidden_size=16))])
+
+@pytest.mark.parametrize(
+    "architecture, sizes",
+    [
+        ("llama", dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)),
+        ("gpt2", dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2)),
+        ("transformer", dict(hidden_size=16, activation="solu")),
+        ("lstm", dict(hidden_size=16)),
+        ("cnn", dict(hidden_size=16)),
+    ],
+)
 def test_new_models(architecture, sizes):
     torch.manual_seed(3)
     state = torch.get_rng_state()
@@ -432,8 +528,10 @@ def test_new_models(architecture, sizes):
     assert not all(torch.equal(x, y) for x, y in zip(a.parameters(), c.parameters()))
     assert a.config.vocab_size == len(_BPE) and not a.training
     for wrong, message in ((dict(width=3), "width"), (dict(hidden_size=15, num_attention_heads=2), "multiple|head")):
-        if architecture in ("lstm", "cnn") and "hidden_size" in wrong: continue
-        with pytest.raises(TaskspaceError, match=message): new_model(architecture, _BPE, 32, **wrong)
+        if architecture in ("lstm", "cnn") and "hidden_size" in wrong:
+            continue
+        with pytest.raises(TaskspaceError, match=message):
+            new_model(architecture, _BPE, 32, **wrong)
 
 
 @pytest.fixture
@@ -441,10 +539,24 @@ def texts(tmp_path):
     sentences = grammar.corpus(260)
     (tmp_path / "train.txt.xz").write_bytes(lzma.compress("\n".join(sentences[:240]).encode()))
     (tmp_path / "valid.txt").write_text("\n".join(sentences[240:]))
-    config = {"train": "train.txt.xz", "valid": "valid.txt", "out": "out", "vocab_size": 300, "context": 16,
-              "training": {"steps": 12, "batch_size": 4, "checkpoints": 3, "save_every": 2},
-              "models": {"small": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "seeds": [0, 1]},
-                         "lstm": {"architecture": "lstm", "hidden_size": 16, "training": {"steps": 6}}}}
+    config = {
+        "train": "train.txt.xz",
+        "valid": "valid.txt",
+        "out": "out",
+        "vocab_size": 300,
+        "context": 16,
+        "training": {"steps": 12, "batch_size": 4, "checkpoints": 3, "save_every": 2},
+        "models": {
+            "small": {
+                "hidden_size": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "intermediate_size": 32,
+                "seeds": [0, 1],
+            },
+            "lstm": {"architecture": "lstm", "hidden_size": 16, "training": {"steps": 6}},
+        },
+    }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     return tmp_path
 
@@ -474,12 +586,20 @@ def test_text_models_end_to_end(texts):
 @pytest.mark.slow
 def test_text_models_survive_kills(texts):
     """Killed while the tokenizer is saved and in the middle of the models; the files are those of an undisturbed run."""
-    pretrain_text({**yaml.safe_load((texts / "config.yaml").read_text()), "train": str(texts / "train.txt.xz"), "valid": str(texts / "valid.txt"),
-                   "out": str(texts / "whole")}, device="cpu")
+    pretrain_text(
+        {
+            **yaml.safe_load((texts / "config.yaml").read_text()),
+            "train": str(texts / "train.txt.xz"),
+            "valid": str(texts / "valid.txt"),
+            "out": str(texts / "whole"),
+        },
+        device="cpu",
+    )
     for files in (3, 30):
         process = _started(TEXT.format(config=str(texts / "config.yaml")))
         process.stdout.readline()
-        while process.poll() is None and sum(len(f) for *_, f in os.walk(texts / "out")) < files: pass
+        while process.poll() is None and sum(len(f) for *_, f in os.walk(texts / "out")) < files:
+            pass
         process.kill()
         process.wait()
         process.stdout.close()
@@ -487,39 +607,79 @@ def test_text_models_survive_kills(texts):
     assert contents(texts / "out") == contents(texts / "whole")
 
 
-def _with(**change): return lambda config: {**config, **change}
+def _with(**change):
+    return lambda config: {**config, **change}
 
 
-@pytest.mark.parametrize("change, message", [
-    (_with(vocab=3), "config.yaml: vocab: unknown setting"), (_with(train=[]), "train: "), (_with(models={}), "models: "),
-    (_with(models={"a": {"architecture": "mamba"}}), "models.a.architecture: unknown architecture 'mamba'; there are: llama"),
-    (_with(models={"a": {"training": {"lr": 3}}}), "models.a.training: lr: unknown setting"),
-    (_with(models={"a": {"training": {"seed": 3}}}), "the data order is common"), (_with(models={"a": {"seeds": []}}), "models.a.seeds"),
-    (_with(models={"a": {"hidden_size": 16, "hidden_sizes": 3}}), "models.a: unknown setting 'hidden_sizes'"), (_with(training={"steps": -1}), "training.steps"),
-    (_with(vocab_size=100), "vocab_size: "), (_with(documents="page"), "documents: input should be 'line', 'block' or 'file'"),
-    (_with(train="nothing.txt"), "nothing.txt: no such file"), (_with(context=100_000), "too few for one row"),
-    (_with(models={"a": {"hidden_size": -4}}), "config.yaml: models.a: "), (_with(models={"a": {}}), "models.a: hidden_size is missing"), (_with(models={"../a": {}}), "models: '../a' cannot be the name"),
-    (_with(models={"data": {}}), "'data' cannot be the name"), (_with(training={"steps": 5, "checkpoints": [9]}, models={"a": {"architecture": "cnn"}}), "config.yaml: checkpoint 9 lies beyond the last step, 5"),
-    (_with(models={"a": {"seeds": 0}}), "models.a.seeds: a number of seeds must lie in 1 .. 1000"), (lambda c: {k: v for k, v in c.items() if k != "out"}, "config.yaml: out: not given"),
-    (_with(tokenizer="nowhere"), "holds no tokenizer"), (lambda c: "train", "config.yaml: holds a str where fields such as train and models are needed")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (_with(vocab=3), "config.yaml: vocab: unknown setting"),
+        (_with(train=[]), "train: "),
+        (_with(models={}), "models: "),
+        (
+            _with(models={"a": {"architecture": "mamba"}}),
+            "models.a.architecture: unknown architecture 'mamba'; there are: llama",
+        ),
+        (_with(models={"a": {"training": {"lr": 3}}}), "models.a.training: lr: unknown setting"),
+        (_with(models={"a": {"training": {"seed": 3}}}), "the data order is common"),
+        (_with(models={"a": {"seeds": []}}), "models.a.seeds"),
+        (_with(models={"a": {"hidden_size": 16, "hidden_sizes": 3}}), "models.a: unknown setting 'hidden_sizes'"),
+        (_with(training={"steps": -1}), "training.steps"),
+        (_with(vocab_size=100), "vocab_size: "),
+        (_with(documents="page"), "documents: input should be 'line', 'block' or 'file'"),
+        (_with(train="nothing.txt"), "nothing.txt: no such file"),
+        (_with(context=100_000), "too few for one row"),
+        (_with(models={"a": {"hidden_size": -4}}), "config.yaml: models.a: "),
+        (_with(models={"a": {}}), "models.a: hidden_size is missing"),
+        (_with(models={"../a": {}}), "models: '../a' cannot be the name"),
+        (_with(models={"data": {}}), "'data' cannot be the name"),
+        (
+            _with(training={"steps": 5, "checkpoints": [9]}, models={"a": {"architecture": "cnn"}}),
+            "config.yaml: checkpoint 9 lies beyond the last step, 5",
+        ),
+        (_with(models={"a": {"seeds": 0}}), "models.a.seeds: a number of seeds must lie in 1 .. 1000"),
+        (lambda c: {k: v for k, v in c.items() if k != "out"}, "config.yaml: out: not given"),
+        (_with(tokenizer="nowhere"), "holds no tokenizer"),
+        (lambda c: "train", "config.yaml: holds a str where fields such as train and models are needed"),
+    ],
+)
 def test_wrong_text_configurations(texts, change, message):
     path = texts / "config.yaml"
     path.write_text(yaml.safe_dump(change(yaml.safe_load(path.read_text()))))
-    with pytest.raises(TaskspaceError, match=message) as e: pretrain_text(path, device="cpu")
+    with pytest.raises(TaskspaceError, match=message) as e:
+        pretrain_text(path, device="cpu")
     assert "\n" not in str(e.value)
     assert not list((texts / "out").rglob("checkpoint-*"))
 
 
-@pytest.mark.parametrize("models, twice", [({"a": [0, 1], "a-seed0": [0]}, "a-seed0"), ({"a-seed1": [7], "a": [0, 1]}, "a-seed1"), ({"a": [3, 3]}, "a-seed3")])
+@pytest.mark.parametrize(
+    "models, twice",
+    [
+        ({"a": [0, 1], "a-seed0": [0]}, "a-seed0"),
+        ({"a-seed1": [7], "a": [0, 1]}, "a-seed1"),
+        ({"a": [3, 3]}, "a-seed3"),
+    ],
+)
 def test_runs_with_the_same_name_are_refused(texts, models, twice):
-    config = {**yaml.safe_load((texts / "config.yaml").read_text()), "models": {n: {"architecture": "cnn", "seeds": seeds} for n, seeds in models.items()}}
-    with pytest.raises(TaskspaceError, match=f"models: two runs would be called '{twice}'") as e: text_config(config)
+    config = {
+        **yaml.safe_load((texts / "config.yaml").read_text()),
+        "models": {n: {"architecture": "cnn", "seeds": seeds} for n, seeds in models.items()},
+    }
+    with pytest.raises(TaskspaceError, match=f"models: two runs would be called '{twice}'") as e:
+        text_config(config)
     assert "\n" not in str(e.value)
 
 
 def test_unreadable_configurations(texts):
     (texts / "broken.yaml").write_text("train: [a\nout: b")
-    for path, message in ((texts / "none.yaml", "none.yaml: no such file"), (texts / "broken.yaml", "broken.yaml, line 2: not valid YAML")):
-        with pytest.raises(TaskspaceError, match=message): text_config(path)
-    with pytest.raises(TaskspaceError, match="no model 'big' in the configuration; there are: small-seed0, small-seed1, lstm"):
+    for path, message in (
+        (texts / "none.yaml", "none.yaml: no such file"),
+        (texts / "broken.yaml", "broken.yaml, line 2: not valid YAML"),
+    ):
+        with pytest.raises(TaskspaceError, match=message):
+            text_config(path)
+    with pytest.raises(
+        TaskspaceError, match="no model 'big' in the configuration; there are: small-seed0, small-seed1, lstm"
+    ):
         pretrain_text(texts / "config.yaml", only=["big"])

@@ -1,4 +1,5 @@
 """The probes find the planted rules in a built-in model, and nothing where there is nothing. Figures: nbs/tutorials/planted_structure.ipynb."""
+
 import numpy as np
 import pytest
 
@@ -11,7 +12,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def lm(): return load_lm("builtin:micro")
+def lm():
+    return load_lm("builtin:micro")
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +27,12 @@ def suite(lm):
 
 
 @pytest.fixture(scope="module")
-def rule_of(suite): return {t.name: t.rules[0] for t in suite}
+def rule_of(suite):
+    return {t.name: t.rules[0] for t in suite}
 
 
-def auc(space, groups): return space.within_across(groups, permutations=199, interval=None)
+def auc(space, groups):
+    return space.within_across(groups, permutations=199, interval=None)
 
 
 def check_follows_rules(space, suite, rule_of):
@@ -41,7 +45,14 @@ def check_follows_rules(space, suite, rule_of):
 
 
 def test_rules_and_words_are_nearly_independent(suite):
-    assert abs(hypothesis_space(suite, "rules").compare(hypothesis_space(suite, "words"), permutations=0, interval=None).statistic) < 0.2
+    assert (
+        abs(
+            hypothesis_space(suite, "rules")
+            .compare(hypothesis_space(suite, "words"), permutations=0, interval=None)
+            .statistic
+        )
+        < 0.2
+    )
 
 
 def test_gradient_cosine_follows_rules(lm, suite, rule_of):
@@ -51,7 +62,9 @@ def test_gradient_cosine_follows_rules(lm, suite, rule_of):
 def test_gradient_cosine_follows_every_rule_of_the_scale_that_knows_them_all():
     largest, whole = load_lm("builtin:mini"), load_suite("builtin").take(32)
     assert accuracy(score_pairs(largest, whole)).min() > 0.9
-    check_follows_rules(gradient_probe(largest, whole).cosine, whole, {t.name: t.rules[0] for t in whole})  # AUC 0.987 measured with 48 pairs
+    check_follows_rules(
+        gradient_probe(largest, whole).cosine, whole, {t.name: t.rules[0] for t in whole}
+    )  # AUC 0.987 measured with 48 pairs
 
 
 def test_gradient_cosine_of_shuffled_pairs_follows_nothing(lm, suite, rule_of):

@@ -2,6 +2,7 @@
 
 Skipped where chromium and chromedriver are not installed; `.ci/run` installs them.
 """
+
 import shutil
 from pathlib import Path
 
@@ -12,33 +13,52 @@ import pytest
 from taskspace.report.renderer import html, write_bundle
 
 CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed (apt-get install chromium chromium-driver)")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER),
+        reason="chromium and chromedriver are not installed (apt-get install chromium chromium-driver)",
+    ),
+]
 
 
 @pytest.fixture(scope="module")
 def browser():
     "Chromium without a window and without a network."
     from selenium import webdriver
+
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage", "--window-size=1300,1000"):
+    for flag in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-dev-shm-usage",
+        "--window-size=1300,1000",
+    ):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
     driver.execute_cdp_cmd("Network.enable", {})
-    driver.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0})
+    driver.execute_cdp_cmd(
+        "Network.emulateNetworkConditions",
+        {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0},
+    )
     driver.set_script_timeout(60)
     yield driver
     driver.quit()
 
 
 @pytest.fixture(scope="module")
-def report(tiny): return tiny / "report"
+def report(tiny):
+    return tiny / "report"
 
 
 def wait_for(browser, script: str, seconds: float = 40):
     "Wait until a script gives something true, and give that."
     from selenium.webdriver.support.ui import WebDriverWait
+
     return WebDriverWait(browser, seconds, poll_frequency=0.1).until(lambda b: b.execute_script(f"return {script}"))
 
 
@@ -47,7 +67,8 @@ def opened(browser, page: Path):
     browser.get_log("browser")
     browser.get(page.as_uri())
     charts = browser.execute_script("return document.querySelectorAll('.taskspace-chart').length")
-    if charts: wait_for(browser, "document.documentElement.dataset.taskspaceCharts")
+    if charts:
+        wait_for(browser, "document.documentElement.dataset.taskspaceCharts")
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     return charts
 
@@ -56,13 +77,17 @@ def opened(browser, page: Path):
 def test_every_chart_of_every_page_is_drawn_without_a_network(browser, report, page):
     charts = opened(browser, report / f"{page}.html")
     assert charts >= {"index": 2, "scale-small": 3, "scale-large": 3, "training": 2}.get(page, 0)
-    marks = browser.execute_script("return [...document.querySelectorAll('.taskspace-chart')].map(c => +c.dataset.marks)")
+    marks = browser.execute_script(
+        "return [...document.querySelectorAll('.taskspace-chart')].map(c => +c.dataset.marks)"
+    )
     assert all(n > 0 for n in marks), marks
 
 
 def test_a_heat_map_shows_every_cell(browser, report):
     opened(browser, report / "scale-small.html")
-    cells = browser.execute_script("""return [...document.querySelectorAll('.taskspace-chart')].map(c => c.querySelectorAll('.mark-rect.role-mark path').length)""")
+    cells = browser.execute_script(
+        """return [...document.querySelectorAll('.taskspace-chart')].map(c => c.querySelectorAll('.mark-rect.role-mark path').length)"""
+    )
     assert max(cells) >= 8 * 8
 
 
@@ -84,7 +109,10 @@ def test_a_click_in_the_legend_singles_out_a_method(browser, report):
     opacities = f"new Set([...{shown}.querySelectorAll('.mark-line.role-mark path')].map(p => p.getAttribute('opacity') || p.style.opacity)).size"
     assert browser.execute_script(f"return {opacities}") == 1
     from selenium.webdriver import ActionChains
-    symbol = browser.execute_script(f"const s = {shown}.querySelector('.role-legend-symbol path'); s.scrollIntoView({{block: 'center'}}); return s")
+
+    symbol = browser.execute_script(
+        f"const s = {shown}.querySelector('.role-legend-symbol path'); s.scrollIntoView({{block: 'center'}}); return s"
+    )
     ActionChains(browser).move_to_element(symbol).click().perform()
     wait_for(browser, f"{opacities} === 2")
 
@@ -96,22 +124,33 @@ def linked(browser, tmp_path_factory):
     from taskspace.report.charts import clustermap
     from taskspace.report.renderer import asset
     from taskspace.spaces.space import TaskSpace
+
     names = [f"task {i}" for i in range(6)]
     groups = {n: f"phenomenon {i % 3}" for i, n in enumerate(names)}
-    space = TaskSpace(pd.DataFrame(np.random.default_rng(0).normal(size=(6, 6)), names, names), kind="margin transfer", groups=groups)
+    space = TaskSpace(
+        pd.DataFrame(np.random.default_rng(0).normal(size=(6, 6)), names, names), kind="margin transfer", groups=groups
+    )
     folder = tmp_path_factory.mktemp("linked")
     write_bundle(folder / "assets")
-    (folder / "page.html").write_text(f"<!DOCTYPE html><html><head><meta charset='utf-8'>{asset('site.html')}</head><body>{html(clustermap(space))}</body></html>", encoding="utf-8")
+    (folder / "page.html").write_text(
+        f"<!DOCTYPE html><html><head><meta charset='utf-8'>{asset('site.html')}</head><body>{html(clustermap(space))}</body></html>",
+        encoding="utf-8",
+    )
     return folder / "page.html"
 
 
-PARTS = {"the map": ("symbol", "datum.task"), "the list": ("symbol", "!datum.task"), "the strip beside the matrix": ("rect", "datum.task")}
+PARTS = {
+    "the map": ("symbol", "datum.task"),
+    "the list": ("symbol", "!datum.task"),
+    "the strip beside the matrix": ("rect", "datum.task"),
+}
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_click_links_the_matrix_and_the_map(browser, linked, part):
     "A click on one group dims the others in the map and their cells in the matrix; a double click brings all back."
     from selenium.webdriver import ActionChains
+
     opened(browser, linked)
     faded = """return JSON.stringify(['symbol', 'rect'].map(kind => [...document.querySelectorAll(`.taskspace-chart .mark-${kind}.role-mark path`)]
         .filter(p => +(p.getAttribute('opacity') || p.style.opacity || 1) < 0.5).length))"""
@@ -142,19 +181,29 @@ def test_scripts_of_quarto_run_from_disk(browser, tmp_path):
     from test_site import quarto_site
     from taskspace.report.renderer import asset
     from taskspace.report.site import without_modules
+
     page = quarto_site(tmp_path) / "pages" / "a.html"
     (tmp_path / "site_libs" / "quarto-nav").mkdir()
     (tmp_path / "site_libs" / "quarto-nav" / "quarto-nav.js").write_text(
-        "document.addEventListener('DOMContentLoaded', () => { window.silent = shownWarning; });\nvar shownWarning = false;\n")
+        "document.addEventListener('DOMContentLoaded', () => { window.silent = shownWarning; });\nvar shownWarning = false;\n"
+    )
     page.write_text(page.read_text().replace("</head>", f"{asset('site.html')}</head>"))
     without_modules(tmp_path)
     opened(browser, page)
-    assert browser.execute_script("return [window.ready, window.tabs, window.axe, window.throttle, window.silent]") == [1, "interactive", "off", None, True]
+    assert browser.execute_script("return [window.ready, window.tabs, window.axe, window.throttle, window.silent]") == [
+        1,
+        "interactive",
+        "off",
+        None,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("page", ["index", "scale-small", "training", "methods", "data"])
 def test_a_phone_needs_no_sideways_scroll(browser, report, page):
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True})
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    )
     try:
         opened(browser, report / f"{page}.html")
         wide = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
@@ -170,15 +219,25 @@ def wide(tmp_path_factory):
     from taskspace.report.charts import clustermap, training_curves
     from taskspace.report.renderer import asset
     from taskspace.spaces.space import TaskSpace
+
     names = [f"a_task_of_blimp_with_a_long_name_{i}" for i in range(67)]
     groups = {n: f"phenomenon {i % 13}" for i, n in enumerate(names)}
-    space = TaskSpace(pd.DataFrame(np.random.default_rng(0).normal(size=(67, 67)), names, names), kind="margin transfer", groups=groups)
+    space = TaskSpace(
+        pd.DataFrame(np.random.default_rng(0).normal(size=(67, 67)), names, names),
+        kind="margin transfer",
+        groups=groups,
+    )
     curve = pd.DataFrame([{"step": s, "value": s % 7, "series": m} for m in "ab" for s in (1, 10, 100)])
-    boxes = [html(c) for c in (clustermap(space), training_curves(curve, facet="series"), training_curves(curve, width=150))]
+    boxes = [
+        html(c) for c in (clustermap(space), training_curves(curve, facet="series"), training_curves(curve, width=150))
+    ]
     folder = tmp_path_factory.mktemp("wide")
     write_bundle(folder / "assets")
-    (folder / "page.html").write_text(f"<!DOCTYPE html><html><head><meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'><style>{asset('site.css')}</style>{asset('site.html')}</head>"
-                                      f"<body><main style='max-width: 740px'>{''.join(boxes)}</main></body></html>", encoding="utf-8")
+    (folder / "page.html").write_text(
+        f"<!DOCTYPE html><html><head><meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'><style>{asset('site.css')}</style>{asset('site.html')}</head>"
+        f"<body><main style='max-width: 740px'>{''.join(boxes)}</main></body></html>",
+        encoding="utf-8",
+    )
     return folder / "page.html"
 
 
@@ -193,7 +252,10 @@ def test_on_a_screen_no_chart_is_wider_than_its_box(browser, wide, report):
         opened(browser, page)
         sizes = browser.execute_script(SIZES)
         assert all(s["drawn"] <= s["box"] and s["inside"] <= s["box"] for s in sizes), (page.name, sizes)
-        assert all(s["drawn"] == pytest.approx(s["natural"], abs=1) for s in sizes if s["natural"] < s["box"] - 40), (page.name, sizes)
+        assert all(s["drawn"] == pytest.approx(s["natural"], abs=1) for s in sizes if s["natural"] < s["box"] - 40), (
+            page.name,
+            sizes,
+        )
         shrunk += sum(s["natural"] > s["box"] for s in sizes)
     assert shrunk
 
@@ -208,7 +270,9 @@ def test_on_a_screen_the_claims_are_seen_whole(browser, report):
 
 
 def test_on_a_phone_type_stays_readable_and_the_box_scrolls(browser, wide):
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True})
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    )
     try:
         opened(browser, wide)
         sizes = browser.execute_script(SIZES)
@@ -223,30 +287,47 @@ def test_on_a_phone_type_stays_readable_and_the_box_scrolls(browser, wide):
 def test_a_chart_drawn_smaller_still_answers_to_the_pointer(browser, wide):
     "Tooltip of a cell, and the linked selection, at the place where they are seen."
     from selenium.webdriver import ActionChains
+
     opened(browser, wide)
     assert browser.execute_script(SIZES)[0]["drawn"] < browser.execute_script(SIZES)[0]["natural"]
     cell = browser.execute_script("""const one = [...document.querySelectorAll('.taskspace-chart .mark-rect.role-mark path')].find(p => p.__data__.datum.source && p.__data__.datum.source.endsWith(' 40'));
         one.scrollIntoView({block: 'center'}); return one""")
     ActionChains(browser).move_to_element(cell).perform()
-    wait_for(browser, "(document.querySelector('#vg-tooltip-element.visible') || {textContent: ''}).textContent.includes('tuned on')")
-    assert browser.execute_script("return arguments[0].__data__.datum.source", cell) in browser.execute_script("return document.querySelector('#vg-tooltip-element').textContent")
+    wait_for(
+        browser,
+        "(document.querySelector('#vg-tooltip-element.visible') || {textContent: ''}).textContent.includes('tuned on')",
+    )
+    assert browser.execute_script("return arguments[0].__data__.datum.source", cell) in browser.execute_script(
+        "return document.querySelector('#vg-tooltip-element').textContent"
+    )
     dot = browser.execute_script("""const one = [...document.querySelectorAll('.taskspace-chart .mark-symbol.role-mark path')].find(p => p.__data__.datum.group === 'phenomenon 1' && p.__data__.datum.task);
         one.scrollIntoView({block: 'center'}); return one""")
     ActionChains(browser).move_to_element(dot).click().perform()
-    wait_for(browser, """[...document.querySelectorAll('.taskspace-chart .mark-rect.role-mark path')].filter(p => +(p.getAttribute('opacity') || 1) < 0.5).length > 1000""")
+    wait_for(
+        browser,
+        """[...document.querySelectorAll('.taskspace-chart .mark-rect.role-mark path')].filter(p => +(p.getAttribute('opacity') || 1) < 0.5).length > 1000""",
+    )
 
 
 def test_printed_text_and_code_are_not_cut(browser, tmp_path):
     from taskspace.report.renderer import asset
+
     line, word = "a word and another " * 20, "x" * 300
     cell = lambda cls, text: f"<div class='{cls}'><pre><code>{text}</code></pre></div>"
     page = tmp_path / "page.html"
-    page.write_text(f"<!DOCTYPE html><html><head><meta charset='utf-8'><style>{asset('site.css')}</style>{asset('site.html')}</head><body><main style='max-width: 740px'>{cell('cell-output', line)}{cell('cell-output', word)}"
-                    f"<div class='sourceCode'><pre class='sourceCode'><code class='sourceCode'><span>{line}</span></code></pre></div>"
-                    f"<div class='cell-output'><table class='dataframe'><tr><td>{line}</td><td>0.123</td></tr></table></div></main></body></html>", encoding="utf-8")
+    page.write_text(
+        f"<!DOCTYPE html><html><head><meta charset='utf-8'><style>{asset('site.css')}</style>{asset('site.html')}</head><body><main style='max-width: 740px'>{cell('cell-output', line)}{cell('cell-output', word)}"
+        f"<div class='sourceCode'><pre class='sourceCode'><code class='sourceCode'><span>{line}</span></code></pre></div>"
+        f"<div class='cell-output'><table class='dataframe'><tr><td>{line}</td><td>0.123</td></tr></table></div></main></body></html>",
+        encoding="utf-8",
+    )
     opened(browser, page)
-    sizes = browser.execute_script("return [...document.querySelectorAll('pre, table, .cell-output')].map(e => [e.tagName, e.scrollWidth, e.clientWidth])")
-    assert all(inside <= outside for _, inside, outside in sizes) and max(outside for *_, outside in sizes) <= 740, sizes
+    sizes = browser.execute_script(
+        "return [...document.querySelectorAll('pre, table, .cell-output')].map(e => [e.tagName, e.scrollWidth, e.clientWidth])"
+    )
+    assert all(inside <= outside for _, inside, outside in sizes) and max(outside for *_, outside in sizes) <= 740, (
+        sizes
+    )
 
 
 def test_67_tasks_draw_and_stay_under_3_megabytes(browser, tmp_path):
@@ -255,28 +336,49 @@ def test_67_tasks_draw_and_stay_under_3_megabytes(browser, tmp_path):
     from taskspace.report.renderer import asset
     from taskspace.spaces.space import TaskSpace
     import numpy as np
+
     names = [f"a_task_of_blimp_with_a_long_name_{i}" for i in range(67)]
     rng = np.random.default_rng(0)
     groups = {n: f"phenomenon {i % 13}" for i, n in enumerate(names)}
-    boxes = [html(heatmap(TaskSpace(pd.DataFrame(rng.normal(size=(67, 67)), names, names), kind="margin transfer", groups=groups))) for _ in range(4)]
+    boxes = [
+        html(
+            heatmap(
+                TaskSpace(pd.DataFrame(rng.normal(size=(67, 67)), names, names), kind="margin transfer", groups=groups)
+            )
+        )
+        for _ in range(4)
+    ]
     write_bundle(tmp_path / "assets")
     page = tmp_path / "page.html"
-    page.write_text(f"<!DOCTYPE html><html><head><meta charset='utf-8'>{asset('site.html')}</head><body>{''.join(boxes)}</body></html>", encoding="utf-8")
+    page.write_text(
+        f"<!DOCTYPE html><html><head><meta charset='utf-8'>{asset('site.html')}</head><body>{''.join(boxes)}</body></html>",
+        encoding="utf-8",
+    )
     assert page.stat().st_size < 3_000_000
     opened(browser, page)
-    marks = browser.execute_script("return [...document.querySelectorAll('.taskspace-chart')].map(c => c.querySelectorAll('.mark-rect.role-mark path').length)")
+    marks = browser.execute_script(
+        "return [...document.querySelectorAll('.taskspace-chart')].map(c => c.querySelectorAll('.mark-rect.role-mark path').length)"
+    )
     assert min(marks) >= 67 * 67
 
 
 def test_packed_tables_come_out_as_they_went_in(browser, tmp_path):
     "Texts, missing values, truth values and figures survive packing."
-    rows = [{"name": "a" if i % 2 else "<b>&\"'</b>", "value": None if i == 3 else i / 7, "flag": i > 2} for i in range(8)]
+    rows = [
+        {"name": "a" if i % 2 else "<b>&\"'</b>", "value": None if i == 3 else i / 7, "flag": i > 2} for i in range(8)
+    ]
     write_bundle(tmp_path / "assets")
     from taskspace.report.renderer import asset
+
     chart = html(alt.Chart(pd.DataFrame(rows)).mark_point().encode(x="name:N", y="value:Q", color="flag:N"))
     page = tmp_path / "page.html"
-    page.write_text(f"<!DOCTYPE html><html><head><meta charset='utf-8'>{asset('site.html')}</head><body>{chart}</body></html>", encoding="utf-8")
+    page.write_text(
+        f"<!DOCTYPE html><html><head><meta charset='utf-8'>{asset('site.html')}</head><body>{chart}</body></html>",
+        encoding="utf-8",
+    )
     opened(browser, page)
-    back = browser.execute_script("const v = document.querySelector('.taskspace-chart').taskspace.view; const n = Object.keys(v.getState({data: (n, d) => n.startsWith('data-')}).data)[0]; return v.data(n).map(r => [r.name, r.value, r.flag])")
+    back = browser.execute_script(
+        "const v = document.querySelector('.taskspace-chart').taskspace.view; const n = Object.keys(v.getState({data: (n, d) => n.startsWith('data-')}).data)[0]; return v.data(n).map(r => [r.name, r.value, r.flag])"
+    )
     assert [r[0] for r in back] == [r["name"] for r in rows] and [r[2] for r in back] == [r["flag"] for r in rows]
     assert [r[1] for r in back] == [None if r["value"] is None else pytest.approx(r["value"], rel=1e-5) for r in rows]

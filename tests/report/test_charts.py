@@ -1,4 +1,5 @@
 """Charts: they draw at 12, 24 and 67 tasks, show the numbers they should, are linked, and can be read by everyone."""
+
 import json
 import re
 
@@ -21,10 +22,19 @@ def space(n=12, k=4, seed=0, evidence=True):
     target = np.repeat(np.arange(n), 20)
     values = (np.arange(n)[:, None] % k == np.arange(n) % k)[:, target] + rng.normal(size=(n, 20 * n))
     matrix = np.stack([values[:, target == j].mean(1) for j in range(n)], 1)
-    if not evidence: return TaskSpace(frame(matrix), "margin transfer")
+    if not evidence:
+        return TaskSpace(frame(matrix), "margin transfer")
     draws = resample_means(values, target, 40)
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-    return TaskSpace(frame(matrix), "margin transfer", groups, frame(low), frame(high), draws, {"pairs": 20, "model": "toy", "step": 7})
+    return TaskSpace(
+        frame(matrix),
+        "margin transfer",
+        groups,
+        frame(low),
+        frame(high),
+        draws,
+        {"pairs": 20, "model": "toy", "step": 7},
+    )
 
 
 def svg(chart, tmp_path, theme="light"):
@@ -43,7 +53,8 @@ def data(chart):
 def test_heat_maps_name_every_task_in_readable_type(n, k, tmp_path):
     a = space(n, k)
     drawing = svg(charts.clustermap(a) if n < 60 else charts.heatmap(a), tmp_path)
-    for name in a.tasks: assert texts(drawing).count(name.replace("_", " ")) >= 2  # at the row and at the column
+    for name in a.tasks:
+        assert texts(drawing).count(name.replace("_", " ")) >= 2  # at the row and at the column
     sizes = [float(s) for s in re.findall(r'font-size="([\d.]+)px"', drawing)]
     assert min(sizes) >= 9 and "AUC within/across groups" in drawing and "toy, step 7" in drawing
     assert charts._side(n, None) / n >= min(sizes)  # lines of labels do not run into one another
@@ -61,7 +72,9 @@ def test_both_themes_and_spaces_without_groups_draw(chart, theme, tmp_path):
 def test_cells_carry_value_interval_and_pairs():
     a = space()
     chart = charts.heatmap(a)
-    row = next(r for r in data(chart) if r.get("source") == "phenomenon 0 task 0" and r.get("target") == "phenomenon 1 task 1")
+    row = next(
+        r for r in data(chart) if r.get("source") == "phenomenon 0 task 0" and r.get("target") == "phenomenon 1 task 1"
+    )
     i, j = "phenomenon_0_task_0", "phenomenon_1_task_1"
     assert row["value"] == pytest.approx(a.matrix.loc[i, j], rel=1e-3)
     assert row["interval"] == f"{a.low.loc[i, j]:.3g} to {a.high.loc[i, j]:.3g}"
@@ -72,39 +85,60 @@ def test_the_order_is_the_tree_s_and_can_be_chosen():
     a = space()
     sort = lambda chart: chart.to_dict()["hconcat"][0]["encoding"]["y"]["sort"]
     readable = lambda names: [t.replace("_", " ") for t in names]
-    assert sort(charts.heatmap(a)) == readable(a.cluster().order) and sort(charts.heatmap(a, order="suite")) == readable(a.tasks)
+    assert sort(charts.heatmap(a)) == readable(a.cluster().order) and sort(
+        charts.heatmap(a, order="suite")
+    ) == readable(a.tasks)
     assert sort(charts.heatmap(a, order=a.tasks[::-1])) == readable(a.tasks[::-1])
     assert sort(charts.heatmap(a, order="group"))[:3] == readable([f"phenomenon_0_task_{i}" for i in (0, 4, 8)])
-    with pytest.raises(TaskspaceError, match="order 'tea' is unknown"): charts.heatmap(a, order="tea")
+    with pytest.raises(TaskspaceError, match="order 'tea' is unknown"):
+        charts.heatmap(a, order="tea")
 
 
 def test_axes_say_what_rows_and_columns_are(tmp_path):
     "Only a transfer has a task that was tuned on; a symmetric space has no direction to name."
     tuned = {"source (tuned on)", "target (measured on)"}
     a = space()
-    assert tuned <= set(texts(svg(charts.heatmap(a), tmp_path))) and '"tuned on"' in json.dumps(charts.heatmap(a).to_dict())
-    for b in (TaskSpace((a.matrix + a.matrix.T) / 2, "gradient cosine", a.groups), TaskSpace(a.matrix, "subspace overlap", a.groups)):
+    assert tuned <= set(texts(svg(charts.heatmap(a), tmp_path))) and '"tuned on"' in json.dumps(
+        charts.heatmap(a).to_dict()
+    )
+    for b in (
+        TaskSpace((a.matrix + a.matrix.T) / 2, "gradient cosine", a.groups),
+        TaskSpace(a.matrix, "subspace overlap", a.groups),
+    ):
         spec = json.dumps(charts.heatmap(b).to_dict())
-        assert not tuned & set(texts(svg(charts.heatmap(b), tmp_path))) and "tuned on" not in spec and "measured on" not in spec
+        assert (
+            not tuned & set(texts(svg(charts.heatmap(b), tmp_path)))
+            and "tuned on" not in spec
+            and "measured on" not in spec
+        )
     assert {"source", "target"} <= set(texts(svg(charts.heatmap(b), tmp_path)))
 
 
 def test_a_model_has_one_colour_in_all_charts():
     "Whatever the order of the rows and whoever is missing."
     colours = dict(zip("abc", charts.GROUP_COLOURS))
+
     def drawn(names, **options):
-        chart = charts.curves(pd.DataFrame([{"x": k, "y": 1.0, "model": n} for n in names for k in (1, 2)]), "x", "y", "model", **options)
+        chart = charts.curves(
+            pd.DataFrame([{"x": k, "y": 1.0, "model": n} for n in names for k in (1, 2)]), "x", "y", "model", **options
+        )
         scale = chart.to_dict()["layer"][0]["encoding"]["color"]["scale"]
         return dict(zip(scale["domain"], scale["range"]))
+
     assert drawn("cab", colours=colours) == colours and list(drawn("cab", colours=colours)) == list("abc")
     assert drawn("cb", colours=colours) == {n: colours[n] for n in "bc"}
     scale = charts.fixed_colours("cbc").to_dict()
-    assert dict(zip(scale["domain"], scale["range"])) == dict(zip("cb", charts.GROUP_COLOURS))  # without a choice: as they appear
-    with pytest.raises(TaskspaceError, match="no colour is given for 'd'"): drawn("ad", colours=colours)
+    assert dict(zip(scale["domain"], scale["range"])) == dict(
+        zip("cb", charts.GROUP_COLOURS)
+    )  # without a choice: as they appear
+    with pytest.raises(TaskspaceError, match="no colour is given for 'd'"):
+        drawn("ad", colours=colours)
 
 
 def test_steps_that_were_not_measured_leave_no_gap_in_a_path():
-    paths = pd.DataFrame({"task": "t", "method": "ftgd", "gain": [0.0, np.nan, 1, np.nan, 2], "harm": [0.0, np.nan, 1, np.nan, 2]})
+    paths = pd.DataFrame(
+        {"task": "t", "method": "ftgd", "gain": [0.0, np.nan, 1, np.nan, 2], "harm": [0.0, np.nan, 1, np.nan, 2]}
+    )
     rows = data(charts.frontier(paths))
     assert len(rows) == 6 and all(r["gain"] is not None for r in rows)  # three of the task, three of the mean
 
@@ -128,6 +162,7 @@ def test_a_selection_reaches_heat_map_strip_and_map(tmp_path):
     picks = [p for p in spec["params"] if p["name"] == "picked"]
     assert len(picks) == 1 and len(picks[0]["views"]) >= 3 and picks[0]["select"]["fields"] == ["group"]
     import vl_convert
+
     spec["config"] = charts.config()
     before = vl_convert.vegalite_to_svg(spec)
     picks[0]["value"] = [{"group": "phenomenon 2"}]
@@ -151,36 +186,81 @@ def test_networks_keep_only_links_that_survive_correction():
     q.index, q.columns = [t.replace("_", " ") for t in q.index], [t.replace("_", " ") for t in q.columns]
     assert 0 < len(arrows) <= 48 and all(q.at[r["source"], r["target"]] < 0.05 for r in arrows)
     assert len([r for r in data(charts.network(a, links=3)) if "strength" in r]) == 3
-    flat = TaskSpace(a.matrix * 0 + np.random.default_rng(0).normal(size=(24, 24)), "margin transfer", replicates=np.random.default_rng(1).normal(size=(50, 24, 24)) * 9)
+    flat = TaskSpace(
+        a.matrix * 0 + np.random.default_rng(0).normal(size=(24, 24)),
+        "margin transfer",
+        replicates=np.random.default_rng(1).normal(size=(50, 24, 24)) * 9,
+    )
     assert charts.network(flat).to_dict()  # no link survives, and it still draws
 
 
 def test_labels_keep_clear_of_one_another():
     rng = np.random.default_rng(0)
     points, names = rng.uniform(40, 360, size=(24, 2)), ["task name"] * 24
+
     def overlaps(middles):
-        x, y = np.abs(np.subtract.outer(middles[:, 0], middles[:, 0])), np.abs(np.subtract.outer(middles[:, 1], middles[:, 1]))
+        x, y = (
+            np.abs(np.subtract.outer(middles[:, 0], middles[:, 0])),
+            np.abs(np.subtract.outer(middles[:, 1], middles[:, 1])),
+        )
         return int(((x < 5.3 * 9) & (y < 11)).sum() - 24) // 2
+
     assert overlaps(charts._place_labels(points, names, 400)) < overlaps(points + [0, -12]) / 3
 
 
 def tables():
     rng = np.random.default_rng(0)
-    curve = pd.DataFrame([{"step": s, "value": v, "low": v - 0.1, "high": v + 0.1, "series": m} for m in "ab" for s in (0, 1, 10, 1000) for v in [rng.random()]])
-    paths = pd.DataFrame([{"task": f"t{t}", "method": m, "gain": rng.random(), "harm": rng.random()} for t in range(3) for m in ("ftgd", "full") for _ in range(4)])
+    curve = pd.DataFrame(
+        [
+            {"step": s, "value": v, "low": v - 0.1, "high": v + 0.1, "series": m}
+            for m in "ab"
+            for s in (0, 1, 10, 1000)
+            for v in [rng.random()]
+        ]
+    )
+    paths = pd.DataFrame(
+        [
+            {"task": f"t{t}", "method": m, "gain": rng.random(), "harm": rng.random()}
+            for t in range(3)
+            for m in ("ftgd", "full")
+            for _ in range(4)
+        ]
+    )
     spaces = [space(seed=s) for s in range(4)]
     return {
-        "training": (charts.training_curves(curve, reference=0.5, title="T"), ["pre-training step", "1,000", "10", "a", "b"]),
+        "training": (
+            charts.training_curves(curve, reference=0.5, title="T"),
+            ["pre-training step", "1,000", "10", "a", "b"],
+        ),
         "no series": (charts.training_curves(curve[curve.series == "a"][["step", "value"]]), ["pre-training step"]),
         "facets": (charts.training_curves(curve, facet="series", colour=None), ["a", "b"]),
-        "scale": (charts.scale_curves(curve.rename(columns={"step": "parameters"}).query("parameters > 0")), ["parameters of the model"]),
-        "stability": (charts.stability_chart(stability([s.matrix for s in spaces], [s.replicates for s in spaces], [1, 2, 3, 4])), ["noise ceiling"]),
+        "scale": (
+            charts.scale_curves(curve.rename(columns={"step": "parameters"}).query("parameters > 0")),
+            ["parameters of the model"],
+        ),
+        "stability": (
+            charts.stability_chart(stability([s.matrix for s in spaces], [s.replicates for s in spaces], [1, 2, 3, 4])),
+            ["noise ceiling"],
+        ),
         "frontier": (charts.frontier(paths), ["ftgd", "full"]),
         "layers": (charts.layers(pd.DataFrame({"layer": [0, 1, 2], "value": [1.0, 2, 3]})), ["layer"]),
-        "layers by step": (charts.layers(pd.DataFrame({"layer": ["embedding", "0"] * 2, "value": [1.0, 2, 3, 4], "series": [1, 1, 10, 10]})), ["embedding"]),
-        "before": (charts.before_after(pd.DataFrame({"task": ["a_b", "c"], "before": [0.5, 0.6], "after": [0.9, 0.4]}), chance=0.5, title="B"), ["a b", "before", "after"]),
+        "layers by step": (
+            charts.layers(
+                pd.DataFrame({"layer": ["embedding", "0"] * 2, "value": [1.0, 2, 3, 4], "series": [1, 1, 10, 10]})
+            ),
+            ["embedding"],
+        ),
+        "before": (
+            charts.before_after(
+                pd.DataFrame({"task": ["a_b", "c"], "before": [0.5, 0.6], "after": [0.9, 0.4]}), chance=0.5, title="B"
+            ),
+            ["a b", "before", "after"],
+        ),
         "small": (charts.small_multiples({"one": spaces[0], "two": spaces[1]}, title="S"), ["one", "two"]),
-        "forest": (charts.forest({"x": spaces[0].within_across(), "y": spaces[0].within_across(interval=None)}), ["x", "y"]),
+        "forest": (
+            charts.forest({"x": spaces[0].within_across(), "y": spaces[0].within_across(interval=None)}),
+            ["x", "y"],
+        ),
     }
 
 
@@ -188,7 +268,8 @@ def tables():
 def test_all_other_charts_draw(theme, tmp_path):
     for name, (chart, expected) in tables().items():
         drawing = svg(chart, tmp_path, theme)
-        for word in expected: assert word in texts(drawing), (name, word, texts(drawing))
+        for word in expected:
+            assert word in texts(drawing), (name, word, texts(drawing))
         assert "NaN" not in drawing and not re.search(r">0k<", drawing), name
 
 
@@ -199,28 +280,40 @@ def test_steps_are_written_as_people_write_them(tmp_path):
 
 def test_pictures_are_written_at_the_size_asked(tmp_path):
     import struct
+
     a = space()
     width = lambda path: struct.unpack(">I", path.read_bytes()[16:20])[0]
     small, large = (charts.save(charts.heatmap(a), tmp_path / f"{s}.png", scale=s) for s in (1, 2))
     assert abs(width(large) - 2 * width(small)) <= 2
     assert json.loads(charts.save(charts.heatmap(a), tmp_path / "a.json").read_text())["config"]["font"]
-    with pytest.raises(TaskspaceError, match="saved as .png, .svg or .json"): charts.save(charts.heatmap(a), tmp_path / "a.pdf")
-    with pytest.raises(TaskspaceError, match="cannot be written"): charts.save(charts.heatmap(a), tmp_path / "no" / "a.svg")
+    with pytest.raises(TaskspaceError, match="saved as .png, .svg or .json"):
+        charts.save(charts.heatmap(a), tmp_path / "a.pdf")
+    with pytest.raises(TaskspaceError, match="cannot be written"):
+        charts.save(charts.heatmap(a), tmp_path / "no" / "a.svg")
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda: charts.config("sepia"), "theme 'sepia'"), (lambda: charts.curves(pd.DataFrame({"a": [1]}), "a", "b"), "no column 'b'"),
-    (lambda: charts.frontier(pd.DataFrame({"task": []})), "no column 'method'"), (lambda: charts.layers(pd.DataFrame({"layer": []})), "no column 'value'"),
-    (lambda: charts.before_after(pd.DataFrame({"task": []})), "no column 'before'"), (lambda: charts.small_multiples({}), "no spaces"), (lambda: charts.forest({}), "no tests"),
-])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: charts.config("sepia"), "theme 'sepia'"),
+        (lambda: charts.curves(pd.DataFrame({"a": [1]}), "a", "b"), "no column 'b'"),
+        (lambda: charts.frontier(pd.DataFrame({"task": []})), "no column 'method'"),
+        (lambda: charts.layers(pd.DataFrame({"layer": []})), "no column 'value'"),
+        (lambda: charts.before_after(pd.DataFrame({"task": []})), "no column 'before'"),
+        (lambda: charts.small_multiples({}), "no spaces"),
+        (lambda: charts.forest({}), "no tests"),
+    ],
+)
 def test_bad_input_gets_one_line(call, message):
-    with pytest.raises(TaskspaceError, match=message): call()
+    with pytest.raises(TaskspaceError, match=message):
+        call()
 
 
 # -- colours
 
+
 def linear(colour):
-    c = np.array([int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5)])
+    c = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
 
 
@@ -230,15 +323,25 @@ def contrast(a, b):
 
 
 # Machado, Oliveira and Fernandes (2009), severity 1.0
-BLIND = {"none": np.eye(3),
-         "protan": np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
-         "deutan": np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]),
-         "tritan": np.array([[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]])}
+BLIND = {
+    "none": np.eye(3),
+    "protan": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+    "deutan": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    ),
+    "tritan": np.array(
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]
+    ),
+}
 
 
 def lab(colour, kind):
     "CIE Lab of a colour as someone with this kind of colour vision sees it."
-    xyz = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]) @ np.clip(BLIND[kind] @ linear(colour), 0, 1)
+    xyz = np.array(
+        [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    ) @ np.clip(BLIND[kind] @ linear(colour), 0, 1)
     f = np.cbrt(np.maximum(xyz / [0.95047, 1.0, 1.08883], 0.008856))
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
@@ -262,6 +365,8 @@ def test_scales_keep_their_order_for_everyone(theme, kind):
     ground = lab(charts.INK[theme]["ground"], kind)[0]
     away = lambda colours: [abs(lab(c, kind)[0] - ground) for c in colours]
     ramp, both = away(charts.SEQUENTIAL[theme]), away(charts.DIVERGING[theme])
-    assert all(np.diff(ramp) > 4) and all(np.diff(both[3:]) > 4) and all(np.diff(both[3::-1]) > 4)  # further from zero, further from the ground
+    assert (
+        all(np.diff(ramp) > 4) and all(np.diff(both[3:]) > 4) and all(np.diff(both[3::-1]) > 4)
+    )  # further from zero, further from the ground
     ends = [lab(charts.DIVERGING[theme][i], kind) for i in (1, 5)]
     assert np.linalg.norm(ends[0] - ends[1]) > 35  # helps and harms

@@ -1,4 +1,5 @@
 """Reports: whole or not at all, honest about what is missing, and every parameter checked."""
+
 import json
 import shutil
 from pathlib import Path
@@ -25,11 +26,13 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def run(tiny): return open_run(tiny / "run")
+def run(tiny):
+    return open_run(tiny / "run")
 
 
 @pytest.fixture(scope="module")
-def made(tiny): return tiny / "report" / "index.html"
+def made(tiny):
+    return tiny / "report" / "index.html"
 
 
 def test_a_report_has_all_its_pages_and_names_its_models(made):
@@ -40,8 +43,10 @@ def test_a_report_has_all_its_pages_and_names_its_models(made):
 
 def test_all_links_of_a_report_lead_somewhere(made):
     import sys
+
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
     import docs
+
     assert docs.broken(made.parent) == []
 
 
@@ -54,7 +59,8 @@ def test_a_report_needs_no_network(made):
 
 def test_methods_state_what_was_computed_from_what(made, run):
     text = (made.parent / "methods.html").read_text(encoding="utf-8")
-    for part in (run.checkpoints["weights"][0][:16], run.suite.digest[:16], "train_pairs", "transformers"): assert part in text
+    for part in (run.checkpoints["weights"][0][:16], run.suite.digest[:16], "train_pairs", "transformers"):
+        assert part in text
     told = " ".join(text.split())
     assert "the model was tuned in place" in told and "put back bit for bit" in told and "copy of the model" not in told
 
@@ -65,25 +71,45 @@ def test_the_data_are_the_runs_numbers(made, run):
     assert len(scores) == len(run.scores()) and scores["margin"].equals(run.scores()["margin"])
     spaces = pd.read_csv(data / "spaces.csv")
     space = run.space("small", 1)
-    cell = spaces[(spaces.model == "small") & (spaces.step == 1) & (spaces.kind == "transfer")].set_index(["source", "target"])["value"]
+    cell = spaces[(spaces.model == "small") & (spaces.step == 1) & (spaces.kind == "transfer")].set_index(
+        ["source", "target"]
+    )["value"]
     a, b = space.tasks[:2]
     assert cell[a, b] == pytest.approx(space.matrix.loc[a, b], rel=1e-12)
 
 
 def test_missing_results_are_refused_then_named(run, tmp_path, monkeypatch):
     real = report.execute
+
     def summary_alone(name, out, given):
-        if name == "summary": return real(name, out, given)
-        out.write_text(json.dumps({"cells": [{"cell_type": "markdown", "metadata": {}, "source": f"# {name}"}], "metadata": {}, "nbformat": 4, "nbformat_minor": 4}))
+        if name == "summary":
+            return real(name, out, given)
+        out.write_text(
+            json.dumps(
+                {
+                    "cells": [{"cell_type": "markdown", "metadata": {}, "source": f"# {name}"}],
+                    "metadata": {},
+                    "nbformat": 4,
+                    "nbformat_minor": 4,
+                }
+            )
+        )
         return out
+
     monkeypatch.setattr(report, "execute", summary_alone)
     part = tmp_path / "part"
     shutil.copytree(run.path, part)
     gone = [j for j in run.plan.itertuples() if j.kind == "transfer" and j.model == "large" and j.step == 1][:2]
     for job in gone:
-        for path in part.glob(f"results/*/{job.key}.*"): path.unlink()
-    with pytest.raises(TaskspaceError, match=r"2 of \d+ results are missing, first transfer large step 1") as refusal: render_report(part, tmp_path / "out", progress=False)
-    assert "\n" not in str(refusal.value) and not (tmp_path / "out").exists() and [p.name for p in tmp_path.iterdir()] == ["part"]
+        for path in part.glob(f"results/*/{job.key}.*"):
+            path.unlink()
+    with pytest.raises(TaskspaceError, match=r"2 of \d+ results are missing, first transfer large step 1") as refusal:
+        render_report(part, tmp_path / "out", progress=False)
+    assert (
+        "\n" not in str(refusal.value)
+        and not (tmp_path / "out").exists()
+        and [p.name for p in tmp_path.iterdir()] == ["part"]
+    )
     text = render_report(part, tmp_path / "out", partial=True, progress=False).read_text(encoding="utf-8")
     assert "A partial report" in text and all(job.source in text for job in gone)
 
@@ -94,14 +120,27 @@ def test_a_damaged_result_is_a_missing_one(run, tmp_path, capsys):
     job = next(j for j in run.plan.itertuples() if j.kind == "transfer" and j.model == "large" and j.step == 1)
     (path,) = part.glob(f"results/*/{job.key}.*")
     data = path.read_bytes()
-    for damaged in (data[:len(data) // 2], data[:-1] + bytes([data[-1] ^ 1])):  # the second has the size that the log tells
+    for damaged in (
+        data[: len(data) // 2],
+        data[:-1] + bytes([data[-1] ^ 1]),
+    ):  # the second has the size that the log tells
         path.write_bytes(damaged)
         gone = missing(open_run(part))
-        assert gone[["model", "step", "kind", "state", "jobs", "sources"]].values.tolist() == [["large", 1, "transfer", "missing", 1, job.source]]
-        with pytest.raises(TaskspaceError, match=rf"1 of \d+ results are missing, first transfer large step 1 {job.source}; .*--partial"): render_report(part, tmp_path / "out", progress=False)
-        with pytest.raises(TaskspaceError, match="1 results are missing.*--partial"): write_extract(open_run(part), tmp_path / "out", progress=False)
-        with pytest.raises(SystemExit) as e: main(["report", str(part), "--out", str(tmp_path / "out")])
-        assert e.value.code == 2 and "results are missing" in capsys.readouterr().err and not (tmp_path / "out").exists()
+        assert gone[["model", "step", "kind", "state", "jobs", "sources"]].values.tolist() == [
+            ["large", 1, "transfer", "missing", 1, job.source]
+        ]
+        with pytest.raises(
+            TaskspaceError,
+            match=rf"1 of \d+ results are missing, first transfer large step 1 {job.source}; .*--partial",
+        ):
+            render_report(part, tmp_path / "out", progress=False)
+        with pytest.raises(TaskspaceError, match="1 results are missing.*--partial"):
+            write_extract(open_run(part), tmp_path / "out", progress=False)
+        with pytest.raises(SystemExit) as e:
+            main(["report", str(part), "--out", str(tmp_path / "out")])
+        assert (
+            e.value.code == 2 and "results are missing" in capsys.readouterr().err and not (tmp_path / "out").exists()
+        )
         assert f"{len(run.plan) - 1} of {len(run.plan)} jobs are done" in methods(open_run(part))
 
 
@@ -109,8 +148,11 @@ def test_a_report_holds_what_it_was_rendered_from(made, tmp_path):
     config = yaml.safe_load((made.parent / "_quarto.yml").read_text(encoding="utf-8"))
     assert config["website"]["title"] == open_run(made.parent.parent / "run").study.name
     for name in report._SOURCES:
-        for path in made.parent.glob(name): shutil.copy(path, tmp_path)
-    assert (tmp_path / config["format"]["html"]["css"]).is_file() and (tmp_path / config["format"]["html"]["include-in-header"]).is_file()
+        for path in made.parent.glob(name):
+            shutil.copy(path, tmp_path)
+    assert (tmp_path / config["format"]["html"]["css"]).is_file() and (
+        tmp_path / config["format"]["html"]["include-in-header"]
+    ).is_file()
     assert {e["href"] for e in config["website"]["navbar"]["left"]} == {p.name for p in tmp_path.glob("*.[im][pd]*")}
     site = report.render(tmp_path)
     assert {p.name for p in site.glob("*.html")} == {p.name for p in made.parent.glob("*.html")}
@@ -120,35 +162,50 @@ def test_nothing_half_written_stays_when_a_page_fails(run, made, tmp_path, monke
     out = tmp_path / "report"
     shutil.copytree(made.parent, out)
     before = {p.name: p.read_bytes() for p in out.glob("*.html")}
-    monkeypatch.setattr(report, "execute", lambda *a, **k: (_ for _ in ()).throw(TaskspaceError("template 'scale': broke")))
-    with pytest.raises(TaskspaceError, match="broke"): render_report(run, out, progress=False)
-    assert {p.name: p.read_bytes() for p in out.glob("*.html")} == before and [p.name for p in tmp_path.iterdir()] == ["report"]
+    monkeypatch.setattr(
+        report, "execute", lambda *a, **k: (_ for _ in ()).throw(TaskspaceError("template 'scale': broke"))
+    )
+    with pytest.raises(TaskspaceError, match="broke"):
+        render_report(run, out, progress=False)
+    assert {p.name: p.read_bytes() for p in out.glob("*.html")} == before and [p.name for p in tmp_path.iterdir()] == [
+        "report"
+    ]
 
 
 def test_a_folder_with_other_things_is_left_alone(run, tmp_path):
     (tmp_path / "thesis.txt").write_text("dear")
-    with pytest.raises(TaskspaceError, match="is not empty and not a report"): render_report(run, tmp_path, progress=False)
+    with pytest.raises(TaskspaceError, match="is not empty and not a report"):
+        render_report(run, tmp_path, progress=False)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
-    with pytest.raises(TaskspaceError, match="is a file"): render_report(run, tmp_path / "thesis.txt", progress=False)
+    with pytest.raises(TaskspaceError, match="is a file"):
+        render_report(run, tmp_path / "thesis.txt", progress=False)
 
 
 @pytest.mark.parametrize("name", ["scale", "summary", "training"])
 def test_parameters_are_documented_and_checked(name):
     table = parameters(name)
-    assert len(table) and (table["meaning"].str.len() > 10).all() and set(table["type"]) <= {"str", "int", "bool", "float"}
-    with pytest.raises(TaskspaceError, match="has no parameter 'rnu'; did you mean 'run'"): check_parameters(name, {"rnu": "x"})
-    with pytest.raises(TaskspaceError, match="run must be str, not 3"): check_parameters(name, {"run": 3})
+    assert (
+        len(table) and (table["meaning"].str.len() > 10).all() and set(table["type"]) <= {"str", "int", "bool", "float"}
+    )
+    with pytest.raises(TaskspaceError, match="has no parameter 'rnu'; did you mean 'run'"):
+        check_parameters(name, {"rnu": "x"})
+    with pytest.raises(TaskspaceError, match="run must be str, not 3"):
+        check_parameters(name, {"run": 3})
 
 
 def test_a_template_refuses_what_papermill_lets_through(tmp_path):
     "Papermill itself only warns of an unknown name; the template's own check ends the notebook."
     import papermill
+
     with pytest.raises(papermill.PapermillExecutionError, match="has no parameter 'modle'; did you mean 'model'"):
-        papermill.execute_notebook(str(page_templates()["scale"]), str(tmp_path / "out.ipynb"), parameters={"modle": "x"}, progress_bar=False)
+        papermill.execute_notebook(
+            str(page_templates()["scale"]), str(tmp_path / "out.ipynb"), parameters={"modle": "x"}, progress_bar=False
+        )
 
 
 def test_truth_values_are_no_numbers():
-    with pytest.raises(TaskspaceError, match="step must be int"): check_parameters("scale", {"step": True})
+    with pytest.raises(TaskspaceError, match="step must be int"):
+        check_parameters("scale", {"step": True})
     check("scale", {"run": "", "model": "x", "_private": 3, "check": check})
 
 
@@ -159,12 +216,24 @@ def test_errors_inside_a_notebook_come_as_one_line(tmp_path):
 
 
 def test_pages_hide_code_and_keep_what_it_showed():
-    cells = [nbformat.v4.new_markdown_cell("# Title\n\n> What it\n> is about."), nbformat.v4.new_code_cell("secret = 1"),
-             nbformat.v4.new_code_cell("chart", outputs=[nbformat.v4.new_output("display_data", {"application/vnd.vegalite.v5+json": {}, "text/html": "<b>", "text/plain": "b"})])]
+    cells = [
+        nbformat.v4.new_markdown_cell("# Title\n\n> What it\n> is about."),
+        nbformat.v4.new_code_cell("secret = 1"),
+        nbformat.v4.new_code_cell(
+            "chart",
+            outputs=[
+                nbformat.v4.new_output(
+                    "display_data", {"application/vnd.vegalite.v5+json": {}, "text/html": "<b>", "text/plain": "b"}
+                )
+            ],
+        ),
+    ]
     shown = page(nbformat.v4.new_notebook(cells=cells))
     front = "".join(shown["cells"][0]["source"])
     assert "title: Title" in front and "description: What it is about." in front
-    assert "secret" not in json.dumps(shown) and shown["cells"][1]["outputs"][0]["data"] == {"text/markdown": ["```{=html}\n", "<b>\n", "```\n"]}
+    assert "secret" not in json.dumps(shown) and shown["cells"][1]["outputs"][0]["data"] == {
+        "text/markdown": ["```{=html}\n", "<b>\n", "```\n"]
+    }
 
 
 def test_nothing_is_missing_in_a_finished_run(run):
@@ -174,13 +243,38 @@ def test_nothing_is_missing_in_a_finished_run(run):
 def test_data_of_a_study_without_probes(tmp_path, run):
     study = Study(**{**run.study.model_dump(), "probes": ["score"], "controls": []})
     only = run_study(study, tmp_path / "run", workers=0, progress=False)
-    assert set(write_data(only, tmp_path / "data")["file"]) == {"scores.parquet", "scores.csv", "accuracy.parquet", "accuracy.csv",
-                                                                "checkpoints.parquet", "checkpoints.csv", "jobs.parquet", "jobs.csv", "study.yaml"}
+    assert set(write_data(only, tmp_path / "data")["file"]) == {
+        "scores.parquet",
+        "scores.csv",
+        "accuracy.parquet",
+        "accuracy.csv",
+        "checkpoints.parquet",
+        "checkpoints.csv",
+        "jobs.parquet",
+        "jobs.csv",
+        "study.yaml",
+    }
 
 
 def test_steps_that_were_not_measured_are_no_part_of_a_curve():
     from types import SimpleNamespace
-    log = pd.DataFrame({"source": "t", "seed": 0, "step": range(5), "eval_margin": [1.0, None, 2.0, None, 4.0], "perplexity": [10.0, None, 20.0, None, 10.0]})
-    fake = SimpleNamespace(checkpoints=pd.DataFrame({"model": ["m"], "scale": ["s"]}), tuning=lambda model, control: log if control == "none" else log.head(0))
+
+    log = pd.DataFrame(
+        {
+            "source": "t",
+            "seed": 0,
+            "step": range(5),
+            "eval_margin": [1.0, None, 2.0, None, 4.0],
+            "perplexity": [10.0, None, 20.0, None, 10.0],
+        }
+    )
+    fake = SimpleNamespace(
+        checkpoints=pd.DataFrame({"model": ["m"], "scale": ["s"]}),
+        tuning=lambda model, control: log if control == "none" else log.head(0),
+    )
     found = learning_curves(fake)
-    assert found["step"].tolist() == [0, 2, 4] and found["gain"].tolist() == [0.0, 1.0, 3.0] and found["harm"].round(6).tolist() == [0.0, 0.693147, 0.0]
+    assert (
+        found["step"].tolist() == [0, 2, 4]
+        and found["gain"].tolist() == [0.0, 1.0, 3.0]
+        and found["harm"].round(6).tolist() == [0.0, 0.693147, 0.0]
+    )

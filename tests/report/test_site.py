@@ -2,6 +2,7 @@
 
 Tests that name Quarto hold what is made for it against what its sources do, versions 1.4 to 1.8; none of them needs Quarto.
 """
+
 import collections
 import json
 import re
@@ -29,14 +30,28 @@ NOTEBOOKS = sorted(p for p in (TOP / "nbs").rglob("*.ipynb") if ".ipynb_checkpoi
 def site(tmp_path_factory):
     "The site as `make docs` builds it, in a copy of the repository."
     copy = tmp_path_factory.mktemp("site") / "copy"
-    names = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=TOP, capture_output=True, check=True).stdout.decode().split("\0")
+    names = (
+        subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=TOP,
+            capture_output=True,
+            check=True,
+        )
+        .stdout.decode()
+        .split("\0")
+    )
     for name in filter(None, names):
         if (TOP / name).is_file() and not name.startswith(("tests/", "benchmarks/")):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             (copy / name).write_bytes((TOP / name).read_bytes())
     bin = str(Path(sys.executable).parent)
-    done = subprocess.run([sys.executable, "-m", "smalldocs.cli", "render", "--strict", "."], cwd=copy, text=True, capture_output=True,
-                          env={"PATH": f"{bin}:/usr/bin:/bin", "HOME": str(Path.home())})
+    done = subprocess.run(
+        [sys.executable, "-m", "smalldocs.cli", "render", "--strict", "."],
+        cwd=copy,
+        text=True,
+        capture_output=True,
+        env={"PATH": f"{bin}:/usr/bin:/bin", "HOME": str(Path.home())},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return copy / "_docs"
 
@@ -60,7 +75,9 @@ def test_pages_stay_small(site):
 
 def test_ids_stand_once_on_a_page(site):
     class Ids(HTMLParser):
-        def handle_starttag(self, tag, attrs): self.found.update(value for key, value in attrs if key == "id")
+        def handle_starttag(self, tag, attrs):
+            self.found.update(value for key, value in attrs if key == "id")
+
     twice = {}
     for path in site.rglob("*.html"):
         parser = Ids()
@@ -72,11 +89,12 @@ def test_ids_stand_once_on_a_page(site):
 
 def test_tables_and_charts_of_the_notebooks_are_on_the_pages(site):
     for notebook in NOTEBOOKS:
-        if notebook.name == "index.ipynb": continue
+        if notebook.name == "index.ipynb":
+            continue
         page = (site / docs.page_of(notebook).relative_to(TOP)).with_suffix(".html").read_text(encoding="utf-8")
         given = held(json.loads(notebook.read_text()))
         assert page.count('<div class="taskspace-chart"') == given.count('<div class="taskspace-chart"')
-        assert page.count('<table data-quarto') == given.count("<table")
+        assert page.count("<table data-quarto") == given.count("<table")
 
 
 def test_search_finds_names_and_is_there_without_a_server(site):
@@ -88,7 +106,12 @@ def test_search_finds_names_and_is_there_without_a_server(site):
 
 def test_nothing_is_fetched_from_elsewhere(site):
     foreign = re.compile(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"(?:https?:)?//[^\"]+", re.I)
-    found = {p.name: m[0] for p in site.rglob("*.html") for m in [foreign.search(p.read_text(encoding="utf-8"))] if m and "rel=\"canonical\"" not in m[0]}
+    found = {
+        p.name: m[0]
+        for p in site.rglob("*.html")
+        for m in [foreign.search(p.read_text(encoding="utf-8"))]
+        if m and 'rel="canonical"' not in m[0]
+    }
     assert found == {}
 
 
@@ -109,7 +132,9 @@ def test_notebooks_are_saved_with_their_outputs_and_without_errors(notebook):
 
 
 def test_readme_and_first_page_are_in_step_with_their_notebook():
-    done = subprocess.run([sys.executable, "tools/docs.py", "readme", "--check"], cwd=TOP, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "tools/docs.py", "readme", "--check"], cwd=TOP, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -117,7 +142,9 @@ def test_the_first_page_needs_nothing_that_is_made_before_rendering():
     "Quarto expands what a page includes before it makes pages; only the picture comes from there."
     text = (TOP / "index.qmd").read_text()
     assert "{{<" not in text and text.startswith("---\n# Made from nbs/index.ipynb")
-    made = {f"pages/{path.relative_to(TOP / 'nbs')}" for path in (TOP / "nbs").rglob("*.*")} | {str(docs.page_of(path).relative_to(TOP)) for path in NOTEBOOKS}
+    made = {f"pages/{path.relative_to(TOP / 'nbs')}" for path in (TOP / "nbs").rglob("*.*")} | {
+        str(docs.page_of(path).relative_to(TOP)) for path in NOTEBOOKS
+    }
     assert set(re.findall(r"\]\((pages/[^)#]+)", text)) <= made
 
 
@@ -137,6 +164,7 @@ def test_readme_shows_a_picture_code_and_commands_that_exist():
 
 # ---------------------------------------------------------------- what Quarto makes of the pages
 
+
 def held(notebook):
     "All HTML that a notebook shows."
     cells = [cell for cell in notebook["cells"] if "#| hide" not in "".join(cell["source"])]
@@ -154,16 +182,21 @@ def as_quarto_reads(notebook):
     for cell in notebook["cells"]:
         assert isinstance(cell["source"], list) and all(line.endswith("\n") for line in cell["source"][:-1])
         source = "".join(cell["source"])
-        if cell["cell_type"] != "code": parts.append(source.rstrip("\n") + "\n")
-        elif "#| echo: false" not in source: parts.append(f"````{{.python .cell-code}}\n{source}\n````\n")
+        if cell["cell_type"] != "code":
+            parts.append(source.rstrip("\n") + "\n")
+        elif "#| echo: false" not in source:
+            parts.append(f"````{{.python .cell-code}}\n{source}\n````\n")
         for out in cell.get("outputs", []):
             data = out.get("data") or {"text/plain": out["text"]}
             assert all(isinstance(value, list) for value in data.values())
             mime = next(mime for mime in first if mime in data)
             widgets |= bool({"text/html", "application/javascript"} & set(data))
             shown = "".join(data[mime]) + "\n"
-            if mime == "text/html": shown = f"```{{=html}}\n{shown}```\n"
-            parts.append(f"\n::: {{.cell-output}}\n{shown if mime.startswith('text/') and mime != 'text/plain' else ''}:::\n")
+            if mime == "text/html":
+                shown = f"```{{=html}}\n{shown}```\n"
+            parts.append(
+                f"\n::: {{.cell-output}}\n{shown if mime.startswith('text/') and mime != 'text/plain' else ''}:::\n"
+            )
     return "\n".join(parts), widgets
 
 
@@ -173,21 +206,28 @@ def raw_blocks(markdown):
     for line in markdown.split("\n"):
         found = re.match(r"(`{3,})(.*)$", line)
         if fence:
-            if found and len(found[1]) >= len(fence) and not found[2].strip(): fence = ""
-            elif kind == "{=html}": blocks[-1] += line + "\n"
+            if found and len(found[1]) >= len(fence) and not found[2].strip():
+                fence = ""
+            elif kind == "{=html}":
+                blocks[-1] += line + "\n"
         elif found and "`" not in found[2]:
             fence, kind = found[1], found[2]
-            if kind == "{=html}": blocks.append("")
+            if kind == "{=html}":
+                blocks.append("")
     assert fence == ""
     return blocks
 
 
 PAGES = {f"site/{path.relative_to(TOP / 'nbs')}": path for path in NOTEBOOKS if path.name != "index.ipynb"}
-PAGES |= {f"report/{name}": TOP / "nbs" / "studies" / f"{name}.ipynb" for name in ("summary", "scale", "training", "dissimilarity")}
+PAGES |= {
+    f"report/{name}": TOP / "nbs" / "studies" / f"{name}.ipynb"
+    for name in ("summary", "scale", "training", "dissimilarity")
+}
 
 
 @pytest.fixture(scope="module")
-def names(): return docs.symbols()
+def names():
+    return docs.symbols()
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -195,12 +235,18 @@ def test_quarto_reads_a_page_as_it_is_meant(name, names):
     notebook = json.loads(PAGES[name].read_text())
     page = docs.process(notebook, docs.page_of(PAGES[name]), names) if name.startswith("site") else pages.page(notebook)
     markdown, widgets = as_quarto_reads(page)
-    assert not widgets and "text/html" not in {mime for cell in page["cells"] for out in cell.get("outputs", []) for mime in out.get("data", {})}
+    assert not widgets and "text/html" not in {
+        mime for cell in page["cells"] for out in cell.get("outputs", []) for mime in out.get("data", {})
+    }
     assert yaml.safe_load(markdown.split("---\n")[1])["title"]
     blocks, given = raw_blocks(markdown), held(notebook)
-    assert sum(block.count('<div class="taskspace-chart"') for block in blocks) == given.count('<div class="taskspace-chart"')
+    assert sum(block.count('<div class="taskspace-chart"') for block in blocks) == given.count(
+        '<div class="taskspace-chart"'
+    )
     tables = [table for block in blocks for table in re.findall(r"<table[^>]*>", block)]
-    assert len(tables) == given.count("<table") and all('data-quarto-disable-processing="true"' in table for table in tables)
+    assert len(tables) == given.count("<table") and all(
+        'data-quarto-disable-processing="true"' in table for table in tables
+    )
 
 
 def test_html_with_backticks_stays_in_its_block():
@@ -212,18 +258,19 @@ def test_dashes_of_a_table_say_how_wide_its_columns_are():
     table = "| a | b |\n|---|:-:|\n| `name` | [some words](far/away.html#x) that go on and on, far beyond one line of a page |"
     lines = pages.proportioned(f"{table}\n\n```\n{table}\n```").split("\n")
     assert lines[1] == f"|----|:{'-' * 38}:|" and lines[6] == "|---|:-:|"
-    for row in (lines[0], lines[2]): assert row in table
+    for row in (lines[0], lines[2]):
+        assert row in table
     wide = pages.proportioned("| " + " | ".join("x" * 50 for _ in range(4)) + " |\n|---|---|---|---|").split("\n")[1]
     assert wide == "|" + ("-" * 18 + "|") * 4
 
 
 QUARTO_JS = {
     "quarto.js": 'import * as tabsets from "./tabsets/tabsets.js";\nimport * as axe from "./axe/axe-check.js";\n\nconst sectionChanged = 1;\n\n'
-                 'window.document.addEventListener("DOMContentLoaded", function (_event) {\n  window.ready = sectionChanged;\n});\n\n'
-                 'tabsets.init();\naxe.init();\n\nfunction throttle(func, wait) {\n  return func;\n}\n',
+    'window.document.addEventListener("DOMContentLoaded", function (_event) {\n  window.ready = sectionChanged;\n});\n\n'
+    "tabsets.init();\naxe.init();\n\nfunction throttle(func, wait) {\n  return func;\n}\n",
     "tabsets/tabsets.js": "// grouped tabsets\n\nexport function init() {\n  window.tabs = document.readyState;\n}\n",
     "axe/axe-check.js": 'class Checker {\n  async init() {\n    const axe = (await import("https://example.org/axe.js")).default;\n  }\n}\n\n'
-                        "export async function init() {\n  window.axe = document.querySelector('#none') ? new Checker().init() : 'off';\n}",
+    "export async function init() {\n  window.axe = document.querySelector('#none') ? new Checker().init() : 'off';\n}",
 }
 
 
@@ -245,10 +292,17 @@ def test_a_module_of_quarto_becomes_a_plain_script(tmp_path):
     site = quarto_site(tmp_path)
     report.without_modules(site)
     script = (site / "site_libs/quarto-html/quarto.js").read_text()
-    assert not re.search(r"^\s*(import|export)\b", script, re.M) and script.count("return {init};") == 2 and "await import(" in script
+    assert (
+        not re.search(r"^\s*(import|export)\b", script, re.M)
+        and script.count("return {init};") == 2
+        and "await import(" in script
+    )
     for page, up in ((site / "index.html", ""), (site / "pages/a.html", "../")):
         tags = re.findall(r"<script[^>]*>", page.read_text())
-        assert tags == [f'<script src="{up}site_libs/quarto-html/quarto.js" defer>', f'<script src="{up}site_libs/quarto-nav/quarto-nav.js">']
+        assert tags == [
+            f'<script src="{up}site_libs/quarto-html/quarto.js" defer>',
+            f'<script src="{up}site_libs/quarto-nav/quarto-nav.js">',
+        ]
     before = script, (site / "index.html").read_text()
     report.without_modules(site)
     assert ((site / "site_libs/quarto-html/quarto.js").read_text(), (site / "index.html").read_text()) == before
@@ -257,13 +311,16 @@ def test_a_module_of_quarto_becomes_a_plain_script(tmp_path):
     assert (site / "index.html").read_text() == before[1]
 
 
-@pytest.mark.parametrize("changed", [
-    {"quarto.js": "const sectionChanged = 1;\n"},  # before 1.7
-    {"quarto.js": 'import { init } from "./tabsets/tabsets.js";\ninit();\n'},
-    {"tabsets/tabsets.js": 'import "./more.js";\nexport function init() {}\n'},
-    {"tabsets/tabsets.js": "function init() {}\nexport { init };\n"},
-    {"quarto.js": 'import * as gone from "./gone.js";\ngone.init();\n'},
-])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"quarto.js": "const sectionChanged = 1;\n"},  # before 1.7
+        {"quarto.js": 'import { init } from "./tabsets/tabsets.js";\ninit();\n'},
+        {"tabsets/tabsets.js": 'import "./more.js";\nexport function init() {}\n'},
+        {"tabsets/tabsets.js": "function init() {}\nexport { init };\n"},
+        {"quarto.js": 'import * as gone from "./gone.js";\ngone.init();\n'},
+    ],
+)
 def test_scripts_of_another_shape_stay_as_they_are(tmp_path, changed):
     site = quarto_site(tmp_path, files={**QUARTO_JS, **changed})
     before = {path: path.read_text() for path in site.rglob("*.*") if path.is_file()}
@@ -274,28 +331,42 @@ def test_scripts_of_another_shape_stay_as_they_are(tmp_path, changed):
 def test_what_quarto_says_of_a_mistake_is_told_without_its_stack(tmp_path, monkeypatch):
     quarto = tmp_path / "bin" / "quarto"
     quarto.parent.mkdir()
-    said = ["rendering", "ERROR: YAML parse exception, colours $NO_COLOR", "Stack trace:", "    at main (quarto.js:1:2)"]
+    said = [
+        "rendering",
+        "ERROR: YAML parse exception, colours $NO_COLOR",
+        "Stack trace:",
+        "    at main (quarto.js:1:2)",
+    ]
     quarto.write_text("\n".join(["#!/bin/sh", *(f'echo "{line}"' for line in said), "exit 1", ""]))
     quarto.chmod(0o755)
     monkeypatch.setenv("PATH", str(quarto.parent), prepend=":")
-    with pytest.raises(TaskspaceError, match="^quarto could not render the report: ERROR: YAML parse exception, colours 1$"): report.render(tmp_path)
+    with pytest.raises(
+        TaskspaceError, match="^quarto could not render the report: ERROR: YAML parse exception, colours 1$"
+    ):
+        report.render(tmp_path)
 
 
 # ---------------------------------------------------------------- the parts of the step that makes pages
 
+
 def test_what_the_command_line_shows_as_it_stands_is_code_on_the_page():
-    shown = docs.told("Do it, as given by --out.\n\n\b\ntaskspace do --out x\ntaskspace do\n\n\b\nA file:\n    a: 1\n      b: 2\n\nThe `--end`.")
-    assert shown == ("Do it, as given by `--out`.\n\n```bash\ntaskspace do --out x\ntaskspace do\n```\n\n"
-                     "A file:\n\n```yaml\na: 1\n  b: 2\n```\n\nThe `--end`.")
+    shown = docs.told(
+        "Do it, as given by --out.\n\n\b\ntaskspace do --out x\ntaskspace do\n\n\b\nA file:\n    a: 1\n      b: 2\n\nThe `--end`."
+    )
+    assert shown == (
+        "Do it, as given by `--out`.\n\n```bash\ntaskspace do --out x\ntaskspace do\n```\n\n"
+        "A file:\n\n```yaml\na: 1\n  b: 2\n```\n\nThe `--end`."
+    )
 
 
 def test_a_heading_leaves_its_id_to_the_name_that_it_is_about():
     assert docs.apart("## Curves\n\n```\n# curves\n```\n### More curves\n#### `curves` {#curves}", {"curves"}) == (
-        "## Curves {#about-curves}\n\n```\n# curves\n```\n### More curves\n#### `curves` {#curves}")
+        "## Curves {#about-curves}\n\n```\n# curves\n```\n### More curves\n#### `curves` {#curves}"
+    )
 
 
 def test_a_signature_carries_what_docments_say():
-    source = '''
+    source = """
 class Space:
     "A space."
     size: int = 3  # number of tasks
@@ -311,12 +382,22 @@ class Space:
     @property
     def names(self) -> list[str]:  # in order
         "Their names."
-'''
+"""
     cells = [cell["source"] for cell in docs.documented(source)]
-    assert [cell.split("\n")[0] for cell in cells] == ["### `Space` {#Space}", "#### `Space.take` {#Space.take}", "#### `Space.names` {#Space.names}"]
-    assert "Space(size=3)" in cells[0] and "| `size` | `int` | number of tasks |" in cells[0] and "_hidden" not in cells[0]
+    assert [cell.split("\n")[0] for cell in cells] == [
+        "### `Space` {#Space}",
+        "#### `Space.take` {#Space.take}",
+        "#### `Space.names` {#Space.names}",
+    ]
+    assert (
+        "Space(size=3)" in cells[0] and "| `size` | `int` | number of tasks |" in cells[0] and "_hidden" not in cells[0]
+    )
     assert "Space.take(n, *, deep=False) -> list[int]" in cells[1]
-    assert "| `n` | `int` | how many |" in cells[1] and "all the way or down" in cells[1] and "| returns | `list[int]` | the first ones |" in cells[1]
+    assert (
+        "| `n` | `int` | how many |" in cells[1]
+        and "all the way or down" in cells[1]
+        and "| returns | `list[int]` | the first ones |" in cells[1]
+    )
     assert "Space.names -> list[str]" in cells[2] and "Returns `list[str]`: in order." in cells[2]
 
 
@@ -324,12 +405,21 @@ def test_names_link_to_their_page_but_not_inside_code_or_headings():
     names = {"Suite": "pages/api/tasks.ipynb#suite"}
     page = TOP / "pages" / "tutorials" / "x.ipynb"
     text = "## `Suite`\n\nA `Suite` and `nothing`.\n\n```python\n`Suite`\n```\n[`Suite`](there)"
-    assert docs.linked(text, names, page) == "## `Suite`\n\nA [`Suite`](../api/tasks.ipynb#suite) and `nothing`.\n\n```python\n`Suite`\n```\n[`Suite`](there)"
+    assert (
+        docs.linked(text, names, page)
+        == "## `Suite`\n\nA [`Suite`](../api/tasks.ipynb#suite) and `nothing`.\n\n```python\n`Suite`\n```\n[`Suite`](there)"
+    )
 
 
 def test_the_link_check_finds_what_is_broken(tmp_path):
     head = '<meta name="description" content="About it.">'
-    (tmp_path / "a.html").write_text(f'{head}<h2 id="here">x</h2><a href="#here">1</a><a href="b.html#gone">2</a><a href="c.html">3</a><img src="d.png">')
+    (tmp_path / "a.html").write_text(
+        f'{head}<h2 id="here">x</h2><a href="#here">1</a><a href="b.html#gone">2</a><a href="c.html">3</a><img src="d.png">'
+    )
     (tmp_path / "b.html").write_text('<a href="a.html#here">back</a>')
-    assert docs.broken(tmp_path) == ["a.html: b.html#gone names an anchor that its page lacks", "a.html: c.html leads nowhere", "a.html: d.png leads nowhere",
-                                     "b.html: no description"]
+    assert docs.broken(tmp_path) == [
+        "a.html: b.html#gone names an anchor that its page lacks",
+        "a.html: c.html leads nowhere",
+        "a.html: d.png leads nowhere",
+        "b.html: no description",
+    ]

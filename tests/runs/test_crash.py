@@ -1,4 +1,5 @@
 """What happens to long runs, done to short ones for real: kill -9, Ctrl-C, two at once, bad files, a full disk, lost workers."""
+
 import errno
 import functools
 import json
@@ -35,8 +36,16 @@ def a_study(folder, seeds=3, **faults):
     "A study of 21 jobs a seed: one gradient and 20 transfer jobs."
     toylm.suite(tasks=5).to_frame().to_parquet(folder / "toy.parquet")
     model = toylm.write(folder / "model.json", **faults)
-    return Study(suite=str(folder / "toy.parquet"), models=[{"name": model, "loader": "toylm:load", "label": "toy"}], probes=["gradient", "transfer"],
-                 train_pairs=4, eval_pairs=3, seeds=seeds, controls=["full", "masked", "shuffled"], ftgd={"steps": 1})
+    return Study(
+        suite=str(folder / "toy.parquet"),
+        models=[{"name": model, "loader": "toylm:load", "label": "toy"}],
+        probes=["gradient", "transfer"],
+        train_pairs=4,
+        eval_pairs=3,
+        seeds=seeds,
+        controls=["full", "masked", "shuffled"],
+        ftgd={"steps": 1},
+    )
 
 
 @pytest.fixture
@@ -57,11 +66,13 @@ def quietly(study, out, executor=None, workers=0):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     "Folder of a run that nothing disturbed, computed once for each number of seeds. What slows a model down is no part of its results."
+
     @functools.cache
     def folder(seeds):
         here = tmp_path_factory.mktemp(f"uninterrupted{seeds}")
         quietly(a_study(here, seeds), here / "run")
         return here / "run"
+
     return folder
 
 
@@ -95,7 +106,8 @@ def test_kill_9_at_twenty_random_moments(whole, tmp_path):
         assert found.items() <= expected.items()  # whatever is there is whole and true
         progress.append(len(found))
         if len(found) == len(expected):  # done before the twentieth kill: take a third of it away and go on killing
-            for path in list(Store(out).files().values())[::3]: path.unlink()
+            for path in list(Store(out).files().values())[::3]:
+                path.unlink()
     assert max(progress) > min(progress)
     quietly(study, out)
     assert stored(out) == expected
@@ -109,19 +121,30 @@ def test_kill_9_around_every_call_that_touches_the_disk(toy, tmp_path, uninterru
 
     def run_and_die(out, after):
         left = [after]
+
         def watch(event, args):  # Python reports these calls before it makes them
-            if event in {"open": ("open",), "replace": ("os.rename",)}.get(call, ()): step(args)
+            if event in {"open": ("open",), "replace": ("os.rename",)}.get(call, ()):
+                step(args)
+
         def step(args):
-            if not any(str(out) in str(a) for a in args): return
+            if not any(str(out) in str(a) for a in args):
+                return
             left[0] -= 1
-            if left[0] < 0: os.kill(os.getpid(), signal.SIGKILL)
+            if left[0] < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
         if call in ("write", "fsync"):
+
             def fsync(fd, really=os.fsync):
-                if call == "fsync": step([out])
+                if call == "fsync":
+                    step([out])
                 really(fd)
-                if call == "write": step([out])
+                if call == "write":
+                    step([out])
+
             os.fsync = fsync
-        else: sys.addaudithook(watch)
+        else:
+            sys.addaudithook(watch)
         quietly(study, out)
 
     out, died = tmp_path / "out", 0
@@ -144,16 +167,22 @@ def test_a_result_gets_its_name_when_its_bytes_are_on_the_disk(toy, tmp_path):
 
     def watched():
         results, synced, renamed = str(out / "results"), set(), []
+
         def watch(event, args):
-            if event == "open" and str(args[0]).startswith(results) and args[2] and args[2] & (os.O_WRONLY | os.O_RDWR): os._exit(3)
+            if event == "open" and str(args[0]).startswith(results) and args[2] and args[2] & (os.O_WRONLY | os.O_RDWR):
+                os._exit(3)
             if event == "os.rename" and str(args[1]).startswith(results):
-                if str(args[0]) not in synced: os._exit(4)
-                if renamed and str(Path(renamed[-1]).parent) not in synced: os._exit(5)  # the name of the one before
+                if str(args[0]) not in synced:
+                    os._exit(4)
+                if renamed and str(Path(renamed[-1]).parent) not in synced:
+                    os._exit(5)  # the name of the one before
                 synced.clear()
                 renamed.append(str(args[1]))
+
         def fsync(fd, really=os.fsync):
             really(fd)
             synced.add(os.readlink(f"/proc/self/fd/{fd}"))
+
         os.fsync = fsync
         sys.addaudithook(watch)
         quietly(study, out)
@@ -167,9 +196,24 @@ def test_a_result_gets_its_name_when_its_bytes_are_on_the_disk(toy, tmp_path):
 
 def command(study_file, out, *more):
     "The real command in a process group of its own, with the toy model on its path."
-    return subprocess.Popen([sys.executable, "-c", "from taskspace.cli import main; main()", "run", str(study_file), "--out", str(out), *more],
-                            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a shell's background jobs, and so their children, ignore it
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "from taskspace.cli import main; main()",
+            "run",
+            str(study_file),
+            "--out",
+            str(out),
+            *more,
+        ],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # a shell's background jobs, and so their children, ignore it
 
 
 def wait_for(condition, process, seconds=120):
@@ -178,8 +222,10 @@ def wait_for(condition, process, seconds=120):
     while not condition():
         assert process.poll() is None, process.stderr.read()
         assert psutil.time.time() < deadline
-        try: process.wait(timeout=0.02)
-        except subprocess.TimeoutExpired: pass
+        try:
+            process.wait(timeout=0.02)
+        except subprocess.TimeoutExpired:
+            pass
 
 
 @posix
@@ -192,12 +238,20 @@ def test_no_orphans_and_a_store_to_go_on_with(toy, tmp_path, uninterrupted, how)
     wait_for(lambda: len(Store(out).files()) > 3, main)
     family = psutil.Process(main.pid).children(recursive=True)
     assert len(family) >= 2
-    if how == "kill -9": main.kill()
-    else: os.killpg(main.pid, signal.SIGINT)  # what a terminal does
+    if how == "kill -9":
+        main.kill()
+    else:
+        os.killpg(main.pid, signal.SIGINT)  # what a terminal does
     _, err = main.communicate(timeout=60)
     gone, alive = psutil.wait_procs(family, timeout=30)
     assert not alive
-    if how == "Ctrl-C": assert main.returncode == 130 and "Traceback" not in err and "leaked" not in err and "goes on where it stopped" in err
+    if how == "Ctrl-C":
+        assert (
+            main.returncode == 130
+            and "Traceback" not in err
+            and "leaked" not in err
+            and "goes on where it stopped" in err
+        )
     assert 3 < open_run(out).status().done < 63
     quietly(toy(), out)
     assert stored(out) == stored(uninterrupted(3))
@@ -209,15 +263,18 @@ def test_two_runs_at_once_one_refuses_and_nothing_is_lost(toy, tmp_path):
     study, out = toy(seeds=1, slow=0.01), tmp_path / "out"
     first = fork.Process(target=quietly, args=(study, out))
     first.start()
-    while first.is_alive() and not Store(out).files(): first.join(timeout=0.01)
-    with pytest.raises(TaskspaceError, match=f"another run is writing here .process {first.pid} on"): quietly(study, out)
+    while first.is_alive() and not Store(out).files():
+        first.join(timeout=0.01)
+    with pytest.raises(TaskspaceError, match=f"another run is writing here .process {first.pid} on"):
+        quietly(study, out)
     assert open_run(out).status().running
     seen = []
     while first.is_alive():  # what is there can be read while it goes on
         run = open_run(out)
         seen.append((run.status().done, int((run.log().state == "done").sum()), len(run.provenance())))
         rows = run.rows()
-        if rows: assert run.space().matrix.loc[[source for source, _ in rows]].notna().all(axis=None)
+        if rows:
+            assert run.space().matrix.loc[[source for source, _ in rows]].notna().all(axis=None)
         first.join(timeout=0.05)
     assert all(a <= b <= c for a, b, c in seen) and seen == sorted(seen) and len(set(seen)) > 2
     first.join()
@@ -228,7 +285,8 @@ def test_the_lock_holds_also_where_the_early_look_missed_it(toy, tmp_path, monke
     study, out = toy(seeds=1), tmp_path / "out"
     with Store(out).create().locked():
         monkeypatch.setattr(Store, "busy", False)
-        with pytest.raises(TaskspaceError, match="another run is writing here"): quietly(study, out)
+        with pytest.raises(TaskspaceError, match="another run is writing here"):
+            quietly(study, out)
     assert not Store(out).files()
 
 
@@ -240,15 +298,23 @@ def test_damaged_results_are_set_aside_and_computed_again(whole, tmp_path, damag
     victims = list(Store(out).files().values())[5:8]
     for n, path in enumerate(victims):
         data = bytearray(path.read_bytes())
-        if damage == "truncated": data = data[:len(data) // 2]
-        elif damage == "empty": data = b""
-        else: data[(len(data) - 1) * n // 2] ^= 1 << n
+        if damage == "truncated":
+            data = data[: len(data) // 2]
+        elif damage == "empty":
+            data = b""
+        else:
+            data[(len(data) - 1) * n // 2] ^= 1 << n
         path.write_bytes(data)
     before = open_run(out)
-    assert before.status(check=True).done == 60 and sorted(before.log(check=True).query("state == 'missing'").key) == sorted(p.name[:32] for p in victims)
-    if damage != "flipped": assert before.status().done == 60 and (before.log().state == "missing").sum() == 3
+    assert before.status(check=True).done == 60 and sorted(
+        before.log(check=True).query("state == 'missing'").key
+    ) == sorted(p.name[:32] for p in victims)
+    if damage != "flipped":
+        assert before.status().done == 60 and (before.log().state == "missing").sum() == 3
     assert missing(before).jobs.sum() == 3
-    assert sum(len(before.rows(control=c)) for c in ("none", "full", "masked", "shuffled")) + len(before.gradients()) == 60  # not believed by readers either
+    assert (
+        sum(len(before.rows(control=c)) for c in ("none", "full", "masked", "shuffled")) + len(before.gradients()) == 60
+    )  # not believed by readers either
     run = quietly(study, out)
     assert stored(out) == expected
     assert sorted(p.name for p in Store(out).aside.iterdir()) == sorted(f"{p.name}.0" for p in victims)
@@ -260,7 +326,9 @@ def test_status_reads_no_result_whose_size_the_log_knows(whole, tmp_path, monkey
     monkeypatch.setattr(Store, "read", lambda self, path: read.append(path) or really(self, path))
     assert run.status().done == 63 and (run.log().state == "done").all() and not read
     lines = run.store.log_path.read_text().splitlines()
-    run.store.log_path.write_text("\n".join(json.dumps({**json.loads(line), "bytes": None}) for line in lines[:10]) + "\n")  # no sizes, as older runs and killed ones leave it
+    run.store.log_path.write_text(
+        "\n".join(json.dumps({**json.loads(line), "bytes": None}) for line in lines[:10]) + "\n"
+    )  # no sizes, as older runs and killed ones leave it
     victim = list(run.store.files().values())[0]
     victim.write_bytes(victim.read_bytes()[:-1])
     assert run.status().done == 62 and len(read) == 63
@@ -272,7 +340,8 @@ def test_a_damaged_plan_or_suite_is_not_believed_and_written_again(toy, tmp_path
     study, out = toy(seeds=1), shutil.copytree(uninterrupted(1), tmp_path / "out")
     (path,) = out.glob(name)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(TaskspaceError, match="missing or damaged; start the same taskspace run again"): open_run(out).space()
+    with pytest.raises(TaskspaceError, match="missing or damaged; start the same taskspace run again"):
+        open_run(out).space()
     quietly(study, out)
     assert open_run(out).space().matrix.shape == (5, 5)
 
@@ -281,7 +350,7 @@ def test_a_log_that_was_cut_or_scribbled_on_is_no_obstacle(whole, tmp_path):
     study, expected = whole
     out = tmp_path / "whole"
     log = out / "log.jsonl"
-    log.write_bytes(log.read_bytes()[:-7] + b"\n\xff\xfe\n[]\nnull\n{\"key\": 3, \"state\"")
+    log.write_bytes(log.read_bytes()[:-7] + b'\n\xff\xfe\n[]\nnull\n{"key": 3, "state"')
     assert open_run(out).status().done == 63
     list(Store(out).files().values())[0].unlink()
     assert quietly(study, out).status().done == 63 and stored(out) == expected
@@ -293,12 +362,18 @@ def test_a_log_that_was_cut_or_scribbled_on_is_no_obstacle(whole, tmp_path):
 def test_a_full_disk_stops_the_run_with_a_clear_line(toy, tmp_path, monkeypatch, uninterrupted, after, code):
     study, expected = toy(seeds=1), stored(uninterrupted(1))
     out, left, sync = tmp_path / "out", [after], os.fsync
+
     def full(fd):
         left[0] -= 1
-        if left[0] < 0: raise OSError(code, os.strerror(code))
+        if left[0] < 0:
+            raise OSError(code, os.strerror(code))
         sync(fd)
+
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(TaskspaceError, match="no space left on the disk; free some and start the same command again") as e: quietly(study, out)
+    with pytest.raises(
+        TaskspaceError, match="no space left on the disk; free some and start the same command again"
+    ) as e:
+        quietly(study, out)
     assert "\n" not in str(e.value)
     monkeypatch.undo()
     assert stored(out).items() <= expected.items() and not list(Store(out).temporary.iterdir())
@@ -307,7 +382,10 @@ def test_a_full_disk_stops_the_run_with_a_clear_line(toy, tmp_path, monkeypatch,
 
 
 @posix
-@pytest.mark.skipif(sys.platform != "linux" or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode != 0, reason="needs user namespaces to mount a small disk")
+@pytest.mark.skipif(
+    sys.platform != "linux" or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode != 0,
+    reason="needs user namespaces to mount a small disk",
+)
 def test_a_disk_that_is_really_full(whole, tmp_path):
     study, expected = whole
     (tmp_path / "disk").mkdir()
@@ -331,9 +409,23 @@ print(run_study(study, out, workers=0, progress=False).status().done)
 print(*sorted(p.name for p in Store(out).files().values()))
 """
     (tmp_path / "study.yaml").write_text(study.to_yaml())
-    (tmp_path / "script.py").write_text(script.format(path=[str(Path(__file__).parents[1])], disk=str(tmp_path / "disk"), study=str(tmp_path / "study.yaml")))
-    done = subprocess.run(["unshare", "-rm", "sh", "-c", f"mount -t tmpfs -o size=256k none {tmp_path}/disk && exec {sys.executable} {tmp_path}/script.py"],
-                          capture_output=True, text=True, timeout=300)
+    (tmp_path / "script.py").write_text(
+        script.format(
+            path=[str(Path(__file__).parents[1])], disk=str(tmp_path / "disk"), study=str(tmp_path / "study.yaml")
+        )
+    )
+    done = subprocess.run(
+        [
+            "unshare",
+            "-rm",
+            "sh",
+            "-c",
+            f"mount -t tmpfs -o size=256k none {tmp_path}/disk && exec {sys.executable} {tmp_path}/script.py",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     said = done.stdout.splitlines()
     assert "no space left on the disk" in said[0], done.stderr
     assert 0 < int(said[1]) < 63 and said[2] == "63" and set(said[3].split()) == set(expected)
@@ -355,9 +447,16 @@ def test_a_killed_worker_costs_nothing_but_time(toy, tmp_path, uninterrupted):
 
 class Breaking(runs._Serial):
     "A pool whose worker dies at one job, over and over."
-    def __init__(self, deadly): self.deadly, self.executor, self.gpus, self.starts = deadly, self, [], 0
-    def start(self): self.starts += 1
-    def stop(self): pass
+
+    def __init__(self, deadly):
+        self.deadly, self.executor, self.gpus, self.starts = deadly, self, [], 0
+
+    def start(self):
+        self.starts += 1
+
+    def stop(self):
+        pass
+
     def submit(self, fn, payload):
         if payload["job"][0] in self.deadly:
             future = runs.Future()
@@ -379,7 +478,8 @@ def test_a_job_that_kills_its_worker_is_found_and_the_others_are_done(toy, tmp_p
 def test_workers_that_all_die_end_the_run(toy, tmp_path, monkeypatch):
     study = toy(seeds=1)
     monkeypatch.setattr(runs, "_Pool", lambda *_: Breaking({j.key for j in Plan(study).jobs()}))
-    with pytest.raises(TaskspaceError, match="every worker process dies"): run_study(study, tmp_path / "out", progress=False)
+    with pytest.raises(TaskspaceError, match="every worker process dies"):
+        run_study(study, tmp_path / "out", progress=False)
 
 
 # -- Dask ---------------------------------------------------------------------------------------------------------------------
@@ -387,21 +487,39 @@ def test_workers_that_all_die_end_the_run(toy, tmp_path, monkeypatch):
 def cluster():
     "A scheduler and two single-threaded worker processes on loopback, without nannies."
     pytest.importorskip("distributed")
-    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "60", "OMP_NUM_THREADS": "1"}
-    start = lambda *args: subprocess.Popen([sys.executable, "-m", "distributed.cli." + args[0], *args[1:]], env=here, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    here = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "60",
+        "OMP_NUM_THREADS": "1",
+    }
+    start = lambda *args: subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli." + args[0], *args[1:]],
+        env=here,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     scheduler = start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
     address = next(line.split()[-1] for line in scheduler.stderr if "Scheduler at:" in line)
-    workers = [start("dask_worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1") for _ in range(2)]
-    for w in workers: next(line for line in w.stderr if "Registered to:" in line)
+    workers = [
+        start("dask_worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1")
+        for _ in range(2)
+    ]
+    for w in workers:
+        next(line for line in w.stderr if "Registered to:" in line)
     yield address, workers
-    for p in (*workers, scheduler): p.kill()
-    for p in (*workers, scheduler): p.wait()
+    for p in (*workers, scheduler):
+        p.kill()
+    for p in (*workers, scheduler):
+        p.wait()
 
 
 def test_dask_gives_the_same_bytes_also_when_a_worker_is_killed(cluster, toy, tmp_path, uninterrupted):
     address, workers = cluster
     expected = stored(uninterrupted(3))
-    with dask_executor(address) as executor: quietly(toy(), tmp_path / "two", executor)
+    with dask_executor(address) as executor:
+        quietly(toy(), tmp_path / "two", executor)
     assert stored(tmp_path / "two") == expected and open_run(tmp_path / "two").log().worker.nunique() == 2
     study = toy(slow=0.005)
     (tmp_path / "study.yaml").write_text(study.to_yaml())
@@ -415,29 +533,47 @@ def test_dask_gives_the_same_bytes_also_when_a_worker_is_killed(cluster, toy, tm
 
 
 def test_a_scheduler_that_is_not_there():
-    with pytest.raises(TaskspaceError, match="scheduler tcp://127.0.0.1:9: does not answer"), dask_executor("tcp://127.0.0.1:9", timeout=0.5): pass
+    with (
+        pytest.raises(TaskspaceError, match="scheduler tcp://127.0.0.1:9: does not answer"),
+        dask_executor("tcp://127.0.0.1:9", timeout=0.5),
+    ):
+        pass
 
 
 def test_dask_that_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(TaskspaceError, match=r"pip install 'taskspace\[dask\]'"), dask_executor("tcp://127.0.0.1:9"): pass
+    with pytest.raises(TaskspaceError, match=r"pip install 'taskspace\[dask\]'"), dask_executor("tcp://127.0.0.1:9"):
+        pass
 
 
 class Failing(runs._Serial):
     "An executor of the user's own that fails at one job, in a way of its own."
-    def __init__(self, at, error): self.at, self.error = at, error
+
+    def __init__(self, at, error):
+        self.at, self.error = at, error
+
     def submit(self, fn, payload):
-        if payload["job"][0] != self.at: return super().submit(fn, payload)
+        if payload["job"][0] != self.at:
+            return super().submit(fn, payload)
         future = runs.Future()
         future.set_exception(self.error)
         return future
 
 
-@pytest.mark.parametrize("error, says", [(runs.BrokenExecutor("died"), "the executor broke; start the same run again with a fresh one, finished jobs are kept"),
-                                         (runs.CancelledError(), "the scheduler dropped the jobs; start the same run again when it is back")])
+@pytest.mark.parametrize(
+    "error, says",
+    [
+        (
+            runs.BrokenExecutor("died"),
+            "the executor broke; start the same run again with a fresh one, finished jobs are kept",
+        ),
+        (runs.CancelledError(), "the scheduler dropped the jobs; start the same run again when it is back"),
+    ],
+)
 def test_an_executor_that_is_lost_ends_the_run_and_keeps_what_is_done(toy, tmp_path, uninterrupted, error, says):
     study, out, expected = toy(seeds=1), tmp_path / "out", stored(uninterrupted(1))
-    with pytest.raises(TaskspaceError, match=says): quietly(study, out, Failing([j.key for j in Plan(study).jobs()][7], error))
+    with pytest.raises(TaskspaceError, match=says):
+        quietly(study, out, Failing([j.key for j in Plan(study).jobs()][7], error))
     assert len(stored(out)) == 7 and stored(out).items() <= expected.items()
     quietly(study, out)
     assert stored(out) == expected
@@ -447,4 +583,8 @@ def test_a_job_that_the_executor_gives_up_is_a_failed_job(toy, tmp_path):
     study, out = toy(seeds=1), tmp_path / "out"
     lost = [j.key for j in Plan(study).jobs()][7]
     status = quietly(study, out, Failing(lost, TimeoutError("no worker wanted it\nmore"))).status()
-    assert status.done == 20 and list(status.failures.key) == [lost] and list(status.failures.error) == ["TimeoutError: no worker wanted it"]
+    assert (
+        status.done == 20
+        and list(status.failures.key) == [lost]
+        and list(status.failures.error) == ["TimeoutError: no worker wanted it"]
+    )

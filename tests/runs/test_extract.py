@@ -1,4 +1,5 @@
 """Extracts: the run's own numbers, small, whole or not at all."""
+
 import json
 import shutil
 
@@ -18,29 +19,39 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def run(tiny): return open_run(tiny / "run")
+def run(tiny):
+    return open_run(tiny / "run")
 
 
 @pytest.fixture(scope="module")
 def kept(run, tmp_path_factory):
-    return open_extract(write_extract(run, tmp_path_factory.mktemp("extract") / "tiny", permutations=49, progress=False))
+    return open_extract(
+        write_extract(run, tmp_path_factory.mktemp("extract") / "tiny", permutations=49, progress=False)
+    )
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(2, 6), st.booleans(), st.booleans(), st.integers(0, 999))
 def test_a_space_comes_back_to_four_decimals(n, symmetric, bounds, seed):
     import pandas as pd
+
     rng, names = np.random.default_rng(seed), [f"t{i}" for i in range(n)]
     values = rng.normal(size=(n, n))
-    if symmetric: values = values + values.T
+    if symmetric:
+        values = values + values.T
     frame = lambda v: pd.DataFrame(v, names, names)
-    space = TaskSpace(frame(values), "transfer", {t: "g" for t in names}, *((frame(values - 1), frame(values + 1)) if bounds else ()))
+    space = TaskSpace(
+        frame(values), "transfer", {t: "g" for t in names}, *((frame(values - 1), frame(values + 1)) if bounds else ())
+    )
     rows = space_rows(space)
     assert len(rows) == (n * (n + 1) // 2 if symmetric else n * n)
     again = space_of(rows, "transfer", space.groups)
-    assert again.tasks == names and np.abs(again.matrix - values).max(axis=None) < 5.1e-5  # half a unit of the last decimal, and float32
+    assert (
+        again.tasks == names and np.abs(again.matrix - values).max(axis=None) < 5.1e-5
+    )  # half a unit of the last decimal, and float32
     assert (again.low is None) == (not bounds)
-    if bounds: assert np.abs(again.high - values - 1).max(axis=None) < 5.1e-5
+    if bounds:
+        assert np.abs(again.high - values - 1).max(axis=None) < 5.1e-5
 
 
 def test_the_numbers_are_the_runs(run, kept):
@@ -52,70 +63,121 @@ def test_the_numbers_are_the_runs(run, kept):
                 assert np.abs(whole.matrix - again.matrix).max(axis=None) < 5.1e-5 and whole.groups == again.groups
     scores = run.scores("small", 1)
     told = kept.table("accuracy").query("scale == 'small' and step == 1").set_index("task")
-    assert np.allclose(told["accuracy"], scores.groupby("task", sort=False, observed=True)["correct"].mean().loc[told.index], atol=1e-6)
+    assert np.allclose(
+        told["accuracy"], scores.groupby("task", sort=False, observed=True)["correct"].mean().loc[told.index], atol=1e-6
+    )
     test = run.space("large", 1).within_across(permutations=49)
-    row = kept.table("tests").query("scale == 'large' and step == 1 and kind == 'transfer' and control == 'none'").iloc[0]
-    assert [row["within"], row["within_p"], row["within_low"]] == pytest.approx([test.statistic, test.p, test.low], nan_ok=True)
+    row = (
+        kept.table("tests").query("scale == 'large' and step == 1 and kind == 'transfer' and control == 'none'").iloc[0]
+    )
+    assert [row["within"], row["within_p"], row["within_low"]] == pytest.approx(
+        [test.statistic, test.p, test.low], nan_ok=True
+    )
     assert len(kept.table("curves")) == len(learning_curves(run)) and kept.study == run.study
 
 
 def test_it_is_small_and_says_from_what_it_was_computed(run, kept):
     assert sum(p.stat().st_size for p in kept.path.iterdir()) < 150_000
     about = json.loads((kept.path / "extract.json").read_text())
-    assert about["suite"]["digest"] == run.suite.digest and about["checkpoints"][0]["weights"] == run.checkpoints["weights"][0] and about["code"] and not about["missing"]
+    assert (
+        about["suite"]["digest"] == run.suite.digest
+        and about["checkpoints"][0]["weights"] == run.checkpoints["weights"][0]
+        and about["code"]
+        and not about["missing"]
+    )
 
 
 def test_claims_can_be_judged_on_some_scales(run):
     why = lambda *scales: claims_of(run, scales or None).set_index("claim")["why"]
     assert "two scales or more" in why("large")["c"] and "two scales or more" not in why()["c"]
     assert why("small")["b"] != why()["b"] == why("large")["b"]  # the largest of those asked for
-    with pytest.raises(TaskspaceError, match="no scale 'huge'; there are: small, large"): claims_of(run, ["huge"])
+    with pytest.raises(TaskspaceError, match="no scale 'huge'; there are: small, large"):
+        claims_of(run, ["huge"])
 
 
 def test_what_is_not_there_is_listed(kept):
-    for wrong, said in ((dict(scale="huge"), "there are: small, large"), (dict(scale="small", step=7), "there are: 0, 1"),
-                        (dict(scale="small", control="masked"), "there are: none, full"), (dict(scale="small", kind="sign"), "transfer, cosine, overlap")):
-        with pytest.raises(TaskspaceError, match=said): kept.space(**wrong)
-    with pytest.raises(TaskspaceError, match="no table 'nothing'; there are: accuracy"): kept.table("nothing")
+    for wrong, said in (
+        (dict(scale="huge"), "there are: small, large"),
+        (dict(scale="small", step=7), "there are: 0, 1"),
+        (dict(scale="small", control="masked"), "there are: none, full"),
+        (dict(scale="small", kind="sign"), "transfer, cosine, overlap"),
+    ):
+        with pytest.raises(TaskspaceError, match=said):
+            kept.space(**wrong)
+    with pytest.raises(TaskspaceError, match="no table 'nothing'; there are: accuracy"):
+        kept.table("nothing")
 
 
 def test_nothing_half_written(run, tmp_path, tiny):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
-    with pytest.raises(TaskspaceError, match="not an extract"): write_extract(run, tmp_path / "mine", progress=False)
-    with pytest.raises(TaskspaceError, match="no scale"): write_extract(run, tmp_path / "new", ["huge"], permutations=9, progress=False)
+    with pytest.raises(TaskspaceError, match="not an extract"):
+        write_extract(run, tmp_path / "mine", progress=False)
+    with pytest.raises(TaskspaceError, match="no scale"):
+        write_extract(run, tmp_path / "new", ["huge"], permutations=9, progress=False)
     shutil.copytree(tiny / "run", tmp_path / "partial", ignore=shutil.ignore_patterns("report"))
-    next(p for p in sorted((tmp_path / "partial").rglob("*.parquet")) if p.stem.split(".")[0] not in ("plan", "suite")).unlink()
+    next(
+        p for p in sorted((tmp_path / "partial").rglob("*.parquet")) if p.stem.split(".")[0] not in ("plan", "suite")
+    ).unlink()
     done = CliRunner().invoke(app, ["extract", str(tmp_path / "partial"), "--out", str(tmp_path / "new")])
     assert done.exit_code != 0 and not (tmp_path / "new").exists()
-    assert {p.name for p in tmp_path.iterdir()} == {"mine", "partial"} and [p.name for p in (tmp_path / "mine").iterdir()] == ["notes.txt"]
-    with pytest.raises(TaskspaceError, match="taskspace extract RUN"): open_extract(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"mine", "partial"} and [
+        p.name for p in (tmp_path / "mine").iterdir()
+    ] == ["notes.txt"]
+    with pytest.raises(TaskspaceError, match="taskspace extract RUN"):
+        open_extract(tmp_path)
 
 
 def test_an_extract_is_replaced_as_a_whole(run, tmp_path):
     write_extract(run, tmp_path / "kept", permutations=9, progress=False)
     (tmp_path / "kept" / "old.parquet").write_bytes(b"")
     write_extract(run, tmp_path / "kept", permutations=9, progress=False)
-    assert not (tmp_path / "kept" / "old.parquet").exists() and open_extract(tmp_path / "kept").table("claims")["claim"].tolist() == list("abcde")
+    assert not (tmp_path / "kept" / "old.parquet").exists() and open_extract(tmp_path / "kept").table("claims")[
+        "claim"
+    ].tolist() == list("abcde")
 
 
 def test_stability_follows_the_steps_however_they_are_listed():
     import pandas as pd
+
     rng, names = np.random.default_rng(0), [f"t{i}" for i in range(6)]
+
     def space(step):
-        values = np.random.default_rng(5).normal(size=(6, 6)) + step / 4 * np.random.default_rng(step).normal(size=(6, 6))
-        return TaskSpace(pd.DataFrame(values, names, names), "transfer", replicates=values + 0.1 * rng.normal(size=(50, 6, 6)))
+        values = np.random.default_rng(5).normal(size=(6, 6)) + step / 4 * np.random.default_rng(step).normal(
+            size=(6, 6)
+        )
+        return TaskSpace(
+            pd.DataFrame(values, names, names), "transfer", replicates=values + 0.1 * rng.normal(size=(50, 6, 6))
+        )
+
     spaces = {step: space(step) for step in (1, 2, 4, 8)}
-    right, wrong = (_stability({("nano", step): spaces[step] for step in order}) for order in ((1, 2, 4, 8), (8, 1, 4, 2)))
+    right, wrong = (
+        _stability({("nano", step): spaces[step] for step in order}) for order in ((1, 2, 4, 8), (8, 1, 4, 2))
+    )
     assert right["step"].tolist() == wrong["step"].tolist() == [1, 2, 4, 8]
     pd.testing.assert_frame_equal(right, wrong)
 
 
-@pytest.mark.parametrize("text", [b"", b"{\"format\": 1, \"stu", b"[]", b"null", b"3", b"\xff\xfe", b"{}", b"{\"study\": 3, \"checkpoints\": [], \"groups\": {}}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b'{"format": 1, "stu',
+        b"[]",
+        b"null",
+        b"3",
+        b"\xff\xfe",
+        b"{}",
+        b'{"study": 3, "checkpoints": [], "groups": {}}',
+    ],
+)
 def test_a_damaged_extract_says_so_in_one_line(kept, tmp_path, text):
     shutil.copytree(kept.path, tmp_path / "kept")
     (tmp_path / "kept" / "extract.json").write_bytes(text)
-    with pytest.raises(TaskspaceError, match=r"extract.json: damaged \(.+\); write the extract anew with taskspace extract RUN --out") as e: open_extract(tmp_path / "kept")
+    with pytest.raises(
+        TaskspaceError, match=r"extract.json: damaged \(.+\); write the extract anew with taskspace extract RUN --out"
+    ) as e:
+        open_extract(tmp_path / "kept")
     assert "\n" not in str(e.value)
 
 
@@ -124,13 +186,18 @@ def test_a_cut_table_says_so_in_one_line(kept, tmp_path):
     file = tmp_path / "kept" / "spaces.parquet"
     for size in (0, 3, file.stat().st_size // 2):
         file.write_bytes((kept.path / "spaces.parquet").read_bytes()[:size])
-        with pytest.raises(TaskspaceError, match=r"spaces.parquet: damaged \(.+\); write the extract anew") as e: open_extract(tmp_path / "kept").space("small")
+        with pytest.raises(TaskspaceError, match=r"spaces.parquet: damaged \(.+\); write the extract anew") as e:
+            open_extract(tmp_path / "kept").space("small")
         assert "\n" not in str(e.value)
 
 
 def test_a_scale_of_two_models_is_not_one_space(kept, tmp_path):
     import pandas as pd
+
     shutil.copytree(kept.path, tmp_path / "kept")
-    table = pd.read_parquet(tmp_path / "kept" / "spaces.parquet").astype({"scale": str}).assign(scale="nano")  # as earlier versions allowed
+    table = (
+        pd.read_parquet(tmp_path / "kept" / "spaces.parquet").astype({"scale": str}).assign(scale="nano")
+    )  # as earlier versions allowed
     table.to_parquet(tmp_path / "kept" / "spaces.parquet", index=False)
-    with pytest.raises(TaskspaceError, match="scale 'nano' stands for several models .small, large."): open_extract(tmp_path / "kept").space("nano")
+    with pytest.raises(TaskspaceError, match="scale 'nano' stands for several models .small, large."):
+        open_extract(tmp_path / "kept").space("nano")

@@ -1,4 +1,5 @@
 """Studies, plans, keys, executors and what a run gives back, on a bigram model that takes milliseconds a job."""
+
 import hashlib
 import itertools
 import json
@@ -24,8 +25,18 @@ from taskspace.runs import execute as runs
 from taskspace.models.checkpoints import Checkpoint, digests, directory_digests, expand, narrow, step_of
 from taskspace.runs.extract import open_extract, write_extract
 from taskspace.tuning.ftgd import FTGD
-from taskspace.runs.jobs import (code_version, frame_to_spaces, from_bytes, Plan, seed_of, spaces_to_frame,
-                                 suite_from_json, suite_to_json, to_bytes, work)
+from taskspace.runs.jobs import (
+    code_version,
+    frame_to_spaces,
+    from_bytes,
+    Plan,
+    seed_of,
+    spaces_to_frame,
+    suite_from_json,
+    suite_to_json,
+    to_bytes,
+    work,
+)
 from taskspace.models.loading import load_lm
 from taskspace.probing.rows import transfer_row
 from taskspace.report.pages import methods
@@ -49,10 +60,19 @@ def maker(folder):
     "Suite and model in a folder, and what makes a study of them: 6 tasks, 1 score, 2 gradient and 36 transfer jobs."
     toylm.suite().to_frame().to_parquet(folder / "toy.parquet")
     model = toylm.write(folder / "model.json")
+
     def make(**changes):
-        fields = dict(suite=str(folder / "toy.parquet"), models=[{"name": model, "loader": "toylm:load", "label": "toy"}], train_pairs=4, eval_pairs=3,
-                      seeds=2, controls=["full", "shuffled"], ftgd={"steps": 2})
+        fields = dict(
+            suite=str(folder / "toy.parquet"),
+            models=[{"name": model, "loader": "toylm:load", "label": "toy"}],
+            train_pairs=4,
+            eval_pairs=3,
+            seeds=2,
+            controls=["full", "shuffled"],
+            ftgd={"steps": 2},
+        )
         return Study(**{**fields, **changes})
+
     return make
 
 
@@ -99,11 +119,15 @@ def test_paths_stand_for_their_names(toy, tmp_path):
     plain = toy()
     suite, model = Path(plain.suite), plain.models[0].model_dump()
     assert toy(suite=suite, models=[{**model, "name": Path(model["name"])}]) == plain
-    assert Study(models=[Path("a/b"), "c"]).models == Study(models=["a/b", "c"]).models and Study(models=Path("a/b")).models == Study(models=["a/b"]).models
+    assert (
+        Study(models=[Path("a/b"), "c"]).models == Study(models=["a/b", "c"]).models
+        and Study(models=Path("a/b")).models == Study(models=["a/b"]).models
+    )
     assert Study(models=["a"], reference=Path("text.txt")).reference == "text.txt"
     (tmp_path / "study.yaml").write_text(plain.to_yaml())
     assert Study.from_yaml(tmp_path / "study.yaml") == plain == Study.from_yaml(str(tmp_path / "study.yaml"))
-    with pytest.raises(TaskspaceError, match="nowhere.yaml: no such file"): Study.from_yaml("nowhere.yaml")
+    with pytest.raises(TaskspaceError, match="nowhere.yaml: no such file"):
+        Study.from_yaml("nowhere.yaml")
 
 
 def test_a_study_may_come_as_object_fields_or_file(toy, tmp_path):
@@ -111,43 +135,75 @@ def test_a_study_may_come_as_object_fields_or_file(toy, tmp_path):
     (tmp_path / "study.yaml").write_text(study.to_yaml())
     for n, given in enumerate((study, study.model_dump(), str(tmp_path / "study.yaml"), tmp_path / "study.yaml")):
         assert run_study(given, tmp_path / f"out{n}", workers=0, progress=False).study == study
-    for wrong, says in ((3, "study must be a Study, a mapping of its fields or the path of a YAML file, not a int"), (None, "not a NoneType"),
-                        ({3: "x"}, "study: 3 is not a field name"), ({"models": ["a"], "eval_pair": 3}, "did you mean 'eval_pairs'")):
-        with pytest.raises(TaskspaceError, match=says): run_study(wrong, tmp_path / "new")
+    for wrong, says in (
+        (3, "study must be a Study, a mapping of its fields or the path of a YAML file, not a int"),
+        (None, "not a NoneType"),
+        ({3: "x"}, "study: 3 is not a field name"),
+        ({"models": ["a"], "eval_pair": 3}, "did you mean 'eval_pairs'"),
+    ):
+        with pytest.raises(TaskspaceError, match=says):
+            run_study(wrong, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
 def test_a_device_that_is_not_here_is_refused_unless_others_compute(toy, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    for device, says in (("cuda:1", "device 'cuda:1' cannot be used here .1 GPUs are visible."), ("xla", "device 'xla' cannot be used here")):
-        with pytest.raises(TaskspaceError, match=says): run_study(toy(device=device), tmp_path / "out", workers=0, progress=False)
+    for device, says in (
+        ("cuda:1", "device 'cuda:1' cannot be used here .1 GPUs are visible."),
+        ("xla", "device 'xla' cannot be used here"),
+    ):
+        with pytest.raises(TaskspaceError, match=says):
+            run_study(toy(device=device), tmp_path / "out", workers=0, progress=False)
     assert not (tmp_path / "out").exists()
-    with Backwards(1) as executor: assert run_study(toy(device="cuda:1", probes=["score"], controls=[]), tmp_path / "out", executor, progress=False).status().total == 1
+    with Backwards(1) as executor:
+        assert (
+            run_study(toy(device="cuda:1", probes=["score"], controls=[]), tmp_path / "out", executor, progress=False)
+            .status()
+            .total
+            == 1
+        )
 
 
 def test_a_budget_needs_text_where_models_are_tuned(toy):
-    with pytest.raises(TaskspaceError, match="reference: ftgd has a perplexity_budget, which needs text"): toy(ftgd={"perplexity_budget": 1.1})
+    with pytest.raises(TaskspaceError, match="reference: ftgd has a perplexity_budget, which needs text"):
+        toy(ftgd={"perplexity_budget": 1.1})
     assert toy(ftgd={"perplexity_budget": 1.1}, reference="builtin").reference == "builtin"
     assert toy(ftgd={"perplexity_budget": 1.1}, probes=["score"], controls=[]).reference is None
 
 
 def test_one_number_in_two_spellings_is_one_setting(toy):
-    assert keys(toy(ftgd={"lr": "5e-4", "steps": 2.0})) == keys(toy(ftgd={"lr": 0.0005, "steps": 2})) == keys(toy(ftgd=FTGD(steps=2, seed=7)))
+    assert (
+        keys(toy(ftgd={"lr": "5e-4", "steps": 2.0}))
+        == keys(toy(ftgd={"lr": 0.0005, "steps": 2}))
+        == keys(toy(ftgd=FTGD(steps=2, seed=7)))
+    )
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=60, unique=True), st.integers(1, 60))
 def test_log_spaced_takes_distinct_existing_steps_with_both_ends(steps, n):
     chosen = log_spaced(steps, n)
-    assert len(chosen) == min(n, len(steps)) == len(set(chosen)) and set(chosen) <= set(steps) and chosen == sorted(chosen)
+    assert (
+        len(chosen) == min(n, len(steps)) == len(set(chosen)) and set(chosen) <= set(steps) and chosen == sorted(chosen)
+    )
     assert chosen[-1] == max(steps) and (n == 1 or chosen[0] == min(steps))
 
 
-yaml_values = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.sampled_from(["all", "last", "builtin:nano", "log-spaced 3"]),
-                           lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=8)
+yaml_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=12)
+    | st.sampled_from(["all", "last", "builtin:nano", "log-spaced 3"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.dictionaries(st.sampled_from([*Study.model_fields, "sead", "x"]) | st.text(max_size=6), yaml_values, max_size=6))
+@given(
+    st.dictionaries(st.sampled_from([*Study.model_fields, "sead", "x"]) | st.text(max_size=6), yaml_values, max_size=6)
+)
 def test_fuzzed_fields_never_raise_anything_but_our_error(data):
     text = yaml.safe_dump(data, allow_unicode=True)
     try:
@@ -161,7 +217,8 @@ def test_fuzzed_fields_never_raise_anything_but_our_error(data):
 @settings(max_examples=400, deadline=None)
 @given(st.text(max_size=80) | st.text(alphabet="models: [{}]-&*!|>\n\t'\"#%@`,?0x.1e_~", max_size=60))
 def test_fuzzed_text_never_raises_anything_but_our_error(text):
-    with pytest.raises(TaskspaceError) as e: parse_study(text)
+    with pytest.raises(TaskspaceError) as e:
+        parse_study(text)
     assert "\n" not in str(e.value)
 
 
@@ -174,7 +231,17 @@ def saved(folder, steps):
     return folder
 
 
-@pytest.mark.parametrize("choice, steps", [("all", [0, 8, 64, 512]), ("last", [512]), ([64, 8], [64, 8]), (["checkpoint-8"], [8]), ("log-spaced 2", [0, 512]), ("log-spaced 9", [0, 8, 64, 512])])
+@pytest.mark.parametrize(
+    "choice, steps",
+    [
+        ("all", [0, 8, 64, 512]),
+        ("last", [512]),
+        ([64, 8], [64, 8]),
+        (["checkpoint-8"], [8]),
+        ("log-spaced 2", [0, 512]),
+        ("log-spaced 9", [0, 8, 64, 512]),
+    ],
+)
 def test_checkpoints_of_a_directory(tmp_path, choice, steps):
     found = expand(ModelSpec(name=str(saved(tmp_path / "m", [512, 0, 64, 8])), checkpoints=choice))
     assert [c.step for c in found] == steps and all(c.name.endswith(f"checkpoint-{c.step}") for c in found)
@@ -186,21 +253,39 @@ def test_checkpoints_of_a_hub_model_are_revisions():
 
 
 class Ref:
-    def __init__(self, name): self.name = name
+    def __init__(self, name):
+        self.name = name
 
 
 def test_all_checkpoints_of_a_hub_model_are_the_revisions_named_after_steps(monkeypatch):
     import huggingface_hub as hub
     from huggingface_hub import constants
+
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    def refs(name): return type("Refs", (), {"branches": [Ref("main"), *(Ref(f"step{s}") for s in (1000, 0, 512, 8))], "tags": [Ref("step64"), Ref("v1.0")]})
+
+    def refs(name):
+        return type(
+            "Refs",
+            (),
+            {
+                "branches": [Ref("main"), *(Ref(f"step{s}") for s in (1000, 0, 512, 8))],
+                "tags": [Ref("step64"), Ref("v1.0")],
+            },
+        )
+
     monkeypatch.setattr(hub, "list_repo_refs", refs)
     steps = lambda choice: [(c.revision, c.step) for c in expand(ModelSpec(name="lab/tiny", checkpoints=choice))]
     assert steps("all") == [("step0", 0), ("step8", 8), ("step64", 64), ("step512", 512), ("step1000", 1000)]
     assert steps("log-spaced 3") == [("step0", 0), ("step64", 64), ("step1000", 1000)]
-    def down(name): raise OSError("connection refused\nmore")
+
+    def down(name):
+        raise OSError("connection refused\nmore")
+
     monkeypatch.setattr(hub, "list_repo_refs", down)
-    with pytest.raises(TaskspaceError, match=r"lab/tiny: its revisions cannot be listed .connection refused.; name them in checkpoints"): steps("all")
+    with pytest.raises(
+        TaskspaceError, match=r"lab/tiny: its revisions cannot be listed .connection refused.; name them in checkpoints"
+    ):
+        steps("all")
 
 
 @pytest.fixture
@@ -211,41 +296,72 @@ def cached(tmp_path, monkeypatch):
     from transformers import GPT2Config, GPT2LMHeadModel
 
     from taskspace.pretraining.tokens import word_tokenizer
+
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     home, tokenizer = tmp_path / "hub" / "models--lab--tiny", word_tokenizer([w for w in toylm.WORDS if w != "<s>"])
-    for part in ("blobs", "refs"): (home / part).mkdir(parents=True)
+    for part in ("blobs", "refs"):
+        (home / part).mkdir(parents=True)
+
     def add(revision, seed):
         torch.manual_seed(seed)
         folder = home / "snapshots" / f"{seed:040x}"
-        GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_positions=16, n_embd=8, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)).save_pretrained(folder)
+        GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=len(tokenizer), n_positions=16, n_embd=8, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0
+            )
+        ).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         for file in list(folder.iterdir()):
             blob = home / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
             os.replace(file, blob)
             file.symlink_to(os.path.relpath(blob, folder))
         (home / "refs" / revision).write_text(folder.name)
+
     return add
 
 
 def test_revisions_of_the_hub_from_its_cache(toy, cached, tmp_path, capsys):
-    for seed, revision in enumerate(("main", "step0", "step8", "step1000")): cached(revision, seed)
+    for seed, revision in enumerate(("main", "step0", "step8", "step1000")):
+        cached(revision, seed)
     capsys.readouterr()  # saving a model shows a bar
-    def study(choice): return toy(models=[{"name": "lab/tiny", "checkpoints": choice}], select=["cat", "dog"], seeds=1, controls=[], ftgd={"steps": 1})
+
+    def study(choice):
+        return toy(
+            models=[{"name": "lab/tiny", "checkpoints": choice}],
+            select=["cat", "dog"],
+            seeds=1,
+            controls=[],
+            ftgd={"steps": 1},
+        )
+
     first = run_study(study(["step0", "step1000"]), tmp_path / "out", workers=0, progress=False)
     before, entries = stored(tmp_path / "out"), len(list(first.store.entries()))
-    assert first.status().done == 8 and list(first.checkpoints.step) == [0, 1000] and first.checkpoints.weights.nunique() == 2 and first.checkpoints.tokenizer.nunique() == 1
+    assert (
+        first.status().done == 8
+        and list(first.checkpoints.step) == [0, 1000]
+        and first.checkpoints.weights.nunique() == 2
+        and first.checkpoints.tokenizer.nunique() == 1
+    )
     run = run_study(study("all"), tmp_path / "out", workers=0, progress=False)
-    assert list(run.checkpoints.step) == [0, 8, 1000] and list(run.checkpoints.revision) == ["step0", "step8", "step1000"]
-    assert before.items() <= stored(tmp_path / "out").items() and len(list(run.store.entries())) - entries == 4  # step 8 alone
+    assert list(run.checkpoints.step) == [0, 8, 1000] and list(run.checkpoints.revision) == [
+        "step0",
+        "step8",
+        "step1000",
+    ]
+    assert (
+        before.items() <= stored(tmp_path / "out").items() and len(list(run.store.entries())) - entries == 4
+    )  # step 8 alone
     margins = run.scores().groupby("step").margin.sum()
     assert margins.nunique() == 3
     lm = load_lm("lab/tiny", revision="step8")
     np.testing.assert_array_equal(run.scores(step=8).margin, score_pairs(lm, run.suite).margin)
     assert [c.step for c in Plan(study("log-spaced 2")).checkpoints] == [0, 1000]
     assert [(c.revision, c.step) for c in Plan(study("last")).checkpoints] == [(None, None)]
-    with pytest.raises(TaskspaceError, match="lab/other: the cache holds no revisions named after steps"): expand(ModelSpec(name="lab/other", checkpoints="all"))
-    with pytest.raises(TaskspaceError, match="model lab/tiny: neither a directory, nor in the cache, nor on the hub"): Plan(study(["step7"]))
+    with pytest.raises(TaskspaceError, match="lab/other: the cache holds no revisions named after steps"):
+        expand(ModelSpec(name="lab/other", checkpoints="all"))
+    with pytest.raises(TaskspaceError, match="model lab/tiny: neither a directory, nor in the cache, nor on the hub"):
+        Plan(study(["step7"]))
 
 
 def test_changed_weights_in_a_directory_never_meet_old_numbers(toy, cached, tmp_path):
@@ -257,64 +373,116 @@ def test_changed_weights_in_a_directory_never_meet_old_numbers(toy, cached, tmp_
     new, fresh = (run_study(study, tmp_path / place, workers=0, progress=False) for place in ("out", "fresh"))
     assert stored(tmp_path / "fresh").items() <= stored(tmp_path / "out").items() and len(stored(tmp_path / "out")) == 8
     np.testing.assert_array_equal(new.space().matrix, fresh.space().matrix)
-    assert (new.space().matrix.to_numpy() != cells).all() and (new.scores().margin.to_numpy() != margins).all() and len(new.scores()) == len(margins)
+    assert (
+        (new.space().matrix.to_numpy() != cells).all()
+        and (new.scores().margin.to_numpy() != margins).all()
+        and len(new.scores()) == len(margins)
+    )
 
 
-@pytest.mark.parametrize("change, moves", [("model.safetensors", (True, False)), ("config.json", (True, False)), ("tokenizer.json", (False, True)),
-                                           ("vocab.txt", (False, True)), ("README.md", (False, False)), ("optimizer.pt", (False, False))])
+@pytest.mark.parametrize(
+    "change, moves",
+    [
+        ("model.safetensors", (True, False)),
+        ("config.json", (True, False)),
+        ("tokenizer.json", (False, True)),
+        ("vocab.txt", (False, True)),
+        ("README.md", (False, False)),
+        ("optimizer.pt", (False, False)),
+    ],
+)
 def test_digests_follow_the_files_that_matter(tmp_path, change, moves):
-    for name in ("model.safetensors", "config.json", "tokenizer.json", "vocab.txt", "README.md", "optimizer.pt"): (tmp_path / name).write_text("a")
+    for name in ("model.safetensors", "config.json", "tokenizer.json", "vocab.txt", "README.md", "optimizer.pt"):
+        (tmp_path / name).write_text("a")
     memory = {}
     before = directory_digests(tmp_path, memory=memory)
     assert directory_digests(tmp_path, memory=json.loads(json.dumps(memory))) == before
     state = (tmp_path / change).stat()
     (tmp_path / change).write_text("b")  # same size
-    os.utime(tmp_path / change, ns=(state.st_atime_ns, state.st_mtime_ns))  # and same time of change, as copying tools leave it
+    os.utime(
+        tmp_path / change, ns=(state.st_atime_ns, state.st_mtime_ns)
+    )  # and same time of change, as copying tools leave it
     assert tuple(a != b for a, b in zip(before, directory_digests(tmp_path, memory=memory))) == moves
 
 
-def steps_of(found): return [c.step for c in found]
+def steps_of(found):
+    return [c.step for c in found]
 
 
 @pytest.mark.parametrize("revision", ["checkpoint-8", "step8", "8"])
 def test_a_revision_of_a_directory_is_the_folder_that_is_loaded(toy, tmp_path, revision):
     root = tiny_files(tmp_path / "m", "the root")
-    for step in (0, 8): tiny_files(root / f"checkpoint-{step}", f"step {step}")
+    for step in (0, 8):
+        tiny_files(root / f"checkpoint-{step}", f"step {step}")
     (found,) = expand(ModelSpec(name=str(root), revision=revision), "all")
     assert (found.name, found.revision, found.step) == (str(root / "checkpoint-8"), None, 8)
-    assert digests(found) == directory_digests(root / "checkpoint-8") != directory_digests(root) == digests(expand(ModelSpec(name=str(root)))[0])
-    both = toy(models=[str(root), {"name": str(root), "label": "early", "revision": revision}], probes=["score"], controls=[])
+    assert (
+        digests(found)
+        == directory_digests(root / "checkpoint-8")
+        != directory_digests(root)
+        == digests(expand(ModelSpec(name=str(root)))[0])
+    )
+    both = toy(
+        models=[str(root), {"name": str(root), "label": "early", "revision": revision}], probes=["score"], controls=[]
+    )
     assert len(set(keys(both))) == 2
-    with pytest.raises(TaskspaceError, match="no checkpoint 'step5'; there are: 0, 8"): expand(ModelSpec(name=str(root), revision="step5"))
-    with pytest.raises(TaskspaceError, match="has no revisions, being a directory without checkpoint-STEP directories"): expand(ModelSpec(name=str(root / "checkpoint-0"), revision="main"))
+    with pytest.raises(TaskspaceError, match="no checkpoint 'step5'; there are: 0, 8"):
+        expand(ModelSpec(name=str(root), revision="step5"))
+    with pytest.raises(TaskspaceError, match="has no revisions, being a directory without checkpoint-STEP directories"):
+        expand(ModelSpec(name=str(root / "checkpoint-0"), revision="main"))
 
 
 def test_a_revision_chooses_one_checkpoint(tmp_path, monkeypatch):
     assert steps_of(expand(ModelSpec(name=str(saved(tmp_path / "m", [0, 8, 64])), revision="checkpoint-8"))) == [8]
     (nano,) = expand(ModelSpec(name="builtin:nano", revision="step64"), "all")
     assert (nano.name, nano.revision, nano.step) == ("builtin:nano@64", None, 64)
-    with pytest.raises(TaskspaceError, match="model builtin:nano: no checkpoint 'main'; there are: 0, 8"): expand(ModelSpec(name="builtin:nano", revision="main"))
+    with pytest.raises(TaskspaceError, match="model builtin:nano: no checkpoint 'main'; there are: 0, 8"):
+        expand(ModelSpec(name="builtin:nano", revision="main"))
     for choice in ("all", "log-spaced 2", ("step1", "step2")):
-        assert [(c.revision, c.step) for c in expand(ModelSpec(name="lab/tiny", revision="step1000"), choice)] == [("step1000", 1000)]
+        assert [(c.revision, c.step) for c in expand(ModelSpec(name="lab/tiny", revision="step1000"), choice)] == [
+            ("step1000", 1000)
+        ]
 
 
-@pytest.mark.parametrize("model", [{"name": "lab/tiny", "revision": "step8", "checkpoints": "all"}, {"name": "lab/tiny", "revision": "step8", "checkpoints": ["step1"]},
-                                   {"name": "builtin:nano@64", "revision": "step8"}, {"name": "builtin:nano@64", "checkpoints": "all"},
-                                   {"name": "m.json", "loader": "toylm:load", "revision": "a", "checkpoints": ["b"]}])
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"name": "lab/tiny", "revision": "step8", "checkpoints": "all"},
+        {"name": "lab/tiny", "revision": "step8", "checkpoints": ["step1"]},
+        {"name": "builtin:nano@64", "revision": "step8"},
+        {"name": "builtin:nano@64", "checkpoints": "all"},
+        {"name": "m.json", "loader": "toylm:load", "revision": "a", "checkpoints": ["b"]},
+    ],
+)
 def test_checkpoints_are_chosen_in_one_way_alone(model):
     for attempt in (lambda: expand(ModelSpec(**model)), lambda: Study(models=[model])):
-        with pytest.raises(TaskspaceError, match="each of which chooses checkpoints; leave only one of them") as e: attempt()
+        with pytest.raises(TaskspaceError, match="each of which chooses checkpoints; leave only one of them") as e:
+            attempt()
         assert "\n" not in str(e.value)
     assert expand(ModelSpec(**{**model, "checkpoints": "last", "revision": None}))
 
 
 def test_one_checkpoint_in_two_spellings_is_listed_twice(tmp_path):
     name = str(saved(tmp_path / "m", [0, 8]))
-    with pytest.raises(TaskspaceError, match="checkpoint 'checkpoint-8' is listed twice"): expand(ModelSpec(name=name, checkpoints=[8, "checkpoint-8"]))
+    with pytest.raises(TaskspaceError, match="checkpoint 'checkpoint-8' is listed twice"):
+        expand(ModelSpec(name=name, checkpoints=[8, "checkpoint-8"]))
 
 
-@pytest.mark.parametrize("name, step", [("checkpoint-640", 640), ("step1000", 1000), ("640", 640), ("00064", 64), ("global_step00512", 512), ("stage1-step10000-tokens21B", 10000),
-                                        ("llama-2", None), ("v1.0", None), ("main", None), ("", None)])
+@pytest.mark.parametrize(
+    "name, step",
+    [
+        ("checkpoint-640", 640),
+        ("step1000", 1000),
+        ("640", 640),
+        ("00064", 64),
+        ("global_step00512", 512),
+        ("stage1-step10000-tokens21B", 10000),
+        ("llama-2", None),
+        ("v1.0", None),
+        ("main", None),
+        ("", None),
+    ],
+)
 def test_steps_in_the_names_of_revisions_and_folders(name, step):
     assert step_of(name) == step
 
@@ -326,22 +494,35 @@ def test_a_directory_below_the_home_directory(tmp_path, monkeypatch):
     (run,) = expand(ModelSpec(name="~/run"))
     assert digests(run) == directory_digests(tmp_path / "run") and (run.model, run.scale) == ("~/run", "run")
     assert steps_of(expand(ModelSpec(name="~/course", checkpoints="all"))) == [0, 8]
-    with pytest.raises(TaskspaceError, match="~/nothing: no such directory"): expand(ModelSpec(name="~/nothing"))
+    with pytest.raises(TaskspaceError, match="~/nothing: no such directory"):
+        expand(ModelSpec(name="~/nothing"))
 
 
-def named(*revisions): return [Checkpoint("m", "m", "m", r, step_of(r)) for r in revisions]
+def named(*revisions):
+    return [Checkpoint("m", "m", "m", r, step_of(r)) for r in revisions]
 
 
-@pytest.mark.parametrize("listed, choice, expected", [
-    (["alpha", "beta", "main"], "last", ["main"]), (["alpha", "beta"], [64], ["alpha", "beta"]), (["alpha", "beta"], ["alpha"], ["alpha"]),
-    (["step0", "step1000", "main"], "last", ["main"]), (["main", "step1000", "step0"], "last", ["main"]), (["step1000", "step0"], "last", ["step1000"]),
-    (["step0", "main", "step8"], ["main", 0], ["step0", "main"]), (["step0", "main", "step8"], [8], ["step8"]), (["step0", "main", "step8"], "all", ["step0", "main", "step8"])])
+@pytest.mark.parametrize(
+    "listed, choice, expected",
+    [
+        (["alpha", "beta", "main"], "last", ["main"]),
+        (["alpha", "beta"], [64], ["alpha", "beta"]),
+        (["alpha", "beta"], ["alpha"], ["alpha"]),
+        (["step0", "step1000", "main"], "last", ["main"]),
+        (["main", "step1000", "step0"], "last", ["main"]),
+        (["step1000", "step0"], "last", ["step1000"]),
+        (["step0", "main", "step8"], ["main", 0], ["step0", "main"]),
+        (["step0", "main", "step8"], [8], ["step8"]),
+        (["step0", "main", "step8"], "all", ["step0", "main", "step8"]),
+    ],
+)
 def test_some_of_the_checkpoints(listed, choice, expected):
     assert [c.revision for c in narrow(named(*listed), choice)] == expected
 
 
 def test_the_last_checkpoint_is_the_same_wherever_it_is_asked_for(toy, tmp_path):
-    for revision in ("step0", "step8", "main"): toylm.write(tmp_path / f"model.json.{revision}", seed=len(revision))
+    for revision in ("step0", "step8", "main"):
+        toylm.write(tmp_path / f"model.json.{revision}", seed=len(revision))
     model = {**toy().models[0].model_dump(), "checkpoints": ["main", "step8", "step0"]}
     study = toy(models=[model], select=["cat", "dog"], seeds=1, control_checkpoints="last", transfer_checkpoints="last")
     tuned = {(j.at, j.control) for j in Plan(study).jobs() if j.kind == "transfer"}
@@ -350,42 +531,79 @@ def test_the_last_checkpoint_is_the_same_wherever_it_is_asked_for(toy, tmp_path)
 
 
 def test_controls_run_at_the_last_checkpoint_that_is_tuned(toy, tmp_path):
-    for step in (8, 64, 640): toylm.write(tmp_path / f"model.json.step{step}", seed=step)
+    for step in (8, 64, 640):
+        toylm.write(tmp_path / f"model.json.step{step}", seed=step)
     model = {**toy().models[0].model_dump(), "checkpoints": ["step8", "step64", "step640"]}
     (tmp_path / "text.txt").write_text("the cat sleeps .\nmy dogs run .\n")
-    study = toy(models=[model], select=["cat", "dog"], seeds=1, transfer_checkpoints=[8, 64], controls=["full"], control_checkpoints="last", reference=str(tmp_path / "text.txt"))
+    study = toy(
+        models=[model],
+        select=["cat", "dog"],
+        seeds=1,
+        transfer_checkpoints=[8, 64],
+        controls=["full"],
+        control_checkpoints="last",
+        reference=str(tmp_path / "text.txt"),
+    )
     plan = Plan(study)
-    assert {(plan.checkpoints[j.at].step, j.control) for j in plan.jobs() if j.kind == "transfer"} == {(8, "none"), (64, "none"), (64, "full")}
+    assert {(plan.checkpoints[j.at].step, j.control) for j in plan.jobs() if j.kind == "transfer"} == {
+        (8, "none"),
+        (64, "none"),
+        (64, "full"),
+    }
     run = run_study(study, tmp_path / "out", workers=0, progress=False)
     assert list(learning_curves(run).method.unique()) == ["ftgd", "full"]
-    assert run.space().meta["step"] == run.space(control="full").meta["step"] == 64 and run.space(kind="cosine").meta["step"] == 640
-    with pytest.raises(TaskspaceError, match="no transfer jobs"): run.space(step=640)
-    pd.testing.assert_frame_equal(learning_curves(run)[["task", "step"]].drop_duplicates().reset_index(drop=True),
-                                  run.tuning(step=64)[["source", "step"]].rename(columns={"source": "task"}).reset_index(drop=True))
+    assert (
+        run.space().meta["step"] == run.space(control="full").meta["step"] == 64
+        and run.space(kind="cosine").meta["step"] == 640
+    )
+    with pytest.raises(TaskspaceError, match="no transfer jobs"):
+        run.space(step=640)
+    pd.testing.assert_frame_equal(
+        learning_curves(run)[["task", "step"]].drop_duplicates().reset_index(drop=True),
+        run.tuning(step=64)[["source", "step"]].rename(columns={"source": "task"}).reset_index(drop=True),
+    )
 
 
 def test_two_models_of_one_scale_are_refused():
-    with pytest.raises(TaskspaceError, match="models: 'A/nano' and 'B/nano' have the same scale 'nano'; give one of them another scale") as e: Study(models=["A/nano", "B/nano"])
+    with pytest.raises(
+        TaskspaceError, match="models: 'A/nano' and 'B/nano' have the same scale 'nano'; give one of them another scale"
+    ) as e:
+        Study(models=["A/nano", "B/nano"])
     assert "\n" not in str(e.value)
     text = Study(models=["A/nano", {"name": "B/nano", "scale": "other nano"}]).to_yaml().replace("other nano", "nano")
-    assert [m.size for m in parse_study(text, stored=True).models] == ["nano", "nano"]  # a run of an earlier version can still be read
+    assert [m.size for m in parse_study(text, stored=True).models] == [
+        "nano",
+        "nano",
+    ]  # a run of an earlier version can still be read
 
 
 def test_log_spaced_is_even_where_steps_begin_late():
     assert log_spaced(range(1000, 143_001, 1000), 4) == [1000, 5000, 27000, 143000]
-    pythia = [0, *(2 ** k for k in range(10)), *range(1000, 143_001, 1000)]
+    pythia = [0, *(2**k for k in range(10)), *range(1000, 143_001, 1000)]
     assert log_spaced(pythia, 8) == [0, 4, 32, 128, 1000, 5000, 26000, 143000]
 
 
 def test_a_repository_has_one_tokenizer_with_and_without_network(tmp_path, monkeypatch):
     import huggingface_hub as hub
     from types import SimpleNamespace as Space
+
     tiny_files(tmp_path / "snapshot")
-    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"): (tmp_path / "snapshot" / name).write_text(name)
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"):
+        (tmp_path / "snapshot" / name).write_text(name)
     blob = lambda file: hashlib.sha256(file.read_bytes()).hexdigest()
+
     def info(self, name, revision, files_metadata):
-        extra = [Space(rfilename=n, lfs=None, blob_id=n) for n in ("64.tflite", "64-8bits.tflite", "requirements.txt", "preprocessor_config.json", "USE_POLICY.pdf")]
-        return Space(siblings=[*(Space(rfilename=p.name, lfs=None, blob_id=blob(p)) for p in (tmp_path / "snapshot").iterdir()), *extra])
+        extra = [
+            Space(rfilename=n, lfs=None, blob_id=n)
+            for n in ("64.tflite", "64-8bits.tflite", "requirements.txt", "preprocessor_config.json", "USE_POLICY.pdf")
+        ]
+        return Space(
+            siblings=[
+                *(Space(rfilename=p.name, lfs=None, blob_id=blob(p)) for p in (tmp_path / "snapshot").iterdir()),
+                *extra,
+            ]
+        )
+
     monkeypatch.setattr(hub, "HfApi", type("HfApi", (), {"model_info": info}))
     monkeypatch.setattr(hub, "snapshot_download", lambda *args, **kwargs: str(tmp_path / "snapshot"))
     (model,) = expand(ModelSpec(name="lab/tiny"))
@@ -407,7 +625,9 @@ def test_every_job_has_its_own_key(toy):
 def tiny_files(folder, weights="weights", **config):
     "What a directory of a small model holds, as far as planning looks at it."
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": 20, **config}))
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": 20, **config})
+    )
     (folder / "model.safetensors").write_text(weights)
     return folder
 
@@ -416,40 +636,74 @@ def test_seeds_of_a_built_in_scale_are_different_models(toy, tmp_path, monkeypat
     def made(scale, step=None, seed=0):
         folder = tmp_path / f"{scale}-{seed}"
         return folder if folder.exists() else tiny_files(folder, f"weights of seed {seed}")
+
     monkeypatch.setattr("taskspace.pretraining.builtin.builtin_checkpoint", made)
-    def study(**kwargs): return toy(models=["builtin:nano", {"name": "builtin:nano", "label": "other", "kwargs": kwargs}])
+
+    def study(**kwargs):
+        return toy(models=["builtin:nano", {"name": "builtin:nano", "label": "other", "kwargs": kwargs}])
+
     plan = Plan(study(seed=1))
     assert plan.digests[0][0] != plan.digests[1][0] and plan.digests[0] == Plan(study(seed=0)).digests[1]
     found = [j.key for j in plan.jobs()]
     assert len(set(found)) == len(found)
-    for kwargs, says in (({"sead": 1}, "a built-in scale takes seed alone, not 'sead'"), ({"seed": "x"}, "seed must be a whole number of at least 0, not 'x'")):
-        with pytest.raises(TaskspaceError, match=f"model other: kwargs: {says}"): Plan(study(**kwargs))
-    with pytest.raises(TaskspaceError, match="prefix 20: model builtin:nano has no such token; its ids go from 0 to 19"): Plan(toy(models=["builtin:nano"], prefix=20))
+    for kwargs, says in (
+        ({"sead": 1}, "a built-in scale takes seed alone, not 'sead'"),
+        ({"seed": "x"}, "seed must be a whole number of at least 0, not 'x'"),
+    ):
+        with pytest.raises(TaskspaceError, match=f"model other: kwargs: {says}"):
+            Plan(study(**kwargs))
+    with pytest.raises(
+        TaskspaceError, match="prefix 20: model builtin:nano has no such token; its ids go from 0 to 19"
+    ):
+        Plan(toy(models=["builtin:nano"], prefix=20))
     assert Plan(toy(models=["builtin:nano"], prefix=19)).digests
 
 
 def test_subfolders_of_a_directory_are_different_models(toy, tmp_path):
-    for name in ("one", "two"): tiny_files(tmp_path / "both" / name, name)
-    def model(name): return {"name": str(tmp_path / "both"), "label": name, "kwargs": {"subfolder": name}}
+    for name in ("one", "two"):
+        tiny_files(tmp_path / "both" / name, name)
+
+    def model(name):
+        return {"name": str(tmp_path / "both"), "label": name, "kwargs": {"subfolder": name}}
+
     plan = Plan(toy(models=[model("one"), model("two")]))
     assert plan.digests == [directory_digests(tmp_path / "both" / name) for name in ("one", "two")]
-    with pytest.raises(TaskspaceError, match="both: has no subfolder 'three'"): Plan(toy(models=[model("three")]))
-    with pytest.raises(TaskspaceError, match="prefix 999: model two has no such token"): Plan(toy(models=[model("two")], prefix=999))
+    with pytest.raises(TaskspaceError, match="both: has no subfolder 'three'"):
+        Plan(toy(models=[model("three")]))
+    with pytest.raises(TaskspaceError, match="prefix 999: model two has no such token"):
+        Plan(toy(models=[model("two")], prefix=999))
 
 
 def test_subfolders_of_a_hub_repository_are_different_models(monkeypatch):
     import huggingface_hub as hub
     from types import SimpleNamespace as Space
-    files = ["config.json", "one/model.safetensors", "one/config.json", "one/deep/model.safetensors", "two/model.safetensors", "two/config.json"]
-    def info(self, name, revision, files_metadata): return Space(siblings=[Space(rfilename=f, lfs=None, blob_id=f"blob of {f}") for f in files])
-    def down(*args, **kwargs): raise OSError("not in the cache")
+
+    files = [
+        "config.json",
+        "one/model.safetensors",
+        "one/config.json",
+        "one/deep/model.safetensors",
+        "two/model.safetensors",
+        "two/config.json",
+    ]
+
+    def info(self, name, revision, files_metadata):
+        return Space(siblings=[Space(rfilename=f, lfs=None, blob_id=f"blob of {f}") for f in files])
+
+    def down(*args, **kwargs):
+        raise OSError("not in the cache")
+
     monkeypatch.setattr(hub, "HfApi", type("HfApi", (), {"model_info": info}))
     monkeypatch.setattr(hub, "snapshot_download", down)
-    def found(**kwargs): return digests(expand(ModelSpec(name="lab/both", kwargs=kwargs))[0])
+
+    def found(**kwargs):
+        return digests(expand(ModelSpec(name="lab/both", kwargs=kwargs))[0])
+
     assert len({found(), found(subfolder="one"), found(subfolder="two")}) == 3
     files.append("readme/about.txt")
     assert found(subfolder="one") == found(subfolder="one", local_files_only=False)
-    with pytest.raises(TaskspaceError, match="lab/both: the repository has no files in the subfolder 'three'"): found(subfolder="three")
+    with pytest.raises(TaskspaceError, match="lab/both: the repository has no files in the subfolder 'three'"):
+        found(subfolder="three")
 
 
 def test_loader_and_arguments_are_part_of_the_key(toy, tmp_path):
@@ -457,12 +711,19 @@ def test_loader_and_arguments_are_part_of_the_key(toy, tmp_path):
     other = {**plain, "kwargs": {"temperature": 2}}
     assert not set(keys(toy())) & set(keys(toy(models=[other])))
     run = run_study(toy(models=[other], probes=["score"], controls=[]), tmp_path / "out", workers=0, progress=False)
-    assert dict(run.provenance().iloc[0][["loader", "kwargs"]]) == {"loader": "toylm:load", "kwargs": {"temperature": 2}}
+    assert dict(run.provenance().iloc[0][["loader", "kwargs"]]) == {
+        "loader": "toylm:load",
+        "kwargs": {"temperature": 2},
+    }
 
 
-@pytest.mark.parametrize("changes", [{"ftgd": {"steps": 3}}, {"convention": "lm-eval"}, {"prefix": None}, {"dtype": "float64"}])
+@pytest.mark.parametrize(
+    "changes", [{"ftgd": {"steps": 3}}, {"convention": "lm-eval"}, {"prefix": None}, {"dtype": "float64"}]
+)
 def test_settings_change_keys(toy, changes):
-    assert not set(keys(toy(probes=["gradient", "transfer"], **changes))) & set(keys(toy(probes=["gradient", "transfer"])))
+    assert not set(keys(toy(probes=["gradient", "transfer"], **changes))) & set(
+        keys(toy(probes=["gradient", "transfer"]))
+    )
 
 
 def test_probe_settings_leave_scores_alone(toy):
@@ -501,9 +762,24 @@ def test_one_corrected_sentence_costs_the_jobs_that_saw_it(toy, tmp_path):
 def test_the_code_version_covers_every_module_that_makes_numbers(monkeypatch):
     from taskspace import code
     from taskspace.runs import jobs
+
     behind = set(code.modules_behind(["taskspace.runs.jobs"], jobs._NO_RESULTS))
-    wanted = {"tasks.splits", "pretraining.architectures", "models.lm", "models.loading", "scoring.logprobs", "scoring.encoding", "scoring.scores",
-              "tuning.gradients", "tuning.ftgd", "spaces.resampling", "spaces.statistics", "probing.differentials", "probing.gradient", "probing.rows"}
+    wanted = {
+        "tasks.splits",
+        "pretraining.architectures",
+        "models.lm",
+        "models.loading",
+        "scoring.logprobs",
+        "scoring.encoding",
+        "scoring.scores",
+        "tuning.gradients",
+        "tuning.ftgd",
+        "spaces.resampling",
+        "spaces.statistics",
+        "probing.differentials",
+        "probing.gradient",
+        "probing.rows",
+    }
     assert {f"taskspace.{name}" for name in wanted} <= behind
     assert not any(name.startswith(("taskspace.report", "taskspace.cli", "taskspace.runs.execute")) for name in behind)
     monkeypatch.setattr(code, "imports_of", lambda name: {"taskspace.renamed"} if name.endswith("ftgd") else set())
@@ -512,12 +788,23 @@ def test_the_code_version_covers_every_module_that_makes_numbers(monkeypatch):
 
 
 def test_more_checkpoints_compute_only_those(toy, tmp_path):
-    for step in (1, 2, 3): toylm.write(tmp_path / f"model.json.step{step}", seed=step)
+    for step in (1, 2, 3):
+        toylm.write(tmp_path / f"model.json.step{step}", seed=step)
     model = toy().models[0].model_dump()
-    first = run_study(toy(models=[{**model, "checkpoints": ["step1", "step3"]}], seeds=1, controls=[]), tmp_path / "out", workers=0, progress=False)
+    first = run_study(
+        toy(models=[{**model, "checkpoints": ["step1", "step3"]}], seeds=1, controls=[]),
+        tmp_path / "out",
+        workers=0,
+        progress=False,
+    )
     before = stored(tmp_path / "out")
     entries = len(list(first.store.entries()))
-    more = run_study(toy(models=[{**model, "checkpoints": ["step1", "step2", "step3"]}], seeds=1, controls=[]), tmp_path / "out", workers=0, progress=False)
+    more = run_study(
+        toy(models=[{**model, "checkpoints": ["step1", "step2", "step3"]}], seeds=1, controls=[]),
+        tmp_path / "out",
+        workers=0,
+        progress=False,
+    )
     assert before.items() <= stored(tmp_path / "out").items()
     assert len(list(more.store.entries())) - entries == len(before) / 2 == 8
     assert more.space("toy", 2).matrix.notna().all(axis=None)
@@ -557,13 +844,16 @@ def test_provenance_says_how_tuning_and_gradients_really_measure(toy, tmp_path):
     run = run_study(toy(convention="minicons", seeds=1, controls=[]), tmp_path / "out", workers=0, progress=False)
     told = {kind: rows.iloc[0] for kind, rows in run.provenance().groupby("kind").settings}
     assert told["score"]["convention"] == asdict(convention_of("minicons"))
-    for kind in ("gradient", "transfer"): assert told[kind]["convention"] == asdict(convention_of("minicons", reduction="sum"))
+    for kind in ("gradient", "transfer"):
+        assert told[kind]["convention"] == asdict(convention_of("minicons", reduction="sum"))
     parts, lm = load_suite(run.study.suite).split(4, 3, 0), toylm.load(run.study.models[0].name)
     before = run.rows()["cat", 0].groupby("task").before.sum()
     sums = score_pairs(lm, parts.eval, convention_of("minicons", reduction="sum")).groupby("task").margin.sum()
     np.testing.assert_allclose(before, sums.loc[before.index], rtol=1e-5)
     assert "mean of the natural-log" in methods(run) and "differences of sums under every convention" in methods(run)
-    assert run.study.select is None and all(f"| {t.name} | {t.phenomenon} |" in methods(run) for t in run.suite)  # so that search finds every task
+    assert run.study.select is None and all(
+        f"| {t.name} | {t.phenomenon} |" in methods(run) for t in run.suite
+    )  # so that search finds every task
 
 
 def spaces_of_seeds(values, draws=400, noise=0.0, blocks=None, n=3, seed=0):
@@ -572,16 +862,29 @@ def spaces_of_seeds(values, draws=400, noise=0.0, blocks=None, n=3, seed=0):
     frame = lambda a: pd.DataFrame(a, names, names)
     for v in values:
         matrix = np.broadcast_to(v, (n, n)) + noise * rng.normal(size=(n, n))
-        yield TaskSpace(frame(matrix), "gradient cosine", low=frame(matrix - 1), high=frame(matrix + 1), replicates=matrix + noise * rng.normal(size=(draws, n, n)),
-                        meta={} if blocks is None else {"pairs": blocks})
+        yield TaskSpace(
+            frame(matrix),
+            "gradient cosine",
+            low=frame(matrix - 1),
+            high=frame(matrix + 1),
+            replicates=matrix + noise * rng.normal(size=(draws, n, n)),
+            meta={} if blocks is None else {"pairs": blocks},
+        )
 
 
 def test_the_interval_of_a_mean_over_seeds_knows_that_seeds_differ():
     two = _mean_space(list(spaces_of_seeds([0.2, 0.6], noise=1e-3)), {})
     assert two.replicates.std(0) == pytest.approx(0.2, rel=0.15)  # the standard error of a mean of these two
-    assert (two.low < 0.25).all(axis=None) and (two.high > 0.55).all(axis=None) and two.matrix.to_numpy() == pytest.approx(0.4, abs=0.01) and two.meta["seeds"] == 2
+    assert (
+        (two.low < 0.25).all(axis=None)
+        and (two.high > 0.55).all(axis=None)
+        and two.matrix.to_numpy() == pytest.approx(0.4, abs=0.01)
+        and two.meta["seeds"] == 2
+    )
     alike = _mean_space(list(spaces_of_seeds([0.4] * 4, noise=0.1)), {})
-    assert 0.05 < alike.replicates.std(0).mean() < 0.1  # the noise of four seeds, a little too much rather than too little
+    assert (
+        0.05 < alike.replicates.std(0).mean() < 0.1
+    )  # the noise of four seeds, a little too much rather than too little
     few = _mean_space(list(spaces_of_seeds([0.4] * 4, noise=0.1, blocks=5)), {})
     wide = ((few.high - few.low) / (alike.high - alike.low)).to_numpy()
     assert wide == pytest.approx(widening(5))
@@ -589,7 +892,12 @@ def test_the_interval_of_a_mean_over_seeds_knows_that_seeds_differ():
     assert edge.high.max(axis=None) == 1 and edge.low.min(axis=None) >= -1  # a cosine has no more
     (one,) = spaces_of_seeds([0.3], noise=0.1)
     same = _mean_space([one], {"study": "s"})
-    assert same.low.equals(one.low) and same.high.equals(one.high) and same.replicates is one.replicates and same.meta["study"] == "s"
+    assert (
+        same.low.equals(one.low)
+        and same.high.equals(one.high)
+        and same.replicates is one.replicates
+        and same.meta["study"] == "s"
+    )
 
 
 def test_the_interval_of_a_mean_over_seeds_holds_the_truth():
@@ -609,45 +917,76 @@ def test_a_run_as_objects(serial):
         assert list(run.space(kind=kind).matrix.index) == names
     assert run.space(control="full").meta["control"] == "full"
     assert run.space().groups == toylm.suite().groups()
-    assert set(run.gradients()[0].by_component) and len(run.gradients()) == 2 and len(run.gradients()[0].distribution) == 6
+    assert (
+        set(run.gradients()[0].by_component) and len(run.gradients()) == 2 and len(run.gradients()[0].distribution) == 6
+    )
     log = run.log()
     assert (log.state == "done").all() and (log.seconds > 0).all() and log.time.notna().all()
     about = run.provenance()
     assert {"weights", "tokenizer", "data", "settings", "code", "libraries", "time"} <= set(about) and len(about) == 39
-    assert set(about.kind) == {"score", "gradient", "transfer"} and about[["weights", "tokenizer", "data", "settings", "code", "libraries", "time", "seconds", "worker"]].notna().all(axis=None)
-    assert set(about.weights) == set(run.checkpoints.weights) and set(about.code) == {code_version()} and about.settings[about.kind == "transfer"].map(lambda s: s["ftgd"]["steps"] == 2).all()
-    assert about.libraries[0] == {"python": platform.python_version(), **{n: version(n) for n in ("torch", "transformers", "numpy", "pandas")}}
+    assert set(about.kind) == {"score", "gradient", "transfer"} and about[
+        ["weights", "tokenizer", "data", "settings", "code", "libraries", "time", "seconds", "worker"]
+    ].notna().all(axis=None)
+    assert (
+        set(about.weights) == set(run.checkpoints.weights)
+        and set(about.code) == {code_version()}
+        and about.settings[about.kind == "transfer"].map(lambda s: s["ftgd"]["steps"] == 2).all()
+    )
+    assert about.libraries[0] == {
+        "python": platform.python_version(),
+        **{n: version(n) for n in ("torch", "transformers", "numpy", "pandas")},
+    }
     assert (abs(pd.to_datetime(about.time, utc=True) - pd.Timestamp.now("UTC")) < pd.Timedelta("1h")).all()
     assert set(run.tuning().source) == set(names)
-    for wrong in (lambda: run.space("other"), lambda: run.space(step=3), lambda: run.space(kind="angle"), lambda: run.space(control="random")):
-        with pytest.raises(TaskspaceError, match="there are|has no step"): wrong()
+    for wrong in (
+        lambda: run.space("other"),
+        lambda: run.space(step=3),
+        lambda: run.space(kind="angle"),
+        lambda: run.space(control="random"),
+    ):
+        with pytest.raises(TaskspaceError, match="there are|has no step"):
+            wrong()
 
 
 def test_checkpoints_without_a_step_have_spaces_of_their_own(toy, tmp_path):
-    for seed, revision in enumerate(("old", "young")): toylm.write(tmp_path / f"model.json.{revision}", seed=seed)
+    for seed, revision in enumerate(("old", "young")):
+        toylm.write(tmp_path / f"model.json.{revision}", seed=seed)
     model = {**toy().models[0].model_dump(), "checkpoints": ["old", "young"]}
     run = run_study(toy(models=[model], seeds=1, controls=["full"]), tmp_path / "out", workers=0, progress=False)
     alone = {}
     for revision in ("old", "young"):
         study = toy(models=[{**model, "checkpoints": [revision]}], seeds=1, controls=["full"])
         alone[revision] = run_study(study, tmp_path / revision, workers=0, progress=False)
-        for kind in ("transfer", "cosine"): assert run.space("toy", kind=kind, revision=revision).matrix.equals(alone[revision].space(kind=kind).matrix)
+        for kind in ("transfer", "cosine"):
+            assert run.space("toy", kind=kind, revision=revision).matrix.equals(alone[revision].space(kind=kind).matrix)
         assert run.space(revision=revision, control="full").meta["revision"] == revision
         pd.testing.assert_frame_equal(run.rows(revision=revision)["cat", 0], alone[revision].rows()["cat", 0])
-        pd.testing.assert_frame_equal(run.gradients(revision=revision)[0].distribution, alone[revision].gradients()[0].distribution)
+        pd.testing.assert_frame_equal(
+            run.gradients(revision=revision)[0].distribution, alone[revision].gradients()[0].distribution
+        )
         pd.testing.assert_frame_equal(run.tuning(revision=revision), alone[revision].tuning())
-        assert set(run.scores(revision=revision).revision) == {revision} and len(run.scores(revision=revision)) == len(alone[revision].scores())
-    assert not run.space(revision="old").matrix.equals(run.space(revision="young").matrix) and run.space().matrix.equals(run.space(revision="young").matrix)
-    with pytest.raises(TaskspaceError, match="'toy' has no revision 'new'; there are: old, young"): run.space(revision="new")
-    with pytest.raises(TaskspaceError, match="'toy' has no step 3; there are: none"): run.space(step=3)
+        assert set(run.scores(revision=revision).revision) == {revision} and len(run.scores(revision=revision)) == len(
+            alone[revision].scores()
+        )
+    assert not run.space(revision="old").matrix.equals(
+        run.space(revision="young").matrix
+    ) and run.space().matrix.equals(run.space(revision="young").matrix)
+    with pytest.raises(TaskspaceError, match="'toy' has no revision 'new'; there are: old, young"):
+        run.space(revision="new")
+    with pytest.raises(TaskspaceError, match="'toy' has no step 3; there are: none"):
+        run.space(step=3)
 
     write_data(run, tmp_path / "data")
     spaces, accuracy = (pd.read_parquet(tmp_path / "data" / f"{name}.parquet") for name in ("spaces", "accuracy"))
-    assert not spaces.duplicated(["model", "step", "revision", "kind", "source", "target"]).any() and len(accuracy) == 12
+    assert (
+        not spaces.duplicated(["model", "step", "revision", "kind", "source", "target"]).any() and len(accuracy) == 12
+    )
     kept = open_extract(write_extract(run, tmp_path / "extract", permutations=9, progress=False))
     assert len(kept.table("accuracy")) == 12
     for revision, whole in alone.items():
-        cells = spaces[(spaces.kind == "transfer") & (spaces.revision == revision)].pivot(index="source", columns="target", values="value")
+        cells = spaces[(spaces.kind == "transfer") & (spaces.revision == revision)].pivot(
+            index="source", columns="target", values="value"
+        )
         matrix = whole.space().matrix
         assert np.allclose(cells.loc[matrix.index, matrix.columns], matrix)
         assert np.allclose(kept.space("toy", revision=revision).matrix, matrix, atol=1e-4)
@@ -655,23 +994,38 @@ def test_checkpoints_without_a_step_have_spaces_of_their_own(toy, tmp_path):
     assert np.allclose(checkpoint_spaces(run)["toy", None].matrix, run.space(revision="young").matrix)
     spread = distributedness(run)
     assert len(spread) == 12 and spread[:6].share.tolist() != spread[6:].share.tolist()
-    with pytest.raises(TaskspaceError, match="no space of toy at revision new; there are: old, young"): kept.space("toy", revision="new")
+    with pytest.raises(TaskspaceError, match="no space of toy at revision new; there are: old, young"):
+        kept.space("toy", revision="new")
 
 
 def test_a_run_can_be_read_while_it_goes_on(toy, tmp_path):
     run_study(toy(seeds=1, controls=[]), tmp_path / "out", workers=0, progress=False)
-    transfers = [k for k, kind in zip(open_run(tmp_path / "out").plan.key, open_run(tmp_path / "out").plan.kind) if kind == "transfer"]
+    transfers = [
+        k
+        for k, kind in zip(open_run(tmp_path / "out").plan.key, open_run(tmp_path / "out").plan.kind)
+        if kind == "transfer"
+    ]
     files = Store(tmp_path / "out").files()
-    for k in transfers[:2]: files[k].unlink()
+    for k in transfers[:2]:
+        files[k].unlink()
     part = open_run(tmp_path / "out")
     assert part.status().missing == 2 and "6" in str(part.status())
     assert list(part.space().matrix.isna().all(axis=1)) == [True, True, False, False, False, False]
-    for k in transfers: files[k].unlink(missing_ok=True)
-    with pytest.raises(TaskspaceError, match="no transfer result of 'toy' is there yet"): part.space()
+    for k in transfers:
+        files[k].unlink(missing_ok=True)
+    with pytest.raises(TaskspaceError, match="no transfer result of 'toy' is there yet"):
+        part.space()
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.dictionaries(st.text(min_size=1, max_size=5), st.lists(st.floats(allow_nan=False, width=32), min_size=3, max_size=3), min_size=1, max_size=3))
+@given(
+    st.dictionaries(
+        st.text(min_size=1, max_size=5),
+        st.lists(st.floats(allow_nan=False, width=32), min_size=3, max_size=3),
+        min_size=1,
+        max_size=3,
+    )
+)
 def test_bytes_hold_everything_and_are_always_the_same(columns):
     frame = pd.DataFrame(columns)
     frame.attrs = {"log": [{"step": 1, "loss": 0.1 + 0.2}], "name": "ä"}
@@ -683,20 +1037,26 @@ def test_bytes_hold_everything_and_are_always_the_same(columns):
 
 def test_suites_travel_whole():
     suite = toylm.suite()
-    suite = replace(suite, tasks=tuple(replace(t, rules=("agreement", t.name), lexicon="nouns", field="syntax") for t in suite))
+    suite = replace(
+        suite, tasks=tuple(replace(t, rules=("agreement", t.name), lexicon="nouns", field="syntax") for t in suite)
+    )
     assert suite_from_json(suite_to_json(suite)) == suite
 
 
 # -- executors --------------------------------------------------------------------------------------------------------------
 class Backwards(ThreadPoolExecutor):
     "Does the last job first: nothing may depend on the order in which jobs are done."
+
     _held: list
+
     def submit(self, fn, *args):
         self._held = getattr(self, "_held", [])
         future = Future()
         self._held.append((future, fn, args))
-        if len(self._held) == 2 * self._max_workers or len(self._held) == 39 % (2 * self._max_workers) and fn: self._flush()
+        if len(self._held) == 2 * self._max_workers or len(self._held) == 39 % (2 * self._max_workers) and fn:
+            self._flush()
         return future
+
     def _flush(self):
         while self._held:
             future, fn, args = self._held.pop()
@@ -706,50 +1066,72 @@ class Backwards(ThreadPoolExecutor):
 @pytest.mark.slow
 @pytest.mark.parametrize("executor", ["threads", "backwards", "processes"])
 def test_any_executor_gives_the_same_bytes(toy, tmp_path, serial, executor):
-    if executor == "processes": run_study(toy(), tmp_path / "out", workers=2, progress=False)
+    if executor == "processes":
+        run_study(toy(), tmp_path / "out", workers=2, progress=False)
     else:
-        with {"threads": ThreadPoolExecutor, "backwards": Backwards}[executor](3 if executor == "threads" else 1) as pool:
+        with {"threads": ThreadPoolExecutor, "backwards": Backwards}[executor](
+            3 if executor == "threads" else 1
+        ) as pool:
             run_study(toy(), tmp_path / "out", pool, progress=False)
     assert stored(tmp_path / "out") == stored(serial)
 
 
 def test_finished_results_are_not_kept(toy, tmp_path, monkeypatch):
     held, most = set(), []
+
     class Watched(runs._Serial):
         def submit(self, fn, *args):
             future = super().submit(fn, *args)
             future.result()["data"] = Bytes(future.result()["data"])
             return future
+
     class Bytes(bytes):
         def __init__(self, _):
             held.add(id(self))
             most.append(len(held))
-        def __del__(self): held.discard(id(self))
+
+        def __del__(self):
+            held.discard(id(self))
+
     run_study(toy(), tmp_path / "out", Watched(), progress=False)
     assert len(most) == 39 and max(most) <= 3
 
 
-@pytest.mark.parametrize("device, visible, devices, expected", [("auto", None, 3, ["0", "1", "2"]), ("cuda", "4,7,9", 2, ["4", "7"]), ("cuda", "GPU-ab,GPU-cd", 2, ["GPU-ab", "GPU-cd"]),
-                                                                ("cpu", None, 3, []), ("auto", None, 0, [])])
+@pytest.mark.parametrize(
+    "device, visible, devices, expected",
+    [
+        ("auto", None, 3, ["0", "1", "2"]),
+        ("cuda", "4,7,9", 2, ["4", "7"]),
+        ("cuda", "GPU-ab,GPU-cd", 2, ["GPU-ab", "GPU-cd"]),
+        ("cpu", None, 3, []),
+        ("auto", None, 0, []),
+    ],
+)
 def test_there_is_a_worker_for_each_gpu(monkeypatch, device, visible, devices, expected):
     import torch
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: devices > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible: monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     pool = runs._Pool(None, device)
-    try: assert pool.gpus == expected and pool.workers == (len(expected) or runs._cpus())
-    finally: pool.stop()
+    try:
+        assert pool.gpus == expected and pool.workers == (len(expected) or runs._cpus())
+    finally:
+        pool.stop()
 
 
 @pytest.mark.parametrize("device", ["mps", "cuda:1", "auto"])
 def test_one_accelerator_gets_one_worker(monkeypatch, device):
     import torch
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     pools = [runs._Pool(None, device), runs._Pool(3, device)]
-    for pool in pools: pool.stop()
+    for pool in pools:
+        pool.stop()
     assert [(p.workers, p.gpus) for p in pools] == [(1, []), (3, [])]
 
 
@@ -762,19 +1144,29 @@ def test_every_worker_sees_one_gpu(monkeypatch):
             barrier = meeting.Barrier(3)
             seen = [f.result(timeout=120) for f in [pool.submit(toygpu.meet, barrier) for _ in range(3)]]
         assert len({pid for pid, _ in seen}) == 3 and sorted(gpu for _, gpu in seen) == ["3", "3", "GPU-5"]
-    finally: pool.stop()
+    finally:
+        pool.stop()
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
-@pytest.mark.parametrize("probes, kinds, spaces", [(["score"], {"score"}, []), (["gradient"], {"gradient"}, ["cosine", "overlap"]), (["transfer"], {"transfer"}, ["transfer"])])
+@pytest.mark.parametrize(
+    "probes, kinds, spaces",
+    [
+        (["score"], {"score"}, []),
+        (["gradient"], {"gradient"}, ["cosine", "overlap"]),
+        (["transfer"], {"transfer"}, ["transfer"]),
+    ],
+)
 def test_studies_of_one_probe_alone(toy, tmp_path, probes, kinds, spaces):
     run = run_study(toy(probes=probes, controls=[], seeds=1), tmp_path / "out", workers=0, progress=False)
     assert set(run.plan.kind) == kinds and run.status().done == run.status().total > 0
     assert run.scores().empty == ("score" not in probes) and set(run.provenance().kind) == kinds
     for kind in ("transfer", "cosine", "overlap"):
-        if kind in spaces: assert run.space(kind=kind).matrix.notna().all(axis=None)
+        if kind in spaces:
+            assert run.space(kind=kind).matrix.notna().all(axis=None)
         else:
-            with pytest.raises(TaskspaceError, match="no transfer jobs|the study has no gradient probe"): run.space(kind=kind)
+            with pytest.raises(TaskspaceError, match="no transfer jobs|the study has no gradient probe"):
+                run.space(kind=kind)
 
 
 def test_a_failed_job_stops_no_other_and_is_tried_again(toy, tmp_path):
@@ -783,7 +1175,9 @@ def test_a_failed_job_stops_no_other_and_is_tried_again(toy, tmp_path):
     fire.touch()
     run = run_study(toy(controls=[]), tmp_path / "out", workers=0, progress=False)
     status = run.status()
-    assert status.failed == 15 and "RuntimeError: the device is on fire" in str(status) and "more lines" not in str(status)
+    assert (
+        status.failed == 15 and "RuntimeError: the device is on fire" in str(status) and "more lines" not in str(status)
+    )
     assert run.log().error.str.startswith("RuntimeError: the device").all()
     fire.unlink()
     again = run_study(toy(controls=[]), tmp_path / "out", workers=0, progress=False)
@@ -793,29 +1187,50 @@ def test_a_failed_job_stops_no_other_and_is_tried_again(toy, tmp_path):
 def test_an_executor_that_is_closed_says_so(toy, tmp_path):
     pool = ThreadPoolExecutor(1)
     pool.shutdown()
-    with pytest.raises(TaskspaceError, match="takes no more jobs"): run_study(toy(), tmp_path / "out", pool, progress=False)
+    with pytest.raises(TaskspaceError, match="takes no more jobs"):
+        run_study(toy(), tmp_path / "out", pool, progress=False)
 
 
 def test_a_second_run_computes_nothing(toy, tmp_path, serial):
     shutil.copytree(serial, tmp_path / "out")
+
     class Never(runs._Serial):
-        def submit(self, *_): raise AssertionError("a job was submitted")
+        def submit(self, *_):
+            raise AssertionError("a job was submitted")
+
     run_study(toy(), tmp_path / "out", Never(), progress=False)
 
 
 def test_two_models_with_the_same_weights_share_results(toy, tmp_path):
     model = toy().models[0].model_dump()
-    run = run_study(toy(models=[model, {**model, "label": "twin"}], seeds=1, controls=[]), tmp_path / "out", workers=0, progress=False)
+    run = run_study(
+        toy(models=[model, {**model, "label": "twin"}], seeds=1, controls=[]),
+        tmp_path / "out",
+        workers=0,
+        progress=False,
+    )
     assert len(run.plan) == 16 and len(stored(tmp_path / "out")) == 8 and run.status().total == 8
     np.testing.assert_array_equal(run.space("toy").matrix, run.space("twin").matrix)
 
 
-@pytest.mark.parametrize("choice, tuned", [("all", {1, 2, 4, 8}), ("last", {8}), ("log-spaced 2", {1, 8}), ([2, 8], {2, 8}), (["4"], {4})])
+@pytest.mark.parametrize(
+    "choice, tuned", [("all", {1, 2, 4, 8}), ("last", {8}), ("log-spaced 2", {1, 8}), ([2, 8], {2, 8}), (["4"], {4})]
+)
 def test_transfer_at_some_checkpoints_only(toy, tmp_path, choice, tuned):
-    for step in (1, 2, 4, 8): toylm.write(tmp_path / f"model.json.step{step}", seed=step)
+    for step in (1, 2, 4, 8):
+        toylm.write(tmp_path / f"model.json.step{step}", seed=step)
+
     def planned(**changes):
-        plan = Plan(toy(models=[{**toy().models[0].model_dump(), "checkpoints": ["step1", "step2", "step4", "step8"]}], seeds=1, controls=["full"], **changes))
+        plan = Plan(
+            toy(
+                models=[{**toy().models[0].model_dump(), "checkpoints": ["step1", "step2", "step4", "step8"]}],
+                seeds=1,
+                controls=["full"],
+                **changes,
+            )
+        )
         return {j.key: (j.kind, j.control, plan.checkpoints[j.at].step) for j in plan.jobs()}
+
     some, every = planned(transfer_checkpoints=choice), planned()
     at = lambda kind, control=None: {step for k, c, step in some.values() if k == kind and c == control}
     assert at("transfer", "none") == at("transfer", "full") == tuned and at("score") == at("gradient") == {1, 2, 4, 8}
@@ -823,38 +1238,63 @@ def test_transfer_at_some_checkpoints_only(toy, tmp_path, choice, tuned):
 
 
 def test_a_checkpoint_for_transfer_that_is_not_chosen_is_named(toy, tmp_path):
-    for step in (1, 2): toylm.write(tmp_path / f"model.json.step{step}", seed=step)
+    for step in (1, 2):
+        toylm.write(tmp_path / f"model.json.step{step}", seed=step)
     models = [{**toy().models[0].model_dump(), "checkpoints": ["step1", "step2"]}]
-    with pytest.raises(TaskspaceError, match="no checkpoint 7; there are: 1, 2"): Plan(toy(models=models, transfer_checkpoints=[7]))
-    with pytest.raises(TaskspaceError, match="transfer_checkpoints: must be last, all, log-spaced N"): toy(transfer_checkpoints="first")
+    with pytest.raises(TaskspaceError, match="no checkpoint 7; there are: 1, 2"):
+        Plan(toy(models=models, transfer_checkpoints=[7]))
+    with pytest.raises(TaskspaceError, match="transfer_checkpoints: must be last, all, log-spaced N"):
+        toy(transfer_checkpoints="first")
 
 
 def test_gradient_spaces_with_empty_parts_come_back(toy, tmp_path):
     "A component that no task moves, as in an untrained model, has cells without a value."
-    spaces = run_study(toy(probes=["gradient"], controls=[], seeds=1), tmp_path / "out", workers=0, progress=False).gradients()[0]
+    spaces = run_study(
+        toy(probes=["gradient"], controls=[], seeds=1), tmp_path / "out", workers=0, progress=False
+    ).gradients()[0]
     frame = spaces_to_frame(spaces)
     part = next(p for p in frame.part.unique() if p.startswith("component:"))
     frame.loc[(frame.part == part) & (frame.measure == "overlap"), "value"] = np.nan
     back = frame_to_spaces(frame)
     assert back.by_component["overlap"][part.removeprefix("component:")].matrix.isna().all(axis=None)
-    for measure, space in spaces.items(): pd.testing.assert_frame_equal(back[measure].matrix, space.matrix)
+    for measure, space in spaces.items():
+        pd.testing.assert_frame_equal(back[measure].matrix, space.matrix)
     pd.testing.assert_frame_equal(spaces_to_frame(back), frame)
 
 
 def test_controls_at_the_last_checkpoint_only(toy, tmp_path):
-    for step in (1, 2): toylm.write(tmp_path / f"model.json.step{step}", seed=step)
-    plan = Plan(toy(models=[{**toy().models[0].model_dump(), "checkpoints": ["step2", "step1"]}], control_checkpoints="last", seeds=1))
-    assert {(plan.checkpoints[j.at].step, j.control) for j in plan.jobs() if j.kind == "transfer"} == {(1, "none"), (2, "none"), (2, "full"), (2, "shuffled")}
+    for step in (1, 2):
+        toylm.write(tmp_path / f"model.json.step{step}", seed=step)
+    plan = Plan(
+        toy(
+            models=[{**toy().models[0].model_dump(), "checkpoints": ["step2", "step1"]}],
+            control_checkpoints="last",
+            seeds=1,
+        )
+    )
+    assert {(plan.checkpoints[j.at].step, j.control) for j in plan.jobs() if j.kind == "transfer"} == {
+        (1, "none"),
+        (2, "none"),
+        (2, "full"),
+        (2, "shuffled"),
+    }
 
 
 def test_only_the_checkpoints_that_are_named_are_tuned(toy, tmp_path):
-    for step in (1, 2): toylm.write(tmp_path / f"model.json.step{step}", seed=step)
+    for step in (1, 2):
+        toylm.write(tmp_path / f"model.json.step{step}", seed=step)
     two = [{**toy().models[0].model_dump(), "checkpoints": ["step1", "step2"]}]
-    jobs = lambda **given: [(j.kind, j.at, j.control) for j in Plan(toy(models=two, seeds=1, controls=["full"], **given)).jobs()]
+    jobs = lambda **given: [
+        (j.kind, j.at, j.control) for j in Plan(toy(models=two, seeds=1, controls=["full"], **given)).jobs()
+    ]
     everywhere, late = jobs(), jobs(transfer_checkpoints=[2])
-    assert {at for kind, at, _ in late if kind == "transfer"} == {1} and {at for kind, at, _ in late if kind != "transfer"} == {0, 1}
+    assert {at for kind, at, _ in late if kind == "transfer"} == {1} and {
+        at for kind, at, _ in late if kind != "transfer"
+    } == {0, 1}
     assert [j for j in everywhere if j[0] != "transfer" or j[1] == 1] == late
     keys = lambda **given: {j.key for j in Plan(toy(models=two, seeds=1, controls=["full"], **given)).jobs()}
     assert keys(transfer_checkpoints=[2]) < keys()  # naming more of them later computes only those
-    with pytest.raises(TaskspaceError, match="transfer_checkpoints of toy: no checkpoint 3; there are: 1, 2"): Plan(toy(models=two, seeds=1, transfer_checkpoints=[3]))
-    with pytest.raises(TaskspaceError, match="study: transfer_checkpoints: must be last, all"): toy(transfer_checkpoints="some")
+    with pytest.raises(TaskspaceError, match="transfer_checkpoints of toy: no checkpoint 3; there are: 1, 2"):
+        Plan(toy(models=two, seeds=1, transfer_checkpoints=[3]))
+    with pytest.raises(TaskspaceError, match="study: transfer_checkpoints: must be last, all"):
+        toy(transfer_checkpoints="some")

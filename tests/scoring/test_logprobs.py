@@ -1,4 +1,5 @@
 """Modes of a model's modules: measuring happens in evaluation mode and leaves every module as it was; and batches that workers share out."""
+
 import numpy as np
 import pytest
 import torch
@@ -13,21 +14,30 @@ from taskspace.models.lm import LM
 
 class Plain:
     bos_token_id = eos_token_id = pad_token_id = 0
-    def encode(self, text, add_special_tokens=False): return [ord(c) % 9 + 1 for c in text]
+
+    def encode(self, text, add_special_tokens=False):
+        return [ord(c) % 9 + 1 for c in text]
 
 
 class Dropping(nn.Module):
     "A language model with dropout and two blocks."
+
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.embed, self.blocks, self.head = nn.Embedding(10, 8), nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5)) for _ in range(2)), nn.Linear(8, 10)
+        self.embed, self.blocks, self.head = (
+            nn.Embedding(10, 8),
+            nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5)) for _ in range(2)),
+            nn.Linear(8, 10),
+        )
 
-    def get_output_embeddings(self): return self.head
+    def get_output_embeddings(self):
+        return self.head
 
     def forward(self, input_ids, attention_mask):
         x = self.embed(input_ids)
-        for b in self.blocks: x = x + b(x)
+        for b in self.blocks:
+            x = x + b(x)
         return self.head(x)
 
 
@@ -38,13 +48,18 @@ def half_asleep(lm):
     return lm
 
 
-def modes(lm): return {name: m.training for name, m in lm.model.named_modules()}
+def modes(lm):
+    return {name: m.training for name, m in lm.model.named_modules()}
 
 
 SEQUENCES = [[0, 3, 4, 5], [0, 3, 4, 6, 1], [0, 2, 2]]
 
 
-@pytest.mark.parametrize("call", [lambda lm: ways(lm, [1, 2, 3]), lambda lm: sequence_logprobs(lm, SEQUENCES)], ids=["ways", "sequence_logprobs"])
+@pytest.mark.parametrize(
+    "call",
+    [lambda lm: ways(lm, [1, 2, 3]), lambda lm: sequence_logprobs(lm, SEQUENCES)],
+    ids=["ways", "sequence_logprobs"],
+)
 def test_every_module_keeps_its_mode(call):
     lm = half_asleep(LM(Dropping(), Plain()))
     before = modes(lm)
@@ -77,22 +92,31 @@ def test_evaluating_takes_models_that_share_modules_and_undoes_itself_after_erro
 @given(st.lists(st.integers(1, 70), min_size=1, max_size=80), st.integers(64, 1500), st.integers(2, 8))
 def test_workers_get_equal_batches_within_the_budget(lengths, budget, workers):
     from taskspace.scoring.logprobs import _evenly
+
     found = _evenly(lengths, budget, workers)
     assert sorted(i for part in found for i in part) == list(range(len(lengths)))
     sizes = [len(part) * max(lengths[i] for i in part) for part in found]
     assert all(size <= budget or len(part) == 1 for size, part in zip(sizes, found))
     tokens = [sum(lengths[i] for i in part) for part in found]
-    if len(found) % workers == 0: assert max(tokens) - min(tokens) <= 2 * max(lengths)  # each cut may be off by half a row on either side
+    if len(found) % workers == 0:
+        assert max(tokens) - min(tokens) <= 2 * max(lengths)  # each cut may be off by half a row on either side
 
 
 def test_half_precision_makes_no_token_more_than_certain():
     "The token's own logit is rounded as those that it is compared with."
     from taskspace.scoring.logprobs import linear_logprobs
+
     g = torch.Generator().manual_seed(0)
-    x, weight, bias = 3 * torch.randn(64, 32, generator=g).bfloat16(), torch.randn(500, 32, generator=g).bfloat16(), torch.randn(500, generator=g).bfloat16()
+    x, weight, bias = (
+        3 * torch.randn(64, 32, generator=g).bfloat16(),
+        torch.randn(500, 32, generator=g).bfloat16(),
+        torch.randn(500, generator=g).bfloat16(),
+    )
     for b in (None, bias):
         logits = x.double() @ weight.double().T + (0 if b is None else b.double())
         likeliest, rows = logits.argmax(1), torch.arange(64)
         found = linear_logprobs(x, weight, b, rows, likeliest).double()
         assert found.max() <= 1e-6  # worst seen over 6 seeds: 0
-        assert (found - logits.log_softmax(1)[rows, likeliest]).abs().mean() < 0.03  # worst seen over 6 seeds: .016; of plain bfloat16: .019
+        assert (
+            found - logits.log_softmax(1)[rows, likeliest]
+        ).abs().mean() < 0.03  # worst seen over 6 seeds: .016; of plain bfloat16: .019

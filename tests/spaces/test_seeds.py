@@ -1,4 +1,5 @@
 """Groups of models: what is missing is missing, never significant."""
+
 import numpy as np
 import pytest
 

@@ -1,4 +1,5 @@
 """The built-in English: the same for the same seed, true to its rules, and not to be solved by counting words."""
+
 import re
 from collections import Counter, defaultdict
 from math import log
@@ -9,8 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskspace.tasks import grammar
-from taskspace.tasks.grammar import (builtin_suite, CLOSED, corpus, FIELDS, held_out, LEXICONS, noun,
-                                     open_words, RULES, sides, task_table, verb, vocabulary)
+from taskspace.tasks.grammar import (
+    builtin_suite,
+    CLOSED,
+    corpus,
+    FIELDS,
+    held_out,
+    LEXICONS,
+    noun,
+    open_words,
+    RULES,
+    sides,
+    task_table,
+    verb,
+    vocabulary,
+)
 from taskspace.errors import TaskspaceError
 from taskspace.tasks.catalogue import load_suite
 
@@ -20,14 +34,17 @@ def words(sentence):
 
 
 @pytest.fixture(scope="module")
-def suite(): return builtin_suite(200)
+def suite():
+    return builtin_suite(200)
 
 
 @pytest.fixture(scope="module")
-def text(): return corpus(30_000)
+def text():
+    return corpus(30_000)
 
 
 # -- the suite
+
 
 def test_suite_has_the_phenomena_and_crosses_rules_with_words(suite):
     assert len(suite) >= 24 and set(suite.groups().values()) == set(FIELDS) and len(FIELDS) == 12
@@ -69,15 +86,18 @@ def test_no_sentence_comes_twice(suite):
 
 @pytest.mark.parametrize("pairs", [0, -1])
 def test_impossible_sizes_are_refused(pairs):
-    with pytest.raises(TaskspaceError, match="at least 1"): builtin_suite(pairs)
+    with pytest.raises(TaskspaceError, match="at least 1"):
+        builtin_suite(pairs)
 
 
 def test_a_task_that_runs_out_of_pairs_says_how_many_there_are(monkeypatch):
     monkeypatch.setattr(grammar, "held_out", lambda sentence: False)
-    with pytest.raises(TaskspaceError, match="fewer than 3 pairs; ask for at most 0"): builtin_suite(3, seed=99)
+    with pytest.raises(TaskspaceError, match="fewer than 3 pairs; ask for at most 0"):
+        builtin_suite(3, seed=99)
 
 
 # -- the corpus
+
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 40), st.integers(0, 40))
@@ -94,7 +114,9 @@ def test_corpus_never_holds_a_test_sentence(suite, text):
 
 
 def test_vocabulary_is_what_is_used(suite, text):
-    assert set(vocabulary()) == {w for s in text for w in words(s)} and len(set(vocabulary())) == len(vocabulary()) < 400
+    assert (
+        set(vocabulary()) == {w for s in text for w in words(s)} and len(set(vocabulary())) == len(vocabulary()) < 400
+    )
     assert {w for t in suite for p in t for s in (p.good, p.bad) for w in words(s)} <= set(vocabulary())
 
 
@@ -125,11 +147,18 @@ def test_generation_is_fast():
 SINGULAR = {f[0] for kind in ("person", "thing") for f in LEXICONS["all"][kind]}
 PLURAL = {f[1] for kind in ("person", "thing") for f in LEXICONS["all"][kind]}
 ADJECTIVES = {w for kind in ("trait", "look") for w in LEXICONS["all"][kind]}
-MALE, FEMALE = ({w.lower() for c in LEXICONS["all"]["names"] for w in (c[g],)} | {w for c in LEXICONS["all"]["couple"] for w in c[g]} for g in (0, 1))
+MALE, FEMALE = (
+    {w.lower() for c in LEXICONS["all"]["names"] for w in (c[g],)}
+    | {w for c in LEXICONS["all"]["couple"] for w in c[g]}
+    for g in (0, 1)
+)
 KNOWING = {f for v in LEXICONS["all"]["knowing"] for f in v}
 PASTS = {v[2] for v in LEXICONS["all"]["irregular"]}
 PARTICIPLES = {v[3] for v in LEXICONS["all"]["irregular"]}
-NEEDS = {**dict.fromkeys("a this that every one".split(), SINGULAR), **dict.fromkeys("these those many several all two three four".split(), PLURAL)}
+NEEDS = {
+    **dict.fromkeys("a this that every one".split(), SINGULAR),
+    **dict.fromkeys("these those many several all two three four".split(), PLURAL),
+}
 
 
 def faults(sentence):
@@ -137,21 +166,30 @@ def faults(sentence):
     s, found = words(sentence), set()
     plain = [w for w in s if w not in ADJECTIVES]
     for a, b in zip(plain, plain[1:]):
-        if a in NEEDS and b in SINGULAR | PLURAL and b not in NEEDS[a]: found.add("determiner_number")
+        if a in NEEDS and b in SINGULAR | PLURAL and b not in NEEDS[a]:
+            found.add("determiner_number")
     for i, w in enumerate(s):
         before = [x for x in s[:i] if x not in {"often", "secretly", "recently", "suddenly"}]
-        if w in PARTICIPLES and before[-1] not in {"has", "have", "ever", "was", "were"}: found.add("participle")
-        if w in PASTS and before[-1] in {"has", "have", "ever"}: found.add("participle")
-    if "ever" in s and s[0] != "no": found.add("polarity")
+        if w in PARTICIPLES and before[-1] not in {"has", "have", "ever", "was", "were"}:
+            found.add("participle")
+        if w in PASTS and before[-1] in {"has", "have", "ever"}:
+            found.add("participle")
+    if "ever" in s and s[0] != "no":
+        found.add("polarity")
     for group, wrong in (({"there"}, {"every", "all"}), ({"nearly", "almost"}, {"a", "many", "several"})):
-        if s[0] in group and (s[2] if s[0] == "there" else s[1]) in wrong: found.add("strength")
-    if s[-2] in ADJECTIVES and not {"is", "are", "was", "were"} & set(s): found.add("ellipsis")
+        if s[0] in group and (s[2] if s[0] == "there" else s[1]) in wrong:
+            found.add("strength")
+    if s[-2] in ADJECTIVES and not {"is", "are", "was", "were"} & set(s):
+        found.add("ellipsis")
     for self, wrong in (("himself", FEMALE), ("herself", MALE)):
         if self in s:
-            start = next((i for i, w in enumerate(s) if w == "that" and s[i - 1] in KNOWING), 0)  # of an embedded clause
-            clause = s[start:s.index(self)]
+            start = next(
+                (i for i, w in enumerate(s) if w == "that" and s[i - 1] in KNOWING), 0
+            )  # of an embedded clause
+            clause = s[start : s.index(self)]
             subject = next((w for w in clause if w in MALE | FEMALE), None)
-            if subject in wrong: found.update({"reflexive_gender", "reflexive_antecedent"})
+            if subject in wrong:
+                found.update({"reflexive_gender", "reflexive_antecedent"})
     return found
 
 
@@ -160,24 +198,47 @@ def test_patterns_find_no_fault_in_the_corpus(text):
 
 
 def test_the_same_patterns_tell_bad_from_good(suite):
-    for rule in ("determiner_number", "participle", "polarity", "strength", "ellipsis", "reflexive_gender", "reflexive_antecedent"):
+    for rule in (
+        "determiner_number",
+        "participle",
+        "polarity",
+        "strength",
+        "ellipsis",
+        "reflexive_gender",
+        "reflexive_antecedent",
+    ):
         for task in suite:
             if rule in task.rules:
                 assert not [p for p in task if faults(p.good)], rule
-                assert all(rule in faults(p.bad) for p in task), (rule, [p.bad for p in task if rule not in faults(p.bad)][:3])
+                assert all(rule in faults(p.bad) for p in task), (
+                    rule,
+                    [p.bad for p in task if rule not in faults(p.bad)][:3],
+                )
 
 
-@pytest.mark.parametrize("forms, expected", [
-    (noun("lady"), ("lady", "ladies")), (noun("boy"), ("boy", "boys")), (noun("waitress"), ("waitress", "waitresses")), (noun("man"), ("man", "men")),
-    (verb("polish"), ("polishes", "polish", "polished", "polished")), (verb("bury"), ("buries", "bury", "buried", "buried")),
-    (verb("smile"), ("smiles", "smile", "smiled", "smiled")), (verb("fall"), ("falls", "fall", "fell", "fallen"))])
-def test_forms(forms, expected): assert forms == expected
+@pytest.mark.parametrize(
+    "forms, expected",
+    [
+        (noun("lady"), ("lady", "ladies")),
+        (noun("boy"), ("boy", "boys")),
+        (noun("waitress"), ("waitress", "waitresses")),
+        (noun("man"), ("man", "men")),
+        (verb("polish"), ("polishes", "polish", "polished", "polished")),
+        (verb("bury"), ("buries", "bury", "buried", "buried")),
+        (verb("smile"), ("smiles", "smile", "smiled", "smiled")),
+        (verb("fall"), ("falls", "fall", "fell", "fallen")),
+    ],
+)
+def test_forms(forms, expected):
+    assert forms == expected
 
 
-def test_sides(): assert sides("a [b c|d] e [|f] .") == ("a b c e  .", "a d e f .")
+def test_sides():
+    assert sides("a [b c|d] e [|f] .") == ("a b c e  .", "a d e f .")
 
 
 # -- counting words does not solve it
+
 
 def ngram_accuracy(suite, text, n):
     "Accuracy of an n-gram model with add-0.1 smoothing, backing off to nothing."
@@ -185,25 +246,32 @@ def ngram_accuracy(suite, text, n):
     for sentence in text:
         tokens = ["<s>"] * (n - 1) + words(sentence)
         for i in range(n - 1, len(tokens)):
-            counts[tuple(tokens[i - n + 1:i + 1])] += 1
-            contexts[tuple(tokens[i - n + 1:i])] += 1
+            counts[tuple(tokens[i - n + 1 : i + 1])] += 1
+            contexts[tuple(tokens[i - n + 1 : i])] += 1
     size = len(vocabulary())
+
     def score(sentence):
         tokens = ["<s>"] * (n - 1) + words(sentence)
-        return sum(log((counts[tuple(tokens[i - n + 1:i + 1])] + .1) / (contexts[tuple(tokens[i - n + 1:i])] + .1 * size)) for i in range(n - 1, len(tokens)))
+        return sum(
+            log(
+                (counts[tuple(tokens[i - n + 1 : i + 1])] + 0.1) / (contexts[tuple(tokens[i - n + 1 : i])] + 0.1 * size)
+            )
+            for i in range(n - 1, len(tokens))
+        )
+
     result = defaultdict(float)
     for task in suite:
         for pair in task:
             margin = score(pair.good) - score(pair.bad)
-            result[task.name] += (.5 if abs(margin) < 1e-9 else float(margin > 0)) / len(task)
+            result[task.name] += (0.5 if abs(margin) < 1e-9 else float(margin > 0)) / len(task)
     return result
 
 
 def test_single_words_say_nothing(suite, text):
-    assert set(round(a, 9) for a in ngram_accuracy(suite, text, 1).values()) == {.5}
+    assert set(round(a, 9) for a in ngram_accuracy(suite, text, 1).values()) == {0.5}
 
 
 def test_neighbouring_words_do_not_suffice(suite, text):
     accuracy = ngram_accuracy(suite, text, 2)
     at_chance = [t for t in suite if t.rules[0] in ("verb_number", "reflexive_antecedent")]
-    assert max(accuracy[t.name] for t in at_chance) < .65
+    assert max(accuracy[t.name] for t in at_chance) < 0.65

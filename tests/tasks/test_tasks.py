@@ -1,4 +1,5 @@
 """Suites: splits never leak, readers answer any input with a suite or one line, loaders read the real benchmarks."""
+
 import json
 import os
 from collections import Counter
@@ -33,6 +34,7 @@ def texts(suite):
 
 # -- splits
 
+
 @anywhere
 @given(tasks, st.integers(1, 4), st.integers(1, 4), st.integers(0, 3))
 def test_split_has_the_sizes_asked_for_and_shares_no_sentence_or_says_why_not(lists, train, held_out, seed):
@@ -54,7 +56,9 @@ def test_split_has_the_sizes_asked_for_and_shares_no_sentence_or_says_why_not(li
 @given(st.integers(2, 30), st.integers(0, 5), st.data())
 def test_split_of_pairs_without_shared_sentences_never_fails(n, seed, data):
     train = data.draw(st.integers(1, n - 1))
-    suite = Suite("plain", [Task(name, [MinimalPair(f"{name} good {i}", f"{name} bad {i}") for i in range(n)]) for name in "ab"])
+    suite = Suite(
+        "plain", [Task(name, [MinimalPair(f"{name} good {i}", f"{name} bad {i}") for i in range(n)]) for name in "ab"]
+    )
     parts = suite.split(train, n - train, seed)
     assert texts(parts.train) | texts(parts.eval) == texts(suite)
 
@@ -62,7 +66,9 @@ def test_split_of_pairs_without_shared_sentences_never_fails(n, seed, data):
 def test_split_depends_on_the_text_and_not_on_the_order_of_pairs():
     one = Task("t", [MinimalPair(f"good {i}", f"bad {i}") for i in range(30)])
     other = Task("t", one.pairs[::-1])
-    assert ({p.good for p in Suite("s", [one]).split(10, 10).train["t"]} == {p.good for p in Suite("s", [other]).split(10, 10).train["t"]})
+    assert {p.good for p in Suite("s", [one]).split(10, 10).train["t"]} == {
+        p.good for p in Suite("s", [other]).split(10, 10).train["t"]
+    }
 
 
 def test_split_finds_a_way_where_the_greedy_one_fails():
@@ -80,8 +86,11 @@ def test_pairs_without_identifiers_keep_their_places_in_a_split():
 
 def test_labels_of_a_file_stay_as_written(tmp_path):
     path = tmp_path / "mine.JSONL"
-    path.write_text('\ufeff{"task": "t", "good": "a b", "bad": "b a", "phenomenon": "Subject-Verb Agreement", "field": "syntax/semantics"}\n', encoding="utf-8")
-    task, = load_suite(path)
+    path.write_text(
+        '\ufeff{"task": "t", "good": "a b", "bad": "b a", "phenomenon": "Subject-Verb Agreement", "field": "syntax/semantics"}\n',
+        encoding="utf-8",
+    )
+    (task,) = load_suite(path)
     assert (task.phenomenon, task.field) == ("Subject-Verb Agreement", "syntax_semantics")
 
 
@@ -113,8 +122,11 @@ def test_shuffling_keeps_the_sentences_and_swaps_half_of_the_pairs(lists, seed):
 
 # -- files and tables
 
-anything = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-                        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3), max_leaves=6)
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
 cells = st.dictionaries(st.sampled_from([*COLUMNS, "other"]), anything, max_size=6)
 
 
@@ -127,8 +139,11 @@ def one_line(read):
 
 
 @settings(anywhere, max_examples=150)
-@given(data=st.binary(max_size=200) | st.lists(cells.map(lambda r: json.dumps(r)) | st.text(max_size=30), max_size=4).map("\n".join),
-       ending=st.sampled_from(["jsonl", "csv", "tsv", "parquet"]))
+@given(
+    data=st.binary(max_size=200)
+    | st.lists(cells.map(lambda r: json.dumps(r)) | st.text(max_size=30), max_size=4).map("\n".join),
+    ending=st.sampled_from(["jsonl", "csv", "tsv", "parquet"]),
+)
 def test_readers_answer_any_file_with_a_suite_or_one_line(tmp_path, data, ending):
     file = tmp_path / f"mine.{ending}"
     file.write_bytes(data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass"))
@@ -136,7 +151,10 @@ def test_readers_answer_any_file_with_a_suite_or_one_line(tmp_path, data, ending
 
 
 @anywhere
-@given(data=st.binary(max_size=80) | st.lists(anything.map(json.dumps), max_size=4).map(lambda l: "\n".join(l).encode()), kind=st.sampled_from(["blimp", "zorro"]))
+@given(
+    data=st.binary(max_size=80) | st.lists(anything.map(json.dumps), max_size=4).map(lambda l: "\n".join(l).encode()),
+    kind=st.sampled_from(["blimp", "zorro"]),
+)
 def test_folders_of_any_content_give_a_suite_or_one_line(tmp_path, data, kind):
     (tmp_path / {"blimp": "x.jsonl", "zorro": "a-b.txt"}[kind]).write_bytes(data)
     one_line(lambda: load_suite(f"{kind}:{tmp_path}"))
@@ -152,38 +170,65 @@ words = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_
 
 
 @anywhere
-@given(rows=st.lists(st.tuples(st.sampled_from(["a", "b"]), words, words), min_size=1, max_size=6), ending=st.sampled_from(["jsonl", "csv", "tsv", "parquet"]))
+@given(
+    rows=st.lists(st.tuples(st.sampled_from(["a", "b"]), words, words), min_size=1, max_size=6),
+    ending=st.sampled_from(["jsonl", "csv", "tsv", "parquet"]),
+)
 def test_a_suite_comes_back_from_a_file_as_it_went_in(tmp_path, rows, ending):
     frame = suite_from_frame(pd.DataFrame(rows, columns=["task", "good", "bad"])).to_frame()
     suite, file = suite_from_frame(frame), tmp_path / f"mine.{ending}"
-    if ending == "parquet": frame.to_parquet(file)
-    elif ending == "jsonl": file.write_text("".join(json.dumps(r) + "\n" for r in frame.to_dict("records")))
-    else: frame.to_csv(file, sep="\t" if ending == "tsv" else ",", index=False)
+    if ending == "parquet":
+        frame.to_parquet(file)
+    elif ending == "jsonl":
+        file.write_text("".join(json.dumps(r) + "\n" for r in frame.to_dict("records")))
+    else:
+        frame.to_csv(file, sep="\t" if ending == "tsv" else ",", index=False)
     assert suite_from_file(file).digest == suite.digest
 
 
-@pytest.mark.parametrize("text, says", [
-    ('{"task": "t", "good": "A dog barks.", "bad": "A dog bark."}\n{"task": "t", "bad": "x"}', "line 2: field 'good' is missing"),
-    ('{"task": "t", "good": "A dog barks.", "bad": 3}', "line 1: field 'bad' must be text, not 3"),
-    ('{"task": "t", "good": " ", "bad": "x"}', "line 1: field 'good' must be text"),
-    ("[1]", "line 1: a list where an object"), ("{", "line 1: not valid JSON"), ("\n\n", "no rows"), ("", "no rows"),
-    ('{"task": "t", "good": "a", "bad": "b", "field": "x"}\n\n{"task": "t", "good": "c", "bad": "d", "field": "y"}', "line 3: task 't' has phenomenon"),
-    (b"\xff\xfe", "not UTF-8"),
-])
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        (
+            '{"task": "t", "good": "A dog barks.", "bad": "A dog bark."}\n{"task": "t", "bad": "x"}',
+            "line 2: field 'good' is missing",
+        ),
+        ('{"task": "t", "good": "A dog barks.", "bad": 3}', "line 1: field 'bad' must be text, not 3"),
+        ('{"task": "t", "good": " ", "bad": "x"}', "line 1: field 'good' must be text"),
+        ("[1]", "line 1: a list where an object"),
+        ("{", "line 1: not valid JSON"),
+        ("\n\n", "no rows"),
+        ("", "no rows"),
+        (
+            '{"task": "t", "good": "a", "bad": "b", "field": "x"}\n\n{"task": "t", "good": "c", "bad": "d", "field": "y"}',
+            "line 3: task 't' has phenomenon",
+        ),
+        (b"\xff\xfe", "not UTF-8"),
+    ],
+)
 def test_a_bad_line_is_named(tmp_path, text, says):
     file = tmp_path / "bad.jsonl"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(TaskspaceError) as e: load_suite(file)
+    with pytest.raises(TaskspaceError) as e:
+        load_suite(file)
     assert says in str(e.value) and str(file) in str(e.value)
 
 
-@pytest.mark.parametrize("name, says", [
-    ("nowhere.jsonl", "no such file"), ("blimp:nowhere", "no such directory"), ("zorro:nowhere", "no directory"), ("bliimp", "there are: builtin, blimp"),
-    (".", "write blimp:. or zorro:."), ("blimp:.", "no .jsonl files"),
-])
+@pytest.mark.parametrize(
+    "name, says",
+    [
+        ("nowhere.jsonl", "no such file"),
+        ("blimp:nowhere", "no such directory"),
+        ("zorro:nowhere", "no directory"),
+        ("bliimp", "there are: builtin, blimp"),
+        (".", "write blimp:. or zorro:."),
+        ("blimp:.", "no .jsonl files"),
+    ],
+)
 def test_a_wrong_name_is_answered_with_what_exists(tmp_path, monkeypatch, name, says):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TaskspaceError, match=says.replace(".", r"\.")): load_suite(name)
+    with pytest.raises(TaskspaceError, match=says.replace(".", r"\.")):
+        load_suite(name)
 
 
 def test_sentences_that_look_like_missing_values_stay_sentences(tmp_path):
@@ -200,6 +245,7 @@ def test_digest_is_about_content_and_stays_what_it_was():
 
 # -- a dataset repository as `datasets` reads it
 
+
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
     "A local dataset with two configurations, laid out as BLiMP is on the hub."
@@ -207,8 +253,16 @@ def repository(tmp_path_factory):
     configs = []
     for uid in ("second", "first"):
         (folder / uid).mkdir(parents=True)
-        pd.DataFrame({"sentence_good": [f"{uid} good {i}" for i in range(3)], "sentence_bad": [f"{uid} bad {i}" for i in range(3)],
-                      "field": "syntax/semantics", "linguistics_term": "binding", "UID": uid, "pair_id": range(3)}).to_parquet(folder / uid / "train-00000-of-00001.parquet")
+        pd.DataFrame(
+            {
+                "sentence_good": [f"{uid} good {i}" for i in range(3)],
+                "sentence_bad": [f"{uid} bad {i}" for i in range(3)],
+                "field": "syntax/semantics",
+                "linguistics_term": "binding",
+                "UID": uid,
+                "pair_id": range(3),
+            }
+        ).to_parquet(folder / uid / "train-00000-of-00001.parquet")
         configs.append(f"- config_name: {uid}\n  data_files:\n  - split: train\n    path: {uid}/train-*\n")
     (folder / "README.md").write_text("---\nconfigs:\n" + "".join(configs) + "---\n")
     return folder
@@ -224,7 +278,8 @@ def test_a_hub_dataset_becomes_a_suite(repository, tmp_path_factory, monkeypatch
 
 
 def test_a_hub_that_cannot_be_reached_is_answered_with_one_line(tmp_path):
-    with pytest.raises(TaskspaceError, match="without network, use blimp:DIR") as e: blimp_from_hub(str(tmp_path / "nothing"))
+    with pytest.raises(TaskspaceError, match="without network, use blimp:DIR") as e:
+        blimp_from_hub(str(tmp_path / "nothing"))
     assert "\n" not in str(e.value)
 
 

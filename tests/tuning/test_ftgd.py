@@ -1,4 +1,5 @@
 """Gradient differentials and FTGD: exact against naive loops, controlled, and without a trace on the model."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -12,8 +13,16 @@ from torch import nn
 from taskspace.tuning import ftgd as ftgd_module
 from taskspace.tuning import gradients
 from taskspace.tuning.ftgd import FTGD, tune, Tuned
-from taskspace.tuning.gradients import (encode_task, gradient_differential, margins, parameter_table, subspace,
-                                        top_k, trainable, undisturbed)
+from taskspace.tuning.gradients import (
+    encode_task,
+    gradient_differential,
+    margins,
+    parameter_table,
+    subspace,
+    top_k,
+    trainable,
+    undisturbed,
+)
 from taskspace.models.lm import LM
 from taskspace.errors import TaskspaceError
 from taskspace.tasks.pairs import MinimalPair, Task
@@ -23,17 +32,22 @@ WORDS = "<s> the a my no cat cats dog dogs sees see me us that quickly . often".
 
 class Words:
     "Splits at spaces; `bos=None` gives a tokenizer without a prefix token."
+
     pad = 0
 
-    def __init__(self, bos=0): self.bos = self.eos = bos
-    def encode(self, text, add_special_tokens=False): return [WORDS.index(w) for w in text.split()]
+    def __init__(self, bos=0):
+        self.bos = self.eos = bos
+
+    def encode(self, text, add_special_tokens=False):
+        return [WORDS.index(w) for w in text.split()]
 
 
 def in_float64(model: nn.Module) -> None:
     "The Llama of transformers computes its norms in float32 whatever its weights are; for exact tests they follow the weights."
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if type(child).__name__ == "LlamaRMSNorm": setattr(module, name, nn.RMSNorm(len(child.weight), eps=child.variance_epsilon))
+            if type(child).__name__ == "LlamaRMSNorm":
+                setattr(module, name, nn.RMSNorm(len(child.weight), eps=child.variance_epsilon))
 
 
 def make(kind: str, seed: int = 0, dtype=torch.float32, bos=0) -> LM:
@@ -42,30 +56,84 @@ def make(kind: str, seed: int = 0, dtype=torch.float32, bos=0) -> LM:
     v = len(WORDS)
     if kind == "gpt2":
         from transformers import GPT2Config, GPT2LMHeadModel
-        model = GPT2LMHeadModel(GPT2Config(n_layer=2, n_head=2, n_embd=16, vocab_size=v, n_positions=24, bos_token_id=0, eos_token_id=0, initializer_range=0.1))
+
+        model = GPT2LMHeadModel(
+            GPT2Config(
+                n_layer=2,
+                n_head=2,
+                n_embd=16,
+                vocab_size=v,
+                n_positions=24,
+                bos_token_id=0,
+                eos_token_id=0,
+                initializer_range=0.1,
+            )
+        )
     elif kind == "neox":
         from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
-        model = GPTNeoXForCausalLM(GPTNeoXConfig(num_hidden_layers=2, num_attention_heads=2, hidden_size=16, intermediate_size=32, vocab_size=v,
-                                                 max_position_embeddings=24, initializer_range=0.1))
+
+        model = GPTNeoXForCausalLM(
+            GPTNeoXConfig(
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                hidden_size=16,
+                intermediate_size=32,
+                vocab_size=v,
+                max_position_embeddings=24,
+                initializer_range=0.1,
+            )
+        )
     elif kind == "llama":
         from transformers import LlamaConfig, LlamaForCausalLM
-        model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, hidden_size=16, intermediate_size=32,
-                                             vocab_size=v, max_position_embeddings=24, tie_word_embeddings=True, initializer_range=0.1))
-        if dtype == torch.float64: in_float64(model)
+
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                hidden_size=16,
+                intermediate_size=32,
+                vocab_size=v,
+                max_position_embeddings=24,
+                tie_word_embeddings=True,
+                initializer_range=0.1,
+            )
+        )
+        if dtype == torch.float64:
+            in_float64(model)
     else:
         from taskspace.pretraining import architectures as A
-        config = {"lstm": A.LSTMConfig, "cnn": A.CNNConfig, "transformer": A.TransformerConfig}[kind](vocab_size=v, hidden_size=16)
+
+        config = {"lstm": A.LSTMConfig, "cnn": A.CNNConfig, "transformer": A.TransformerConfig}[kind](
+            vocab_size=v, hidden_size=16
+        )
         model = A.build(config)
         with torch.no_grad():
-            for p in model.parameters(): p.add_(0.1 * torch.randn_like(p))
+            for p in model.parameters():
+                p.add_(0.1 * torch.randn_like(p))
     return LM(model.to(dtype), Words(bos), name=kind)
 
 
 ARCHITECTURES = ["gpt2", "neox", "llama", "lstm", "cnn", "transformer"]
-NUMBER = Task("number", [MinimalPair(f"{d} {n}s see {o} .", f"{d} {n}s sees {o} .") for d in ("the", "a", "my") for n in ("cat", "dog") for o in ("me", "us that")])
+NUMBER = Task(
+    "number",
+    [
+        MinimalPair(f"{d} {n}s see {o} .", f"{d} {n}s sees {o} .")
+        for d in ("the", "a", "my")
+        for n in ("cat", "dog")
+        for o in ("me", "us that")
+    ],
+)
 # one pair of unequal lengths, one that differs in the first word, one of identical sentences, one good sentence that begins the bad one
-RAGGED = Task("ragged", [MinimalPair("the cats see me .", "the cats often sees me ."), MinimalPair("the cat sees us", "see cat sees us"),
-                         MinimalPair("my dog sees me", "my dog sees me"), MinimalPair("my dog sees", "my dog sees me quickly .")])
+RAGGED = Task(
+    "ragged",
+    [
+        MinimalPair("the cats see me .", "the cats often sees me ."),
+        MinimalPair("the cat sees us", "see cat sees us"),
+        MinimalPair("my dog sees me", "my dog sees me"),
+        MinimalPair("my dog sees", "my dog sees me quickly ."),
+    ],
+)
 
 
 def naive_differential(lm: LM, task: Task) -> dict[str, torch.Tensor]:
@@ -79,7 +147,8 @@ def naive_differential(lm: LM, task: Task) -> dict[str, torch.Tensor]:
             logp = lm.logits(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.long)).log_softmax(-1)
             (-logp[0, torch.arange(len(ids) - 1), torch.tensor(ids[1:])].sum()).backward()
             for n, p in lm.model.named_parameters():
-                if p.grad is not None: total[n] += sign * p.grad / len(task)
+                if p.grad is not None:
+                    total[n] += sign * p.grad / len(task)
     lm.model.zero_grad()
     return total
 
@@ -117,7 +186,9 @@ def test_batch_size_and_order_change_nothing(kind):
     lm = make(kind)
     base = gradient_differential(lm, NUMBER)
     for tokens in (1, 13, 50):
-        shuffled = replace(NUMBER, pairs=tuple(np.random.default_rng(tokens).permutation(np.array(NUMBER.pairs, dtype=object))))
+        shuffled = replace(
+            NUMBER, pairs=tuple(np.random.default_rng(tokens).permutation(np.array(NUMBER.pairs, dtype=object)))
+        )
         assert distance(gradient_differential(lm, shuffled, tokens=tokens), base) < 3e-6  # float32; worst seen: 3.4e-7
 
 
@@ -146,7 +217,8 @@ def test_tied_weights_once_and_frozen_left_out():
 def test_every_parameter_has_a_component(kind):
     table = parameter_table(make(kind))
     assert set(table["component"]) <= set(gradients.COMPONENTS) and "embedding" in set(table["component"])
-    if kind in ("gpt2", "neox", "llama", "transformer"): assert not (table["component"] == "other").any()
+    if kind in ("gpt2", "neox", "llama", "transformer"):
+        assert not (table["component"] == "other").any()
     assert {"0", "1"} <= set(table["layer"])
 
 
@@ -160,7 +232,8 @@ def test_nothing_is_disturbed():
     modes = [m.training for m in lm.model.modules()]
     gradient_differential(lm, NUMBER)
     tune(lm, NUMBER, FTGD(steps=2))
-    with pytest.raises(ZeroDivisionError), undisturbed(lm, []): 1 / 0
+    with pytest.raises(ZeroDivisionError), undisturbed(lm, []):
+        1 / 0
     assert [m.training for m in lm.model.modules()] == modes
     assert lm.model.transformer.wte.weight.grad is held and (held == 1).all()
     assert not lm.model.transformer.wpe.weight.requires_grad and lm.model.transformer.wte.weight.requires_grad
@@ -168,6 +241,7 @@ def test_nothing_is_disturbed():
 
 class Merges(nn.Module):
     "Does more than set a flag when its mode changes, as layers do that merge their weights for evaluation."
+
     def __init__(self, model):
         super().__init__()
         self.model, self.merged = model, False
@@ -176,7 +250,8 @@ class Merges(nn.Module):
         self.merged = self.merged or not mode
         return super().train(mode)
 
-    def forward(self, *args, **kwargs): return self.model(*args, **kwargs)
+    def forward(self, *args, **kwargs):
+        return self.model(*args, **kwargs)
 
 
 def test_modules_that_act_on_a_change_of_mode_are_left_alone():
@@ -184,24 +259,34 @@ def test_modules_that_act_on_a_change_of_mode_are_left_alone():
     lm = LM(Merges(lm.model), lm.tokenizer, name="merges")
     lm.model.train()
     lm.model.merged = False
-    with undisturbed(lm, []): assert not any(m.training for m in lm.model.modules())
+    with undisturbed(lm, []):
+        assert not any(m.training for m in lm.model.modules())
     assert lm.model.training and not lm.model.merged
 
 
 def test_pairs_that_are_the_same_have_a_margin_of_nothing():
     from taskspace.scoring.encoding import encode_pairs
+
     lm = make("gpt2")
-    assert margins(lm, encode_pairs(lm, [MinimalPair("the cat sees me .", "the cat sees me .")] * 3)).tolist() == [0, 0, 0]
+    assert margins(lm, encode_pairs(lm, [MinimalPair("the cat sees me .", "the cat sees me .")] * 3)).tolist() == [
+        0,
+        0,
+        0,
+    ]
 
 
 def test_a_pair_that_cannot_be_encoded_is_named_with_its_task():
     with pytest.raises(TaskspaceError, match="task 'far', pair 1"):
-        gradient_differential(make("gpt2"), Task("far", [NUMBER.pairs[0], MinimalPair("the cat sees me . " * 9, "the cat see me . " * 9)]))
+        gradient_differential(
+            make("gpt2"), Task("far", [NUMBER.pairs[0], MinimalPair("the cat sees me . " * 9, "the cat see me . " * 9)])
+        )
 
 
 def test_numbers_of_numpy_become_plain_ones(tmp_path):
     f = FTGD(steps=np.int64(2), lr=np.float32(0.5), seed=np.int64(3), embeddings=np.bool_(True))
-    assert [type(v) for v in (f.steps, f.lr, f.seed, f.embeddings)] == [int, float, int, bool] and f == FTGD(steps=2, lr=0.5, seed=3)
+    assert [type(v) for v in (f.steps, f.lr, f.seed, f.embeddings)] == [int, float, int, bool] and f == FTGD(
+        steps=2, lr=0.5, seed=3
+    )
     lm = make("gpt2")
     tune(lm, NUMBER, f).save(tmp_path / "delta.safetensors")
 
@@ -215,7 +300,8 @@ def test_dropout_is_off():
 
 def test_works_under_no_grad():
     lm = make("gpt2")
-    with torch.no_grad(): found = gradient_differential(lm, NUMBER)
+    with torch.no_grad():
+        found = gradient_differential(lm, NUMBER)
     assert max(float(g.abs().max()) for g in found.values()) > 0
 
 
@@ -225,7 +311,9 @@ def test_margins_equal_whole_sentence_margins():
     with undisturbed(lm, []):
         fast = margins(lm, encoded)
         for m, p in zip(fast, encoded):
-            whole = [float(sum(lp.sum() for lp in gradients.token_logprobs(lm, [ids], [p.start]))) for ids in (p.good, p.bad)]
+            whole = [
+                float(sum(lp.sum() for lp in gradients.token_logprobs(lm, [ids], [p.start]))) for ids in (p.good, p.bad)
+            ]
             assert abs(m - (whole[0] - whole[1])) < 1e-10
     assert fast[2] == 0
 
@@ -261,7 +349,9 @@ def test_scopes_keep_the_share_where_they_say():
     table = parameter_table(lm)
     count = lambda scope: {n: len(i) for n, i in subspace(lm, differential, 0.1, scope).items()}
     assert sum(count("global").values()) == round(0.1 * lm.n_parameters)
-    assert all(k == max(1, round(0.1 * table["size"][n])) for n, k in count("tensor").items()) and len(count("tensor")) == len(table)
+    assert all(k == max(1, round(0.1 * table["size"][n])) for n, k in count("tensor").items()) and len(
+        count("tensor")
+    ) == len(table)
     for scope, column in (("layer", "layer"), ("module", "component")):
         for group in ("0", "1") if scope == "layer" else ("attention", "mlp", "embedding"):
             names = table.index[table[column] == group]
@@ -285,13 +375,16 @@ def test_random_subspace_has_equal_size_and_follows_the_seed():
 def test_tuning_learns_and_restores(kind):
     lm = make(kind)
     digest = lm.digest()
-    tuned = tune(lm, NUMBER.take(8), FTGD(steps=5, lr=1e-2, keep=0.05), eval_task=replace(NUMBER, pairs=NUMBER.pairs[8:]))
+    tuned = tune(
+        lm, NUMBER.take(8), FTGD(steps=5, lr=1e-2, keep=0.05), eval_task=replace(NUMBER, pairs=NUMBER.pairs[8:])
+    )
     assert lm.digest() == digest
     assert tuned.n_changed == round(0.05 * lm.n_parameters)
     assert tuned.log.eval_margin.iloc[-1] > tuned.log.eval_margin.iloc[0]
     with tuned.applied(lm):
         assert lm.digest() != digest
-        with undisturbed(lm, []): inside = margins(lm, encode_task(lm, NUMBER.pairs[8:])).mean()
+        with undisturbed(lm, []):
+            inside = margins(lm, encode_task(lm, NUMBER.pairs[8:])).mean()
     assert lm.digest() == digest
     assert inside == tuned.log.eval_margin.iloc[-1]  # exactly the weights that were measured
 
@@ -303,11 +396,13 @@ def test_an_interrupted_run_restores(monkeypatch, error):
 
     def fails(lm, texts):
         calls.append(lm.digest())
-        if len(calls) == 3: raise error
+        if len(calls) == 3:
+            raise error
         return 1.0
 
     monkeypatch.setattr(ftgd_module, "text_loss", fails)
-    with pytest.raises(error): tune(lm, NUMBER, FTGD(steps=9), reference=["the cat sees me"])
+    with pytest.raises(error):
+        tune(lm, NUMBER, FTGD(steps=9), reference=["the cat sees me"])
     assert len(set(calls)) == 3  # the weights had changed twice
     assert lm.digest() == digest and all(p.requires_grad and p.grad is None for p in lm.model.parameters())
 
@@ -320,26 +415,48 @@ def test_an_interrupt_while_restoring_restores(monkeypatch):
 
     def interrupted(*a):
         calls.append(1)
-        if len(calls) == len(tuned.delta) + 3: raise KeyboardInterrupt
+        if len(calls) == len(tuned.delta) + 3:
+            raise KeyboardInterrupt
         write(*a)
 
     monkeypatch.setattr(ftgd_module, "write_at", interrupted)
-    with pytest.raises(KeyboardInterrupt), tuned.applied(lm): pass
+    with pytest.raises(KeyboardInterrupt), tuned.applied(lm):
+        pass
     assert lm.digest() == digest
 
 
 @settings(max_examples=25, deadline=None)
-@given(keep=st.sampled_from([1e-4, 0.01, 0.3, 1.0]), scope=st.sampled_from(gradients.SCOPES), update=st.sampled_from(ftgd_module.UPDATES),
-       optimizer=st.sampled_from(ftgd_module.OPTIMIZERS), refresh=st.sampled_from([None, 1, 2]), batch=st.sampled_from([None, 3, 50]),
-       embeddings=st.booleans(), kind=st.sampled_from(["gpt2", "lstm"]))
+@given(
+    keep=st.sampled_from([1e-4, 0.01, 0.3, 1.0]),
+    scope=st.sampled_from(gradients.SCOPES),
+    update=st.sampled_from(ftgd_module.UPDATES),
+    optimizer=st.sampled_from(ftgd_module.OPTIMIZERS),
+    refresh=st.sampled_from([None, 1, 2]),
+    batch=st.sampled_from([None, 3, 50]),
+    embeddings=st.booleans(),
+    kind=st.sampled_from(["gpt2", "lstm"]),
+)
 def test_any_settings_restore_and_repeat(keep, scope, update, optimizer, refresh, batch, embeddings, kind):
     lm = make(kind)
     digest = lm.digest()
-    f = FTGD(keep=keep, scope=scope, update=update, optimizer=optimizer, refresh=refresh, batch_size=batch, embeddings=embeddings, steps=3, lr=0.01)
+    f = FTGD(
+        keep=keep,
+        scope=scope,
+        update=update,
+        optimizer=optimizer,
+        refresh=refresh,
+        batch_size=batch,
+        embeddings=embeddings,
+        steps=3,
+        lr=0.01,
+    )
     a, b = tune(lm, NUMBER, f, eval_task=RAGGED), tune(lm, NUMBER, f)
     assert lm.digest() == digest
-    assert list(a.delta) == list(b.delta) and all(torch.equal(a.delta[n][k], b.delta[n][k]) for n in a.delta for k in (0, 1))
-    if not embeddings: assert not any("wte" in n or "embed" in n for n in a.delta)
+    assert list(a.delta) == list(b.delta) and all(
+        torch.equal(a.delta[n][k], b.delta[n][k]) for n in a.delta for k in (0, 1)
+    )
+    if not embeddings:
+        assert not any("wte" in n or "embed" in n for n in a.delta)
     if refresh is None and update != "full" and scope == "global":
         assert a.n_changed == max(1, round(keep * sum(p.numel() for p in trainable(lm, embeddings).values())))
 
@@ -363,7 +480,9 @@ def test_whole_model_equals_torch_optim(optimizer, update):
     with tune(lm, NUMBER, f).applied(lm):
         named = dict(lm.model.named_parameters())
         worst = max(float((p - named[n]).detach().abs().max()) for n, p in peer.model.named_parameters())
-    assert worst < 1e-9  # worst seen: 2.5e-11 with Adam, which divides rounding errors by gradients near zero; 4e-16 with SGD
+    assert (
+        worst < 1e-9
+    )  # worst seen: 2.5e-11 with Adam, which divides rounding errors by gradients near zero; 4e-16 with SGD
 
 
 def test_masked_moves_the_differential_subspace_along_the_good_gradient():
@@ -376,7 +495,8 @@ def test_masked_moves_the_differential_subspace_along_the_good_gradient():
         assert torch.allclose(v, full[n][i.long()], rtol=1e-9, atol=1e-12)
     gradient = gradient_differential(lm, NUMBER)
     for u in ("differential", "random"):
-        for n, (i, v) in by[u].delta.items(): assert torch.allclose(v, -gradient[n].flatten()[i.long()], rtol=1e-9, atol=1e-12)
+        for n, (i, v) in by[u].delta.items():
+            assert torch.allclose(v, -gradient[n].flatten()[i.long()], rtol=1e-9, atol=1e-12)
     assert by["random"].n_changed == by["differential"].n_changed
 
 
@@ -385,7 +505,8 @@ def test_refresh_adds_places_and_keeps_what_was_learned():
     f = FTGD(steps=6, lr=0.02, keep=0.01)
     once, often = tune(lm, NUMBER, f), tune(lm, NUMBER, replace(f, refresh=2))
     assert once.n_changed == round(0.01 * lm.n_parameters) < often.n_changed <= 3 * once.n_changed
-    for n, (i, v) in once.delta.items(): assert set(i.tolist()) <= set(often.delta[n][0].tolist())
+    for n, (i, v) in once.delta.items():
+        assert set(i.tolist()) <= set(often.delta[n][0].tolist())
     assert all((v != 0).all() for _, v in often.delta.values())
 
 
@@ -404,8 +525,12 @@ def test_perplexity_budget_stops_before_it_is_exceeded():
     assert free.log.perplexity.max() > limit >= tight.log.perplexity.max()
     assert tight.meta["stop"] == "perplexity_budget" and 0 < tight.log.step.iloc[-1] < 30
     from taskspace.scoring.scores import text_loss
-    with tight.applied(lm): assert np.exp(text_loss(lm, text)) == tight.log.perplexity.iloc[-1]
-    wild = tune(lm, NUMBER, FTGD(keep=1.0, steps=3, lr=1e4, perplexity_budget=1.1), reference=text)  # its perplexity is more than a float can say
+
+    with tight.applied(lm):
+        assert np.exp(text_loss(lm, text)) == tight.log.perplexity.iloc[-1]
+    wild = tune(
+        lm, NUMBER, FTGD(keep=1.0, steps=3, lr=1e4, perplexity_budget=1.1), reference=text
+    )  # its perplexity is more than a float can say
     assert wild.meta["stop"] == "perplexity_budget"
     never = tune(lm, NUMBER, FTGD(steps=3, lr=5.0, perplexity_budget=1.0001, refresh=1), reference=text)
     assert all((v == 0).all() for _, v in never.delta.values()) and never.log.step.tolist() == [0]
@@ -425,7 +550,8 @@ def test_log_has_what_was_asked_for():
 
 def test_same_seed_same_bytes(tmp_path):
     f = FTGD(steps=4, lr=0.01, batch_size=5, seed=3)
-    for name in "ab": tune(make("llama"), NUMBER, f).save(tmp_path / name)
+    for name in "ab":
+        tune(make("llama"), NUMBER, f).save(tmp_path / name)
     tune(make("llama"), NUMBER, replace(f, seed=4)).save(tmp_path / "c")
     a, b, c = ((tmp_path / n).read_bytes() for n in "abc")
     assert a == b != c
@@ -438,8 +564,10 @@ def test_save_and_load_give_the_same_weights(tmp_path, dtype):
     tuned.save(tmp_path / "t.safetensors")
     again = Tuned.load(tmp_path / "t.safetensors")
     digest = lm.digest()
-    with tuned.applied(lm): expected = lm.digest()
-    with again.applied(lm): assert lm.digest() == expected != digest
+    with tuned.applied(lm):
+        expected = lm.digest()
+    with again.applied(lm):
+        assert lm.digest() == expected != digest
     assert lm.digest() == digest
     assert again.config == tuned.config and again.meta == tuned.meta
     assert np.allclose(again.log, tuned.log, equal_nan=True, rtol=1e-12)
@@ -451,7 +579,8 @@ def test_deltas_nest_when_allowed():
     one, two = tune(lm, NUMBER, FTGD(steps=2)), tune(lm, RAGGED, FTGD(steps=2))
     with one.applied(lm):
         middle = lm.digest()
-        with two.applied(lm, strict=False): assert lm.digest() != middle
+        with two.applied(lm, strict=False):
+            assert lm.digest() != middle
         assert lm.digest() == middle
     assert lm.digest() == digest
 
@@ -460,10 +589,12 @@ def test_a_delta_does_not_fit_other_models(tmp_path):
     lm = make("gpt2")
     tuned = tune(lm, NUMBER, FTGD(steps=1))
     for other, message in ((make("gpt2", seed=1), "tuned on other weights"), (make("llama"), "has no parameter")):
-        with pytest.raises(TaskspaceError, match=message), tuned.applied(other): pass
+        with pytest.raises(TaskspaceError, match=message), tuned.applied(other):
+            pass
     (tmp_path / "x").write_bytes(b"nonsense")
     for path in (tmp_path / "x", tmp_path / "missing"):
-        with pytest.raises(TaskspaceError, match="not a saved delta"): Tuned.load(path)
+        with pytest.raises(TaskspaceError, match="not a saved delta"):
+            Tuned.load(path)
 
 
 def test_transposed_weights_are_written_in_place():
@@ -473,36 +604,59 @@ def test_transposed_weights_are_written_in_place():
     assert not p.is_contiguous()
     digest = lm.digest()
     tuned = tune(lm, NUMBER, FTGD(steps=2, keep=0.5))
-    with tuned.applied(lm): assert lm.digest() != digest
+    with tuned.applied(lm):
+        assert lm.digest() != digest
     assert lm.digest() == digest
 
 
 # -- what cannot be tuned
 
 
-@pytest.mark.parametrize("setting, message", [({"keep": 0}, "keep"), ({"keep": 1.5}, "keep"), ({"keep": float("nan")}, "keep"), ({"steps": 0}, "steps"),
-                                              ({"steps": 1.5}, "steps"), ({"lr": 0}, "lr"), ({"scope": "head"}, "scope"), ({"update": "all"}, "update"),
-                                              ({"optimizer": "adamw"}, "optimizer"), ({"batch_size": 0}, "batch_size"), ({"refresh": 0}, "refresh"),
-                                              ({"perplexity_budget": 0.9}, "perplexity_budget"), ({"every": 0}, "every"), ({"seed": -1}, "seed")])
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ({"keep": 0}, "keep"),
+        ({"keep": 1.5}, "keep"),
+        ({"keep": float("nan")}, "keep"),
+        ({"steps": 0}, "steps"),
+        ({"steps": 1.5}, "steps"),
+        ({"lr": 0}, "lr"),
+        ({"scope": "head"}, "scope"),
+        ({"update": "all"}, "update"),
+        ({"optimizer": "adamw"}, "optimizer"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"refresh": 0}, "refresh"),
+        ({"perplexity_budget": 0.9}, "perplexity_budget"),
+        ({"every": 0}, "every"),
+        ({"seed": -1}, "seed"),
+    ],
+)
 def test_bad_settings_are_named(setting, message):
-    with pytest.raises(TaskspaceError, match=f"^FTGD: {message} must be") as e: FTGD(**setting)
+    with pytest.raises(TaskspaceError, match=f"^FTGD: {message} must be") as e:
+        FTGD(**setting)
     assert "\n" not in str(e.value)
 
 
 def test_bad_tasks_and_models_are_named():
     lm = make("gpt2")
     same = Task("same", [MinimalPair("the cat sees me", "the cat sees me")])
-    with pytest.raises(TaskspaceError, match="task 'same': none of 1 pairs has sentences that differ"): tune(lm, same)
-    with pytest.raises(TaskspaceError, match="reference"): tune(lm, NUMBER, FTGD(perplexity_budget=1.1))
-    for p in lm.model.parameters(): p.requires_grad_(False)
-    with pytest.raises(TaskspaceError, match="no trainable parameters"): tune(lm, NUMBER)
+    with pytest.raises(TaskspaceError, match="task 'same': none of 1 pairs has sentences that differ"):
+        tune(lm, same)
+    with pytest.raises(TaskspaceError, match="reference"):
+        tune(lm, NUMBER, FTGD(perplexity_budget=1.1))
+    for p in lm.model.parameters():
+        p.requires_grad_(False)
+    with pytest.raises(TaskspaceError, match="no trainable parameters"):
+        tune(lm, NUMBER)
 
 
 def test_non_finite_gradients_name_the_parameter():
     lm = make("gpt2")
-    with torch.no_grad(): lm.model.transformer.h[1].mlp.c_fc.weight[0, 0] = float("inf")
+    with torch.no_grad():
+        lm.model.transformer.h[1].mlp.c_fc.weight[0, 0] = float("inf")
     digest = lm.digest()
-    with pytest.raises(TaskspaceError, match=r"gradient of transformer\.\S+ is not finite"): tune(lm, NUMBER)
+    with pytest.raises(TaskspaceError, match=r"gradient of transformer\.\S+ is not finite"):
+        tune(lm, NUMBER)
     assert lm.digest() == digest
 
 
@@ -513,6 +667,8 @@ def test_quantised_models_are_refused():
             self.embed = nn.Embedding(4, 4)
             self.register_buffer("qweight", torch.zeros(4, 4, dtype=torch.int32))
 
-    with pytest.raises(TaskspaceError, match="quantised weights"): trainable(LM(Quantised(), Words()))
+    with pytest.raises(TaskspaceError, match="quantised weights"):
+        trainable(LM(Quantised(), Words()))
     dynamic = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), {nn.Linear})
-    with pytest.raises(TaskspaceError, match="quantised weights"): trainable(LM(dynamic, Words()))
+    with pytest.raises(TaskspaceError, match="quantised weights"):
+        trainable(LM(dynamic, Words()))
