@@ -24,12 +24,13 @@ from packages import PACKAGES  # noqa: E402
 
 
 def in_import_order() -> dict[str, tuple[int, Path]]:
-    """`scoring.scores` -> its place and its notebook: the ground, the packages as in their table, the command line.
+    """`scoring.scores` -> its place and its notebook: the ground, the packages as in their table, the toy, the command line.
     A notebook without `default_exp` is no module."""
     api = TOP / "nbs" / "api"
     flat = [p for p in sorted(api.glob("[0-9][0-9]_*.ipynb")) if "#| default_exp" in p.read_text()]
     nested = [p for package in PACKAGES for p in sorted((api / package).glob("[0-9][0-9]_*.ipynb"))]
-    ordered = [p for p in flat if p.stem[3:] != "cli"] + nested + [p for p in flat if p.stem[3:] == "cli"]
+    ground, above = ([p for p in flat if (p.stem < "80") == low] for low in (True, False))
+    ordered = ground + nested + above
     return {".".join([*p.relative_to(api).parent.parts, p.stem[3:]]): (i, p) for i, p in enumerate(ordered)}
 
 

@@ -96,14 +96,17 @@ def page_of_module(module: str) -> str:
 
 
 def in_order() -> list[tuple[str, ...]]:
-    "The modules in import order, as (name,) or (package, name): the ground, the packages, the command line."
-    flat = [(path.stem[3:],) for path in sorted((NBS / "api").glob("[0-9][0-9]_*.ipynb"))]
+    "The modules in import order, as (name,) or (package, name): the ground, the packages, the toy, the command line."
+    ground, above = (
+        [(path.stem[3:],) for path in sorted((NBS / "api").glob(pattern))]
+        for pattern in ("[0-7][0-9]_*.ipynb", "[89][0-9]_*.ipynb")
+    )
     nested = [
         (package, path.stem[3:])
         for package in PACKAGES
         for path in sorted((NBS / "api" / package).glob("[0-9][0-9]_*.ipynb"))
     ]
-    return [*(m for m in flat if m != ("cli",)), *nested, ("cli",)]
+    return [*ground, *nested, *above]
 
 
 def handed_on() -> dict[str, str]:
