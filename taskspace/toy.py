@@ -23,10 +23,11 @@ __all__ = ['TOY_WORDS', 'DETERMINERS', 'WordTokenizer', 'toy_lm', 'toy_bigram', 
            'bigram_suite', 'planted_truth', 'measured_space', 'planted_space']
 
 # %% ../nbs/api/80_toy.ipynb #6892117b
-TOY_WORDS = tuple(
-    "<s> the a my no one this that all some these those cat dog king girl cats dogs kings girls "
-    "see sees sleep sleeps run runs me I us we them of and often quickly .".split()
-)
+_WORDS = """
+    <s> the a my no one this that all some these those cat dog king girl cats dogs kings girls
+    see sees sleep sleeps run runs me I us we them of and often quickly .
+"""
+TOY_WORDS = tuple(_WORDS.split())
 
 
 class WordTokenizer:
@@ -92,7 +93,10 @@ def toy_bigram(
     return LM(BigramLM(table), WordTokenizer(words), name=name)
 
 # %% ../nbs/api/80_toy.ipynb #a678a6ae
-DETERMINERS = ("the a my no one this that".split(), "the my no all some these those".split())
+DETERMINERS = (
+    ("the", "a", "my", "no", "one", "this", "that"),  # before a singular
+    ("the", "my", "no", "all", "some", "these", "those"),  # before a plural
+)
 
 
 def agreement_task(

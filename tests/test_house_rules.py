@@ -53,7 +53,7 @@ UPWARD = {
         "spaces.testing",
     ): "thin methods: `within_across`, `compare`, `regress`, `noise_ceiling`, `significant`",
     ("spaces.space", "spaces.views"): "thin methods: `cluster_stability`, `embed`, `to_long`",
-    ("tasks.pairs", "tasks.splits"): "`Suite.split` is a thin method on what is told later, in the chapter on splits",
+    ("tasks.pairs", "tasks.splits"): "`Suite.split` is a thin method of a function that the chapter on splits explains",
 }
 
 # (module, the module that owns them): private names of it
@@ -72,15 +72,10 @@ KNOWN_PRIVATE = {
     ("runs.store", "files"): "_sync_folder",
     ("runs.study", "models.checkpoints"): "_choice _text",
     ("runs.summaries", "runs.results"): "_gradients _space_at",
-    ("tasks.catalogue", "tasks.readers"): "_jsonl_rows _rows_to_suite",
 }
 
 # (notebook, first name that the cell defines): lines
 GIANTS = {
-    ("tasks/10_pairs.ipynb", "Suite"): 100,
-    ("tasks/20_splits.ipynb", "leak_free_split"): 66,
-    ("tasks/30_readers.ipynb", "_jsonl_rows"): 65,
-    ("tasks/40_grammar.ipynb", "NEAR"): 77,
     ("pretraining/10_tokens.ipynb", "token_file"): 68,
     ("pretraining/20_architectures.ipynb", "_Config"): 69,
     ("pretraining/20_architectures.ipynb", "BigramConfig"): 64,

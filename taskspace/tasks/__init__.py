@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "pairs":
-        "COLUMNS MinimalPair Task Split Suite",
+        "COLUMNS MinimalPair Task Split suite_to_frame suite_digest Suite",
     "splits":
         "ATTEMPTS bundles leak_free_split",
     "readers":
-        "READERS normalise suite_from_frame suite_from_file",
+        "READERS normalise suite_from_rows suite_from_frame rows_of_jsonl suite_from_file",
     "grammar":
         "SINGULAR PLURAL PAST PARTICIPLE IRREGULAR_NOUNS IRREGULAR_VERBS LEXICONS RULES FIELDS NEAR ADVERBS "
         "NUMBERS DEMONSTRATIVES DETERMINERS SELF OWN BE WAS HAVE CONSTRUCTIONS PLAIN CLOSED noun verb "
-        "open_words Draw Construction construction sides subject_verb_across_phrase "
+        "open_words Choices Draw Construction construction sides subject_verb_across_phrase "
         "subject_verb_across_clause determiner_noun determiner_adjective_noun reflexive_gender "
         "reflexive_across_phrase reflexive_across_clause object_or_none what_or_that adjunct_island "
         "tough_or_raising noun_ellipsis past_or_participle ever_with_negative_object "

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ..errors import TaskspaceError
 from .pairs import MinimalPair, Suite, Task
-from .readers import _jsonl_rows, _rows_to_suite, normalise, READERS, suite_from_file
+from .readers import normalise, READERS, rows_of_jsonl, suite_from_file, suite_from_rows
 
 # %% auto #0
 __all__ = ['BLIMP', 'SOURCES', 'FOLDERS', 'blimp_from_directory', 'blimp_from_hub', 'zorro_from_directory', 'load_suite']
@@ -32,39 +32,42 @@ def _blimp_row(row: Mapping) -> dict:
     }
 
 
+def _rows_of_blimp(file: Path) -> Iterator[tuple[str, Mapping]]:
+    "The rows of one task of BLiMP, with the names of a suite's columns."
+    empty = True
+    for where, row in rows_of_jsonl(file):
+        empty = False
+        for field in ("UID", "sentence_good", "sentence_bad"):
+            if not isinstance(row.get(field), str) or not row[field].strip():
+                raise TaskspaceError(
+                    f"{where}: field {field!r} is missing or not text; "
+                    "BLiMP rows have UID, sentence_good and sentence_bad"
+                )
+        yield where, _blimp_row(row)
+    if empty:
+        raise TaskspaceError(f"{file}: the task has no pairs; remove the file or fill it")
+
+
 def blimp_from_directory(
     path: str | os.PathLike,  # holds one JSON lines file a task
 ) -> Suite:  # tasks in alphabetical order
-    "Read BLiMP, or a benchmark in its format, from a directory. Raises `TaskspaceError` naming the file and line at fault."
+    """Read BLiMP, or a benchmark in its format, from a directory.
+    Raises `TaskspaceError` that names the file and line at fault."""
     path = Path(path)
     if not path.is_dir():
         raise TaskspaceError(f"{path}: no such directory; blimp:DIR names the folder with BLiMP's .jsonl files")
     files = sorted(path.glob("*.jsonl"))
     if not files:
         raise TaskspaceError(f"{path}: no .jsonl files; blimp:DIR names the folder with BLiMP's .jsonl files")
-    names = {"task": "UID", "good": "sentence_good", "bad": "sentence_bad"}
+    return suite_from_rows("blimp", (row for file in files for row in _rows_of_blimp(file)))
 
-    def rows():
-        for file in files:
-            n = 0
-            for n, (where, row) in enumerate(_jsonl_rows(file), start=1):
-                for field in names.values():
-                    if not isinstance(row.get(field), str) or not row[field].strip():
-                        raise TaskspaceError(
-                            f"{where}: field {field!r} is missing or not text; BLiMP rows have UID, sentence_good and sentence_bad"
-                        )
-                yield where, _blimp_row(row)
-            if not n:
-                raise TaskspaceError(f"{file}: the task has no pairs; remove the file or fill it")
-
-    return _rows_to_suite("blimp", rows())
-
-
+# %% ../../nbs/api/tasks/50_catalogue.ipynb #c4b1a5e3
 def blimp_from_hub(
     repository: str = BLIMP,  # dataset id on the hub, or a local copy of the dataset
     revision: str | None = None,  # branch, tag or commit
 ) -> Suite:  # tasks in the order of the dataset's configurations
-    "Read BLiMP through `datasets`, from its cache when there is one. Raises `TaskspaceError` when it cannot be reached."
+    """Read BLiMP through `datasets`, from the copy on disk where there is one.
+    Raises `TaskspaceError` when it cannot be reached."""
     from datasets import get_dataset_config_names, load_dataset
 
     try:
@@ -75,13 +78,14 @@ def blimp_from_hub(
         raise TaskspaceError(
             f"{repository}: cannot be loaded from the hub ({reason}); without network, use blimp:DIR"
         ) from None
-    return _rows_to_suite("blimp", ((f"{repository}, row {i}", _blimp_row(r)) for i, r in enumerate(rows)))
+    return suite_from_rows("blimp", ((f"{repository}, row {i}", _blimp_row(r)) for i, r in enumerate(rows)))
 
 # %% ../../nbs/api/tasks/50_catalogue.ipynb #de4e299d
 def zorro_from_directory(
     path: str | os.PathLike,  # holds one text file a task
 ) -> Suite:  # tasks in alphabetical order
-    "Read Zorro, or a benchmark in its format, from a directory. Raises `TaskspaceError` naming the file and line at fault."
+    """Read Zorro, or a benchmark in its format, from a directory.
+    Raises `TaskspaceError` that names the file and line at fault."""
     path = Path(path)
     files = sorted(path.glob("*.txt")) if path.is_dir() else []
     if not files:
@@ -90,18 +94,19 @@ def zorro_from_directory(
 
 
 def _zorro_task(file: Path) -> Task:
+    "One file of Zorro: two lines a pair, the bad sentence first."
     try:
-        lines = [
-            (n, s.strip()) for n, s in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1) if s.strip()
-        ]
+        text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise TaskspaceError(f"{file}: not UTF-8 text; save the file as UTF-8") from None
+    lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), start=1) if line.strip()]
     if not lines:
         raise TaskspaceError(f"{file}: the task has no pairs; remove the file or fill it")
     if len(lines) % 2:
         raise TaskspaceError(f"{file}, line {lines[-1][0]}: an odd number of sentences; a pair is two lines, bad first")
     phenomenon, _, _ = file.stem.rpartition("-")
-    pairs = [MinimalPair(good, bad, str(i)) for i, ((_, bad), (_, good)) in enumerate(zip(lines[::2], lines[1::2]))]
+    both = zip(lines[::2], lines[1::2], strict=True)
+    pairs = [MinimalPair(good, bad, str(i)) for i, ((_, bad), (_, good)) in enumerate(both)]
     return Task(file.stem, tuple(pairs), normalise(phenomenon) or file.stem)
 
 # %% ../../nbs/api/tasks/50_catalogue.ipynb #1066874d

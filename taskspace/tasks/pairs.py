@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,13 @@ import pandas as pd
 from ..errors import TaskspaceError
 
 # %% auto #0
-__all__ = ['COLUMNS', 'MinimalPair', 'Task', 'Split', 'Suite']
+__all__ = ['COLUMNS', 'MinimalPair', 'Task', 'Split', 'suite_to_frame', 'suite_digest', 'Suite']
 
 # %% ../../nbs/api/tasks/10_pairs.ipynb #9c244e32
 @dataclass(frozen=True)
 class MinimalPair:
-    "Two sentences that differ in one grammatical point. Raises `TaskspaceError` for a sentence that is empty or not text."
+    """Two sentences that differ in one grammatical point.
+    Raises `TaskspaceError` for a sentence that is empty or not text."""
 
     good: str  # the grammatical sentence
     bad: str  # the ungrammatical sentence
@@ -87,7 +88,8 @@ class Task:
         self,
         seed: int = 0,  # the same seed swaps the same pairs
     ) -> Task:  # the same sentences without the contrast
-        "The null control: good and bad exchanged in a random half of the pairs (the odd pair by the toss of a coin)."
+        """The null control: good and bad exchanged in a random half of the pairs.
+        Half of an odd number is rounded up or down at random."""
         rng = np.random.default_rng([seed, *self.name.encode()])
         swap = set(rng.permutation(len(self))[: (len(self) + rng.integers(2)) // 2].tolist())
         return replace(self, pairs=tuple(p.swapped if i in swap else p for i, p in enumerate(self)))
@@ -102,9 +104,67 @@ class Split(NamedTuple):
     train: Suite  # pairs to tune on
     eval: Suite  # pairs to measure on
 
+# %% ../../nbs/api/tasks/10_pairs.ipynb #c29aa835
+class _Cutting:
+    "The methods of a suite that give another suite."
+
+    def select(
+        self: Any,
+        names: str | Iterable[str],  # task names, in the order wanted
+    ) -> Suite:  # the same suite with these tasks alone
+        "The named tasks. Raises `TaskspaceError` for a name that the suite lacks."
+        return replace(self, tasks=tuple(self[n] for n in ([names] if isinstance(names, str) else names)))
+
+    def take(
+        self: Any,
+        n: int,  # pairs a task
+    ) -> Suite:  # every task with its first `n` pairs
+        "Every task cut to its first `n` pairs. Raises `TaskspaceError` when one has fewer."
+        return replace(self, tasks=tuple(t.take(n) for t in self.tasks))
+
+    def shuffled(
+        self: Any,
+        seed: int = 0,  # the same seed swaps the same pairs
+    ) -> Suite:  # the suite of null controls
+        "Every task with the contrast of its pairs destroyed, see `Task.shuffled`."
+        return replace(self, tasks=tuple(t.shuffled(seed) for t in self.tasks))
+
+    def split(
+        self: Any,
+        train: int,  # pairs a task to tune on
+        eval: int,  # pairs a task to measure on
+        seed: int = 0,  # the same seed gives the same split
+    ) -> Split:  # (train, eval), two suites with the same tasks
+        "Cut every task in two without leaks. Raises `TaskspaceError` when a task has too few pairs."
+        from taskspace.tasks.splits import leak_free_split
+
+        return leak_free_split(self, train, eval, seed)
+
 # %% ../../nbs/api/tasks/10_pairs.ipynb #e1f309ce
+def suite_to_frame(
+    suite: Suite,  # any suite
+) -> pd.DataFrame:  # columns task, phenomenon, field, pair, good, bad; one row a pair
+    "The suite as a table, in suite order; a pair without an identifier gets its position in the task."
+    rows = [
+        (t.name, t.phenomenon, t.field, p.id if p.id is not None else str(i), p.good, p.bad)
+        for t in suite.tasks
+        for i, p in enumerate(t)
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def suite_digest(
+    suite: Suite,  # any suite
+) -> str:  # 64 hexadecimal digits
+    "SHA-256 of tasks, groups and sentences; the name of the suite does not count."
+    rows = [
+        [t.name, t.phenomenon, t.field, t.rules, t.lexicon, [[p.good, p.bad, p.id] for p in t]] for t in suite.tasks
+    ]
+    return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
+
+# %% ../../nbs/api/tasks/10_pairs.ipynb #1e4c7f5a
 @dataclass(frozen=True)
-class Suite:
+class Suite(_Cutting):
     "The tasks of one benchmark. Raises `TaskspaceError` when it is empty or two tasks share a name."
 
     name: str  # e.g. "blimp"
@@ -113,7 +173,7 @@ class Suite:
     def __post_init__(self):
         object.__setattr__(self, "tasks", tuple(self.tasks))
         if not self.tasks:
-            raise TaskspaceError(f"suite {self.name!r} has no tasks")
+            raise TaskspaceError(f"suite {self.name!r} has no tasks; give it at least one")
         twice = [n for n, k in Counter(t.name for t in self.tasks).items() if k > 1]
         if twice:
             raise TaskspaceError(f"suite {self.name!r} has two tasks named {twice[0]!r}; task names must be unique")
@@ -146,60 +206,20 @@ class Suite:
         "How many pairs the suite holds."
         return sum(map(len, self.tasks))
 
-    def groups(
-        self,
-        by: str = "phenomenon",  # "phenomenon", "field" or "lexicon"
-    ) -> dict[str, str | None]:  # task name -> group
-        "Which group each task belongs to."
+    def groups(self, by: str = "phenomenon") -> dict[str, str | None]:  # `by`: "phenomenon", "field" or "lexicon"
+        "Which group each task belongs to: task name -> group."
         return {t.name: getattr(t, by) for t in self.tasks}
 
-    def select(
-        self,
-        names: str | Iterable[str],  # task names, in the order wanted
-    ) -> Suite:  # the same suite with these tasks alone
-        "The named tasks. Raises `TaskspaceError` for a name that the suite lacks."
-        return replace(self, tasks=tuple(self[n] for n in ([names] if isinstance(names, str) else names)))
-
-    def take(
-        self,
-        n: int,  # pairs a task
-    ) -> Suite:  # every task with its first `n` pairs
-        "Every task cut to its first `n` pairs. Raises `TaskspaceError` when one has fewer."
-        return replace(self, tasks=tuple(t.take(n) for t in self.tasks))
-
-    def shuffled(self, seed: int = 0) -> Suite:  # the suite of null controls
-        "Every task with the contrast of its pairs destroyed, see `Task.shuffled`."
-        return replace(self, tasks=tuple(t.shuffled(seed) for t in self.tasks))
-
     def to_frame(self) -> pd.DataFrame:  # columns task, phenomenon, field, pair, good, bad; one row a pair
-        "The suite as a table, in suite order; a pair without an identifier gets its position in the task."
-        rows = [
-            (t.name, t.phenomenon, t.field, p.id if p.id is not None else str(i), p.good, p.bad)
-            for t in self.tasks
-            for i, p in enumerate(t)
-        ]
-        return pd.DataFrame(rows, columns=COLUMNS)
+        "The suite as a table, see `suite_to_frame`."
+        return suite_to_frame(self)
 
     def identical_pairs(self) -> pd.DataFrame:  # the rows of `to_frame` whose sentences are the same
-        "The pairs that cannot be told apart, which every score counts as a tie."
-        frame = self.to_frame()
+        "The pairs whose two sentences are the same; every score counts them as ties."
+        frame = suite_to_frame(self)
         return frame[frame.good == frame.bad].reset_index(drop=True)
 
     @property
     def digest(self) -> str:  # 64 hexadecimal digits
         "SHA-256 of tasks, groups and sentences: two suites with the same digest give the same numbers."
-        rows = [
-            [t.name, t.phenomenon, t.field, t.rules, t.lexicon, [[p.good, p.bad, p.id] for p in t]] for t in self.tasks
-        ]
-        return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
-
-    def split(
-        self,
-        train: int,  # pairs a task to tune on
-        eval: int,  # pairs a task to measure on
-        seed: int = 0,  # the same seed gives the same split
-    ) -> Split:  # (train, eval), two suites with the same tasks
-        "Cut every task in two without leaks, see below. Raises `TaskspaceError` when a task has too few pairs."
-        from taskspace.tasks.splits import leak_free_split
-
-        return leak_free_split(self, train, eval, seed)
+        return suite_digest(self)

@@ -18,7 +18,7 @@ from ..errors import TaskspaceError
 from .pairs import MinimalPair, Suite, Task
 
 # %% auto #0
-__all__ = ['READERS', 'normalise', 'suite_from_frame', 'suite_from_file']
+__all__ = ['READERS', 'normalise', 'suite_from_rows', 'suite_from_frame', 'rows_of_jsonl', 'suite_from_file']
 
 # %% ../../nbs/api/tasks/30_readers.ipynb #e12f9592
 def _text(value: object) -> str | None:
@@ -28,8 +28,18 @@ def _text(value: object) -> str | None:
     return str(value) if not isinstance(value, float) or not value.is_integer() else str(int(value))
 
 
-def _rows_to_suite(name: str, rows: Iterable[tuple[str, Mapping]]) -> Suite:
-    "Build a suite from (where, row) pairs; `where` names the row in messages."
+def normalise(
+    name: str | None,  # a field or phenomenon as some benchmark spells it
+) -> str | None:  # one spelling for one thing
+    "One spelling for labels: BLiMP writes both `syntax/semantics` and `syntax_semantics`."
+    return None if name is None else name.strip().lower().replace("/", "_").replace(" ", "_") or None
+
+# %% ../../nbs/api/tasks/30_readers.ipynb #fec3670d
+def suite_from_rows(
+    name: str,  # name of the suite, and of the source in messages
+    rows: Iterable[tuple[str, Mapping]],  # (where, row); `where` names the row in messages
+) -> Suite:
+    "A suite from rows with task, good and bad. Raises `TaskspaceError` that names the row and the field at fault."
     pairs: dict[str, list[MinimalPair]] = {}
     labels: dict[str, tuple[str | None, str | None]] = {}
     for where, row in rows:
@@ -49,27 +59,27 @@ def _rows_to_suite(name: str, rows: Iterable[tuple[str, Mapping]]) -> Suite:
     return Suite(name, tuple(Task(t, tuple(ps), *labels[t]) for t, ps in pairs.items()))
 
 
-def normalise(
-    name: str | None,  # a field or phenomenon as some benchmark spells it
-) -> str | None:  # one spelling for one thing
-    "One spelling for labels: BLiMP writes both `syntax/semantics` and `syntax_semantics`."
-    return None if name is None else name.strip().lower().replace("/", "_").replace(" ", "_") or None
-
-
 def suite_from_frame(
     frame: pd.DataFrame,  # columns task, good, bad[, phenomenon, field, pair]
     name: str = "table",  # name of the suite
 ) -> Suite:
     "A suite from a table. Raises `TaskspaceError` that names the row (from 0) and the column at fault."
     records = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    return _rows_to_suite(name, ((f"{name}, row {i}", r) for i, r in enumerate(records)))
+    return suite_from_rows(name, ((f"{name}, row {i}", r) for i, r in enumerate(records)))
 
 # %% ../../nbs/api/tasks/30_readers.ipynb #6a571b8b
-def _jsonl_rows(path: Path) -> Iterator[tuple[str, Mapping]]:
+def _not_utf8(path: Path, error: UnicodeDecodeError) -> TaskspaceError:
+    return TaskspaceError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save the file as UTF-8")
+
+
+def rows_of_jsonl(
+    path: Path,  # a file of JSON lines, in UTF-8
+) -> Iterator[tuple[str, Mapping]]:  # (where, row)
+    "The rows of a file of JSON lines; empty lines are skipped. Raises `TaskspaceError` that names the line at fault."
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as e:
-        raise TaskspaceError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start}); save the file as UTF-8") from None
+        raise _not_utf8(path, e) from None
     for n, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -82,19 +92,10 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Mapping]]:
             raise TaskspaceError(f"{where}: a {type(row).__name__} where an object with task, good and bad is needed")
         yield where, row
 
-
-def _table_rows(path: Path) -> Iterator[tuple[str, Mapping]]:
-    "Rows of a CSV, TSV or Parquet file; every CSV cell is text, so that a sentence such as `None` or `1` stays one."
+# %% ../../nbs/api/tasks/30_readers.ipynb #cc586a37
+def _rows_of_csv(path: Path) -> Iterator[tuple[str, Mapping]]:
     import csv
 
-    if path.suffix.lower() == ".parquet":
-        try:
-            frame = pd.read_parquet(path)
-        except Exception as e:
-            raise TaskspaceError(f"{path}: not a readable Parquet file ({str(e).splitlines()[0]})") from None
-        frame = frame.astype(object).where(frame.notna(), None)
-        yield from ((f"{path}, row {i}", r) for i, r in enumerate(frame.to_dict("records")))
-        return
     try:
         with path.open(encoding="utf-8-sig", newline="") as f:
             reader = csv.DictReader(f, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
@@ -109,12 +110,21 @@ def _table_rows(path: Path) -> Iterator[tuple[str, Mapping]]:
                     )
                 yield where, {k: v for k, v in row.items() if v not in (None, "")}
     except UnicodeDecodeError as e:
-        raise TaskspaceError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start}); save the file as UTF-8") from None
+        raise _not_utf8(path, e) from None
     except csv.Error as e:
         raise TaskspaceError(f"{path}: not a readable table ({e})") from None
 
 
-READERS = {".jsonl": _jsonl_rows, ".csv": _table_rows, ".tsv": _table_rows, ".parquet": _table_rows}
+def _rows_of_parquet(path: Path) -> Iterator[tuple[str, Mapping]]:
+    try:
+        frame = pd.read_parquet(path)
+    except Exception as e:
+        raise TaskspaceError(f"{path}: not a readable Parquet file ({str(e).splitlines()[0]})") from None
+    frame = frame.astype(object).where(frame.notna(), None)
+    yield from ((f"{path}, row {i}", r) for i, r in enumerate(frame.to_dict("records")))
+
+# %% ../../nbs/api/tasks/30_readers.ipynb #3512997f
+READERS = {".jsonl": rows_of_jsonl, ".csv": _rows_of_csv, ".tsv": _rows_of_csv, ".parquet": _rows_of_parquet}
 
 
 def suite_from_file(
@@ -127,6 +137,6 @@ def suite_from_file(
     if not path.is_file():
         raise TaskspaceError(f"{path}: no such file")
     try:
-        return replace(_rows_to_suite(str(path), READERS[path.suffix.lower()](path)), name=path.stem)
+        return replace(suite_from_rows(str(path), READERS[path.suffix.lower()](path)), name=path.stem)
     except OSError as e:
         raise TaskspaceError(f"{path}: cannot be read ({e.strerror})") from None

@@ -34,13 +34,60 @@ def bundles(
     return connected_components(graph, directed=False)[1][:n]
 
 # %% ../../nbs/api/tasks/20_splits.ipynb #4085b500
+def _bundles_in_order(suite: Suite, seed: int) -> list[list[tuple[str, MinimalPair]]]:
+    "The bundles of a suite as lists of (task, pair), the largest first, bundles of one size in the order of the seed."
+    pairs = [(t.name, replace(p, id=str(i)) if p.id is None else p) for t in suite for i, p in enumerate(t)]
+
+    def place(k: int) -> bytes:
+        task, pair = pairs[k]
+        return hashlib.sha256(f"{seed}\0{task}\0{pair.good}\0{pair.bad}".encode()).digest()
+
+    bundle_of = bundles([p for _, p in pairs])
+    members: dict[int, list[tuple[str, MinimalPair]]] = {}
+    for k in sorted(range(len(pairs)), key=place):
+        members.setdefault(int(bundle_of[k]), []).append(pairs[k])
+    return sorted(members.values(), key=len, reverse=True)
+
+# %% ../../nbs/api/tasks/20_splits.ipynb #e088b794
+ATTEMPTS = 50  # random ways to place the bundles, where the first way fails
+
+
+def _part_for(need: dict[str, dict[str, int]], owners: set[str], rng: np.random.Generator | None) -> str:
+    "The part where these tasks lack more pairs; with `rng` a random part, more likely the one where they lack more."
+    wanted = {part: sum(missing[n] for n in owners) for part, missing in need.items()}
+    if rng is None:
+        return max(wanted, key=lambda part: wanted[part])
+    first, second = wanted
+    return first if rng.random() * sum(wanted.values()) < wanted[first] else second
+
+
+def _place(
+    ordered: list[list[tuple[str, MinimalPair]]],
+    names: list[str],
+    sizes: dict[str, int],
+    rng: np.random.Generator | None,
+) -> tuple[list[dict[str, list[MinimalPair]]], list[tuple[str, str, int]]]:
+    "The pairs of each part by task, and what is lacking as (part, task, number of pairs)."
+    need = {part: dict.fromkeys(names, size) for part, size in sizes.items()}
+    chosen: dict[str, dict[str, list[MinimalPair]]] = {part: {n: [] for n in names} for part in sizes}
+    for bundle in ordered if rng is None else [ordered[k] for k in rng.permutation(len(ordered))]:
+        part = _part_for(need, {name for name, _ in bundle}, rng)
+        for name, pair in bundle:
+            if need[part][name]:
+                need[part][name] -= 1
+                chosen[part][name].append(pair)
+    lacking = [(part, name, n) for part, missing in need.items() for name, n in missing.items() if n]
+    return list(chosen.values()), lacking
+
+# %% ../../nbs/api/tasks/20_splits.ipynb #056046f2
 def leak_free_split(
     suite: Suite,  # the tasks to cut
     train: int,  # pairs a task to tune on
     eval: int,  # pairs a task to measure on
     seed: int,  # the same seed gives the same split
 ) -> Split:  # (train, eval), two suites with the same tasks
-    "Cut every task in two, so that no sentence stands in both parts of any tasks. Raises `TaskspaceError` when a task has too few pairs."
+    """Cut every task in two, so that no sentence of one part stands in the other.
+    Raises `TaskspaceError` when a task has too few pairs."""
     if train < 1 or eval < 1:
         raise TaskspaceError(f"split: train and eval must be at least 1, not {train} and {eval}")
     for task in suite:
@@ -48,55 +95,18 @@ def leak_free_split(
             raise TaskspaceError(
                 f"task {task.name!r} has {len(task)} pairs; {train} to train and {eval} to evaluate need {train + eval}"
             )
-    pairs = [(t.name, replace(p, id=str(i)) if p.id is None else p) for t in suite for i, p in enumerate(t)]
-    bundle_of = bundles([p for _, p in pairs])
-    order = sorted(
-        range(len(pairs)),
-        key=lambda k: hashlib.sha256(f"{seed}\0{pairs[k][0]}\0{pairs[k][1].good}\0{pairs[k][1].bad}".encode()).digest(),
-    )
-    members: dict[int, list[tuple[str, MinimalPair]]] = {}
-    for k in order:
-        members.setdefault(int(bundle_of[k]), []).append(pairs[k])
-    owned = sorted(members.values(), key=len, reverse=True)
+    ordered = _bundles_in_order(suite, seed)
     rng = np.random.default_rng(seed)
     for attempt in range(1 + ATTEMPTS):
-        chosen, lacking = _deal(owned, suite.names, {"train": train, "eval": eval}, rng if attempt else None)
+        chosen, lacking = _place(ordered, suite.names, {"train": train, "eval": eval}, rng if attempt else None)
         if not lacking:
             break
     else:
+        part, name, n = lacking[0]
         raise TaskspaceError(
-            f"task {lacking[1]!r}: its pairs share too many sentences with one another or with other tasks; "
-            f"the {lacking[0]} part lacks {lacking[2]} pairs, ask for fewer"
+            f"task {name!r}: its pairs share too many sentences with one another or with other tasks; "
+            f"the {part} part lacks {n} pairs, ask for fewer"
         )
     return Split(
-        *(replace(suite, tasks=tuple(replace(t, pairs=tuple(part[t.name])) for t in suite)) for part in chosen)
-    )
-
-
-ATTEMPTS = 50  # random ways to deal out bundles, where the first one fails
-
-
-def _deal(
-    owned: list[list[tuple[str, MinimalPair]]], names: list[str], sizes: dict[str, int], rng: np.random.Generator | None
-):
-    "Bundles put on either side, with what is lacking then as (side, task, pairs): the largest first to where most is needed, or at random."
-    need = {side: dict.fromkeys(names, size) for side, size in sizes.items()}
-    chosen: dict[str, dict[str, list[MinimalPair]]] = {side: {n: [] for n in names} for side in sizes}
-    for bundle in owned if rng is None else [owned[k] for k in rng.permutation(len(owned))]:
-        owners = {name for name, _ in bundle}
-        wanted = {side: sum(need[side][n] for n in owners) for side in need}
-        first, second = wanted
-        side = (
-            max(wanted, key=lambda s: wanted[s])
-            if rng is None
-            else first
-            if rng.random() * sum(wanted.values()) < wanted[first]
-            else second
-        )
-        for name, pair in bundle:
-            if need[side][name]:
-                need[side][name] -= 1
-                chosen[side][name].append(pair)
-    return list(chosen.values()), next(
-        ((s, name, n) for s, missing in need.items() for name, n in missing.items() if n), None
+        *(replace(suite, tasks=tuple(replace(t, pairs=tuple(pairs[t.name])) for t in suite)) for pairs in chosen)
     )
