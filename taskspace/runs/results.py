@@ -19,7 +19,7 @@ import pandas as pd
 from ..errors import TaskspaceError
 from ..models.checkpoints import in_order
 from .jobs import frame_to_spaces, from_bytes, Job, Plan, suite_from_json, suite_to_json
-from .store import _get_named, _put_named, Store
+from .store import get_current, put_current, Store
 from .study import parse_study, Study
 from ..spaces.resampling import interval
 from ..spaces.space import TaskSpace
@@ -58,8 +58,8 @@ def save_plan(
     pq.write_table(
         pa.table(columns).replace_schema_metadata({"taskspace": json.dumps(about)}), sink, compression="zstd"
     )
-    _put_named(store, "suite", "json", suite_to_json(plan.suite).encode())
-    _put_named(store, "plan", "parquet", sink.getvalue().to_pybytes())
+    put_current(store, "suite", "json", suite_to_json(plan.suite).encode())
+    put_current(store, "plan", "parquet", sink.getvalue().to_pybytes())
 
 
 def load_plan(store: Store) -> tuple[pd.DataFrame, dict[str, Any]]:  # (one row a job, study and checkpoints)
@@ -67,7 +67,7 @@ def load_plan(store: Store) -> tuple[pd.DataFrame, dict[str, Any]]:  # (one row 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(pa.BufferReader(_get_named(store, "plan", "parquet")))
+    table = pq.read_table(pa.BufferReader(get_current(store, "plan", "parquet")))
     about = json.loads((table.schema.metadata or {})[b"taskspace"])
     checkpoints = pd.DataFrame(
         [{k: c[k] for k in ("model", "scale", "step", "revision")} for c in about["checkpoints"]]
@@ -166,7 +166,7 @@ class Run:
     @functools.cached_property
     def suite(self) -> Suite:
         "The tasks and pairs, as they were when the run was planned."
-        return suite_from_json(_get_named(self.store, "suite", "json").decode())
+        return suite_from_json(get_current(self.store, "suite", "json").decode())
 
     @property
     def checkpoints(self) -> pd.DataFrame:  # columns model, scale, step, revision, weights, tokenizer

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import toylm
 
-from taskspace.runs import execute as runs
+from taskspace.runs import execute as runs, store
 from taskspace.runs.jobs import Plan
 from taskspace.runs.summaries import missing
 from taskspace.runs.results import open_run
@@ -322,8 +322,8 @@ def test_damaged_results_are_set_aside_and_computed_again(whole, tmp_path, damag
 
 
 def test_status_reads_no_result_whose_size_the_log_knows(whole, tmp_path, monkeypatch):
-    run, read, really = open_run(tmp_path / "whole"), [], Store.read
-    monkeypatch.setattr(Store, "read", lambda self, path: read.append(path) or really(self, path))
+    run, read, really = open_run(tmp_path / "whole"), [], store.read_result
+    monkeypatch.setattr(store, "read_result", lambda path: read.append(path) or really(path))
     assert run.status().done == 63 and (run.log().state == "done").all() and not read
     lines = run.store.log_path.read_text().splitlines()
     run.store.log_path.write_text(
