@@ -69,7 +69,6 @@ KNOWN_PRIVATE = {
     ("runs.extract", "spaces.space"): "_pairs",
     ("runs.results", "spaces.space"): "_pairs",
     ("runs.store", "files"): "_sync_folder",
-    ("runs.study", "models.checkpoints"): "_choice _text",
     ("runs.summaries", "runs.results"): "_gradients _space_at",
 }
 
@@ -99,7 +98,6 @@ GIANTS = {
     ("claims/10_verdicts.ipynb", "harm_at"): 80,
     ("claims/10_verdicts.ipynb", "_slope"): 69,
     ("claims/10_verdicts.ipynb", "claim_e"): 75,
-    ("runs/20_study.ipynb", "_stored"): 180,
     ("runs/30_jobs.ipynb", "Plan"): 117,
     ("runs/30_jobs.ipynb", "spaces_to_frame"): 80,
     ("runs/40_results.ipynb", "Run"): 299,

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from taskspace.models.lm import LM
 
 # %% auto #0
-__all__ = ['log_spaced', 'ModelSpec', 'Checkpoint', 'step_of', 'expand', 'in_order', 'narrow', 'directory_digests', 'digests',
-           'check_model', 'loaded_digests']
+__all__ = ['path_as_text', 'checkpoint_choice', 'log_spaced', 'ModelSpec', 'Checkpoint', 'step_of', 'expand', 'in_order',
+           'narrow', 'directory_digests', 'digests', 'check_model', 'loaded_digests']
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #33a8f52a
-def _text(value: Any) -> Any:
+def path_as_text(
+    value: Any,  # of a setting
+) -> Any:
     "A path as text; anything else as it is."
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
@@ -37,8 +39,10 @@ def _text(value: Any) -> Any:
 _LOG_SPACED = re.compile(r"log-spaced\s+([1-9]\d{0,5})")
 
 
-def _choice(value: Any) -> Any:
-    "Check a choice of checkpoints and bring it into its one spelling."
+def checkpoint_choice(
+    value: Any,  # last | all | log-spaced N | list of steps or revisions
+) -> Any:  # the same, lists as tuples
+    "A choice of checkpoints in its one spelling. Raises ValueError for what is none."
     if value is None or value in ("last", "all"):
         return value
     if isinstance(value, str) and (found := _LOG_SPACED.fullmatch(value.strip())):
@@ -87,8 +91,8 @@ class ModelSpec(BaseModel):
     loader: str | None = None  # "module:function" called as load_lm is, for models that load_lm does not know
     kwargs: dict[str, Any] = Field(default_factory=dict)  # passed on when the model is loaded, e.g. gguf_file
 
-    _path_is_text = field_validator("name", mode="before")(_text)
-    _check_checkpoints = field_validator("checkpoints")(_choice)
+    _path_is_text = field_validator("name", mode="before")(path_as_text)
+    _check_checkpoints = field_validator("checkpoints")(checkpoint_choice)
 
     @field_validator("loader")
     @classmethod
