@@ -98,8 +98,6 @@ GIANTS = {
     ("claims/10_verdicts.ipynb", "harm_at"): 80,
     ("claims/10_verdicts.ipynb", "_slope"): 69,
     ("claims/10_verdicts.ipynb", "claim_e"): 75,
-    ("runs/30_jobs.ipynb", "Plan"): 117,
-    ("runs/30_jobs.ipynb", "spaces_to_frame"): 80,
     ("runs/40_results.ipynb", "Run"): 299,
     ("runs/50_execute.ipynb", "_DIED"): 83,
     ("runs/60_summaries.ipynb", "learning_curves"): 67,

@@ -7,6 +7,7 @@ from taskspace.names import hand_on
 if TYPE_CHECKING:
     from .store import *  # noqa: F403
     from .study import *  # noqa: F403
+    from .formats import *  # noqa: F403
     from .jobs import *  # noqa: F403
     from .results import *  # noqa: F403
     from .execute import *  # noqa: F403
@@ -19,9 +20,12 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "clean_results write_log log_entries Store put_current get_current",
     "study":
         "PROBES CONTROLS Study parse_study read_study",
+    "formats":
+        "suite_to_json suite_from_json compress_suite decompress_suite to_bytes from_bytes spaces_to_frame "
+        "frame_to_spaces",
     "jobs":
-        "GRADIENT_BLOCKS GRADIENT_MEMORY code_version suite_to_json suite_from_json pack unpack Job seed_of "
-        "reference_text Plan to_bytes from_bytes spaces_to_frame frame_to_spaces compute work",
+        "GRADIENT_BLOCKS GRADIENT_MEMORY code_version Job seed_of reference_text Plan job_settings list_jobs "
+        "job_payload compute work",
     "results":
         "save_plan load_plan Status duration failure_lines Run open_run",
     "execute":

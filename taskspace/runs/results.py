@@ -18,7 +18,8 @@ import pandas as pd
 
 from ..errors import TaskspaceError
 from ..models.checkpoints import in_order
-from .jobs import frame_to_spaces, from_bytes, Job, Plan, suite_from_json, suite_to_json
+from .formats import frame_to_spaces, from_bytes, suite_from_json, suite_to_json
+from .jobs import Job, Plan
 from .store import get_current, put_current, Store
 from .study import parse_study, Study
 from ..spaces.resampling import interval

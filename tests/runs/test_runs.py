@@ -25,18 +25,15 @@ from taskspace.runs import execute as runs
 from taskspace.models.checkpoints import Checkpoint, digests, directory_digests, expand, narrow, step_of
 from taskspace.runs.extract import open_extract, write_extract
 from taskspace.tuning.ftgd import FTGD
-from taskspace.runs.jobs import (
-    code_version,
+from taskspace.runs.formats import (
     frame_to_spaces,
     from_bytes,
-    Plan,
-    seed_of,
     spaces_to_frame,
     suite_from_json,
     suite_to_json,
     to_bytes,
-    work,
 )
+from taskspace.runs.jobs import code_version, Plan, seed_of, work
 from taskspace.models.loading import load_lm
 from taskspace.probing.rows import transfer_row
 from taskspace.report.pages import methods
