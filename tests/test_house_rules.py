@@ -104,15 +104,7 @@ GIANTS = {
     ("runs/70_extract.ipynb", "_MARK"): 83,
     ("runs/70_extract.ipynb", "write_extract"): 71,
     ("runs/70_extract.ipynb", "Extract"): 96,
-    ("report/20_charts.ipynb", "GROUP_COLOURS"): 89,
-    ("report/20_charts.ipynb", "_matrix"): 72,
-    ("report/40_pages.ipynb", "_text"): 67,
-    ("report/40_pages.ipynb", "methods"): 72,
-    ("report/50_site.ipynb", "_KINDS"): 81,
     ("report/50_site.ipynb", "site_renderer"): 78,
-    ("90_cli.ipynb", "app"): 73,
-    ("90_cli.ipynb", "_WRITERS"): 63,
-    ("90_cli.ipynb", "score"): 67,
 }
 LINES = 60  # of an exported cell
 

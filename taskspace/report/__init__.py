@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "renderer":
-        "MIME pack html mimebundle enable asset write_bundle",
+        "MIME to_columns html mimebundle enable asset write_bundle",
     "charts":
         "GROUP_COLOURS DIVERGING SEQUENTIAL FONT INK config save headline heatmap task_map clustermap network "
         "small_multiples fixed_colours curves training_curves scale_curves stability_chart forest frontier "
@@ -21,7 +21,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "templates":
         "page_templates template parameters check_parameters check execute",
     "pages":
-        "page for_page proportioned methods Tiles",
+        "for_page page proportioned methods Tiles",
     "site":
-        "write_data site_renderer render without_modules render_report",
+        "mean_accuracy all_spaces data_tables write_data site_renderer render without_modules render_report",
 })

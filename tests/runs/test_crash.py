@@ -250,7 +250,7 @@ def test_no_orphans_and_a_store_to_go_on_with(toy, tmp_path, uninterrupted, how)
             main.returncode == 130
             and "Traceback" not in err
             and "leaked" not in err
-            and "goes on where it stopped" in err
+            and "continues where it stopped" in err
         )
     assert 3 < open_run(out).status().done < 63
     quietly(toy(), out)
