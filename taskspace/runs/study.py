@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import functools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal
@@ -20,37 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from ..errors import TaskspaceError
 from ..models.checkpoints import checkpoint_choice, ModelSpec, path_as_text
-from ..settings import parse_settings, read_text
+from ..settings import parse_settings, read_text, validation_error
 
 # %% auto #0
 __all__ = ['PROBES', 'CONTROLS', 'Study', 'parse_study', 'read_study']
-
-# %% ../../nbs/api/runs/20_study.ipynb #1724ef7b
-def _one_line(
-    error: ValidationError,  # what pydantic found
-    fields: Iterable[str],  # names that are allowed at the top level
-) -> str:
-    "The first problem as `field: what is wrong`, with the number of further ones."
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    where = ".".join(str(p) for p in first["loc"] if not str(p).startswith("function-"))
-    if first["type"] == "extra_forbidden":
-        known = sorted(ModelSpec.model_fields) if len(first["loc"]) > 1 else sorted(fields)
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-        text = (
-            f"there is no such field; did you mean {near[0]!r}?"
-            if near
-            else f"there is no such field; there are: {', '.join(known)}"
-        )
-    elif first["type"] == "missing":
-        text = "this field is required"
-    else:
-        text = first["msg"].removeprefix("Value error, ")
-        shown = repr(first["input"])
-        if first["type"] != "value_error" and len(shown) < 60:
-            text += f", not {shown}"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return " ".join(f"{where + ': ' if where else ''}{text}{more}".split())
 
 # %% ../../nbs/api/runs/20_study.ipynb #80b7edec
 # Set while a study is read from a run's folder.
@@ -97,9 +70,7 @@ def _check_ftgd(value: Any) -> dict[str, Any]:
     try:
         return _ftgd_fields(adapter.validate_python(dict(value)))
     except ValidationError as e:
-        first = e.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"][:1]))
-        raise ValueError(f"{where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}") from None
+        raise validation_error(e) from None
 
 # %% ../../nbs/api/runs/20_study.ipynb #8064ad08
 def _list_of_models(value: Any) -> Any:
@@ -226,7 +197,7 @@ class _OneLineErrors(BaseModel):
         try:
             super().__init__(**data)
         except ValidationError as e:
-            raise TaskspaceError(f"study: {_one_line(e, type(self).model_fields)}") from None
+            raise validation_error(e, "study", type(self)) from None
 
 # %% ../../nbs/api/runs/20_study.ipynb #db077e89
 class Study(_OneLineErrors):

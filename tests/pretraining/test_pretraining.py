@@ -385,10 +385,10 @@ def test_written_keeps_what_is_there(tmp_path):
     "data, message",
     [
         ({"steps": 0}, "run.yaml: steps: input should be greater"),
-        ({"lr": 1}, "run.yaml: lr: unknown setting; known: steps"),
+        ({"lr": 1}, "run.yaml: lr: there is no such field; there are: steps"),
         ({"checkpoints": 1}, "checkpoints: at least 2"),
         ({"precision": "int8"}, "run.yaml: precision"),
-        ([], "run.yaml: settings: input should be"),
+        ([], "run.yaml: must be a mapping of fields, not"),
         ({"steps": "x", "clip": 0}, r"steps: .*\(and 1 more\)"),
     ],
 )
@@ -614,14 +614,14 @@ def _with(**change):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (_with(vocab=3), "config.yaml: vocab: unknown setting"),
+        (_with(vocab=3), "config.yaml: vocab: there is no such field; did you mean 'vocab_size'"),
         (_with(train=[]), "train: "),
         (_with(models={}), "models: "),
         (
             _with(models={"a": {"architecture": "mamba"}}),
             "models.a.architecture: unknown architecture 'mamba'; there are: llama",
         ),
-        (_with(models={"a": {"training": {"lr": 3}}}), "models.a.training: lr: unknown setting"),
+        (_with(models={"a": {"training": {"lr": 3}}}), "models.a.training: lr: there is no such field"),
         (_with(models={"a": {"training": {"seed": 3}}}), "the data order is common"),
         (_with(models={"a": {"seeds": []}}), "models.a.seeds"),
         (_with(models={"a": {"hidden_size": 16, "hidden_sizes": 3}}), "models.a: unknown setting 'hidden_sizes'"),
