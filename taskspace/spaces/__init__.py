@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .resampling import *  # noqa: F403
     from .change import *  # noqa: F403
     from .sentence_similarity import *  # noqa: F403
+    from .ngrams import *  # noqa: F403
     from .trees_and_maps import *  # noqa: F403
     from .space import *  # noqa: F403
     from .combining import *  # noqa: F403
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from .saving import *  # noqa: F403
     from .views import *  # noqa: F403
     from .hypotheses import *  # noqa: F403
+    from .explaining import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "statistics":
@@ -24,13 +26,15 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "over_seeds",
     "resampling":
         "resample_means split_halves widening interval cell_tests auc_of correlation_of noise_variance "
-        "filled_draws measurement_errors statistic_draws statistic_interval jackknife_interval noise_ceiling "
-        "asymmetry",
+        "filled_draws measurement_errors statistic_draws statistic_interval left_out_interval "
+        "jackknife_interval noise_ceiling asymmetry",
     "change":
         "reliability agreement stability change_point",
     "sentence_similarity":
         "EDITS words differing_region word_likeness edit edit_table edit_likeness length_likeness same_label "
         "set_likeness",
+    "ngrams":
+        "BEGIN END ngrams ngram_contrast ngram_likeness",
     "trees_and_maps":
         "EMBEDDINGS task_distances Clustering cluster cluster_stability classical_scaling stress embed align "
         "align_series",
@@ -48,4 +52,6 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "long_table stability_of_clusters map_of_tasks",
     "hypotheses":
         "HYPOTHESES hypothesis_space hypothesis_spaces",
+    "explaining":
+        "FAMILIES UNEXPLAINED explained_share family_of Explanation explain_space explain_course",
 })

@@ -16,8 +16,8 @@ from .statistics import benjamini_hochberg, cells, orthonormal_basis, square
 
 # %% auto #0
 __all__ = ['resample_means', 'split_halves', 'widening', 'interval', 'cell_tests', 'auc_of', 'correlation_of', 'noise_variance',
-           'filled_draws', 'measurement_errors', 'statistic_draws', 'statistic_interval', 'jackknife_interval',
-           'noise_ceiling', 'asymmetry']
+           'filled_draws', 'measurement_errors', 'statistic_draws', 'statistic_interval', 'left_out_interval',
+           'jackknife_interval', 'noise_ceiling', 'asymmetry']
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #99c8b56f
 def _seeds_first(values: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -277,37 +277,47 @@ def statistic_interval(
     return found[0], float(low), float(high)
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #900f73f3
-def jackknife_interval(
-    statistic: Callable[[list[int]], float],  # the statistic of the space cut to these tasks
-    n: int,  # how many tasks
+def left_out_interval(
+    whole: float,  # the statistic with everything
+    left: np.ndarray,  # shape (n,), the statistic with one unit left out, for each unit
     level: float = 0.95,  # at least this share of intervals holds the population's value
     bounds: tuple[float, float] | None = (-1.0, 1.0),  # range of the statistic; None: it has none
-) -> tuple[float, float]:  # lower and upper bound; missing where leaving out a task never changes anything
-    """Interval over tasks: leave one out (Snijders and Borgatti [1999](https://www.insna.org/PDF/Connections/v22/1999_I-2_61-70.pdf)),
-    on a scale stretched towards the bounds. Without bounds nothing is stretched, and the interval is symmetric."""
+) -> tuple[float, float]:  # lower and upper bound; missing where leaving out a unit never changes anything
+    "The jackknife's interval, on a scale stretched towards the bounds. Without bounds it is symmetric."
     from scipy.stats import t
 
     floor, top = bounds or (0.0, 0.0)
 
     def stretch(v: Any) -> Any:
         if bounds is None:
-            return v
-        return np.arctanh(np.clip(2 * (v - floor) / (top - floor) - 1, -0.9999, 0.9999))
+            return np.asarray(v, dtype=float)
+        return np.arctanh(np.clip(2 * (np.asarray(v) - floor) / (top - floor) - 1, -0.9999, 0.9999))
 
     def back(v: Any) -> float:
         return float(v if bounds is None else floor + (top - floor) * (np.tanh(v) + 1) / 2)
 
-    everything = list(range(n))
-    value = statistic(everything)
-    whole = stretch(value)
-    left = np.array([stretch(statistic(everything[:i] + everything[i + 1 :])) for i in range(n)])
-    error = np.sqrt((n - 1) / n * ((left - left.mean()) ** 2).sum())
+    n = len(left)
+    stretched = stretch(left)
+    error = np.sqrt((n - 1) / n * ((stretched - stretched.mean()) ** 2).sum())
     # No spread says nothing about the precision. A statistic without bounds may be small, so any spread of it counts.
     if not error > (0 if bounds is None else 1e-12):
         return float("nan"), float("nan")
     reach = t.ppf((1 + level) / 2, n - 1) * error
     # A value on the edge has no place on the stretched scale, so the interval is made to hold it.
-    return min(back(whole - reach), float(value)), max(back(whole + reach), float(value))
+    return min(back(stretch(whole) - reach), float(whole)), max(back(stretch(whole) + reach), float(whole))
+
+
+def jackknife_interval(
+    statistic: Callable[[list[int]], float],  # the statistic of the space cut to these tasks
+    n: int,  # how many tasks
+    level: float = 0.95,  # at least this share of intervals holds the population's value
+    bounds: tuple[float, float] | None = (-1.0, 1.0),  # range of the statistic; None: it has none
+) -> tuple[float, float]:  # lower and upper bound; missing where leaving out a task never changes anything
+    """Interval over tasks: leave one out
+    (Snijders and Borgatti [1999](https://www.insna.org/PDF/Connections/v22/1999_I-2_61-70.pdf))."""
+    everything = list(range(n))
+    left = [statistic(everything[:i] + everything[i + 1 :]) for i in range(n)]
+    return left_out_interval(statistic(everything), np.array(left, dtype=float), level, bounds)
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #f1de32ef
 def noise_ceiling(
