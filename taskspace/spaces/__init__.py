@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .views import *  # noqa: F403
     from .hypotheses import *  # noqa: F403
     from .explaining import *  # noqa: F403
+    from .signs import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "statistics":
@@ -54,4 +55,6 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "HYPOTHESES hypothesis_space hypothesis_spaces",
     "explaining":
         "FAMILIES UNEXPLAINED explained_share family_of Explanation explain_space explain_course",
+    "signs":
+        "group_aucs signs_table opposed_contrasts opposition_scores opposition_by_group",
 })
