@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .training import *  # noqa: F403
     from .texts import *  # noqa: F403
     from .builtin import *  # noqa: F403
+    from .ngram_lm import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "tokens":
@@ -26,4 +27,6 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "builtin":
         "SCALES RECIPE SENTENCES ROW BATCH STEPS CONTEXT Scale builtin_config builtin_steps builtin_model "
         "Rows builtin_rows cache_dir corpus_digest builtin_directory builtin_checkpoint builtin_log",
+    "ngram_lm":
+        "NOTHING VOCABULARY NgramLM save_ngram load_ngram ngram_checkpoint",
 })
