@@ -146,7 +146,7 @@ CASES = {
     "unknown executor": (
         ("run", "s.yaml", "--out", "out", "--executor", "slurm"),
         None,
-        ["--executor slurm", "local, dask"],
+        ["--executor slurm", "local or dask"],
     ),
     "dask without a scheduler": (
         ("run", "s.yaml", "--out", "out", "--executor", "dask"),

@@ -41,6 +41,7 @@ MODULES = in_import_order()
 
 # (module, a module that stands later): why
 UPWARD = {
+    ("spaces.explaining", "report.evidence"): "an explanation draws itself, as a space does",
     ("spaces.space", "report.charts"): "a space draws itself, in `TaskSpace.chart`, yet no science rests on charts",
     ("spaces.space", "report.renderer"): "a space that a notebook shows needs the renderer, which is loaded then",
     (

@@ -146,39 +146,45 @@ class NgramLM(nn.Module):
     ) -> Tensor:  # (batch, length, vocabulary): natural logarithms of probabilities
         "Log-probabilities of the next token at every position."
         ids, order = _tokens_first(input_ids, attention_mask)
-        mixed = self._mixed(ids).log()
+        mixed = _interpolated(self, ids).log()
         if order is None:
             return mixed
         return mixed.gather(1, order.argsort(dim=1)[..., None].expand_as(mixed))
 
-    def _mixed(self, ids: Tensor) -> Tensor:
-        "Probabilities of the next token, shape (batch, length, vocabulary)."
-        keys = [self.get_buffer(f"keys_{length}") for length in range(1, self.order)]
-        histories = [torch.zeros_like(ids), *_histories(ids, keys, self.vocab_size)]
-        mixed = torch.full((ids.numel(), self.vocab_size), 1 / self.vocab_size, device=ids.device)
-        mixed = mixed.to(self.tables[0].dtype)
-        for k, history in enumerate(histories):
-            mixed = self._with_order(mixed, k, history.reshape(-1))
-        return mixed.view(*ids.shape, self.vocab_size)
+# %% ../../nbs/api/pretraining/60_ngram_lm.ipynb #7e2b90c4
+def _interpolated(model: NgramLM, ids: Tensor) -> Tensor:
+    "Probabilities of the next token, shape (batch, length, vocabulary)."
+    keys = [model.get_buffer(f"keys_{length}") for length in range(1, model.order)]
+    histories = [torch.zeros_like(ids), *_histories(ids, keys, model.vocab_size)]
+    mixed = torch.full((ids.numel(), model.vocab_size), 1 / model.vocab_size, device=ids.device)
+    mixed = mixed.to(model.tables[0].dtype)
+    for k, history in enumerate(histories):
+        mixed = _with_order(model, mixed, k, history.reshape(-1))
+    return mixed.view(*ids.shape, model.vocab_size)
 
-    def _with_order(self, mixed: Tensor, k: int, history: Tensor) -> Tensor:
-        "The distribution with the table of one order mixed in; positions of unseen histories stay as they are."
-        starts = self.get_buffer(f"starts_{k}")
-        weight = torch.where(history == NOTHING, 0, self.get_buffer(f"weight_{k}")[history.clamp(min=0)])
-        needed, row = torch.unique(history[history != NOTHING], return_inverse=True)
-        if not len(needed):
-            return mixed
-        counts = starts[needed + 1] - starts[needed]
-        of = torch.repeat_interleave(torch.arange(len(needed), device=history.device), counts)
-        first = torch.cumsum(counts, 0) - counts
-        entry = torch.arange(len(of), device=history.device) - first[of] + starts[needed][of]
-        share = _softmax_by(self.tables[k][entry], of, len(needed))
-        rows = mixed.new_zeros(len(needed), self.vocab_size)
-        rows = rows.index_put((of, self.get_buffer(f"words_{k}")[entry]), share)
-        everywhere = mixed.new_zeros(mixed.shape)
-        everywhere = everywhere.index_put((torch.nonzero(history != NOTHING)[:, 0],), rows[row])
-        weight = weight.to(mixed.dtype)[:, None]
-        return weight * everywhere + (1 - weight) * mixed
+
+def _with_order(model: NgramLM, mixed: Tensor, k: int, history: Tensor) -> Tensor:
+    "The distribution with the table of one order mixed in; positions of unseen histories stay as they are."
+    seen = history != NOTHING
+    needed, row = torch.unique(history[seen], return_inverse=True)
+    if not len(needed):
+        return mixed
+    weight = torch.where(seen, model.get_buffer(f"weight_{k}")[history.clamp(min=0)], 0).to(mixed.dtype)[:, None]
+    rows = _rows_of(model, k, needed)
+    everywhere = mixed.new_zeros(mixed.shape).index_put((torch.nonzero(seen)[:, 0],), rows[row])
+    return weight * everywhere + (1 - weight) * mixed
+
+
+def _rows_of(model: NgramLM, k: int, needed: Tensor) -> Tensor:
+    "The distributions after some histories of one order, shape (histories, vocabulary)."
+    starts = model.get_buffer(f"starts_{k}")
+    counts = starts[needed + 1] - starts[needed]
+    of = torch.repeat_interleave(torch.arange(len(needed), device=needed.device), counts)
+    first = torch.cumsum(counts, 0) - counts
+    entry = torch.arange(len(of), device=needed.device) - first[of] + starts[needed][of]
+    share = _softmax_by(model.tables[k][entry], of, len(needed))
+    rows = share.new_zeros(len(needed), model.vocab_size)
+    return rows.index_put((of, model.get_buffer(f"words_{k}")[entry]), share)
 
 # %% ../../nbs/api/pretraining/60_ngram_lm.ipynb #2ca29c08
 def _witten_bell(counts: Tensor, starts: Tensor) -> Tensor:

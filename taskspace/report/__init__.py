@@ -7,6 +7,7 @@ from taskspace.names import hand_on
 if TYPE_CHECKING:
     from .renderer import *  # noqa: F403
     from .charts import *  # noqa: F403
+    from .evidence import *  # noqa: F403
     from .templates import *  # noqa: F403
     from .pages import *  # noqa: F403
     from .site import *  # noqa: F403
@@ -18,6 +19,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "GROUP_COLOURS DIVERGING SEQUENTIAL FONT INK config save headline heatmap task_map clustermap network "
         "small_multiples fixed_colours curves training_curves scale_curves stability_chart forest frontier "
         "layers before_after",
+    "evidence":
+        "PART_COLOURS explanation_chart explanation_course signs_chart opposition_chart",
     "templates":
         "page_templates template parameters check_parameters check execute",
     "pages":

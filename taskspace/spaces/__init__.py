@@ -35,7 +35,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "EDITS words differing_region word_likeness edit edit_table edit_likeness length_likeness same_label "
         "set_likeness",
     "ngrams":
-        "BEGIN END ngrams ngram_contrast ngram_likeness",
+        "BEGIN END token_sequences ngram_contrast ngram_likeness",
     "trees_and_maps":
         "EMBEDDINGS task_distances Clustering cluster cluster_stability classical_scaling stress embed align "
         "align_series",

@@ -140,9 +140,12 @@ class Explanation:
         return explanation_chart(self)
 
     def _repr_html_(self) -> str:
-        show = dict(float_format=lambda v: f"{v:.3f}", border=0)
+
+        def shown(frame: pd.DataFrame) -> str:
+            return frame.to_html(float_format=lambda v: f"{v:.3f}", border=0)
+
         head = f"<p>{self.tasks} tasks, {self.method}, intervals over {self.level}, p of the whole {self.p:.3f}</p>"
-        return head + self.parts.to_html(**show) + self.table.to_html(**show)
+        return head + shown(self.parts) + shown(self.table)
 
 
 UNEXPLAINED = ("unexplained", "other structure", "noise")
@@ -193,12 +196,11 @@ def _parts_table(rows: pd.DataFrame, noise: float | None) -> pd.DataFrame:
     parts = rows.drop(columns="what").set_index("of").rename_axis("part").rename(columns={"value": "share"})
     if noise is None:
         return parts
-    rest = parts.loc["unexplained"]
-    noise = min(noise, float(rest["share"]))
-    parts = parts.drop(index="unexplained")
-    parts.loc["other structure"] = [*(rest[["share", "low", "high"]] - noise)]
-    parts.loc["noise"] = [noise, float("nan"), float("nan")]
-    return parts
+    rest = parts.loc[["unexplained"]]
+    noise = min(noise, float(rest["share"].iloc[0]))
+    other = (rest - noise).rename(index={"unexplained": "other structure"})
+    unsure = pd.DataFrame({"share": noise, "low": np.nan, "high": np.nan}, index=["noise"])
+    return pd.concat([parts.drop(index="unexplained"), other, unsure]).rename_axis("part")
 
 
 def explain_space(

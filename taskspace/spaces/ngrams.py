@@ -16,14 +16,14 @@ from .sentence_similarity import words
 from ..tasks.pairs import MinimalPair, Suite
 
 # %% auto #0
-__all__ = ['BEGIN', 'END', 'ngrams', 'ngram_contrast', 'ngram_likeness']
+__all__ = ['BEGIN', 'END', 'token_sequences', 'ngram_contrast', 'ngram_likeness']
 
 # %% ../../nbs/api/spaces/45_ngrams.ipynb #22892da0
 BEGIN = "<s>"  # the mark before a sentence
 END = "</s>"  # the mark after it
 
 
-def ngrams(
+def token_sequences(
     tokens: Sequence[Hashable],  # words or token numbers of one sentence
     order: int,  # how many in a row
 ) -> Iterator[tuple]:  # each of `order` tokens, from left to right
@@ -43,8 +43,8 @@ def ngram_contrast(
     total: Counter = Counter()
     count = 0
     for pair in pairs:
-        total.update(ngrams(tokenize(pair.good), order))
-        total.subtract(ngrams(tokenize(pair.bad), order))
+        total.update(token_sequences(tokenize(pair.good), order))
+        total.subtract(token_sequences(tokenize(pair.bad), order))
         count += 1
     if not count:
         raise TaskspaceError("ngram_contrast: there are no pairs; give at least one")

@@ -179,7 +179,7 @@ def opposition_by_group(
     for name, part in [*parts, ("all", scores)]:
         values = part["score"].dropna().to_numpy()
         if len(values) >= 3:
-            mean, low, high, *_ = statistics.over_seeds(values, flips=1)
+            mean, low, high, *_ = statistics.over_seeds(values.tolist(), flips=1)
         else:
             mean, low, high = (float(values.mean()) if len(values) else float("nan")), float("nan"), float("nan")
         rows.append((name, len(values), mean, max(low, -1.0), min(high, 1.0)))
