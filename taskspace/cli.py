@@ -16,6 +16,7 @@ import typer
 
 from . import __version__
 from .errors import TaskspaceError
+from .files import cannot_write, written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,14 +122,11 @@ def _check_output(path: Path | None) -> None:
 
 def _write(frame: pd.DataFrame, path: Path) -> None:
     "Write a table under a temporary name, then rename it, so that a file is whole or not there."
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
-        _WRITERS[path.suffix](frame, temporary)
-        os.replace(temporary, path)
+        with written(path) as scratch:
+            _WRITERS[path.suffix](frame, scratch)
     except OSError as e:
-        raise TaskspaceError(f"{path}: cannot be written ({e.strerror or e})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise cannot_write(path, e) from None
 
 # %% ../nbs/api/90_cli.ipynb #472ab57a
 def accuracy_table(

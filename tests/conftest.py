@@ -16,15 +16,14 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     "A folder with `run`, a finished run of two tiny untrained models, and `report`, its report: made once for all processes that test."
-    from filelock import FileLock
-
+    from taskspace.files import locked
     from taskspace.report.site import render_report
     from taskspace.runs.execute import run_study
     from toysite import tiny_study
 
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny"
-    with FileLock(f"{folder}.lock"):
+    with locked(f"{folder}.lock"):
         if not (folder / "report" / "index.html").exists():
             run = run_study(tiny_study(folder / "models"), folder / "run", workers=0, progress=False)
             render_report(run, folder / "report", progress=False)

@@ -69,15 +69,13 @@ KNOWN_PRIVATE = {
     ("runs.extract", "runs.results"): "_space_at",
     ("runs.extract", "spaces.space"): "_pairs",
     ("runs.results", "spaces.space"): "_pairs",
-    ("runs.store", "files"): "_sync_folder",
     ("runs.summaries", "runs.results"): "_gradients _space_at",
 }
 
 # (notebook, first name that the cell defines): lines
 GIANTS = {
-    ("pretraining/10_tokens.ipynb", "token_file"): 68,
     ("pretraining/20_architectures.ipynb", "_Config"): 69,
-    ("pretraining/20_architectures.ipynb", "BigramConfig"): 64,
+    ("pretraining/20_architectures.ipynb", "BigramConfig"): 62,
     ("pretraining/30_training.ipynb", "_Run"): 148,
     ("pretraining/40_texts.ipynb", "_AnyTokenizer"): 65,
     ("pretraining/40_texts.ipynb", "pretrain_text"): 66,
@@ -85,10 +83,10 @@ GIANTS = {
     ("models/10_lm.ipynb", "LM"): 101,
     ("scoring/40_logprobs.ipynb", "PACKED"): 74,
     ("scoring/50_scores.ipynb", "_sums"): 75,
-    ("tuning/20_ftgd.ipynb", "Tuned"): 94,
+    ("tuning/20_ftgd.ipynb", "Tuned"): 95,
     ("tuning/20_ftgd.ipynb", "_Tuning"): 139,
     ("spaces/70_hypotheses.ipynb", "HYPOTHESES"): 68,
-    ("probing/10_differentials.ipynb", "_PIECE"): 178,
+    ("probing/10_differentials.ipynb", "_PIECE"): 177,
     ("probing/20_gradient.ipynb", "_measures"): 73,
     ("probing/20_gradient.ipynb", "_DIRECTIONS"): 62,
     ("probing/30_rows.ipynb", "space_from_rows"): 64,

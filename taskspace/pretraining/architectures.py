@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn, Tensor
 
 from ..errors import TaskspaceError
+from ..files import written
 
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'MODELS', 'ARCHITECTURES', 'tokens_first', 'Output', 'Config', 'CausalModel', 'solu',
@@ -442,8 +443,8 @@ def save_model(
         metadata={"format": "pt"},
     )
     text = json.dumps({_KEY: model.kind, **asdict(model.config)}, indent=2) + "\n"
-    (path / "config.json.tmp").write_text(text, encoding="utf-8")
-    os.replace(path / "config.json.tmp", path / "config.json")
+    with written(path / "config.json") as scratch:
+        scratch.write_text(text, encoding="utf-8")
     return path
 
 # %% ../../nbs/api/pretraining/20_architectures.ipynb #daca0e91

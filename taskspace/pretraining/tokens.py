@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import lzma
 import os
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import TaskspaceError
-from ..files import file_digest
+from ..files import file_digest, written
 
 # %% auto #0
 __all__ = ['EOS', 'PAD', 'UNK', 'DOCUMENTS', 'word_tokenizer', 'pack', 'read_texts', 'byte_tokenizer', 'token_file',
@@ -145,6 +146,32 @@ def byte_tokenizer(
     return _wrap(tokenizer, None)
 
 # %% ../../nbs/api/pretraining/10_tokens.ipynb #f168456b
+def _batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
+    "Lists of at most `size` items."
+    items = iter(items)
+    while batch := list(itertools.islice(items, size)):
+        yield batch
+
+
+def _is_fresh(out: Path, note: Path, key: str, itemsize: int) -> bool:
+    "Whether a token file is whole and of the same text and tokenizer, by the description beside it."
+    try:
+        described = json.loads(note.read_text())
+        return described["key"] == key and out.stat().st_size == described["tokens"] * itemsize
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _write_tokens(texts: Iterable[str], tokenizer: Any, dtype: np.dtype, path: Path) -> int:
+    "Write the ids of texts, an end-of-text id before each; how many there are."
+    with open(path, "wb") as file:
+        for batch in _batched(texts, 512):
+            encoded = tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)
+            for ids in encoded["input_ids"]:
+                file.write(np.array([tokenizer.eos_token_id, *ids], dtype=dtype).tobytes())
+        return file.tell() // dtype.itemsize
+
+# %% ../../nbs/api/pretraining/10_tokens.ipynb #5f8c5af7
 def token_file(
     paths: Sequence[str | os.PathLike],  # text files, see `read_texts`
     tokenizer: Any,  # a transformers fast tokenizer
@@ -159,49 +186,20 @@ def token_file(
     except OSError as e:
         raise TaskspaceError(f"{e.filename}: cannot be read ({e.strerror}); check the path to the text") from None
     dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
-    key = hashlib.sha256(
-        json.dumps([sources, documents, tokenizer.backend_tokenizer.to_str(), dtype.str]).encode()
-    ).hexdigest()
+    made_of = [sources, documents, tokenizer.backend_tokenizer.to_str(), dtype.str]
+    key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
     note = out.with_suffix(".json")
-    try:
-        described = json.loads(note.read_text())
-        fresh = described["key"] == key and out.stat().st_size == described["tokens"] * dtype.itemsize
-    except (OSError, ValueError, KeyError, TypeError):
-        fresh = False
-    if not fresh:
+    if not _is_fresh(out, note, key, dtype.itemsize):
         out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = out.with_name(f"{out.name}.{os.getpid()}.tmp")
-        try:
-            with open(scratch, "wb") as file:
-                for batch in _batched(progress(read_texts(paths, documents)), 512):
-                    for ids in tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)[
-                        "input_ids"
-                    ]:
-                        file.write(np.array([tokenizer.eos_token_id, *ids], dtype=dtype).tobytes())
-                size = file.tell()
-            if not size:
+        with written(out) as scratch:
+            tokens = _write_tokens(progress(read_texts(paths, documents)), tokenizer, dtype, scratch)
+            if not tokens:
                 raise TaskspaceError(f"{', '.join(map(str, paths))}: the files hold no text")
-            os.replace(scratch, out)
-            note.with_suffix(".tmp").write_text(
-                json.dumps({"key": key, "tokens": size // dtype.itemsize, "dtype": dtype.str})
-            )
-            os.replace(note.with_suffix(".tmp"), note)
-        finally:
-            scratch.unlink(missing_ok=True)
+        with written(note) as scratch:
+            scratch.write_text(json.dumps({"key": key, "tokens": tokens, "dtype": dtype.str}))
     return np.memmap(out, dtype=dtype, mode="r")
 
-
-def _batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
+# %% ../../nbs/api/pretraining/10_tokens.ipynb #e03d6879
 def stream_rows(
     tokens: np.ndarray,  # (tokens,)
     length: int,  # tokens a row that are predicted; a row has one more

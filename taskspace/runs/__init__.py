@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "store":
-        "is_locked StorePaths checksum put_result read_result result_files result_sizes valid_sizes "
-        "clean_results write_log log_entries Store put_current get_current",
+        "StorePaths checksum put_result read_result result_files result_sizes valid_sizes clean_results "
+        "write_log log_entries Store put_current get_current",
     "study":
         "PROBES CONTROLS Study parse_study read_study",
     "formats":

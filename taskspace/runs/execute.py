@@ -20,7 +20,7 @@ from typing import Any, TYPE_CHECKING
 
 
 from ..errors import TaskspaceError
-from ..files import write_atomically
+from ..files import locked, write_atomically
 from .jobs import Job, Plan, work
 from .results import open_run, Run, save_plan
 from .store import Store
@@ -424,11 +424,8 @@ def example_study() -> Any:  # a `Study`
 
 def example_run() -> Run:
     "The run of `example_study`, computed on first use and kept in the cache."
-    from filelock import FileLock
-
     from taskspace.pretraining.builtin import cache_dir
 
     cache = cache_dir()
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / "example.lock"):  # several notebooks may ask at once
+    with locked(cache / "example.lock"):  # several notebooks may ask at once
         return run_study(example_study(), cache / "example", progress=False)

@@ -10,57 +10,23 @@ import hashlib
 import json
 import os
 import re
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from ..errors import TaskspaceError
-from ..files import _sync_folder, cannot_write, write_atomically
+from ..files import cannot_write, is_locked, lock_holder, locked, sync_folder, write_atomically
 
 # %% auto #0
-__all__ = ['is_locked', 'StorePaths', 'checksum', 'put_result', 'read_result', 'result_files', 'result_sizes', 'valid_sizes',
-           'clean_results', 'write_log', 'log_entries', 'Store', 'put_current', 'get_current']
-
-# %% ../../nbs/api/runs/10_store.ipynb #1ed7f4e0
-def _lock(fd: int) -> bool:
-    "Take the lock on an open file, or say that another process has it; the system frees it when the process ends."
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        else:
-            import fcntl
-
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+__all__ = ['StorePaths', 'checksum', 'put_result', 'read_result', 'result_files', 'result_sizes', 'valid_sizes', 'clean_results',
+           'write_log', 'log_entries', 'Store', 'put_current', 'get_current']
 
 # %% ../../nbs/api/runs/10_store.ipynb #709b808e
-def is_locked(
-    path: Path,  # the lock file, which need not exist
-) -> bool:  # True while some process holds the lock
-    "Whether a process holds the lock on a file."
-    try:
-        fd = os.open(path, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        return not _lock(fd)
-    finally:
-        os.close(fd)
-
-
 def _in_use(folder: Path, lock: Path) -> str:
     "The line that refuses a folder in which another process writes."
-    holder = ""
-    with contextlib.suppress(OSError):
-        holder = lock.read_text(errors="replace").strip()
     return (
-        f"{folder}: another run is writing here ({holder or 'unknown process'}); "
+        f"{folder}: another run is writing here ({lock_holder(lock)}); "
         "wait until it ends, or choose another directory"
     )
 
@@ -139,7 +105,7 @@ def put_result(
     try:
         if not target.parent.is_dir():
             target.parent.mkdir()
-            _sync_folder(store.results)
+            sync_folder(store.results)
     except OSError as e:
         raise cannot_write(target, e) from None
     write_atomically(target, data, store.temporary / target.name)
@@ -273,19 +239,12 @@ class Store(StorePaths):
     @contextlib.contextmanager
     def locked(self) -> Iterator[Store]:  # itself, for the time in which this process alone may write
         "Be the only writer. Raises `TaskspaceError` that names the process that writes."
-        fd = os.open(self.lock_path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            # `busy` in another process may hold the lock for an instant.
-            if not any(_lock(fd) or time.sleep(0.02) for _ in range(5)):  # type: ignore[func-returns-value]
-                raise TaskspaceError(_in_use(self.path, self.lock_path))
-            os.ftruncate(fd, 0)
-            os.lseek(fd, 0, os.SEEK_SET)
-            since = time.strftime("%Y-%m-%d %H:%M:%S")
-            with contextlib.suppress(OSError):  # only a message needs the name of the holder: a full disk may lack it
-                os.write(fd, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode())
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(locked(self.lock_path, wait=False))
+            except BlockingIOError:
+                raise TaskspaceError(_in_use(self.path, self.lock_path)) from None
             yield self
-        finally:
-            os.close(fd)  # which also gives the lock back
 
 # %% ../../nbs/api/runs/10_store.ipynb #82fcbdf5
 def put_current(

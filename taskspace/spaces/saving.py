@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import TaskspaceError
+from ..files import written
 from .space import TaskSpace
 
 # %% auto #0
@@ -76,7 +77,8 @@ def save_space(
     table = _parquet_table(space, _header(space, path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, path, compression="zstd")
+        with written(path) as scratch:
+            pq.write_table(table, scratch, compression="zstd")
     except OSError as e:
         raise TaskspaceError(f"{path}: cannot be written ({e.strerror or e})") from None
     return path

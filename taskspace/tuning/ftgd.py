@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from ..errors import TaskspaceError
+from ..files import written
 from ..models.lm import LM
 from ..scoring.convention import Convention
 from ..scoring.encoding import encode_pairs, EncodedPair
@@ -200,7 +201,8 @@ class Tuned:
             "meta": self.meta,
             "log": self.log.to_json(orient="split", double_precision=15),
         }
-        save_file(tensors, str(path), {"taskspace": json.dumps(about)})
+        with written(path) as scratch:
+            save_file(tensors, str(scratch), {"taskspace": json.dumps(about)})
 
     @classmethod
     def load(
