@@ -5,7 +5,6 @@
 # %% ../../nbs/api/dissimilarity/20_states.ipynb #75d39dbd
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from torch import nn
 
 from ..errors import TaskspaceError
 from ..models.lm import LM
+from ..pretraining.architectures import call_model
 from ..scoring.encoding import prefix_id
 from ..scoring.logprobs import evaluating
 
@@ -62,16 +62,6 @@ def _state(out: Any) -> torch.Tensor:
     return out if isinstance(out, torch.Tensor) else out[0]
 
 
-def _forward(lm: LM, input_ids: torch.Tensor, mask: torch.Tensor) -> Any:
-    "Run the model, whatever the order of its arguments."
-    known = inspect.signature(lm.model.forward).parameters
-    if "input_ids" in known and "attention_mask" in known:
-        return lm.model(
-            input_ids=input_ids, attention_mask=mask, **({"use_cache": False} if "use_cache" in known else {})
-        )
-    return lm.model(input_ids, mask)
-
-
 class _Stop(Exception):
     "The last wanted state is there: the rest of the forward pass, head included, is not needed."
 
@@ -101,7 +91,7 @@ def capture(
         )
     try:
         with evaluating(lm):
-            _forward(lm, input_ids, mask)
+            call_model(lm.model, input_ids, mask)
     except _Stop:
         pass
     finally:

@@ -6,11 +6,8 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import os
 import re
-from collections.abc import Callable
-from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from torch import nn
 
 from ..errors import TaskspaceError
 from ..files import written
+from ..pretraining.architectures import call_model, logits_of
 from ..pretraining.training import save_checkpoint
 
 # %% auto #0
@@ -70,13 +68,6 @@ def _bits(tensor: torch.Tensor) -> int:
     whole = len(flat) // 4096 * 4096
     table = flat[:whole].view(-1, 4096)
     return placed(table.sum(0)) + 7919 * placed(table.sum(1)) + placed(flat[whole:])
-
-# %% ../../nbs/api/models/10_lm.ipynb #f0b92e00
-@lru_cache
-def _cached(forward: Callable) -> bool:
-    "Whether a forward function can be told to keep no cache, as those of transformers and of what wraps them."
-    known = inspect.signature(forward).parameters
-    return "use_cache" in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
 
 # %% ../../nbs/api/models/10_lm.ipynb #8a1c23a1
 class LM:
@@ -151,14 +142,11 @@ class LM:
         self,
         input_ids: torch.Tensor,  # (batch, length) token ids
         attention_mask: torch.Tensor,  # (batch, length), 1 for tokens, 0 for padding
+        position_ids: torch.Tensor | None = None,  # (batch, length), for models that take them; None: as they count
     ) -> torch.Tensor:  # (batch, length, vocabulary)
         "Next-token logits; gradients flow where the caller allows them."
-        if hasattr(self.model, "generate") and _cached(
-            type(self.model).forward
-        ):  # of transformers, where the order of arguments varies
-            return self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
-        out = self.model(input_ids, attention_mask)
-        return out[0] if isinstance(out, tuple) and not hasattr(out, "logits") else getattr(out, "logits", out)
+        more = {} if position_ids is None else {"position_ids": position_ids}
+        return logits_of(call_model(self.model, input_ids, attention_mask, **more))
 
     def digest(self) -> str:  # 64 hexadecimal digits
         "SHA-256 of the weights, computed again only when they were written to, see `weights_digest`."

@@ -5,10 +5,12 @@
 # %% ../../nbs/api/pretraining/20_architectures.ipynb #785d8c47
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast, ClassVar, NamedTuple, TypeAlias
 
@@ -22,8 +24,8 @@ from ..files import written
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'MODELS', 'ARCHITECTURES', 'tokens_first', 'Output', 'Config', 'CausalModel', 'solu',
            'TransformerConfig', 'TransformerLayer', 'TransformerLM', 'normal_init', 'build', 'twins', 'LSTMConfig',
-           'LSTMLayer', 'LSTMLM', 'CNNConfig', 'CNNLayer', 'CNNLM', 'BigramConfig', 'BigramLM', 'save_model',
-           'saved_architecture', 'load_model', 'new_model']
+           'LSTMLayer', 'LSTMLM', 'CNNConfig', 'CNNLayer', 'CNNLM', 'BigramConfig', 'BigramLM', 'call_model',
+           'logits_of', 'save_model', 'saved_architecture', 'load_model', 'new_model']
 
 # %% ../../nbs/api/pretraining/20_architectures.ipynb #368193a9
 def tokens_first(
@@ -423,6 +425,41 @@ class BigramLM(CausalModel):
 
 # %% ../../nbs/api/pretraining/20_architectures.ipynb #5223ac1d
 MODELS: dict[str, type[CausalModel]] = {m.kind: m for m in (TransformerLM, LSTMLM, CNNLM, BigramLM)}
+
+# %% ../../nbs/api/pretraining/20_architectures.ipynb #3dc6d044
+@lru_cache
+def _takes(forward: Callable, name: str) -> bool:
+    "Whether a function accepts an argument of that name, also among `**kwargs`."
+    known = inspect.signature(forward).parameters
+    return name in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
+
+
+def call_model(
+    model: nn.Module,  # of this module, of transformers, or any that is called with (input_ids, attention_mask)
+    input_ids: Tensor,  # (batch, length) token ids
+    attention_mask: Tensor
+    | None = None,  # (batch, length), 1 for tokens, 0 for padding; None where there is no padding
+    **more: Any,  # further arguments, e.g. position_ids
+) -> Any:  # what the model gives, see `logits_of`
+    "Run a model without a cache, whatever the order of its arguments. Gradients flow where the caller allows them."
+    forward = type(model).forward
+    by_name = hasattr(model, "generate") and _takes(forward, "input_ids") and _takes(forward, "attention_mask")
+    if not by_name:
+        return model(input_ids, **more) if attention_mask is None else model(input_ids, attention_mask, **more)
+    if attention_mask is not None:
+        more["attention_mask"] = attention_mask
+    if _takes(forward, "use_cache"):
+        more["use_cache"] = False
+    return model(input_ids=input_ids, **more)
+
+
+def logits_of(
+    output: Any,  # of `call_model`
+) -> Tensor:  # (batch, length, vocabulary)
+    "The logits in what a model gives: the output itself, its `logits`, or the first of a tuple."
+    if hasattr(output, "logits"):
+        return output.logits
+    return output[0] if isinstance(output, tuple) else output
 
 # %% ../../nbs/api/pretraining/20_architectures.ipynb #bb5c05b1
 _KEY = "taskspace_architecture"

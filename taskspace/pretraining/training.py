@@ -24,6 +24,7 @@ from torch import nn, Tensor
 from ..devices import progress_bar, quiet
 from ..errors import TaskspaceError
 from ..files import locked, sweep, written
+from .architectures import call_model, CausalModel, logits_of, save_model
 
 # %% auto #0
 __all__ = ['TrainingConfig', 'checkpoint_steps', 'learning_rate', 'batch_rows', 'rows_loss', 'mean_loss', 'save_checkpoint',
@@ -102,11 +103,6 @@ def batch_rows(
     return np.array([_permutation(rows, seed, int(p) // rows)[p % rows] for p in places])
 
 # %% ../../nbs/api/pretraining/30_training.ipynb #41da954a
-def _logits(model: nn.Module, ids: Tensor) -> Tensor:
-    out = model(input_ids=ids, use_cache=False) if hasattr(model, "generate") else model(ids)
-    return getattr(out, "logits", out)
-
-
 def rows_loss(
     model: nn.Module,  # Hugging Face causal LM or any module that maps ids to logits
     rows: Tensor,  # (batch, length) ids; the first of a row is not predicted
@@ -116,9 +112,8 @@ def rows_loss(
     targets = rows[:, 1:]
     if pad_id is not None:
         targets = targets.masked_fill(targets == pad_id, -100)
-    loss = F.cross_entropy(
-        _logits(model, rows[:, :-1]).float().flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum"
-    )
+    logits = logits_of(call_model(model, rows[:, :-1])).float()
+    loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum")
     return loss, (targets != -100).sum()
 
 
@@ -150,8 +145,6 @@ def save_checkpoint(
     directory: Path,  # created where missing
 ) -> None:
     "Save a model, and its tokenizer, as a directory that `load_lm` reads. Raises `TaskspaceError` for a model of another kind."
-    from taskspace.pretraining.architectures import CausalModel, save_model
-
     if isinstance(model, CausalModel):
         save_model(model, directory)
     elif hasattr(model, "save_pretrained"):

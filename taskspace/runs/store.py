@@ -26,8 +26,7 @@ __all__ = ['StorePaths', 'checksum', 'put_result', 'read_result', 'result_files'
 def _in_use(folder: Path, lock: Path) -> str:
     "The line that refuses a folder in which another process writes."
     return (
-        f"{folder}: another run is writing here ({lock_holder(lock)}); "
-        "wait until it ends, or choose another directory"
+        f"{folder}: another run is writing here ({lock_holder(lock)}); wait until it ends, or choose another directory"
     )
 
 # %% ../../nbs/api/runs/10_store.ipynb #053143d0

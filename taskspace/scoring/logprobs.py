@@ -160,14 +160,6 @@ class _Batch(NamedTuple):
     positions: Tensor | None  # (rows, length) for packed rows
 
 
-def _call(lm: LM, batch: _Batch) -> Tensor:
-    if batch.positions is None:
-        return lm.logits(batch.ids, batch.mask)
-    return lm.model(
-        input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
-    ).logits
-
-
 @contextmanager
 def _hooked(head: nn.Module | None, hook: Callable) -> Iterator[None]:
     assert head is not None, "`ways` gives a model without a head its full logits"
@@ -188,7 +180,7 @@ def _hidden(lm: LM, batch: _Batch, index: Tensor) -> Tensor:
         return args[0][..., :0, :], *args[1:]
 
     with _hooked(lm.head, take):
-        _call(lm, batch)
+        lm.logits(*batch)
     (hidden,) = seen
     return hidden
 
@@ -202,11 +194,11 @@ def _linear(lm: LM) -> tuple[Tensor, Tensor | None]:
 def _chosen_logits(lm: LM, batch: _Batch, index: Tensor, head: str) -> Tensor:
     "Logits (positions, vocabulary) at flat positions `index`."
     if head == "full":
-        return _call(lm, batch).flatten(0, 1)[index]
+        return lm.logits(*batch).flatten(0, 1)[index]
     if head == "linear":
         return nn.functional.linear(_hidden(lm, batch, index), *_linear(lm))
     with _hooked(lm.head, lambda _, args: (args[0].flatten(0, -2)[index][None], *args[1:])):
-        return _call(lm, batch)[0]
+        return lm.logits(*batch)[0]
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #a9ce64f3
 def _collate(lm: LM, tree: PrefixTree, nodes: Sequence[np.ndarray], pack: bool) -> tuple[_Batch, np.ndarray]:
@@ -259,7 +251,7 @@ def _try_ways(lm: LM, tokens: Sequence[int] | np.ndarray) -> Ways:
     rows = list(chains(tree))
     batch, table = _collate(lm, tree, [r.nodes for r in rows], pack=False)
     index = _flat(table, table >= 0, lm)
-    plain = _call(lm, batch).flatten(0, 1)[index]
+    plain = lm.logits(*batch).flatten(0, 1)[index]
     head = next(
         (
             h

@@ -114,6 +114,24 @@ def test_any_module_and_any_tokenizer(model):
     assert lm.n_parameters == sum(p.numel() for p in model.parameters()) and "mine" in repr(lm)
 
 
+class OtherOrder(nn.Module):
+    "As models of transformers may be: the arguments in another order, and no cache to be told of."
+
+    def forward(self, attention_mask=None, input_ids=None):
+        return nn.functional.one_hot(input_ids, 27).float()
+
+    def generate(self, idx):
+        return idx
+
+
+def test_models_of_transformers_are_called_by_name():
+    ids = torch.tensor([[3, 2]])
+    assert LM(OtherOrder(), Letters()).logits(ids, torch.ones_like(ids)).argmax(-1).tolist() == [[3, 2]]
+    got = llama()
+    logits = LM(got, WORDS).logits(ids, torch.ones_like(ids), position_ids=torch.tensor([[5, 6]]))
+    assert torch.equal(logits, got(input_ids=ids, position_ids=torch.tensor([[5, 6]]), use_cache=False).logits)
+
+
 @pytest.mark.parametrize("attribute", ["bos_token_id", "bos_id", "bos"])
 def test_special_ids_under_any_name(attribute):
     tokenizer = type(
