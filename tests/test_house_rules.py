@@ -103,7 +103,6 @@ GIANTS = {
     ("runs/70_extract.ipynb", "_MARK"): 83,
     ("runs/70_extract.ipynb", "write_extract"): 71,
     ("runs/70_extract.ipynb", "Extract"): 96,
-    ("report/50_site.ipynb", "site_renderer"): 78,
 }
 LINES = 60  # of an exported cell
 

@@ -540,7 +540,7 @@ def write_readme(check: bool = False) -> None:
 def finish(site: Path) -> None:
     "Add what the pages load: Vega, the script that draws with it, and the search index; let Quarto's script run from a disk."
     from taskspace.report.renderer import write_bundle
-    from taskspace.report.site import without_modules
+    from taskspace.workarounds import without_modules
 
     write_bundle(site / "assets")
     without_modules(site)

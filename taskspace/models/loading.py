@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import re
-from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from ..errors import TaskspaceError
 from .lm import LM, training_step
 from ..pretraining.architectures import load_model, saved_architecture
 from ..pretraining.builtin import builtin_checkpoint, builtin_steps
+from ..workarounds import fuse_gelu, gguf_read_once
 
 # %% auto #0
 __all__ = ['load_lm']
@@ -154,30 +153,6 @@ def _also_masked(config: Any) -> bool:
 
     return type(config) in AutoModelForMaskedLM._model_mapping
 
-
-@contextlib.contextmanager
-def _gguf_once() -> Iterator[None]:
-    "Read a GGUF file's metadata once; transformers would read them four times, and look up each tensor's name in a table made anew."
-    try:
-        import gguf
-        from transformers import modeling_gguf_pytorch_utils as reader
-    except ImportError:  # transformers says what to install
-        yield
-        return
-    places: dict[tuple[Any, str], Callable[[Any], Any]] = {
-        (gguf, "GGUFReader"): lru_cache,
-        (gguf, "get_tensor_name_map"): lru_cache,
-        (reader, "tqdm"): lambda bar: partial(bar, disable=True),
-    }
-    before = {place: getattr(*place) for place in places if hasattr(*place)}
-    for place, value in before.items():
-        setattr(*place, places[place](value))
-    try:
-        yield
-    finally:
-        for place, value in before.items():
-            setattr(*place, value)
-
 # %% ../../nbs/api/models/20_loading.ipynb #55307a8b
 def _hf_model(name: str, kwargs: dict[str, Any]) -> nn.Module:
     from transformers import AutoModelForCausalLM
@@ -194,30 +169,6 @@ def _hf_model(name: str, kwargs: dict[str, Any]) -> nn.Module:
             f"{name}: the files lack weights that the model needs ({missing[0]}{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}); "
             "it is not a complete causal LM"
         )
-    return model
-
-# %% ../../nbs/api/models/20_loading.ipynb #c825649b
-class _TanhGELU(nn.GELU):
-    "GELU's tanh approximation, by the logistic function where that is faster."
-
-    def __init__(self):
-        super().__init__(approximate="tanh")
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
-            return super().forward(x)
-        twice = (x * x).mul_(2 * math.sqrt(2 / math.pi) * 0.044715).add_(2 * math.sqrt(2 / math.pi)).mul_(x)
-        return twice.sigmoid_().mul_(x)
-
-
-def _fused(model: Any) -> Any:
-    "The model with GELU's tanh approximation in few operations where it is written in many: the same formula, equal but for rounding."
-    from transformers.activations import NewGELUActivation
-
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if type(child) is NewGELUActivation:
-                setattr(module, name, _TanhGELU())
     return model
 
 # %% ../../nbs/api/models/20_loading.ipynb #b5e8f30a
@@ -275,8 +226,8 @@ def load_lm(
             )
         else:
             source, options = text, {**kwargs, **({"revision": revision} if revision else {})}
-        with _gguf_once() if "gguf_file" in kwargs else contextlib.nullcontext():
-            model = _fused(
+        with gguf_read_once() if "gguf_file" in kwargs else contextlib.nullcontext():
+            model = fuse_gelu(
                 _hf_model(
                     source, {"dtype": chosen or ("auto" if "gguf_file" not in kwargs else torch.float32), **options}
                 )

@@ -26,5 +26,5 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "pages":
         "for_page page proportioned methods Tiles",
     "site":
-        "mean_accuracy all_spaces data_tables write_data site_renderer render without_modules render_report",
+        "mean_accuracy all_spaces data_tables write_data site_renderer render render_report",
 })

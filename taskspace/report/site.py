@@ -25,13 +25,13 @@ from .pages import methods, page, proportioned
 from .renderer import asset, write_bundle
 from .templates import execute, page_templates
 from ..runs.summaries import _refusal, distributedness, learning_curves, missing
+from ..workarounds import without_modules
 
 if TYPE_CHECKING:
     from taskspace.runs.results import Run
 
 # %% auto #0
-__all__ = ['mean_accuracy', 'all_spaces', 'data_tables', 'write_data', 'site_renderer', 'render', 'without_modules',
-           'render_report']
+__all__ = ['mean_accuracy', 'all_spaces', 'data_tables', 'write_data', 'site_renderer', 'render', 'render_report']
 
 # %% ../../nbs/api/report/50_site.ipynb #3d4cc699
 _KINDS = {"transfer": ("transfer",), "gradient": ("cosine", "overlap", "alignment", "sign_agreement")}
@@ -157,54 +157,6 @@ def render(
     write_bundle(site / "assets")
     without_modules(site)
     return site
-
-
-_IMPORT = re.compile(r"""^import\s+\*\s+as\s+(\w+)\s+from\s+["']\./([\w./-]+)["'][ \t]*;?[ \t]*$""", re.M)
-_EXPORT = re.compile(r"^export\s+(?=(?:async\s+)?(?:function\s*\*?|class|const|let)\s+(\w+))", re.M)
-_JOINED = "// In one piece with: "
-
-
-def _in_one_piece(script: Path) -> str | None:  # None where it has no imports, or other ones than are known here
-    "A script with the modules that it imports inside, so that it needs to be no module itself."
-    text, files = script.read_text(encoding="utf-8"), []
-    for found in _IMPORT.finditer(text):
-        if not (script.parent / found[2]).is_file():
-            return None
-        module = (script.parent / found[2]).read_text(encoding="utf-8")
-        given = ", ".join(_EXPORT.findall(module))
-        text = text.replace(
-            found[0], f"const {found[1]} = (() => {{\n{_EXPORT.sub('', module)}\nreturn {{{given}}};\n}})();", 1
-        )
-        files.append(found[2])
-    if not files or re.search(r"^\s*(import|export)\b(?!\s*\()", text, re.M):
-        return None
-    return f'{_JOINED}{" ".join(files)}\n(() => {{\n"use strict";\n{text}\n}})();\n'
-
-
-def _tag(script: Path) -> str:  # a pattern
-    "What loads a script, on any page of a site."
-    path = script.as_posix().rpartition("/site_libs/")[2]
-    return rf"""<script\b[^>]*\bsrc=["'][^"']*/?site_libs/{re.escape(path)}["'][^>]*></script>"""
-
-
-def without_modules(
-    site: Path,  # a rendered website
-) -> None:
-    "Make a plain script of Quarto's own, which is a module since version 1.7: browsers load no module from a disk. Other sites stay as they are."
-    for script in site.glob("site_libs/*/quarto.js"):
-        if text := _in_one_piece(script):
-            script.write_text(text, encoding="utf-8")
-        first = script.read_text(encoding="utf-8").partition("\n")[0]
-        if not first.startswith(_JOINED):
-            continue  # as it comes from older versions
-        for page in site.rglob("*.html"):
-            old = new = page.read_text(encoding="utf-8")
-            for file in first.removeprefix(_JOINED).split():
-                new = re.sub(_tag(script.parent / file) + r"\n?", "", new)
-            # A module waits until the page is read, and so does a script that is deferred
-            new = re.sub(_tag(script), lambda found: re.sub(r"""\btype=["']module["']""", "defer", found[0]), new)
-            if new != old:
-                page.write_text(new, encoding="utf-8")
 
 # %% ../../nbs/api/report/50_site.ipynb #2bced1d7
 # The report keeps its `site.html`, under a name that no renderer takes for that of a page

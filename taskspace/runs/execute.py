@@ -25,6 +25,7 @@ from .jobs import Job, Plan, work
 from .results import open_run, Run, save_plan
 from .store import Store
 from .study import read_study, Study
+from ..workarounds import interrupt_later, release_semaphores
 
 if TYPE_CHECKING:
     from taskspace.runs.results import Run
@@ -48,26 +49,12 @@ def _start_worker(leash: Any, devices: Any) -> None:
 def _leave_with_parent(leash: Any) -> None:
     with contextlib.suppress(EOFError, OSError):
         leash.recv()
-    with contextlib.suppress(Exception):
-        mp.util._run_finalizers(0)  # type: ignore[attr-defined] # gives back named semaphores, which else are reported as leaked
+    release_semaphores()
     os._exit(1)
 
 
 def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextlib.contextmanager
-def _interrupt_later() -> Iterator[None]:
-    "Hold Ctrl-C back for an instant; it arrives at the end of the block."
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 # %% ../../nbs/api/runs/50_execute.ipynb #e534f5a2
 class _Pool:
@@ -113,7 +100,7 @@ class _Pool:
     def submit(self, fn: Callable, *args: Any) -> Future:
         "Hand a job over. A worker that is started meanwhile ignores Ctrl-C, since it inherits the signals that are blocked here."
         assert self.executor is not None
-        with _interrupt_later():
+        with interrupt_later():
             return self.executor.submit(fn, *args)
 
     def stop(self) -> None:

@@ -180,7 +180,7 @@ def test_scripts_of_quarto_run_from_disk(browser, tmp_path):
     "What Quarto loads as modules, and its search, which would only say that it does not work from disk."
     from test_site import quarto_site
     from taskspace.report.renderer import asset
-    from taskspace.report.site import without_modules
+    from taskspace.workarounds import without_modules
 
     page = quarto_site(tmp_path) / "pages" / "a.html"
     (tmp_path / "site_libs" / "quarto-nav").mkdir()

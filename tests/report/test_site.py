@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from taskspace import workarounds
 from taskspace.report import pages, site as report
 from taskspace.errors import TaskspaceError
 
@@ -290,7 +291,7 @@ def quarto_site(folder, tags=("quarto.js", "tabsets/tabsets.js", "axe/axe-check.
 
 def test_a_module_of_quarto_becomes_a_plain_script(tmp_path):
     site = quarto_site(tmp_path)
-    report.without_modules(site)
+    workarounds.without_modules(site)
     script = (site / "site_libs/quarto-html/quarto.js").read_text()
     assert (
         not re.search(r"^\s*(import|export)\b", script, re.M)
@@ -304,10 +305,10 @@ def test_a_module_of_quarto_becomes_a_plain_script(tmp_path):
             f'<script src="{up}site_libs/quarto-nav/quarto-nav.js">',
         ]
     before = script, (site / "index.html").read_text()
-    report.without_modules(site)
+    workarounds.without_modules(site)
     assert ((site / "site_libs/quarto-html/quarto.js").read_text(), (site / "index.html").read_text()) == before
     quarto_site(tmp_path, files={})  # pages that were rendered again, beside a script that was not
-    report.without_modules(site)
+    workarounds.without_modules(site)
     assert (site / "index.html").read_text() == before[1]
 
 
@@ -324,7 +325,7 @@ def test_a_module_of_quarto_becomes_a_plain_script(tmp_path):
 def test_scripts_of_another_shape_stay_as_they_are(tmp_path, changed):
     site = quarto_site(tmp_path, files={**QUARTO_JS, **changed})
     before = {path: path.read_text() for path in site.rglob("*.*") if path.is_file()}
-    report.without_modules(site)
+    workarounds.without_modules(site)
     assert {path: path.read_text() for path in before} == before
 
 
