@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "differentials":
-        "fold_width Fold Differentials",
+        "SHARED fold_vector fold_width Fold fold_error deal_pairs Subspaces inner_products shared_places "
+        "Differentials collect_differentials step_products",
     "gradient":
-        "GradientSpaces gradient_probe distribution predicted_transfer",
+        "GradientSpaces distribution gradient_probe predicted_transfer",
     "rows":
-        "METRICS NORMALISATIONS transfer_row space_from_rows",
+        "METRICS NORMALISATIONS transfer_row check_metric space_from_rows",
     "transfer":
         "split_sizes transfer_probe",
 })

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 import torch
 
 from ..errors import TaskspaceError
@@ -21,17 +23,33 @@ from taskspace.tuning.gradients import (
     contrast,
     encode_task,
     parameter_table,
+    Part,
     places_kept,
     scope_groups,
     subspace,
+    TOKENS,
     trainable,
     undisturbed,
 )
 
 # %% auto #0
-__all__ = ['fold_width', 'Fold', 'Differentials']
+__all__ = ['SHARED', 'fold_vector', 'fold_width', 'Fold', 'fold_error', 'deal_pairs', 'Subspaces', 'inner_products',
+           'shared_places', 'Differentials', 'collect_differentials', 'step_products']
 
 # %% ../../nbs/api/probing/10_differentials.ipynb #09457d9a
+def fold_vector(
+    values: torch.Tensor,  # (entries,)
+    signs: torch.Tensor,  # (entries,), each 1 or -1
+    width: int,  # places of the circle, at most as many as entries
+) -> torch.Tensor:  # (width,)
+    "Wind signed values around a circle: entry k is added to place k modulo `width`."
+    signed = values * signs
+    whole = len(signed) // width * width
+    out = signed[:whole].view(-1, width).sum(0)
+    out[: len(signed) - whole] += signed[whole:]
+    return out
+
+# %% ../../nbs/api/probing/10_differentials.ipynb #042df50a
 def _prime_below(n: int) -> int:
     "The largest prime up to n (n at least 2)."
     return next(k for k in range(n, 1, -1) if all(k % d for d in range(2, math.isqrt(k) + 1)))
@@ -43,16 +61,16 @@ def fold_width(
     memory: int,  # bytes for them, in float32
 ) -> int | None:  # None where everything fits
     "The largest prime width at which all rows fit into memory."
-    total = lambda w: 4 * rows * sum(min(s, w) for s in sizes)
     if 4 * rows * sum(sizes) <= memory:
         return None
     low, high = 2, max(sizes)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if total(middle) <= memory else (low, middle)
+        fits = 4 * rows * sum(min(s, middle) for s in sizes) <= memory
+        low, high = (middle, high) if fits else (low, middle)
     return _prime_below(low)
 
-
+# %% ../../nbs/api/probing/10_differentials.ipynb #0b3dada5
 class Fold:
     "A fixed random linear map of a model's gradients to few numbers, tensor by tensor."
 
@@ -62,7 +80,8 @@ class Fold:
         width: int | None,  # places for each tensor; None changes nothing
         seed: int = 0,  # of the signs
     ):
-        self.sizes, self.width = dict(sizes), width
+        self.sizes = dict(sizes)
+        self.width = width
         g = torch.Generator().manual_seed(seed)
         long = [n for n, s in sizes.items() if width is not None and s > width]
         self.signs = {n: torch.randint(0, 2, (sizes[n],), dtype=torch.int8, generator=g).mul_(2).sub_(1) for n in long}
@@ -70,190 +89,282 @@ class Fold:
     def __call__(self, name: str, gradient: torch.Tensor) -> torch.Tensor:  # (places,) float32 on the CPU
         "Fold one tensor."
         flat = gradient.detach().reshape(-1).float().cpu()
-        if name not in self.signs:
-            return flat
-        w, signed = self.width, flat * self.signs[name]
-        assert w is not None  # only a width makes signs
-        whole = len(flat) // w * w
-        out = signed[:whole].view(-1, w).sum(0)
-        out[: len(flat) - whole] += signed[whole:]
-        return out
-
-# %% ../../nbs/api/probing/10_differentials.ipynb #3418ac94
-_PIECE = 1 << 18  # entries of a tensor taken up at once for all tasks
-
-
-class Differentials:
-    "The differentials of a suite, folded, with their subspaces."
-
-    def __init__(
-        self,
-        lm: LM,
-        suite: Suite,
-        ftgd: FTGD,
-        blocks: int,
-        memory: int,
-        width: int | str | None,
-        seed: int,
-        convention: str | Convention,
-        tokens: int,
-        progress: bool,
-    ):
-        least = min(suite, key=len)
-        if not 1 <= blocks <= len(least):
-            raise TaskspaceError(
-                f"blocks must be from 1 to {len(least)}, the pairs of task {least.name!r}, not {blocks}"
-            )
-        self.suite, self.ftgd, self.blocks, self.model = suite, ftgd, blocks, lm.name
-        wanted = trainable(lm, ftgd.embeddings)
-        self.scopes = scope_groups(lm, list(wanted), ftgd.scope)
-        self.sizes = {n: p.numel() for n, p in wanted.items()}
-        self.table = parameter_table(lm).loc[list(wanted)]
-        count = len(suite) * blocks
-        widest = fold_width(list(self.sizes.values()), count, memory) if width == "auto" else width
-        self.fold = Fold(self.sizes, widest, seed)  # type: ignore[arg-type]
-        self.rows = {n: torch.zeros(count, min(s, self.fold.width or s)) for n, s in self.sizes.items()}
-        self.grams: dict[str, np.ndarray] = {}
-        self.both: dict[str, np.ndarray] = {}
-        # The subspaces lie in three arrays made beforehand: what is made task by task and stays would scatter the memory that comes and goes.
-        kept = sum(places_kept(sum(self.sizes[n] for n in names), ftgd.keep) for names in self.scopes)
-        self.indices = np.empty((len(suite), kept), np.int32 if max(self.sizes.values()) < 2**31 else np.int64)
-        self.values, self.ends = (
-            np.empty((len(suite), kept), np.float32),
-            np.zeros((len(suite), len(self.sizes) + 1), np.int64),
-        )
-        self.number = {n: k for k, n in enumerate(self.sizes)}
-        self.squares = np.zeros((len(suite), len(self.sizes)))
-        self.share = np.zeros(len(suite))
-        from tqdm.auto import tqdm
-
-        encoded = [encode_task(lm, t, convention) for t in suite]
-        with undisturbed(lm, list(wanted)):
-            for i, pairs in enumerate(tqdm(encoded, desc="gradients", disable=not progress)):
-                self._add(lm, i, contrast(pairs), wanted, tokens)
-
-    def _add(self, lm: LM, i: int, parts: list, wanted: dict, tokens: int) -> None:
-        total: dict[str, torch.Tensor] = {}
-        for b in range(self.blocks):
-            mine = [p for k, p in enumerate(parts) if k // 2 % self.blocks == b]
-            grads, _ = accumulate(lm, mine, wanted, tokens)
-            for n, g in grads.items():
-                self.rows[n][i * self.blocks + b] = self.fold(n, g)
-                if total:
-                    total[n] += g
-            total = total or grads
-        chosen = subspace(lm, total, self.ftgd.keep, self.ftgd.scope)
-        # Places without a gradient fill a subspace up in the order of the parameters: every task's alike, as if tasks had them in common.
-        chosen = {n: k[total[n].reshape(-1)[k] != 0] for n, k in chosen.items()}
-        self.ends[i, 1:] = np.cumsum([len(chosen.get(n, ())) for n in self.sizes])
-        for n, k in chosen.items():
-            index, values = self.places(i, n)
-            index[:], values[:] = k.cpu(), total[n].reshape(-1)[k].float().cpu()
-        self.squares[i] = [float(torch.linalg.vector_norm(g.float())) ** 2 for g in total.values()]
-        scale = math.sqrt(self.squares[i].sum()) or 1.0
-        fourth = sum(float((g.float() / scale).square_().square_().sum()) for g in total.values())
-        self.share[i] = 1 / fourth / sum(self.sizes.values()) if fourth else math.nan
+        return fold_vector(flat, self.signs[name], self.places(name)) if name in self.signs else flat
 
     def places(
         self,
-        i: int,  # position of the task in the suite
+        name: str,  # of the tensor
+    ) -> int:  # its entries where it is not folded
+        "How many numbers a tensor is folded to."
+        return min(self.sizes[name], self.width or self.sizes[name])
+
+# %% ../../nbs/api/probing/10_differentials.ipynb #3418ac94
+def fold_error(
+    fold: Fold,  # what the differentials were folded with
+    squares: np.ndarray,  # (tasks, tensors): exact squared norm of each tensor of each differential
+) -> float:  # of a cosine over the whole model; 0 where nothing is folded
+    "The largest standard error that folding adds to a cosine of two tasks."
+    w = np.array([fold.width if n in fold.signs else np.inf for n in fold.sizes], dtype=float)
+    shares = squares / np.maximum(squares.sum(1, keepdims=True), np.finfo(float).tiny)
+    return float(np.sqrt((shares * (2 / w)) @ shares.T).max())
+
+# %% ../../nbs/api/probing/10_differentials.ipynb #df55fb99
+def deal_pairs(
+    parts: Sequence[Part],  # of `contrast`: two a pair, one pair after the other
+    blocks: int,  # how many
+) -> list[list[Part]]:  # one list of parts a block
+    "Pair k goes to block k modulo `blocks`."
+    return [[part for k, part in enumerate(parts) if k // 2 % blocks == b] for b in range(blocks)]
+
+
+def _checked_blocks(
+    suite: Suite,  # the tasks whose pairs are dealt
+    blocks: int,  # how many are wanted
+) -> int:  # the same number
+    "The number of blocks, once each of them can have a pair. Raises `TaskspaceError` for more blocks than pairs."
+    least = min(suite, key=len)
+    if not 1 <= blocks <= len(least):
+        raise TaskspaceError(f"blocks must be from 1 to {len(least)}, the pairs of task {least.name!r}, not {blocks}")
+    return blocks
+
+# %% ../../nbs/api/probing/10_differentials.ipynb #6aaa83c3
+class Subspaces:
+    "For every task the places of its subspace and the differential there, tensor by tensor."
+
+    def __init__(
+        self,
+        tasks: int,  # how many
+        sizes: Mapping[str, int],  # parameter name -> number of entries
+        kept: int,  # places of a subspace, over all tensors
+    ):
+        self.sizes = dict(sizes)
+        self.number = {n: k for k, n in enumerate(sizes)}
+        # Three arrays made beforehand. Many small ones, made task by task, would fragment the memory.
+        self.indices = np.empty((tasks, kept), np.int32 if max(sizes.values()) < 2**31 else np.int64)
+        self.values = np.empty((tasks, kept), np.float32)
+        self.ends = np.zeros((tasks, len(sizes) + 1), np.int64)
+
+    def put(
+        self,
+        task: int,  # its position
+        differential: Mapping[str, torch.Tensor],  # parameter name -> tensor
+        chosen: Mapping[str, torch.Tensor],  # parameter name -> ascending flat indices, from `subspace`
+    ) -> None:
+        "Store the subspace of a task, without the places that have no gradient."
+        flat = {n: differential[n].reshape(-1) for n in chosen}
+        chosen = {n: k[flat[n][k] != 0] for n, k in chosen.items()}
+        self.ends[task, 1:] = np.cumsum([len(chosen.get(n, ())) for n in self.sizes])
+        for n, k in chosen.items():
+            index, values = self.places(task, n)
+            index[:] = k.cpu()
+            values[:] = flat[n][k].float().cpu()
+
+    def places(
+        self,
+        task: int,  # its position
         name: str,  # of the tensor
     ) -> tuple[np.ndarray, np.ndarray]:  # ascending flat indices, and the differential there
         "The part of a task's subspace that lies in one tensor."
-        part = slice(*self.ends[i, self.number[name] :][:2])
-        return self.indices[i, part], self.values[i, part]
+        part = slice(*self.ends[task, self.number[name] :][:2])
+        return self.indices[task, part], self.values[task, part]
+
+# %% ../../nbs/api/probing/10_differentials.ipynb #7a111165
+_PIECE = 1 << 18  # entries of a tensor taken up at once for all tasks
+
+
+def inner_products(
+    rows: torch.Tensor,  # (rows, places)
+) -> np.ndarray:  # (rows, rows) float64
+    "Inner product of every row with every other."
+    total = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+    for piece in rows.split(_PIECE, dim=1):
+        d = piece.double()
+        total += d @ d.T
+    return total.numpy()
+
+# %% ../../nbs/api/probing/10_differentials.ipynb #0c8005a2
+SHARED = ("count", "agree", "inner", "square")
+
+
+def _shared_matrices(values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:  # (4, tasks, tasks)
+    "The matrices of `SHARED`, from differentials and membership, both (tasks, places)."
+    signs = values.sign()
+    count = inside @ inside.T
+    # signs @ signs.T is the places that agree minus those that do not
+    agree = (count + signs @ signs.T) / 2
+    return torch.stack([count, agree, values @ values.T, values.square() @ inside.T])
+
+# %% ../../nbs/api/probing/10_differentials.ipynb #f8152bcb
+def _dense(
+    held: Sequence[tuple[int, np.ndarray, np.ndarray]],  # (task, indices, values) of the tasks with places here
+    tasks: int,
+    start: int,  # of the piece
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:  # (tasks, places) each: values / scale, and 1 where a place is in the subspace
+    "The places that any task has in the piece of a tensor from `start` on."
+    ends = [np.searchsorted(index, (start, start + _PIECE)) for _, index, _ in held]
+    here = [(i, index[a:b], value[a:b]) for (i, index, value), (a, b) in zip(held, ends, strict=True)]
+    hit = np.unique(np.concatenate([index for _, index, _ in here]))
+    values, inside = torch.zeros(2, tasks, len(hit))
+    for i, index, value in here:
+        at = torch.from_numpy(np.searchsorted(hit, index))
+        values[i, at] = torch.from_numpy(value / scale)
+        inside[i, at] = 1.0
+    return values, inside
+
+
+def shared_places(
+    subspaces: Subspaces,  # of all tasks
+    name: str,  # of the tensor
+) -> np.ndarray:  # (4, tasks, tasks), in the order of `SHARED`
+    "What every two tasks share in one tensor."
+    tasks = len(subspaces.ends)
+    out = np.zeros((len(SHARED), tasks, tasks))
+    held = [(i, *subspaces.places(i, name)) for i in range(tasks)]
+    held = [(i, index, value) for i, index, value in held if len(index)]
+    if not held:
+        return out
+    scale = max(float(np.abs(value).max()) for _, _, value in held) or 1.0
+    units = torch.tensor([1, 1, scale**2, scale**2])[:, None, None]
+    for start in range(0, subspaces.sizes[name], _PIECE):
+        out += (units * _shared_matrices(*_dense(held, tasks, start, scale))).double().numpy()
+    return out
+
+# %% ../../nbs/api/probing/10_differentials.ipynb #9b275d39
+@dataclass
+class Differentials:
+    "The differentials of a suite, folded, with their subspaces."
+
+    suite: Suite
+    table: pd.DataFrame  # layer and component of each parameter
+    scopes: list[list[str]]  # the parameters that compete for a place in a subspace
+    blocks: int
+    fold: Fold
+    rows: dict[str, torch.Tensor]  # parameter -> (tasks * blocks, places), folded
+    subspaces: Subspaces
+    squares: np.ndarray  # (tasks, parameters), exact squared norms
+    share: np.ndarray  # (tasks,), effective share of the parameters
+    grams: dict[str, np.ndarray] = field(default_factory=dict)  # parameter -> what `gram` has computed
+    common: dict[str, np.ndarray] = field(default_factory=dict)  # parameter -> what `shared` has computed
+
+    @property
+    def sizes(self) -> dict[str, int]:  # parameter -> entries
+        "How large each tensor is."
+        return self.fold.sizes
 
     def groups(self, by: str | None) -> dict[str, list[str]]:  # group -> parameter names
         "All parameters, or those of each layer or component."
         if by is None:
             return {"": list(self.sizes)}
-        label = (
-            self.table["component"]
-            if by == "component"
-            else self.table["layer"].where(self.table["layer"] != "", "none")
-        )
+        layer, component = self.table["layer"], self.table["component"]
+        label = component if by == "component" else layer.where(layer != "", "none")
         return {str(g): list(rows.index) for g, rows in self.table.groupby(label, sort=False)}
 
     def gram(self, names: Sequence[str]) -> np.ndarray:  # (tasks * blocks, tasks * blocks)
         "Inner products of the differentials restricted to some parameters."
         total = np.zeros((len(self.suite) * self.blocks,) * 2)
         for n in names:
-            total += self._gram(n)
+            if n not in self.grams:
+                self.grams[n] = inner_products(self.rows[n])
+            total += self.grams[n]
         return total
 
-    def _gram(self, name: str) -> np.ndarray:
-        "Those of one tensor, computed once: the whole, its layer and its component all ask for them."
-        if name not in self.grams:
-            total = torch.zeros((len(self.suite) * self.blocks,) * 2, dtype=torch.float64)
-            for piece in self.rows[name].split(_PIECE, dim=1):
-                d = piece.double()
-                total += d @ d.T
-            self.grams[name] = total.numpy()
-        return self.grams[name]
-
     def shared(self, names: Sequence[str]) -> dict[str, np.ndarray]:  # (tasks, tasks) each
-        "Over the parameters in both subspaces: how many there are, how many agree in sign, inner products, and squares of the row's task."
-        total = np.zeros((4, len(self.suite), len(self.suite)))
-        for name in names:
-            total += self._shared(name)
-        return dict(zip(("count", "agree", "inner", "square"), total))
-
-    def _shared(self, name: str) -> np.ndarray:  # (4, tasks, tasks)
-        "Those of one tensor, computed once."
-        if name in self.both:
-            return self.both[name]
-        out = self.both[name] = np.zeros((4, len(self.suite), len(self.suite)))
-        held = [
-            (i, index, values)
-            for i in range(len(self.suite))
-            for index, values in (self.places(i, name),)
-            if len(index)
-        ]
-        if not held:
-            return out
-        scale = max(float(np.abs(value).max()) for _, _, value in held) or 1.0
-        # All tasks together may touch nearly the whole of an embedding: too much to hold for all of them at once.
-        for start in range(0, self.sizes[name], _PIECE):
-            ends = [np.searchsorted(index, (start, start + _PIECE)) for _, index, _ in held]
-            hit = np.unique(np.concatenate([index[first:last] for (_, index, _), (first, last) in zip(held, ends)]))
-            values, inside = torch.zeros(2, len(self.suite), len(hit))
-            for (i, index, value), (first, last) in zip(held, ends):
-                here = torch.from_numpy(np.searchsorted(hit, index[first:last]))
-                values[i, here], inside[i, here] = torch.from_numpy(value[first:last] / scale), 1.0
-            signs, both = values.sign(), inside @ inside.T
-            out += (
-                torch.stack(
-                    [
-                        both,
-                        (both + signs @ signs.T) / 2,
-                        scale**2 * (values @ values.T),
-                        scale**2 * (values.square() @ inside.T),
-                    ]
-                )
-                .double()
-                .numpy()
-            )
-        return out
+        "What every two tasks share in their subspaces over some parameters: the matrices of `SHARED`."
+        total = np.zeros((len(SHARED), len(self.suite), len(self.suite)))
+        for n in names:
+            if n not in self.common:
+                self.common[n] = shared_places(self.subspaces, n)
+            total += self.common[n]
+        return dict(zip(SHARED, total, strict=True))
 
     def error(self) -> float:  # of a cosine over the whole model; 0 where nothing is folded
-        "The largest standard error among the pairs of tasks, from the exact norms of each tensor."
-        w = np.array([self.fold.width if n in self.fold.signs else np.inf for n in self.sizes], dtype=float)
-        shares = self.squares / np.maximum(self.squares.sum(1, keepdims=True), np.finfo(float).tiny)
-        return float(np.sqrt((shares * (2 / w)) @ shares.T).max())
+        "The largest standard error that folding adds to a cosine of two tasks."
+        return fold_error(self.fold, self.squares)
 
-    def predicted(
-        self,
-        direction: Callable[[np.ndarray], np.ndarray] = lambda g: g,  # of an update, from the differential
-    ) -> np.ndarray:  # (sources, targets)
-        "Inner product of each source's update inside its subspace with each target's whole differential."
-        out = np.zeros((len(self.suite), len(self.suite)))
-        for i in range(len(self.suite)):
-            for name in self.sizes:
-                index, value = self.places(i, name)
-                step = direction(value)
-                signed = step * self.fold.signs[name].numpy()[index] if name in self.fold.signs else step
-                width = self.rows[name].shape[1]
-                folded = np.bincount(index % width, weights=signed, minlength=width)
-                target = self.rows[name].view(len(self.suite), self.blocks, -1).sum(1)
-                out[i] += target.double().numpy() @ folded
-        return out
+# %% ../../nbs/api/probing/10_differentials.ipynb #9ec6b89f
+def _folded_blocks(d: Differentials, lm: LM, i: int, parts: list[Part], wanted: dict, tokens: int) -> dict:
+    "Fold the differential of each block of task i into `d.rows`; the differential of the whole task."
+    total: dict[str, torch.Tensor] = {}
+    for b, mine in enumerate(deal_pairs(parts, d.blocks)):
+        grads, _ = accumulate(lm, mine, wanted, tokens)
+        for n, g in grads.items():
+            d.rows[n][i * d.blocks + b] = d.fold(n, g)
+            if total:
+                total[n] += g
+        total = total or grads
+    return total
+
+
+def _note_sizes(d: Differentials, i: int, total: Mapping[str, torch.Tensor]) -> None:
+    "Squared norm of each tensor of task i, and the participation ratio (sum g^2)^2 / sum g^4 over the parameters."
+    d.squares[i] = [float(torch.linalg.vector_norm(g.float())) ** 2 for g in total.values()]
+    scale = math.sqrt(d.squares[i].sum()) or 1.0  # so that fourth powers stay in the range of float32
+    fourth = sum(float((g.float() / scale).square_().square_().sum()) for g in total.values())
+    d.share[i] = 1 / fourth / sum(d.sizes.values()) if fourth else math.nan
+
+
+def _empty(lm: LM, suite: Suite, names: list[str], ftgd: FTGD, blocks: int, fold: Fold) -> Differentials:
+    "Differentials with room for all tasks."
+    scopes = scope_groups(lm, names, ftgd.scope)
+    kept = sum(places_kept(sum(fold.sizes[n] for n in group), ftgd.keep) for group in scopes)
+    rows = {n: torch.zeros(len(suite) * blocks, fold.places(n)) for n in names}
+    subspaces = Subspaces(len(suite), fold.sizes, kept)
+    squares = np.zeros((len(suite), len(names)))
+    table = parameter_table(lm).loc[names]
+    return Differentials(suite, table, scopes, blocks, fold, rows, subspaces, squares, np.zeros(len(suite)))
+
+# %% ../../nbs/api/probing/10_differentials.ipynb #70277248
+def collect_differentials(
+    lm: LM,  # model with its tokenizer
+    suite: Suite,  # the tasks, with the pairs to measure on
+    ftgd: FTGD = FTGD(),  # its keep, scope and embeddings say what a subspace is
+    blocks: int = 1,  # blocks of pairs, each folded by itself
+    memory: int = 2 << 30,  # bytes for the differentials; what does not fit is folded
+    width: int | str | None = "auto",  # places for each tensor; None is exact whatever it takes
+    seed: int = 0,  # of the signs
+    convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
+    tokens: int = TOKENS,  # tokens in one forward pass
+    progress: bool = False,  # show a bar
+) -> Differentials:
+    """The differentials of all tasks in one pass. Raises `TaskspaceError` for more blocks than pairs, for a task whose
+    pairs do not differ, and for gradients that are not finite."""
+    from tqdm.auto import tqdm
+
+    blocks = _checked_blocks(suite, blocks)
+    wanted = trainable(lm, ftgd.embeddings)
+    sizes = {n: p.numel() for n, p in wanted.items()}
+    places = fold_width(list(sizes.values()), len(suite) * blocks, memory) if width == "auto" else width
+    fold = Fold(sizes, places, seed)  # type: ignore[arg-type]
+    d = _empty(lm, suite, list(wanted), ftgd, blocks, fold)
+    encoded = [encode_task(lm, t, convention) for t in suite]
+    with undisturbed(lm, list(wanted)):
+        for i, pairs in enumerate(tqdm(encoded, desc="gradients", disable=not progress)):
+            total = _folded_blocks(d, lm, i, contrast(pairs), wanted, tokens)
+            d.subspaces.put(i, total, subspace(lm, total, ftgd.keep, ftgd.scope))
+            _note_sizes(d, i, total)
+    return d
+
+# %% ../../nbs/api/probing/10_differentials.ipynb #719b45eb
+def _folded_step(d: Differentials, i: int, name: str, direction: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    "The change of task i inside its subspace in one tensor, folded as the differentials are: (places,)."
+    index, value = d.subspaces.places(i, name)
+    step = direction(value)
+    signed = step * d.fold.signs[name].numpy()[index] if name in d.fold.signs else step
+    width = d.fold.places(name)
+    return np.bincount(index % width, weights=signed, minlength=width)
+
+
+def step_products(
+    d: Differentials,  # of all tasks
+    # Of an update, from the differential inside the subspace; None: the differential itself.
+    direction: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:  # (sources, targets)
+    "Inner product of each source's update inside its subspace with each target's whole differential."
+    tasks = len(d.suite)
+    out = np.zeros((tasks, tasks))
+    for name, rows in d.rows.items():
+        target = rows.view(tasks, d.blocks, -1).sum(1).double().numpy()
+        for i in range(tasks):
+            out[i] += target @ _folded_step(d, i, name, direction or (lambda g: g))
+    return out

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ..models.lm import LM
-from .differentials import Differentials
+from .differentials import collect_differentials, Differentials, step_products
 from ..scoring.convention import Convention, convention_of
 from ..scoring.encoding import convention_record
 from ..spaces.resampling import interval
@@ -23,11 +25,12 @@ from ..tuning.ftgd import FTGD, tune, Tuned
 from ..tuning.gradients import accumulate, contrast, encode_task, TOKENS, trainable, undisturbed
 
 # %% auto #0
-__all__ = ['GradientSpaces', 'gradient_probe', 'distribution', 'predicted_transfer']
+__all__ = ['GradientSpaces', 'distribution', 'gradient_probe', 'predicted_transfer']
 
 # %% ../../nbs/api/probing/20_gradient.ipynb #d1a47583
 class GradientSpaces(dict):
-    "Measure -> TaskSpace, also as attributes; `by_layer` and `by_component` hold the same for parts of the model, `distribution` one row a task."
+    """Measure -> TaskSpace, also as attributes. `by_layer` and `by_component` hold the same for parts of the model, and
+    `distribution` has one row a task."""
 
     by_layer: dict[str, dict[str, TaskSpace]]
     by_component: dict[str, dict[str, TaskSpace]]
@@ -49,12 +52,10 @@ def _cosines(gram: np.ndarray, blocks: int) -> np.ndarray:
         return inner / norm[:, None] / norm
 
 
-def _cosine_draws(
-    gram: np.ndarray, blocks: int, draws: int, rng: np.random.Generator
-) -> np.ndarray:  # (draws, tasks, tasks)
-    "The cosines as other blocks would have given them, to first order in the blocks."
+def _pulls(gram: np.ndarray, blocks: int) -> np.ndarray:  # (blocks, tasks, tasks)
+    "What each block of the row's task does to its cosines."
     n = len(gram) // blocks
-    g, whole = gram.reshape(n, blocks, n, blocks), _cosines(gram, blocks)
+    g = gram.reshape(n, blocks, n, blocks)
     norm = np.sqrt(np.einsum("iaib->i", g))
     without = []  # the cosines with one block of the row's task left out
     for b in range(blocks):
@@ -62,21 +63,35 @@ def _cosine_draws(
         own = np.sqrt(np.einsum("iaib->i", np.delete(rest, b, axis=3)))
         with np.errstate(divide="ignore", invalid="ignore"):
             without.append(rest.sum((1, 3)) / own[:, None] / norm)
-    pull = (blocks - 1) * (np.mean(without, axis=0) - without)  # what each block does to the cosine
+    return (blocks - 1) * (np.mean(without, axis=0) - without)
+
+
+def _cosine_draws(
+    gram: np.ndarray, blocks: int, draws: int, rng: np.random.Generator
+) -> np.ndarray:  # (draws, tasks, tasks)
+    "The cosines as other blocks would have given them, to first order in the blocks."
+    n = len(gram) // blocks
     counts = rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=(draws, n)) - 1
-    move = np.einsum("tib,bij->tij", counts, pull) / blocks
+    move = np.einsum("tib,bij->tij", counts, _pulls(gram, blocks)) / blocks
     move[:, np.arange(n), np.arange(n)] = 0  # a task's cosine with itself is 1 whatever the blocks
-    return whole + move + move.swapaxes(1, 2)
+    return _cosines(gram, blocks) + move + move.swapaxes(1, 2)
 
 # %% ../../nbs/api/probing/20_gradient.ipynb #b4c09676
-def _measures(d: Differentials, names: Sequence[str]) -> dict[str, np.ndarray]:
+def _expected_count(d: Differentials, names: Sequence[str]) -> np.ndarray:  # (tasks, tasks)
+    "How many places two random subspaces of the same sizes share on average."
+    total = np.zeros((len(d.suite),) * 2)
+    for scope in (list(set(names) & set(group)) for group in d.scopes):
+        own = np.diag(d.shared(scope)["count"])
+        total += own[:, None] * own / max(1, sum(d.sizes[n] for n in scope))
+    return total
+
+
+def _measures(d: Differentials, names: Sequence[str]) -> dict[str, np.ndarray]:  # (tasks, tasks) each
+    "The five measures over some parameters; missing where there is nothing to divide by."
     s = d.shared(names)
     k = np.diag(s["count"])
     either = k[:, None] + k
-    expected = np.zeros(k.shape * 2)
-    for scope in (list(set(names) & set(group)) for group in d.scopes):  # places are drawn within each scope
-        own = np.diag(d.shared(scope)["count"])
-        expected += own[:, None] * own / max(1, sum(d.sizes[n] for n in scope))
+    expected = _expected_count(d, names)
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
             "cosine": _cosines(d.gram(names), d.blocks),
@@ -86,7 +101,71 @@ def _measures(d: Differentials, names: Sequence[str]) -> dict[str, np.ndarray]:
             "sign_agreement": s["agree"] / s["count"],
         }
 
+# %% ../../nbs/api/probing/20_gradient.ipynb #c35433ed
+def _cosine_evidence(
+    d: Differentials, names: Sequence[str], values: np.ndarray, bootstrap: int, seed: int
+) -> dict[str, Any]:
+    "Draws and bounds of the cosine; nothing where there is one block."
+    if d.blocks == 1 or not bootstrap:
+        return {}
+    draws = _cosine_draws(d.gram(names), d.blocks, bootstrap, np.random.default_rng(seed))
+    low, high = (
+        pd.DataFrame(b.clip(-1, 1), d.suite.names, d.suite.names) for b in interval(draws, values, pairs=d.blocks)
+    )
+    return {"replicates": draws, "low": low, "high": high}
 
+
+def _spaces(
+    d: Differentials,
+    names: Sequence[str],  # parameters
+    where: str,  # added to the kind of each space
+    meta: dict[str, Any],
+    bootstrap: int,
+    seed: int,
+) -> dict[str, TaskSpace]:
+    "Measure -> task space, over some parameters."
+    found = {}
+    for measure, values in _measures(d, names).items():
+        evidence = _cosine_evidence(d, names, values, bootstrap, seed) if measure == "cosine" else {}
+        found[measure] = TaskSpace(
+            pd.DataFrame(values, d.suite.names, d.suite.names),
+            kind=f"gradient {measure.replace('_', ' ')}{where}",
+            groups=d.suite.groups(),
+            meta=meta,
+            **evidence,
+        )
+    return found
+
+# %% ../../nbs/api/probing/20_gradient.ipynb #032c4c5d
+def _evenness(shares: np.ndarray) -> np.ndarray:  # (tasks, groups) -> (tasks,)
+    "Entropy of the shares over the largest entropy."
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return -np.where(shares > 0, shares * np.log(shares), 0).sum(1) / math.log(max(2, shares.shape[1]))
+
+
+def _shares(d: Differentials, by: str) -> pd.DataFrame:  # index task, columns groups
+    "The share of each layer or component in the squared norm of each task."
+    squares = pd.DataFrame(d.squares, d.suite.names, list(d.sizes))
+    groups = {g: squares[names].sum(axis=1) for g, names in d.groups(by).items()}
+    return pd.DataFrame(groups).div(squares.sum(axis=1), axis=0)
+
+
+def distribution(
+    d: Differentials,  # of all tasks
+) -> pd.DataFrame:  # index task; effective_share, layer_spread, component_spread, and a share for each component
+    "How far each task's differential is spread."
+    component = _shares(d, "component")
+    frame = pd.DataFrame(
+        {
+            "effective_share": d.share,
+            "layer_spread": _evenness(_shares(d, "layer").to_numpy()),
+            "component_spread": _evenness(component.to_numpy()),
+        },
+        index=pd.Index(d.suite.names, name="task"),
+    )
+    return frame.join(component)
+
+# %% ../../nbs/api/probing/20_gradient.ipynb #cf93322d
 def gradient_probe(
     lm: LM,  # model with its tokenizer
     suite: Suite,  # the tasks, with the pairs to measure on
@@ -100,10 +179,11 @@ def gradient_probe(
     tokens: int = TOKENS,  # tokens in one forward pass
     progress: bool = False,  # show a bar
 ) -> GradientSpaces:
-    """Compare the gradient differentials of all tasks, one backward pass for each: the gradient probe of Weber et al. (2024). Never holds more
-    than one of them whole unless all fit. Raises `TaskspaceError` for a task whose pairs do not differ, and for gradients that are not finite."""
+    """Compare the gradient differentials of all tasks, by one backward pass for each (Weber et al. 2024). Unless all
+    fit into `memory`, one of them is whole at a time. Raises `TaskspaceError` for a task whose pairs do not differ, and
+    for gradients that are not finite."""
     rule = convention_of(convention, reduction="sum")
-    d = Differentials(lm, suite, ftgd, blocks, memory, width, seed, rule, tokens, progress)
+    d = collect_differentials(lm, suite, ftgd, blocks, memory, width, seed, rule, tokens, progress)
     meta = {
         "suite": suite.name,
         "digest": suite.digest,
@@ -114,70 +194,56 @@ def gradient_probe(
         **convention_record(lm, rule),
         "pairs": [len(t) for t in suite],
         "blocks": blocks,
-        "fold_width": d.fold.width if d.fold.signs else None,
-        "fold_error": d.error(),
+        **_fold_record(d),
     }
-
-    def spaces(names: Sequence[str], where: str) -> dict[str, TaskSpace]:
-        frame = lambda a: pd.DataFrame(a, suite.names, suite.names)
-        found = {}
-        for measure, values in _measures(d, names).items():
-            more: dict[str, Any] = {}
-            if measure == "cosine" and blocks > 1 and bootstrap:
-                draws = _cosine_draws(d.gram(names), blocks, bootstrap, np.random.default_rng(seed))
-                bounds = (frame(b.clip(-1, 1)) for b in interval(draws, values, pairs=blocks))
-                more = {"replicates": draws, **dict(zip(("low", "high"), bounds))}
-            found[measure] = TaskSpace(
-                frame(values),
-                kind=f"gradient {measure.replace('_', ' ')}{where}",
-                groups=suite.groups(),
-                meta=meta,
-                **more,
-            )
-        return found
-
-    out = GradientSpaces(spaces(list(d.sizes), ""))
+    out = GradientSpaces(_spaces(d, list(d.sizes), "", meta, bootstrap, seed))
     for by in ("layer", "component"):
-        each = {g: spaces(names, f", {by} {g}") for g, names in d.groups(by).items()}
+        parts = d.groups(by).items()
+        each = {g: _spaces(d, names, f", {by} {g}", meta, bootstrap, seed) for g, names in parts}
         setattr(out, f"by_{by}", {m: {g: s[m] for g, s in each.items()} for m in out})
-    out.distribution, out.meta = distribution(d), meta
+    out.distribution = distribution(d)
+    out.meta = meta
     return out
 
-# %% ../../nbs/api/probing/20_gradient.ipynb #c35433ed
-def _evenness(shares: np.ndarray) -> np.ndarray:  # (tasks, groups) -> (tasks,)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return -np.where(shares > 0, shares * np.log(shares), 0).sum(1) / math.log(max(2, shares.shape[1]))
 
-
-def distribution(
-    d: Differentials,  # of all tasks
-) -> (
-    pd.DataFrame
-):  # index task; effective_share, layer_spread, component_spread, and a share of the squared norm for each component
-    "Distributedness of each task's differential."
-    squares = pd.DataFrame(d.squares, d.suite.names, list(d.sizes))
-    shares = {
-        by: pd.DataFrame({g: squares[names].sum(axis=1) for g, names in d.groups(by).items()}).div(
-            squares.sum(axis=1), axis=0
-        )
-        for by in ("layer", "component")
-    }
-    frame = pd.DataFrame(
-        {
-            "effective_share": d.share,
-            "layer_spread": _evenness(shares["layer"].to_numpy()),
-            "component_spread": _evenness(shares["component"].to_numpy()),
-        },
-        index=pd.Index(d.suite.names, name="task"),
-    )
-    return frame.join(shares["component"])
+def _fold_record(d: Differentials) -> dict[str, Any]:
+    "How the differentials were folded, for the record of a space."
+    return {"fold_width": d.fold.width if d.fold.signs else None, "fold_error": d.error()}
 
 # %% ../../nbs/api/probing/20_gradient.ipynb #8b5bd45a
-# Where the first update goes: Adam's divides by the size of the gradient, so that only its sign is left
-_DIRECTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "sgd": lambda g: g,
-    "adam": lambda g: g / (np.abs(g) + 1e-8),
-}
+def _plain_step(g: np.ndarray) -> np.ndarray:
+    return g
+
+
+def _adam_step(g: np.ndarray) -> np.ndarray:
+    return g / (np.abs(g) + 1e-8)
+
+
+# Where the first update of an optimiser goes
+_DIRECTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"sgd": _plain_step, "adam": _adam_step}
+
+
+def _first_order(
+    lm: LM, target: Task, changes: Sequence[Tuned], convention: Convention, tokens: int
+) -> np.ndarray:  # (sources,)
+    "The change of a target's margin that follows from each change of the parameters, by its own gradient."
+    wanted = trainable(lm)
+    encoded = encode_task(lm, target, convention)
+    with undisturbed(lm, list(wanted)):
+        grads, _ = accumulate(lm, contrast(encoded), wanted, tokens)
+
+    def at(name: str, index: torch.Tensor) -> torch.Tensor:
+        return grads[name].reshape(-1)[index.to(grads[name].device).long()].double().cpu()
+
+    return np.array([-sum(float(v.double() @ at(n, i)) for n, (i, v) in t.delta.items()) for t in changes])
+
+# %% ../../nbs/api/probing/20_gradient.ipynb #326bcada
+def _one_step_each(
+    lm: LM, suite: Suite, ftgd: FTGD, convention: Convention, tokens: int
+) -> list[Tuned]:  # in the order of the suite
+    "One step of all pairs on each task."
+    one_step = replace(ftgd, steps=1, batch_size=None, perplexity_budget=None)
+    return [tune(lm, t, one_step, convention=convention, tokens=tokens) for t in suite]
 
 
 def predicted_transfer(
@@ -193,12 +259,9 @@ def predicted_transfer(
     tokens: int = TOKENS,  # tokens in one forward pass
     progress: bool = False,  # show a bar
 ) -> TaskSpace:  # row = source, column = target, in nats
-    """First-order estimate of margin transfer from gradients alone: as if all updates, each of all pairs, went the way of the first. Raises
-    `TaskspaceError` as `gradient_probe` does."""
-    from dataclasses import asdict, replace
-
-    if evaluation is not None:
-        evaluation = evaluation.select(suite.names)
+    """First-order estimate of margin transfer from gradients alone: all updates, each of all pairs, are taken to be
+    like the first. Raises `TaskspaceError` as `gradient_probe` does."""
+    targets = suite if evaluation is None else evaluation.select(suite.names)
     rule = convention_of(convention, reduction="sum")
     meta: dict[str, Any] = {
         "suite": suite.name,
@@ -208,30 +271,18 @@ def predicted_transfer(
         **convention_record(lm, rule),
     }
     if evaluation is None and deltas is None and ftgd.update == "differential":
-        d = Differentials(lm, suite, ftgd, 1, memory, width, seed, rule, tokens, progress)
-        values = ftgd.lr * ftgd.steps * d.predicted(_DIRECTIONS[ftgd.optimizer])
-        meta |= {"fold_width": d.fold.width if d.fold.signs else None, "fold_error": d.error()}
+        d = collect_differentials(lm, suite, ftgd, 1, memory, width, seed, rule, tokens, progress)
+        values = ftgd.lr * ftgd.steps * step_products(d, _DIRECTIONS[ftgd.optimizer])
+        meta |= _fold_record(d)
     else:
-        one_step = replace(ftgd, steps=1, batch_size=None, perplexity_budget=None)
-        changes = [
-            tune(lm, t, one_step, convention=rule, tokens=tokens) if deltas is None else deltas[t.name] for t in suite
-        ]
-        columns = [_first_order(lm, t, changes, rule, tokens) for t in (evaluation or suite)]
-        values = np.stack(columns, axis=1) * (ftgd.steps if deltas is None else 1)
+        if deltas is None:
+            changes, times = _one_step_each(lm, suite, ftgd, rule, tokens), ftgd.steps
+        else:
+            changes, times = [deltas[t.name] for t in suite], 1
+        values = np.stack([_first_order(lm, t, changes, rule, tokens) for t in targets], axis=1) * times
     return TaskSpace(
         pd.DataFrame(values, suite.names, suite.names),
         kind="predicted margin transfer",
         groups=suite.groups(),
         meta=meta,
     )
-
-
-def _first_order(
-    lm: LM, target: Task, changes: Sequence[Tuned], convention: Convention, tokens: int
-) -> np.ndarray:  # (sources,)
-    wanted = trainable(lm)
-    encoded = encode_task(lm, target, convention)
-    with undisturbed(lm, list(wanted)):
-        grads, _ = accumulate(lm, contrast(encoded), wanted, tokens)
-    at = lambda n, i: grads[n].reshape(-1)[i.to(grads[n].device).long()].double().cpu()
-    return np.array([-sum(float(v.double() @ at(n, i)) for n, (i, v) in t.delta.items()) for t in changes])

@@ -23,7 +23,7 @@ from ..tuning.ftgd import FTGD, tune
 from ..tuning.gradients import margins, undisturbed
 
 # %% auto #0
-__all__ = ['METRICS', 'NORMALISATIONS', 'transfer_row', 'space_from_rows']
+__all__ = ['METRICS', 'NORMALISATIONS', 'transfer_row', 'check_metric', 'space_from_rows']
 
 # %% ../../nbs/api/probing/30_rows.ipynb #468944ff
 def transfer_row(
@@ -31,23 +31,21 @@ def transfer_row(
     source_train: Task,  # pairs of the source to tune on
     evaluation: Suite,  # held-out pairs of every task
     ftgd: FTGD = FTGD(),  # the settings
-    before: Sequence[float]
-    | np.ndarray
-    | None = None,  # margins of the untuned model in suite order; None measures them
+    # Margins of the untuned model in suite order; None measures them.
+    before: Sequence[float] | np.ndarray | None = None,
     seed: int | None = None,  # replaces the seed of `ftgd`
     reference: Sequence[str] | None = None,  # ordinary text, for the log and the perplexity budget
     convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
     encoded: Sequence[EncodedPair] | None = None,  # the evaluation pairs, where they are already encoded
-) -> (
-    pd.DataFrame
-):  # columns task, pair, before, after (margins in nats); `.attrs["log"]` is the tuning log as a list of rows
-    "Tune on one task and measure all. The model is left as it was; the log follows the source's own held-out pairs every `ftgd.every` steps."
+) -> pd.DataFrame:  # task, pair, before, after (margins in nats); attrs: log (a list of rows), and what it comes from
+    """Tune on one task and measure all. The model is left as it was. The log follows the source's own held-out pairs,
+    every `ftgd.every` steps. Raises `TaskspaceError` where `before` does not fit."""
     if seed is not None:
         ftgd = replace(ftgd, seed=seed)
     rule = convention_of(convention, reduction="sum")
     if encoded is None:
         encoded = encode_pairs(lm, [p for t in evaluation for p in t], rule)
-    own = evaluation[source_train.name] if source_train.name in evaluation else None  # for the log
+    own = next((t for t in evaluation if t.name == source_train.name), None)  # for the log
     tuned = tune(lm, source_train, ftgd, own, reference, rule)
     with undisturbed(lm, []):
         if before is None:
@@ -56,7 +54,8 @@ def transfer_row(
             after = margins(lm, encoded)
     if len(before) != len(after):
         raise TaskspaceError(
-            f"transfer_row: `before` has {len(before)} margins, the evaluation suite {len(after)} pairs; they must match"
+            f"transfer_row: `before` has {len(before)} margins, the evaluation suite {len(after)} pairs; "
+            "give one margin a pair"
         )
     frame = evaluation.to_frame()[["task", "pair"]].assign(before=np.asarray(before, dtype=float), after=after)
     frame.attrs = {
@@ -75,6 +74,21 @@ METRICS = ("margin", "accuracy", "log_odds")
 NORMALISATIONS = (None, "headroom", "gain")
 
 
+def check_metric(
+    metric: str,  # one of `METRICS`
+    normalise: str | None,  # one of `NORMALISATIONS`
+) -> None:
+    "Raises `TaskspaceError` for a metric or a normalisation that is not known, and for two that do not go together."
+    if metric not in METRICS:
+        raise TaskspaceError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}")
+    if normalise not in NORMALISATIONS:
+        raise TaskspaceError(f"normalise must be None, headroom or gain, not {normalise!r}")
+    if normalise == "headroom" and metric != "accuracy":
+        raise TaskspaceError(
+            f"headroom is the room below accuracy 1; {metric!r} has none, use metric='accuracy' or normalise='gain'"
+        )
+
+
 def _value(metric: str, margin: np.ndarray, accuracy: np.ndarray, n: np.ndarray) -> np.ndarray:
     "The metric from mean margin and accuracy; `n` is the number of pairs of each target."
     if metric == "margin":
@@ -86,7 +100,8 @@ def _value(metric: str, margin: np.ndarray, accuracy: np.ndarray, n: np.ndarray)
 
 
 def _transfer(metric: str, headroom: bool, means: np.ndarray, n: np.ndarray) -> np.ndarray:
-    "Transfer (..., sources, targets) from means (..., 4, sources, targets): margin before and after, accuracy before and after."
+    """Transfer (..., sources, targets) from means (..., 4, sources, targets): margin before and after, accuracy before
+    and after."""
     before, after = (_value(metric, means[..., k, :, :], means[..., k + 2, :, :], n) for k in (0, 1))
     change = after - before
     if headroom:
@@ -95,18 +110,27 @@ def _transfer(metric: str, headroom: bool, means: np.ndarray, n: np.ndarray) -> 
     return np.where(np.isfinite(change), change, np.nan)
 
 
+def _normalised(change: np.ndarray, normalise: str | None) -> np.ndarray:  # (..., sources, targets)
+    "Each row divided by its diagonal cell for `gain`; missing where there is nothing to divide by."
+    if normalise == "gain":
+        own = np.arange(change.shape[-1])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            change = change / change[..., own, own][..., :, None]
+    return np.where(np.isfinite(change), change, np.nan)
+
+# %% ../../nbs/api/probing/30_rows.ipynb #a7c64df8
 class _Seed:
-    "The rows of one seed: values (4, sources, pairs), where each target's pairs stand, and which sources are there."
+    "The rows of one seed: values (4, sources, pairs), where each target's pairs stand, and which pairs these are."
 
     def __init__(self, rows: Mapping[str, pd.DataFrame], names: Sequence[str], seed: Any):
         first = next(iter(rows.values()))
-        key = list(zip(first.task, first.pair))
+        key = list(zip(first.task, first.pair, strict=True))
         self.where = [np.flatnonzero(first.task.to_numpy() == t) for t in names]
         again = first.groupby(["task", "pair"], sort=False).cumcount().to_numpy()
         self.pairs = [[(key[p][1], int(again[p])) for p in w] for w in self.where]
         self.values = np.full((4, len(names), len(first)), np.nan)
         for source, row in rows.items():
-            if list(zip(row.task, row.pair)) != key:
+            if list(zip(row.task, row.pair, strict=True)) != key:
                 raise TaskspaceError(
                     f"row {source!r}, seed {seed}: its evaluation pairs differ from those of {next(iter(rows))!r}; "
                     "rows of one seed must share them"
@@ -116,99 +140,154 @@ class _Seed:
         self.n = np.array([len(w) for w in self.where])
 
     def means(
-        self, weights: list[np.ndarray] | None = None
-    ) -> np.ndarray:  # weights: a (draws, pairs) array a target, rows sum to 1
-        "Mean over the pairs of each target, (4, sources, targets) or (draws, 4, sources, targets)."
+        self,
+        # One (draws, pairs) array a target, whose rows add up to 1; None: even weights, without the axis of draws.
+        weights: Sequence[np.ndarray] | None = None,
+    ) -> np.ndarray:  # ([draws,] 4, sources, targets)
+        "Mean over the pairs of each target."
         if weights is None:
             return np.stack([self.values[:, :, w].mean(-1) for w in self.where], -1)
-        return np.stack([np.einsum("dp,ksp->dks", wt, self.values[:, :, w]) for wt, w in zip(weights, self.where)], -1)
+        means = [np.einsum("dp,ksp->dks", w, self.values[:, :, at]) for w, at in zip(weights, self.where, strict=True)]
+        return np.stack(means, -1)
 
-# %% ../../nbs/api/probing/30_rows.ipynb #a7c64df8
+
+def _seeds_of(rows: Mapping[Any, pd.DataFrame]) -> tuple[list[str], list[_Seed]]:
+    "The tasks, and the rows seed by seed. Raises `TaskspaceError` for rows that do not fit together."
+    if not rows:
+        raise TaskspaceError("space_from_rows: no rows; give at least one")
+    by_seed: dict[Any, dict[str, pd.DataFrame]] = {}
+    for key, row in rows.items():
+        source, seed = key if isinstance(key, tuple) else (key, 0)
+        by_seed.setdefault(seed, {})[source] = row
+    names = list(dict.fromkeys(next(iter(rows.values())).task))
+    stray = [source for group in by_seed.values() for source in group if source not in names]
+    if stray:
+        raise TaskspaceError(
+            f"space_from_rows: source {stray[0]!r} is not among the evaluated tasks: {', '.join(names)}"
+        )
+    return names, [_Seed(group, names, seed) for seed, group in by_seed.items()]
+
+
 def _mean(each: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    "Mean over seeds (first axis) of what is there; `weights` broadcast against it."
+    "Mean over seeds (first axis) of what is not missing; `weights` broadcast against it."
     w = np.where(np.isnan(each), 0, 1.0 if weights is None else weights)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.nansum(np.nan_to_num(each) * w, 0) / w.sum(0)
 
-
+# %% ../../nbs/api/probing/30_rows.ipynb #0b8c2a23
 class _Pool:
     "The distinct evaluation pairs of each target, and where each seed has its own among them."
 
     def __init__(self, seeds: Sequence[_Seed]):
-        self.places, self.sizes = [], []
-        for t in range(len(seeds[0].where)):
+        self.seeds = len(seeds)
+        self.places: list[list[np.ndarray]] = []  # a target: for each seed, positions in the pool
+        self.sizes: list[int] = []  # a target: pairs in the pool
+        for target in range(len(seeds[0].where)):
             known: dict[Any, int] = {}
-            self.places.append([np.array([known.setdefault(p, len(known)) for p in s.pairs[t]]) for s in seeds])
+            of = [np.array([known.setdefault(p, len(known)) for p in s.pairs[target]]) for s in seeds]
+            self.places.append(of)
             self.sizes.append(len(known))
-        self.pairs, self.seeds = min(self.sizes), len(seeds)
+        self.pairs = min(self.sizes)
 
-    def _of_seed(
-        self, k: int, counts: Sequence[np.ndarray]
-    ) -> list[np.ndarray]:  # counts: (draws, distinct pairs) a target
-        "Weights of a seed's own pairs, as `_Seed.means` takes them; even ones where a draw has none of them."
-        own = [c[:, places[k]].astype(float) for c, places in zip(counts, self.places)]
+    def weights(
+        self,
+        seed: int,  # its position
+        counts: Sequence[np.ndarray],  # one (draws, pairs of the pool) array a target
+    ) -> list[np.ndarray]:  # one (draws, pairs of the seed) array a target
+        "Weights of a seed's own pairs, for `_Seed.means`. Where a draw has none of them, all count alike."
+        own = [c[:, places[seed]].astype(float) for c, places in zip(counts, self.places, strict=True)]
         return [
             np.where(w.any(1, keepdims=True), w, 1) / np.where(w.any(1), w.sum(1), w.shape[1])[:, None] for w in own
         ]
 
-    def bootstrap(self, rng: np.random.Generator, draws: int) -> list[list[np.ndarray]]:  # one a seed
-        counts = [rng.multinomial(n, np.full(n, 1 / n), size=draws) for n in self.sizes]
-        return [self._of_seed(k, counts) for k in range(self.seeds)]
 
-    def halves(self, rng: np.random.Generator, splits: int):
-        "For either half: the weights of each seed's pairs, and (seeds, splits, 1, 1) which seeds are in it."
-        first = [rng.permuted(np.tile(np.arange(n) < n // 2, (splits, 1)), axis=1) for n in self.sizes]
-        if self.seeds == 1:
-            return [[self._of_seed(0, side)] for side in (first, [~f for f in first])], (None, None)
-        seeds = rng.permuted(np.tile(np.arange(self.seeds) < self.seeds // 2, (splits, 1)), axis=1)
-        sides = []
-        for mine, side in ((seeds, first), (~seeds, [~f for f in first])):
-            # A pair that only seeds of this half have stays; one that both halves have goes where chance puts it.
-            both = [
-                np.stack([np.isin(np.arange(n), np.concatenate([places[k] for k in np.flatnonzero(~m)])) for m in mine])
-                for n, places in zip(self.sizes, self.places)
-            ]
-            sides.append([self._of_seed(k, [~b | f for b, f in zip(both, side)]) for k in range(self.seeds)])
-        return sides, tuple(s.T[:, :, None, None].astype(float) for s in (seeds, ~seeds))
+def _bootstrap_weights(pool: _Pool, rng: np.random.Generator, draws: int) -> list[list[np.ndarray]]:  # one a seed
+    "Pairs drawn with replacement from the pool of each target."
+    counts = [rng.multinomial(n, np.full(n, 1 / n), size=draws) for n in pool.sizes]
+    return [pool.weights(k, counts) for k in range(pool.seeds)]
 
-# %% ../../nbs/api/probing/30_rows.ipynb #0b8c2a23
-def _draws(
-    mean: np.ndarray, each: np.ndarray, drawn: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray | None]:
-    "The space (draws, sources, targets) as other pairs and seeds would have given it, and (seeds, sources, targets) as each of several seeds pulls it."
-    by_pairs = _mean(drawn)
+# %% ../../nbs/api/probing/30_rows.ipynb #c5166ce5
+def _half(pool: _Pool, mine: np.ndarray, side: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """Weights of each seed's pairs in one half. `mine` (splits, seeds) says which seeds are in it; `side`, one (splits,
+    pairs) array a target, says which pairs it has where seeds of both halves have them."""
+    counts = []
+    for n, places, first in zip(pool.sizes, pool.places, side, strict=True):
+        others = [np.isin(np.arange(n), np.concatenate([places[k] for k in np.flatnonzero(~m)])) for m in mine]
+        counts.append(~np.stack(others) | first)
+    return [pool.weights(k, counts) for k in range(pool.seeds)]
+
+
+def _half_weights(pool: _Pool, rng: np.random.Generator, splits: int) -> tuple[list, tuple]:
+    """For either half: the weights of each seed's pairs, and which seeds are in it (seeds, splits, 1, 1); None for one
+    seed."""
+    first = [rng.permuted(np.tile(np.arange(n) < n // 2, (splits, 1)), axis=1) for n in pool.sizes]
+    second = [~f for f in first]
+    if pool.seeds == 1:
+        return [[pool.weights(0, side)] for side in (first, second)], (None, None)
+    seeds = rng.permuted(np.tile(np.arange(pool.seeds) < pool.seeds // 2, (splits, 1)), axis=1)
+    halves = [_half(pool, seeds, first), _half(pool, ~seeds, second)]
+    return halves, tuple(s.T[:, :, None, None].astype(float) for s in (seeds, ~seeds))
+
+# %% ../../nbs/api/probing/30_rows.ipynb #2c445231
+def _deviations(each: np.ndarray, mean: np.ndarray) -> np.ndarray:  # (seeds, sources, targets)
+    "What each seed does to the mean over seeds. The squares add up to the variance of that mean."
     k = np.isfinite(each).sum(0)  # seeds that have the cell
-    if k.max() < 2:
-        return by_pairs, None
-    pulls = np.nan_to_num(each - mean) / np.sqrt(
-        np.maximum(k * (k - 1), 1)
-    )  # their squares add up to the variance of a mean over seeds
-    # Pairs make seeds differ too, as far as seeds do not share them; that part is in `by_pairs` already.
+    return np.nan_to_num(each - mean) / np.sqrt(np.maximum(k * (k - 1), 1))
+
+
+def _own_share(
+    each: np.ndarray, deviations: np.ndarray, drawn: np.ndarray, by_pairs: np.ndarray
+) -> np.ndarray:  # (sources, targets)
+    """The share of the variance between seeds that their pairs do not explain. `by_pairs` is the mean of `drawn` over
+    seeds."""
+    k = np.isfinite(each).sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        of_pairs, of_seeds, alone = _variance(by_pairs), (pulls**2).sum(0), _mean(_variance(drawn.swapaxes(0, 1)))
-        twice = np.where(
-            k > 1,
-            np.nan_to_num(np.maximum(alone - (k * of_pairs - alone) / np.maximum(k - 1, 1), 0) / np.maximum(k, 1)),
-            0,
-        )
-        # Never less than what is left over all cells, or seeds that agree by chance would look as if pairs explained them.
-        left = np.clip(np.fmax(1 - twice / of_seeds, 1 - twice.sum() / of_seeds.sum()), 0, 1)
-        pulls = pulls * np.sqrt(np.nan_to_num(left))
-    # Seeds drawn with replacement would give a handful of values whose quantiles lie too near; a normal mixture has the same variance.
-    return by_pairs + np.tensordot(rng.normal(size=(len(by_pairs), len(each))), pulls, 1), mean + pulls
+        of_mean = _variance(by_pairs)
+        of_one = _mean(_variance(drawn.swapaxes(0, 1)))
+        shared = (k * of_mean - of_one) / np.maximum(k - 1, 1)
+        of_pairs = np.where(k > 1, np.nan_to_num(np.maximum(of_one - shared, 0) / np.maximum(k, 1)), 0)
+        of_seeds = (deviations**2).sum(0)
+        left = np.clip(np.fmax(1 - of_pairs / of_seeds, 1 - of_pairs.sum() / of_seeds.sum()), 0, 1)
+    return np.nan_to_num(left)
 
 
-def _check_metric(metric: str, normalise: str | None) -> None:
-    if metric not in METRICS:
-        raise TaskspaceError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}")
-    if normalise not in NORMALISATIONS:
-        raise TaskspaceError(f"normalise must be None, headroom or gain, not {normalise!r}")
-    if normalise == "headroom" and metric != "accuracy":
-        raise TaskspaceError(
-            f"headroom is the room below accuracy 1; {metric!r} has none, use metric='accuracy' or normalise='gain'"
-        )
+def _draws(
+    mean: np.ndarray,  # (sources, targets), over seeds
+    each: np.ndarray,  # (seeds, sources, targets)
+    drawn: np.ndarray,  # (seeds, draws, sources, targets), with other pairs
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The space (draws, sources, targets) as other pairs and seeds would have given it, and the mean plus each seed's
+    deviation (seeds, sources, targets); None for one seed."""
+    by_pairs = _mean(drawn)
+    if np.isfinite(each).sum(0).max() < 2:
+        return by_pairs, None
+    deviations = _deviations(each, mean)
+    deviations = deviations * np.sqrt(_own_share(each, deviations, drawn, by_pairs))
+    return by_pairs + np.tensordot(rng.normal(size=(len(by_pairs), len(each))), deviations, 1), mean + deviations
 
-# %% ../../nbs/api/probing/30_rows.ipynb #7fb74654
+# %% ../../nbs/api/probing/30_rows.ipynb #343e7aaf
+def _transfers(
+    seeds: Sequence[_Seed],
+    metric: str,
+    normalise: str | None,
+    weights: Sequence[Sequence[np.ndarray]] | None = None,  # one a seed, as `_Seed.means` takes them
+) -> np.ndarray:  # (seeds, [draws,] sources, targets)
+    "Transfer as each seed measured it, by all its pairs or by drawn ones."
+    means = [s.means() for s in seeds] if weights is None else [s.means(w) for s, w in zip(seeds, weights, strict=True)]
+    headroom = normalise == "headroom"
+    return np.stack([_transfer(metric, headroom, m, s.n) for m, s in zip(means, seeds, strict=True)])
+
+
+def _bounds(
+    matrix: np.ndarray, replicates: np.ndarray, deviations: np.ndarray | None, pairs: int
+) -> tuple[np.ndarray, np.ndarray]:  # low and high, (sources, targets)
+    "Interval of each cell, widened for few pairs and few seeds."
+    wide = widening(pairs, freedom=_freedom(pairs, matrix, replicates, deviations))
+    low, high = (matrix + wide * (b - matrix) for b in interval(replicates, matrix))
+    return low, high
+
+# %% ../../nbs/api/probing/30_rows.ipynb #5909f7f9
 def space_from_rows(
     rows: Mapping[Any, pd.DataFrame],  # source, or (source, seed), -> what `transfer_row` gave
     metric: str = "margin",  # "margin" (nats), "accuracy" or "log_odds"
@@ -219,57 +298,27 @@ def space_from_rows(
     splits: int = 20,  # pairs of random halves for the noise ceiling; 0 leaves them out
     meta: Mapping[str, Any] | None = None,  # provenance to keep
 ) -> TaskSpace:  # row = source, column = target; a source without a row has empty cells
-    "The task space that stored rows add up to: the mean over seeds. Raises `TaskspaceError` for rows that do not fit together."
-    _check_metric(metric, normalise)
-    if not rows:
-        raise TaskspaceError("space_from_rows: no rows; give at least one")
-    by_seed: dict[Any, dict[str, pd.DataFrame]] = {}
-    for key, row in rows.items():
-        source, s = key if isinstance(key, tuple) else (key, 0)
-        by_seed.setdefault(s, {})[source] = row
-    names = list(dict.fromkeys(next(iter(rows.values())).task))
-    stray = [s for group in by_seed.values() for s in group if s not in names]
-    if stray:
-        raise TaskspaceError(
-            f"space_from_rows: source {stray[0]!r} is not among the evaluated tasks: {', '.join(names)}"
-        )
-    seeds = [_Seed(group, names, s) for s, group in by_seed.items()]
-    pool, own = _Pool(seeds), np.arange(len(names))
-    transfer = lambda means: np.stack(
-        [_transfer(metric, normalise == "headroom", m, s.n) for m, s in zip(means, seeds)]
-    )
-
-    def finish(change: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            if normalise == "gain":
-                change = change / change[..., own, own][..., :, None]
-        return np.where(np.isfinite(change), change, np.nan)
-
-    each = transfer([s.means() for s in seeds])
-    mean, rng = _mean(each), np.random.default_rng(seed)
-    matrix = finish(mean)
-    low = high = replicates = halves = pulled = None
+    "The mean over seeds of stored rows, with its evidence. Raises `TaskspaceError` for rows that do not fit together."
+    check_metric(metric, normalise)
+    names, seeds = _seeds_of(rows)
+    pool = _Pool(seeds)
+    rng = np.random.default_rng(seed)
+    each = _transfers(seeds, metric, normalise)
+    mean = _mean(each)
+    matrix = _normalised(mean, normalise)
+    evidence: dict[str, Any] = {}
     if bootstrap:
-        drawn = transfer([s.means(w) for s, w in zip(seeds, pool.bootstrap(rng, bootstrap))])
-        moved, pulls = _draws(mean, each, drawn, rng)
-        replicates, pulled = finish(moved), None if pulls is None else finish(pulls)
-        wide = widening(pool.pairs, freedom=_freedom(pool.pairs, matrix, replicates, pulled))
-        low, high = (pd.DataFrame(matrix + wide * (b - matrix), names, names) for b in interval(replicates, matrix))
+        drawn = _transfers(seeds, metric, normalise, _bootstrap_weights(pool, rng, bootstrap))
+        moved, deviations = _draws(mean, each, drawn, rng)
+        moved = _normalised(moved, normalise)
+        deviations = None if deviations is None else _normalised(deviations, normalise)
+        low, high = (pd.DataFrame(b, names, names) for b in _bounds(matrix, moved, deviations, pool.pairs))
+        evidence = {"low": low, "high": high, "replicates": moved, "seeds": deviations}
     if splits and all((s.n > 1).all() for s in seeds):
-        parts, taken = pool.halves(rng, splits)
-        halves = np.stack(
-            [finish(_mean(transfer([s.means(w) for s, w in zip(seeds, part)]), t)) for part, t in zip(parts, taken)], 1
-        )
-    about = {"metric": metric, "normalise": normalise, "seeds": len(seeds), "pairs": pool.pairs, **(meta or {})}
+        halves, taken = _half_weights(pool, rng, splits)
+        means = [_mean(_transfers(seeds, metric, normalise, w), t) for w, t in zip(halves, taken, strict=True)]
+        evidence["halves"] = np.stack([_normalised(m, normalise) for m in means], 1)
+    record = {"metric": metric, "normalise": normalise, "seeds": len(seeds), "pairs": pool.pairs, **(meta or {})}
     kind = f"{metric.replace('_', '-')} transfer" + (f", by {normalise}" if normalise else "")
-    return TaskSpace(
-        pd.DataFrame(matrix, names, names),
-        kind=kind,
-        groups=dict(groups) if groups else None,
-        low=low,
-        high=high,
-        replicates=replicates,
-        meta=about,
-        halves=halves,
-        seeds=pulled,
-    )
+    own_groups = dict(groups) if groups else None
+    return TaskSpace(pd.DataFrame(matrix, names, names), kind=kind, groups=own_groups, meta=record, **evidence)

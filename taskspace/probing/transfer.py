@@ -5,18 +5,19 @@
 # %% ../../nbs/api/probing/40_transfer.ipynb #da24ef27
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
 import numpy as np
+import pandas as pd
 
 from ..errors import TaskspaceError
 from ..models.lm import LM
-from .rows import _check_metric, space_from_rows, transfer_row
+from .rows import check_metric, space_from_rows, transfer_row
 from ..scoring.convention import Convention, convention_of
 from ..scoring.encoding import convention_record, encode_pairs
 from ..spaces.space import TaskSpace
-from ..tasks.pairs import Suite
+from ..tasks.pairs import Split, Suite
 from ..tuning.ftgd import FTGD
 from ..tuning.gradients import margins, undisturbed
 
@@ -29,21 +30,42 @@ def split_sizes(
     train_pairs: int | None,  # pairs a task to tune on, where wanted
     eval_pairs: int | None,  # held-out pairs a task, where wanted
 ) -> tuple[int, int]:  # (to tune on, held out)
-    "Half of the smallest task each, where nothing else is asked for; where one of the two is, the other is the rest of the smallest task."
+    "Half of the smallest task each, unless set. Where one of the two is set, the other is what it leaves of that task."
     least = min(map(len, suite))
-    train = (
-        train_pairs if train_pairs is not None else max(1, (least - (eval_pairs or 0)) if eval_pairs else least // 2)
-    )
-    return train, eval_pairs if eval_pairs is not None else max(1, least - train)
+    if train_pairs is None:
+        train_pairs = max(1, least - eval_pairs if eval_pairs else least // 2)
+    if eval_pairs is None:
+        eval_pairs = max(1, least - train_pairs)
+    return train_pairs, eval_pairs
+
+# %% ../../nbs/api/probing/40_transfer.ipynb #f9fec55b
+def _seed_list(seeds: int | Iterable[int] | None, usual: int) -> list[int]:
+    "Which seeds: those given, or so many from 0 on, or the usual one. Raises `TaskspaceError` for none."
+    if seeds is None:
+        return [usual]
+    found = list(range(seeds)) if isinstance(seeds, (int, np.integer)) else list(seeds)
+    if not found:
+        raise TaskspaceError("transfer_probe: seeds must be at least 1")
+    return found
 
 
+def _rows_of_seed(
+    lm: LM, parts: Split, ftgd: FTGD, seed: int, shuffled: bool, reference: Sequence[str] | None, rule: Convention
+) -> Iterator[tuple[tuple[str, int], pd.DataFrame]]:  # ((source, seed), row)
+    "The rows of all sources for one split. Held-out pairs are encoded and measured once for all of them."
+    encoded = encode_pairs(lm, [p for t in parts.eval for p in t], rule)
+    with undisturbed(lm, []):
+        before = margins(lm, encoded)
+    for task in parts.train.shuffled(seed) if shuffled else parts.train:
+        yield (task.name, seed), transfer_row(lm, task, parts.eval, ftgd, before, seed, reference, rule, encoded)
+
+# %% ../../nbs/api/probing/40_transfer.ipynb #fc63b3a2
 def transfer_probe(
     lm: LM,  # model with its tokenizer
     suite: Suite,  # the tasks, with all their pairs
     ftgd: FTGD = FTGD(),  # the settings
-    train_pairs: int
-    | None = None,  # pairs a task to tune on; None takes half of the smallest task, or what `eval_pairs` leaves of it
-    eval_pairs: int | None = None,  # held-out pairs a task; None takes the rest of the smallest task
+    train_pairs: int | None = None,  # pairs a task to tune on; None: see `split_sizes`
+    eval_pairs: int | None = None,  # held-out pairs a task; None: see `split_sizes`
     seeds: int | Iterable[int] | None = None,  # how many (0, 1, ...), or which; None: the one of `ftgd`
     metric: str = "margin",  # "margin" (nats), "accuracy" or "log_odds"
     normalise: str | None = None,  # None, "headroom" (accuracy only) or "gain"
@@ -53,34 +75,27 @@ def transfer_probe(
     progress: bool = False,  # show a bar
     convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
 ) -> TaskSpace:  # row = source, column = target
-    "Similarity probing of Weber et al. (2024): tune on each task, measure all tasks. Raises `TaskspaceError` when a task has too few pairs."
-    _check_metric(metric, normalise)
-    seeds = (
-        [ftgd.seed] if seeds is None else list(range(seeds)) if isinstance(seeds, (int, np.integer)) else list(seeds)
-    )
-    if not seeds:
-        raise TaskspaceError("transfer_probe: seeds must be at least 1")
+    """Similarity probing of Weber et al. (2024): tune on each task, measure all tasks. Raises `TaskspaceError` when a
+    task has too few pairs."""
+    from tqdm.auto import tqdm
+
+    check_metric(metric, normalise)
+    chosen = _seed_list(seeds, ftgd.seed)
     rule = convention_of(convention, reduction="sum")
     train_pairs, eval_pairs = split_sizes(suite, train_pairs, eval_pairs)
     rows = {}
-    from tqdm.auto import tqdm
-
-    with tqdm(total=len(seeds) * len(suite), desc="transfer", disable=not progress) as bar:
-        for seed in seeds:
+    with tqdm(total=len(chosen) * len(suite), desc="transfer", disable=not progress) as bar:
+        for seed in chosen:
             parts = suite.split(train_pairs, eval_pairs, seed)
-            encoded = encode_pairs(lm, [p for t in parts.eval for p in t], rule)
-            with undisturbed(lm, []):
-                before = margins(lm, encoded)
-            for task in parts.train.shuffled(seed) if shuffled else parts.train:
-                rows[task.name, seed] = transfer_row(lm, task, parts.eval, ftgd, before, seed, reference, rule, encoded)
+            for key, row in _rows_of_seed(lm, parts, ftgd, seed, shuffled, reference, rule):
+                rows[key] = row
                 bar.update()
-    settings = {k: v for k, v in asdict(ftgd).items() if k != "seed"}
     meta = {
         "suite": suite.name,
         "digest": suite.digest,
         "model": lm.name,
-        "ftgd": settings,
-        "seeds": seeds,
+        "ftgd": {k: v for k, v in asdict(ftgd).items() if k != "seed"},
+        "seeds": chosen,
         "train_pairs": train_pairs,
         "eval_pairs": eval_pairs,
         "shuffled": shuffled,

@@ -1,4 +1,6 @@
-"""The probes find the planted rules in a built-in model, and nothing where there is nothing. Figures: nbs/tutorials/planted_structure.ipynb."""
+"""The probes find the planted rules in a built-in model, and nothing where there is nothing.
+
+Figures: nbs/tutorials/planted_structure.ipynb."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The transfer and gradient probes: exact on the bigram oracle, first order on every architecture, naive loops for the rest."""
+"""The probes: exact on the bigram oracle, first order on every architecture, naive loops for the rest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 
 from taskspace.pretraining.architectures import BigramLM
 from taskspace.tuning.ftgd import FTGD, tune
-from taskspace.probing.differentials import Differentials, Fold, fold_width
+from taskspace.probing.differentials import collect_differentials, Fold, fold_width
 from taskspace.probing.gradient import gradient_probe, predicted_transfer
 from taskspace.tuning.gradients import gradient_differential, subspace
 from taskspace.models.lm import LM
@@ -25,8 +25,8 @@ from taskspace.tasks.pairs import MinimalPair, Suite, Task
 from taskspace.spaces.resampling import cell_tests
 from test_ftgd import ARCHITECTURES, WORDS, Words, make
 
-DETERMINERS = "the a my no that".split()
-OBJECTS = "me us that".split()
+DETERMINERS = ["the", "a", "my", "no", "that"]
+OBJECTS = ["me", "us", "that"]
 
 
 def number(name, noun):
@@ -77,20 +77,17 @@ ORACLE = Suite(
     ],
 )
 ONE_STEP = FTGD(optimizer="sgd", steps=1, lr=0.25, keep=1.0)
-BY_HAND = (
-    np.array([[2, 0, 1, -1], [0, 2, 0, 0], [1, 0, 2, -2], [-1, 0, -2, 2]]) * 0.25
-)  # margins are differences of two logits of a row
+# Margins are differences of two logits of a row
+BY_HAND = np.array([[2, 0, 1, -1], [0, 2, 0, 0], [1, 0, 2, -2], [-1, 0, -2, 2]]) * 0.25
 
 
 def test_bigram_transfer_is_exactly_zero_across_rows_and_by_hand_within():
     space = transfer_probe(bigram(), ORACLE.select(["cat", "dog", "rest"]), ONE_STEP, train_pairs=2, eval_pairs=3)
-    assert (space.matrix.loc[["cat", "rest"], "dog"] == 0).all() and (
-        space.matrix.loc["dog", ["cat", "rest"]] == 0
-    ).all()
+    assert (space.matrix.loc[["cat", "rest"], "dog"] == 0).all()
+    assert (space.matrix.loc["dog", ["cat", "rest"]] == 0).all()
     rows = {t.name: transfer_row(bigram(), t, ORACLE, ONE_STEP) for t in ORACLE}
-    assert (
-        np.abs(space_from_rows(rows).matrix - BY_HAND).to_numpy().max() < 1e-6
-    )  # worst seen: 2.4e-7, one float32 rounding of a margin
+    worst = np.abs(space_from_rows(rows).matrix - BY_HAND).to_numpy().max()
+    assert worst < 1e-6  # worst seen: 2.4e-7, one float32 rounding of a margin
 
 
 def test_bigram_prediction_is_exact():
@@ -101,9 +98,8 @@ def test_bigram_prediction_is_exact():
 def test_bigram_five_steps_of_descent_by_hand():
     lm = bigram(dtype=torch.float64)
     rows = {t.name: transfer_row(lm, t, ORACLE, replace(ONE_STEP, steps=5)) for t in ORACLE}
-    assert (
-        np.abs(space_from_rows(rows).matrix - 5 * BY_HAND).to_numpy().max() < 1e-12
-    )  # the differential does not change: logits are the weights
+    # The differential does not change: logits are the weights
+    assert np.abs(space_from_rows(rows).matrix - 5 * BY_HAND).to_numpy().max() < 1e-12
 
 
 # -- first order on every architecture
@@ -123,7 +119,7 @@ def test_measured_transfer_tends_to_the_prediction(kind, update):
         if update == "differential":
             assert np.allclose(predicted, predicted_transfer(lm, SUITE, f).matrix, rtol=1e-4)
         ratios.append(np.abs(measured - predicted).max() / np.abs(predicted).max())
-    # Relative to the largest cell; within 1 per cent is what is promised, and a hundredth of the step brings it a hundredth of the distance nearer.
+    # Relative to the largest cell. Promised is 1 per cent; a hundredth of the step brings a hundredth of the error.
     assert ratios[1] < 1e-2 and ratios[1] < ratios[0] / 50  # worst seen at lr 1e-5: 6e-4
     assert (np.abs(np.diag(measured / predicted) - 1) < 1e-2).all()
 
@@ -167,7 +163,7 @@ def naive_space(rows, metric, normalise, names):
     for i in names:
         for j in names:
             found = []
-            for (source, seed), r in rows.items():
+            for (source, _), r in rows.items():
                 if source != i:
                     continue
                 cell = r[r.task == j]
@@ -260,16 +256,18 @@ def test_intervals_hold_the_truth_with_shared_pairs_and_few_seeds(seeds, seed_no
     for _ in range(24):
         space = space_from_rows(noisy_rows(rng, seeds, 60, 30, seed_noise, 1), splits=0)
         inside.append(((space.low <= 0) & (space.high >= 0)).to_numpy().mean())
-    assert (
-        0.91 < np.mean(inside) < 0.98
-    )  # seen: 0.938, 0.938, 0.948 and 0.955; 0.848 and 0.923 for the last two with seeds drawn with replacement
+    # Seen: 0.938, 0.938, 0.948 and 0.955; 0.848 and 0.923 for the last two with seeds drawn with replacement
+    assert 0.91 < np.mean(inside) < 0.98
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_what_is_computed_from_few_seeds_does_not_find_what_is_not_there(seeds):
     rng, off = np.random.default_rng(seeds), ~np.eye(5, dtype=bool)
-    excludes = lambda low, high: ((low > 0) | (high < 0)).to_numpy()
+
+    def excludes(low, high):
+        return ((low > 0) | (high < 0)).to_numpy()
+
     found = {"p": [], "symmetric": [], "difference": [], "balance": []}
     for _ in range(40):
         space, other = (space_from_rows(noisy_rows(rng, seeds, 24, 24, 1, 1), splits=0) for _ in range(2))
@@ -281,9 +279,8 @@ def test_what_is_computed_from_few_seeds_does_not_find_what_is_not_there(seeds):
         found["difference"].append(excludes(apart.low, apart.high)[off].mean())
         found["balance"].append((balance.p < 0.05).mean())
     means = {k: float(np.mean(v)) for k, v in found.items()}
-    assert all(v < 0.08 for v in means.values()), (
-        means
-    )  # worst seen: 0.060; 0.25, 0.16 and 0.09 for 2, 3 and 5 seeds with the degrees of freedom of the pairs
+    # Worst seen: 0.060; 0.25, 0.16 and 0.09 for 2, 3 and 5 seeds with the degrees of freedom of the pairs
+    assert all(v < 0.08 for v in means.values()), means
 
 
 def test_seeds_pull_as_much_as_their_mean_varies():
@@ -397,7 +394,7 @@ def test_before_may_be_given_and_must_fit():
     row = transfer_row(lm, SUITE["cats"], SUITE, FTGD(steps=1))
     assert row.equals(transfer_row(lm, SUITE["cats"], SUITE, FTGD(steps=1), before=row.before))
     assert len(row) == SUITE.n_pairs and isinstance(row.attrs["log"], list)
-    with pytest.raises(TaskspaceError, match="3 margins"):
+    with pytest.raises(TaskspaceError, match="3 margins, the evaluation suite 70 pairs; give one margin a pair"):
         transfer_row(lm, SUITE["cats"], SUITE, FTGD(steps=1), before=[0, 0, 0])
 
 
@@ -406,11 +403,8 @@ def test_more_pairs_than_there_are():
         transfer_probe(make("gpt2"), SUITE, train_pairs=10, eval_pairs=6)
     with pytest.raises(TaskspaceError, match="seeds"):
         transfer_probe(make("gpt2"), SUITE, seeds=[])
-    assert (
-        split_sizes(SUITE, None, None) == (7, 8)
-        and split_sizes(SUITE, 4, None) == (4, 11)
-        and split_sizes(SUITE, None, 4) == (11, 4)
-    )
+    assert split_sizes(SUITE, None, None) == (7, 8)
+    assert split_sizes(SUITE, 4, None) == (4, 11) and split_sizes(SUITE, None, 4) == (11, 4)
 
 
 # -- the gradient probe
@@ -421,10 +415,8 @@ def naive_measures(lm, f):
     for t in SUITE:
         d = gradient_differential(lm, t)
         flat.append(torch.cat([g.flatten() for g in d.values()]).double().numpy())
-        starts, chosen = (
-            dict(zip(d, np.cumsum([0, *[g.numel() for g in d.values()]]))),
-            subspace(lm, d, f.keep, f.scope),
-        )
+        starts = dict(zip(d, np.cumsum([0, *[g.numel() for g in d.values()]]), strict=False))
+        chosen = subspace(lm, d, f.keep, f.scope)
         sets.append({int(i) + starts[n] for n, index in chosen.items() for i in index})
     out = {
         m: np.full((len(SUITE),) * 2, np.nan) for m in ("cosine", "overlap", "alignment", "sign_agreement", "predicted")
@@ -457,9 +449,8 @@ def test_gradient_probe_equals_a_naive_loop(kind, scope, blocks, piece, monkeypa
     digest = lm.digest()
     spaces, (expected, flat) = gradient_probe(lm, SUITE, f, blocks=blocks), naive_measures(make(kind), f)
     for m in ("cosine", "overlap", "alignment", "sign_agreement"):
-        assert np.allclose(spaces[m].matrix, expected[m], atol=2e-5, equal_nan=True), (
-            m
-        )  # float32 sums; worst seen: 3e-6
+        # float32 sums; worst seen: 3e-6
+        assert np.allclose(spaces[m].matrix, expected[m], atol=2e-5, equal_nan=True), m
     assert np.allclose(
         predicted_transfer(lm, SUITE, replace(f, lr=1.0, optimizer="sgd", steps=1)).matrix,
         expected["predicted"],
@@ -476,7 +467,7 @@ def test_gradient_probe_equals_a_naive_loop(kind, scope, blocks, piece, monkeypa
 
 def test_parts_of_the_model_add_up():
     lm = make("gpt2")
-    d = Differentials(lm, SUITE, FTGD(keep=0.05), 1, 1 << 30, "auto", 0, "blimp", 4096, False)
+    d = collect_differentials(lm, SUITE, FTGD(keep=0.05), tokens=4096)
     for by in ("layer", "component"):
         parts = d.groups(by)
         assert sorted(n for names in parts.values() for n in names) == sorted(d.sizes)
@@ -502,22 +493,13 @@ def test_cosine_intervals_hold_the_measured_and_the_expected_cosine():
     for _ in range(100):
         x = (task[:, None] + rng.normal(size=(2, blocks, width)) / np.sqrt(width)).reshape(2 * blocks, width)
         gram = x @ x.T
-        found.append(
-            (
-                _cosines(gram, blocks)[0, 1],
-                *(
-                    b[0, 1]
-                    for b in interval(_cosine_draws(gram, blocks, 200, rng), _cosines(gram, blocks), pairs=blocks)
-                ),
-            )
-        )
-    found = np.array(found)
-    assert (found[:, 1] < found[:, 0]).all() and (
-        found[:, 0] < found[:, 2]
-    ).all()  # plain resampling of blocks leaves the cosine out
-    inside = ((found[:, 1] <= found[:, 0].mean()) & (found[:, 2] >= found[:, 0].mean())).mean()
-    assert inside > 0.9  # seen: 0.97
-    assert (found[:, 2] - found[:, 1]).mean() < 8 * found[:, 0].std()  # seen: 5.7
+        measured = _cosines(gram, blocks)
+        low, high = interval(_cosine_draws(gram, blocks, 200, rng), measured, pairs=blocks)
+        found.append([a[0, 1] for a in (measured, low, high)])
+    measured, low, high = np.transpose(found)
+    assert (low < measured).all() and (measured < high).all()  # plain resampling of blocks leaves the cosine out
+    assert ((low <= measured.mean()) & (high >= measured.mean())).mean() > 0.9  # seen: 0.97
+    assert (high - low).mean() < 8 * measured.std()  # seen: 5.7
 
 
 def test_places_without_a_gradient_are_not_shared():
@@ -527,20 +509,17 @@ def test_places_without_a_gradient_are_not_shared():
 
 
 def test_chance_follows_the_scope():
-    lm, f = (
-        make("gpt2"),
-        FTGD(keep=0.002, scope="tensor"),
-    )  # small tensors keep one place each, which two tasks often have in common
+    lm = make("gpt2")
+    f = FTGD(keep=0.002, scope="tensor")  # small tensors keep one place each, which two tasks often have in common
     weights = dict(lm.model.named_parameters())
     sets = [
         {(n, int(i)) for n, index in subspace(lm, weights, 0.002, "tensor", random=s).items() for i in index}
         for s in range(400)
     ]
-    simulated = np.mean([len(a & b) / len(a | b) for a, b in zip(sets[::2], sets[1::2])])
+    simulated = np.mean([len(a & b) / len(a | b) for a, b in zip(sets[::2], sets[1::2], strict=True)])
     chance = gradient_probe(lm, SUITE, f)["chance"].matrix.to_numpy()
-    assert (
-        abs(chance[0, 1] - simulated) < 0.004
-    )  # 0.0147 and 0.0148, standard error 0.0011; a subspace drawn from the whole model gives 0.0024
+    # 0.0147 and 0.0148, standard error 0.0011; a subspace drawn from the whole model gives 0.0024
+    assert abs(chance[0, 1] - simulated) < 0.004
     assert gradient_probe(lm, SUITE, f, blocks=2).meta["prefix_id"] is not None
     with pytest.raises(TaskspaceError, match="blocks must be from 1 to"):
         gradient_probe(lm, SUITE, f, blocks=99)
@@ -563,8 +542,8 @@ def test_every_probe_follows_the_convention_and_records_it():
     row = transfer_row(lm, parts.train["cats"], parts.eval, f, convention=own)
     record = convention_record(lm, convention_of(own, reduction="sum"))
     assert record["prefix_id"] == 5 and record["convention"]["name"] == "own"
-    for about in (row.attrs, *(s.meta for s in found.values())):
-        assert {k: about[k] for k in record} == record
+    for recorded in (row.attrs, *(s.meta for s in found.values())):
+        assert {k: recorded[k] for k in record} == record
     for name in found:  # a mean of scores leaves tuning and gradients as they are; another prefix does not
         assert found[name].matrix.equals(same[name].matrix) and not np.allclose(found[name].matrix, usual[name].matrix)
 
@@ -585,7 +564,7 @@ def test_folding_is_unbiased_within_its_stated_error():
     lm = make("gpt2")
     exact = gradient_probe(lm, SUITE).cosine.matrix
     stated = gradient_probe(lm, SUITE, width=67).meta["fold_error"]
-    folded = [Differentials(lm, SUITE, FTGD(), 1, 0, 67, s, "blimp", 4096, False) for s in range(25)]
+    folded = [collect_differentials(lm, SUITE, width=67, seed=s, tokens=4096) for s in range(25)]
     grams = [d.gram(list(d.sizes)) for d in folded]
     errors = np.stack([g / np.sqrt(np.outer(np.diag(g), np.diag(g))) - exact for g in grams])[:, ~np.eye(4, dtype=bool)]
     assert stated > 0 and {d.error() for d in folded} == {stated}
