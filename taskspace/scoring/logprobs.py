@@ -312,14 +312,17 @@ def batches(
     lengths: Sequence[int],  # tokens of each sequence
     token_budget: int = 2048,  # tokens in one batch, padding included
     batch_size: int | None = None,  # at most so many sequences in one batch; None: any number
-) -> list[list[int]]:  # indices into `lengths`, long sequences first
-    "Group sequences of like length, so that little is padded and no batch exceeds the budget unless one sequence does alone."
+    order: Sequence[int] | None = None,  # indices into `lengths` as they are to be batched; None: long sequences first
+) -> list[list[int]]:  # indices into `lengths`
+    "Cut sequences into batches within a budget of tokens. One sequence over the budget is a batch by itself."
     found: list[list[int]] = []
     longest = 0
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]) if order is None else order:
         size = len(found[-1]) if found else 0
-        if found and (size + 1) * longest <= token_budget and (batch_size is None or size < batch_size):
+        wide = max(longest, lengths[i])
+        if found and (size + 1) * wide <= token_budget and (batch_size is None or size < batch_size):
             found[-1].append(i)
+            longest = wide
         else:
             found.append([i])
             longest = lengths[i]
@@ -447,18 +450,10 @@ def _side_by_side(function: Callable[[Any], Any], items: Sequence[Any], workers:
         torch.set_num_threads(threads)
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #79e06e64
-def _pieces(sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+def _pieces(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
     "Sorted sequences in groups whose trees stay small in memory."
-    piece: list[int] = []
-    longest = 0
-    for i in sorted(range(len(sequences)), key=cast(Any, sequences.__getitem__)):
-        longest = max(longest, len(sequences[i]))
-        if piece and longest * (len(piece) + 1) > CELLS:
-            yield piece
-            piece, longest = [], len(sequences[i])
-        piece.append(i)
-    if piece:
-        yield piece
+    order = sorted(range(len(sequences)), key=cast(Any, sequences.__getitem__))
+    return batches([len(s) for s in sequences], CELLS, order=order)
 
 
 def sequence_logprobs(
