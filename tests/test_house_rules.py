@@ -82,8 +82,6 @@ GIANTS = {
     ("models/10_lm.ipynb", "LM"): 98,
     ("scoring/40_logprobs.ipynb", "PACKED"): 66,
     ("scoring/50_scores.ipynb", "_sums"): 75,
-    ("tuning/20_ftgd.ipynb", "Tuned"): 95,
-    ("tuning/20_ftgd.ipynb", "_Tuning"): 139,
     ("spaces/70_hypotheses.ipynb", "HYPOTHESES"): 68,
     ("dissimilarity/10_measures.ipynb", "ExactCKA"): 94,
     ("dissimilarity/10_measures.ipynb", "MinibatchCKA"): 64,

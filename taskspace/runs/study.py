@@ -31,13 +31,11 @@ _stored: ContextVar[bool] = ContextVar("stored", default=False)
 
 
 @functools.cache
-def _ftgd_adapter() -> tuple[Any, Any, dict[str, Any]]:
-    "The class of the settings, what checks them, and their defaults."
-    from pydantic import TypeAdapter
-
+def _ftgd_settings() -> tuple[Any, dict[str, Any]]:
+    "The probe's settings class and its defaults."
     from taskspace.tuning.ftgd import FTGD
 
-    return FTGD, TypeAdapter(FTGD), {f.name: f.default for f in dataclasses.fields(FTGD)}
+    return FTGD, {f.name: f.default for f in dataclasses.fields(FTGD)}
 
 
 def _ftgd_fields(ftgd: Any) -> dict[str, Any]:
@@ -58,7 +56,7 @@ def _check_ftgd(value: Any) -> dict[str, Any]:
     "Settings for `FTGD` by name, as a full mapping in declared types; raises ValueError that names the setting."
     if _stored.get() and isinstance(value, dict):
         return value
-    cls, adapter, defaults = _ftgd_adapter()
+    cls, defaults = _ftgd_settings()
     if isinstance(value, cls):
         return _ftgd_fields(value)
     if value is None:
@@ -67,10 +65,7 @@ def _check_ftgd(value: Any) -> dict[str, Any]:
         raise ValueError(f"must be a mapping of settings, not {value!r}")
     for name in value:
         _check_ftgd_name(name, defaults)
-    try:
-        return _ftgd_fields(adapter.validate_python(dict(value)))
-    except ValidationError as e:
-        raise validation_error(e) from None
+    return _ftgd_fields(cls.from_settings(value))
 
 # %% ../../nbs/api/runs/20_study.ipynb #8064ad08
 def _list_of_models(value: Any) -> Any:

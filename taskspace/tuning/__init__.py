@@ -10,9 +10,10 @@ if TYPE_CHECKING:
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "gradients":
-        "COMPONENTS TOKENS SCOPES parameter_table trainable undisturbed Part contrast likelihood "
+        "COMPONENTS TOKENS Scope SCOPES parameter_table trainable undisturbed Part contrast likelihood "
         "backpropagate margins encode_task accumulate gradient_differential top_k scope_groups places_kept "
         "subspace",
     "ftgd":
-        "UPDATES OPTIMIZERS FTGD read_at write_at Tuned tune",
+        "Update Optimizer UPDATES OPTIMIZERS FTGD read_at write_at Tuned apply_tuned save_tuned load_tuned "
+        "tune",
 })
