@@ -61,13 +61,9 @@ UPWARD = {
 KNOWN_PRIVATE = {
     ("dissimilarity.comparison", "dissimilarity.measures"): "_matrix",
     ("models.checkpoints", "models.loading"): "_causal_config",
-    ("probing.rows", "spaces.resampling"): "_freedom _variance",
-    ("report.charts", "spaces.space"): "_pairs",
     ("report.site", "runs.results"): "_space_at",
     ("report.site", "runs.summaries"): "_refusal",
     ("runs.extract", "runs.results"): "_space_at",
-    ("runs.extract", "spaces.space"): "_pairs",
-    ("runs.results", "spaces.space"): "_pairs",
     ("runs.summaries", "runs.results"): "_gradients _space_at",
 }
 
@@ -82,13 +78,9 @@ GIANTS = {
     ("models/10_lm.ipynb", "LM"): 98,
     ("scoring/40_logprobs.ipynb", "PACKED"): 66,
     ("scoring/50_scores.ipynb", "_sums"): 75,
-    ("spaces/70_hypotheses.ipynb", "HYPOTHESES"): 68,
     ("dissimilarity/10_measures.ipynb", "ExactCKA"): 94,
     ("dissimilarity/10_measures.ipynb", "MinibatchCKA"): 64,
     ("dissimilarity/30_stitching.ipynb", "stitch"): 68,
-    ("claims/10_verdicts.ipynb", "harm_at"): 80,
-    ("claims/10_verdicts.ipynb", "_slope"): 69,
-    ("claims/10_verdicts.ipynb", "claim_e"): 75,
     ("runs/40_results.ipynb", "Run"): 299,
     ("runs/50_execute.ipynb", "_DIED"): 83,
     ("runs/60_summaries.ipynb", "learning_curves"): 67,

@@ -16,7 +16,7 @@ from ..errors import TaskspaceError
 from ..models.lm import LM
 from ..scoring.convention import Convention, convention_of
 from ..scoring.encoding import convention_record, encode_pairs, EncodedPair
-from ..spaces.resampling import _freedom, _variance, interval, widening
+from ..spaces.resampling import degrees_of_freedom, interval, replicate_variance, widening
 from ..spaces.space import TaskSpace
 from ..tasks.pairs import Suite, Task
 from ..tuning.ftgd import FTGD, tune
@@ -242,8 +242,8 @@ def _own_share(
     seeds."""
     k = np.isfinite(each).sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        of_mean = _variance(by_pairs)
-        of_one = _mean(_variance(drawn.swapaxes(0, 1)))
+        of_mean = replicate_variance(by_pairs)
+        of_one = _mean(replicate_variance(drawn.swapaxes(0, 1)))
         shared = (k * of_mean - of_one) / np.maximum(k - 1, 1)
         of_pairs = np.where(k > 1, np.nan_to_num(np.maximum(of_one - shared, 0) / np.maximum(k, 1)), 0)
         of_seeds = (deviations**2).sum(0)
@@ -283,7 +283,7 @@ def _bounds(
     matrix: np.ndarray, replicates: np.ndarray, deviations: np.ndarray | None, pairs: int
 ) -> tuple[np.ndarray, np.ndarray]:  # low and high, (sources, targets)
     "Interval of each cell, widened for few pairs and few seeds."
-    wide = widening(pairs, freedom=_freedom(pairs, matrix, replicates, deviations))
+    wide = widening(pairs, freedom=degrees_of_freedom(pairs, matrix, replicates, deviations))
     low, high = (matrix + wide * (b - matrix) for b in interval(replicates, matrix))
     return low, high
 

@@ -241,7 +241,7 @@ def _sides(space: TaskSpace) -> tuple[str, str] | None:
 
 def _tooltip(space: TaskSpace, long: pd.DataFrame) -> list[alt.Tooltip]:
     what = "blocks of pairs" if ((space.meta or {}).get("blocks") or 0) > 1 else "pairs"
-    pairs = f" over {space._pairs()} {what}" if space._pairs() else ""
+    pairs = f" over {space.resampled_pairs()} {what}" if space.resampled_pairs() else ""
     row, column = _sides(space) or ("task", "and")
     shown = [
         alt.Tooltip("source:N", title=row),

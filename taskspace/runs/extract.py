@@ -169,7 +169,7 @@ def _stability(spaces: Mapping[tuple[str, int | None], TaskSpace]) -> pd.DataFra
             np.stack([s.matrix.to_numpy() for s in path.values()]),
             [cast(np.ndarray, s.replicates) for s in path.values()],
             [float(s) for s in path],
-            pairs=first._pairs(),
+            pairs=first.resampled_pairs(),
         )
         parts.append(table.assign(scale=scale))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["scale", "step"])

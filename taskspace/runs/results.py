@@ -461,7 +461,7 @@ def _mean_space(spaces: list[TaskSpace], about: dict[str, Any]) -> TaskSpace:
             taken = rng.integers(count, size=times)
             own = np.stack([draws[k][rng.integers(len(draws[k]))] for k in taken]) - each[taken]
             replicates += (own + np.sqrt(count / (count - 1)) * (each[taken] - mean)) / count
-        pairs = min((p for s in spaces if (p := s._pairs()) is not None), default=None)
+        pairs = min((p for s in spaces if (p := s.resampled_pairs()) is not None), default=None)
         low, high = (
             frame(np.clip(b, -1, 1) if first.kind.startswith("gradient cosine") else b)
             for b in interval(replicates, mean, pairs=pairs)

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "statistics":
         "ALTERNATIVES METHODS square cells from_cells task_permutations permuted_cells permutation_p Test "
-        "known_labels within_across mantel orthonormal_basis partial_mantel mrqap benjamini_hochberg Estimate "
-        "over_seeds",
+        "known_labels within_across mantel orthonormal_basis partial_mantel mrqap benjamini_hochberg "
+        "student_interval sign_flip_p Estimate over_seeds",
     "resampling":
-        "resample_means split_halves widening interval cell_tests auc_of correlation_of noise_variance "
-        "filled_draws measurement_errors statistic_draws statistic_interval left_out_interval "
-        "jackknife_interval noise_ceiling asymmetry",
+        "resample_means split_halves replicate_variance degrees_of_freedom widening interval cell_tests "
+        "auc_of correlation_of noise_variance filled_replicates measurement_errors statistic_replicates "
+        "statistic_interval left_out_interval jackknife_interval noise_ceiling asymmetry",
     "change":
         "reliability agreement stability change_point",
     "sentence_similarity":

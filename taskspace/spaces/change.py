@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import TaskspaceError
-from .resampling import correlation_of, filled_draws, measurement_errors, noise_variance
+from .resampling import correlation_of, filled_replicates, measurement_errors, noise_variance
 from .statistics import cells, permutation_p, square
 
 # %% auto #0
@@ -20,51 +20,57 @@ __all__ = ['reliability', 'agreement', 'stability', 'change_point']
 # %% ../../nbs/api/spaces/30_change.ipynb #8dd0ed59
 def reliability(
     matrix: np.ndarray,  # shape (tasks, tasks)
-    draws: np.ndarray,  # shape (draws, tasks, tasks)
+    replicates: np.ndarray,  # shape (replicates, tasks, tasks)
     pairs: int | None = None,  # evaluation pairs behind each cell
 ) -> float:  # in [0, 1]
     "Share of the variance of the cells that is not noise."
-    return float(np.clip(1 - noise_variance(draws, pairs) / max(cells(matrix).var(ddof=1), 1e-300), 0, 1))
+    return float(np.clip(1 - noise_variance(replicates, pairs) / max(cells(matrix).var(ddof=1), 1e-300), 0, 1))
 
-
+# %% ../../nbs/api/spaces/30_change.ipynb #3f6729de
 def _moments(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Variances and covariance over the last axis."
-    x, y, n = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True), x.shape[-1] - 1
+    x = x - x.mean(-1, keepdims=True)
+    y = y - y.mean(-1, keepdims=True)
+    n = x.shape[-1] - 1
     return (x * x).sum(-1) / n, (y * y).sum(-1) / n, (x * y).sum(-1) / n
 
 
-def _noise(e: np.ndarray, f: np.ndarray) -> tuple[float, float, float]:
-    "Variances and covariance over cells that errors, shape (draws, cells), have in the mean; no covariance where draws are not paired."
-    mean = lambda v, count: float(
-        v.sum() / max(1, count - 1)
-    )  # deviations from the mean of the draws: one degree of freedom less
+def _error_moments(e: np.ndarray, f: np.ndarray) -> tuple[float, float, float]:
+    """Mean variances and covariance over cells of two spaces' errors, each of shape (replicates, cells). The covariance
+    is 0 where replicates are not paired."""
+
+    def mean(v: np.ndarray, count: int) -> float:
+        "Errors are deviations from the mean of the replicates, so they have one degree of freedom less."
+        return float(v.sum() / max(1, count - 1))
+
     return (
         mean(_moments(e, e)[0], len(e)),
         mean(_moments(f, f)[0], len(f)),
         mean(_moments(e, f)[2], len(e)) if len(e) == len(f) else 0.0,
     )
 
-
+# %% ../../nbs/api/spaces/30_change.ipynb #b055b1c5
 def agreement(
     a: np.ndarray,  # shape (tasks, tasks)
     b: np.ndarray,  # the same shape, another checkpoint measured on the same pairs
-    draws_a: np.ndarray,  # shape (draws, tasks, tasks)
-    draws_b: np.ndarray,  # the same shape; draw number k resamples the same pairs in both
+    replicates_a: np.ndarray,  # shape (replicates, tasks, tasks)
+    replicates_b: np.ndarray,  # the same shape; replicate number k resamples the same pairs in both
     pairs: int | None = None,  # evaluation pairs behind each cell
     floor: float = 0.02,  # least share of a space's variance that must be signal
-) -> tuple[float, np.ndarray]:  # correlation without noise, and its draws; missing where noise is all
-    """Pearson's correlation of two spaces, corrected for attenuation ([Spearman 1904](https://doi.org/10.2307/1412159)) and for the errors that
-    both have in common. It is cut to [-1, 1]."""
-    x, y, e, f = cells(a), cells(b), measurement_errors(draws_a, pairs), measurement_errors(draws_b, pairs)
-    noise_x, noise_y, common = _noise(e, f)
+) -> tuple[float, np.ndarray]:  # correlation without noise, and its replicates; missing if there is nothing but noise
+    """Pearson's correlation of two spaces, corrected for attenuation
+    ([Spearman 1904](https://doi.org/10.2307/1412159)) and for the errors that both have in common. It is cut to
+    [-1, 1]."""
+    x, y = cells(a), cells(b)
+    e, f = measurement_errors(replicates_a, pairs), measurement_errors(replicates_b, pairs)
+    noise_x, noise_y, common = _error_moments(e, f)
 
     def corrected(x: np.ndarray, y: np.ndarray, times: int) -> np.ndarray:
         "The correlation less the noise, as often as the spaces have it."
         var_x, var_y, cov = _moments(x, y)
-        size = np.sqrt(
-            np.maximum(var_x - times * noise_x, floor * var_x) * np.maximum(var_y - times * noise_y, floor * var_y)
-        )
-        return np.clip((cov - times * common) / np.maximum(size, 1e-300), -1.0, 1.0)
+        signal_x = np.maximum(var_x - times * noise_x, floor * var_x)
+        signal_y = np.maximum(var_y - times * noise_y, floor * var_y)
+        return np.clip((cov - times * common) / np.maximum(np.sqrt(signal_x * signal_y), 1e-300), -1.0, 1.0)
 
     count = min(len(e), len(f))
     again = corrected(x + e[:count], y + f[:count], 2)
@@ -72,107 +78,128 @@ def agreement(
         return float("nan"), np.full(count, np.nan)
     return float(corrected(x, y, 1)), again
 
-# %% ../../nbs/api/spaces/30_change.ipynb #3f6729de
+# %% ../../nbs/api/spaces/30_change.ipynb #3e55bd0b
+def _compared(
+    here: int,
+    other: int,
+    spaces: np.ndarray,
+    replicates: Sequence[np.ndarray],
+    trust: Sequence[float],  # reliability of each checkpoint
+    method: str,
+    pairs: int | None,
+) -> dict[str, float]:
+    "What replicates say about the correlation of two checkpoints: low, high, ceiling, corrected."
+    x, y = spaces[here], spaces[other]
+    r = float(correlation_of(cells(x), cells(y), method))
+    both = zip(filled_replicates(replicates[here]), filled_replicates(replicates[other]), strict=False)
+    found = np.array([correlation_of(a, b, method) for a, b in both])
+    low, high = np.quantile(found - found.mean(), [0.025, 0.975])
+    size = float(np.sqrt(cells(x).var(ddof=1) * cells(y).var(ddof=1)))
+    errors = [measurement_errors(replicates[k], pairs) for k in (here, other)]
+    common = _error_moments(*errors)[2] / max(size, 1e-300)
+    return {
+        "low": float(np.clip(r + low, -1, 1)),
+        "high": float(np.clip(r + high, -1, 1)),
+        "ceiling": float(np.clip(np.sqrt(trust[here] * trust[other]) + common, 0, 1)),
+        "corrected": agreement(x, y, replicates[here], replicates[other], pairs)[0],
+    }
+
+# %% ../../nbs/api/spaces/30_change.ipynb #45d95e84
 def stability(
     spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in order of training
-    draws: Sequence[np.ndarray] | None = None,  # one array (draws, tasks, tasks) a checkpoint
+    replicates: Sequence[np.ndarray] | None = None,  # one array (replicates, tasks, tasks) a checkpoint
     steps: Sequence[float] | None = None,  # training step of each checkpoint
     method: str = "spearman",  # or "pearson"
     pairs: int | None = None,  # evaluation pairs behind each cell
 ) -> pd.DataFrame:  # one row a checkpoint: step, reliability, {previous,last}, _low, _high, _ceiling, _corrected
-    """Agreement of each checkpoint's space with the one before and the last; bounds at the precision of the measurement, the ceiling for spaces with the
-    same truth, and the correlation without noise (Pearson's, see `agreement`). Without draws there is only the agreement."""
+    """Agreement of each checkpoint's space with the one before and the last. There are bounds at the precision of the
+    measurement, the ceiling for spaces with the same truth, and the correlation without noise (Pearson's, see
+    `agreement`). Without replicates there is only the agreement."""
     spaces = np.asarray(spaces, dtype=float)
     steps = list(range(len(spaces))) if steps is None else list(steps)
-    trust = (
-        [reliability(s, d, pairs) for s, d in zip(spaces, draws)] if draws is not None else [float("nan")] * len(spaces)
-    )
-    flat = [filled_draws(d) for d in draws] if draws is not None else []
+    trust = [float("nan")] * len(spaces)
+    if replicates is not None:
+        trust = [reliability(s, r, pairs) for s, r in zip(spaces, replicates, strict=True)]
+    figures = ("low", "high", "ceiling", "corrected")
     rows = []
     for t, here in enumerate(spaces):
         row = {"step": steps[t], "reliability": trust[t]}
         for name, other in (("previous", t - 1), ("last", len(spaces) - 1)):
-            row |= {
-                name: np.nan,
-                f"{name}_low": np.nan,
-                f"{name}_high": np.nan,
-                f"{name}_ceiling": np.nan,
-                f"{name}_corrected": np.nan,
-            }
+            row |= {name: np.nan, **{f"{name}_{figure}": np.nan for figure in figures}}
             if other < 0 or other == t:
                 continue
-            r = row[name] = float(correlation_of(cells(here), cells(spaces[other]), method))
-            if draws is not None:
-                found = np.array([correlation_of(a, b, method) for a, b in zip(flat[t], flat[other])])
-                low, high = np.quantile(found - found.mean(), [0.025, 0.975])
-                size = float(np.sqrt(cells(here).var(ddof=1) * cells(spaces[other]).var(ddof=1)))
-                common = _noise(measurement_errors(draws[t], pairs), measurement_errors(draws[other], pairs))[2] / max(
-                    size, 1e-300
-                )
-                row |= {
-                    f"{name}_low": float(np.clip(r + low, -1, 1)),
-                    f"{name}_high": float(np.clip(r + high, -1, 1)),
-                    f"{name}_ceiling": float(np.clip(np.sqrt(trust[t] * trust[other]) + common, 0, 1)),
-                    f"{name}_corrected": agreement(here, spaces[other], draws[t], draws[other], pairs)[0],
-                }
+            row[name] = float(correlation_of(cells(here), cells(spaces[other]), method))
+            if replicates is not None:
+                found = _compared(t, other, spaces, replicates, trust, method, pairs)
+                row |= {f"{name}_{figure}": found[figure] for figure in figures}
         rows.append(row)
     return pd.DataFrame(rows)
 
-# %% ../../nbs/api/spaces/30_change.ipynb #45d95e84
+# %% ../../nbs/api/spaces/30_change.ipynb #377fe5f1
+def _excess(path: np.ndarray, expected: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    "Share of each stretch in the change along a path, shape (checkpoints, cells), over the share that is expected."
+    change = np.maximum((np.diff(path, axis=0) ** 2).mean(-1) - noise, 0)
+    return change / max(change.sum(), 1e-300) / expected
+
+# %% ../../nbs/api/spaces/30_change.ipynb #0c5e1b94
+def _even_path(path: np.ndarray, expected: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    "The path with the same directions and the same total change, but as much change in each stretch as is expected."
+    steps = np.diff(path, axis=0)
+    lengths = (steps**2).mean(-1)
+    total = np.maximum(lengths - noise, 0).sum()
+    scaled = steps * np.sqrt(total * expected / np.maximum(lengths, 1e-300))[:, None]
+    return path[0] + np.vstack([np.zeros(path.shape[1]), np.cumsum(scaled, axis=0)])
+
+
+def _tested_change(
+    path: np.ndarray,
+    expected: np.ndarray,
+    replicates: Sequence[np.ndarray],
+    pairs: int | None,
+    simulations: int,
+    seed: int,
+) -> tuple[np.ndarray, float, np.ndarray]:
+    "Excess of each stretch, p-value of even change, and the bounds of the largest share."
+    count = min(len(r) for r in replicates)
+    errors = np.stack([measurement_errors(r[:count], pairs) for r in replicates])
+    noise = np.diff(errors, axis=0).var(axis=1, ddof=1).mean(-1)
+    found = _excess(path, expected, noise)
+    even = _even_path(path, expected, noise)
+    # Random mixtures of the errors are as large as these and depend on each other as they do, but none comes twice.
+    mix = np.random.default_rng(seed).normal(size=(simulations, count)) / np.sqrt(count)
+    null = np.array([_excess(even + np.tensordot(w, errors, (0, 1)), expected, noise).max() for w in mix])
+    # Errors that are added to a measured path make its noise twice as large.
+    again = np.array([_excess(path + np.tensordot(w, errors, (0, 1)), expected, 2 * noise) * expected for w in mix])
+    return found, permutation_p(found.max(), null), np.quantile(again[:, found.argmax()], [0.025, 0.975])
+
+# %% ../../nbs/api/spaces/30_change.ipynb #6cfacee0
 def change_point(
     spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in order of training
-    draws: Sequence[np.ndarray] | None = None,  # one array (draws, tasks, tasks) a checkpoint
-    durations: Sequence[float]
-    | np.ndarray
-    | None = None,  # length of each stretch, checkpoints - 1 values; even by default
+    replicates: Sequence[np.ndarray] | None = None,  # one array (replicates, tasks, tasks) a checkpoint
+    # Length of each stretch, checkpoints - 1 values; even by default
+    durations: Sequence[float] | np.ndarray | None = None,
     pairs: int | None = None,  # evaluation pairs behind each cell
     simulations: int = 499,  # of even change
     seed: int = 0,  # of the simulations
-) -> (
-    dict
-):  # shares (one a stretch), largest, low, high, at (index of the stretch), p; bounds and p missing without draws
-    "Does one stretch of training hold an uneven share of the change? A test of our own. Raises `TaskspaceError` for fewer than 3 checkpoints."
+) -> dict:  # shares (one a stretch), largest, low, high, at (index of the stretch), p, checkpoints
+    """Does one stretch of training hold an uneven share of the change? A test of our own. Bounds and p are missing
+    without replicates. Raises `TaskspaceError` for fewer than 3 checkpoints."""
     path = np.stack([cells(square(s)) for s in spaces])
     if len(path) < 3:
         raise TaskspaceError(f"change_point: {len(path)} checkpoints; at least 3 are needed")
     expected = np.ones(len(path) - 1) if durations is None else np.asarray(durations, dtype=float)
     expected = expected / expected.sum()
-    noisy = draws is not None
-    if draws is not None:
-        count = min(len(d) for d in draws)
-        errors = np.stack([measurement_errors(d[:count], pairs) for d in draws])
-        noise = np.diff(errors, axis=0).var(axis=1, ddof=1).mean(-1)
-    else:
-        noise = np.zeros(len(path) - 1)
-
-    def excess(p: np.ndarray, times: int = 1) -> np.ndarray:
-        "Share of each stretch over what its duration deserves, the noise subtracted as often as the path has it."
-        change = np.maximum((np.diff(p, axis=0) ** 2).mean(-1) - times * noise, 0)
-        return change / max(change.sum(), 1e-300) / expected
-
-    found = excess(path)
     p = low = high = float("nan")
-    if noisy:
-        steps = np.diff(path, axis=0)
-        lengths = (steps**2).mean(-1)
-        total = np.maximum(lengths - noise, 0).sum()
-        even = path[0] + np.vstack(
-            [
-                np.zeros(path.shape[1]),
-                np.cumsum(steps * np.sqrt(total * expected / np.maximum(lengths, 1e-300))[:, None], axis=0),
-            ]
-        )
-        # Random mixtures of the draws: as much noise, as dependent between cells and checkpoints, but never the same twice.
-        mix = np.random.default_rng(seed).normal(size=(simulations, count)) / np.sqrt(count)
-        null = np.array([excess(even + np.tensordot(w, errors, (0, 1))).max() for w in mix])
-        p = permutation_p(found.max(), null)
-        again = np.array([(excess(path + np.tensordot(w, errors, (0, 1)), 2) * expected)[found.argmax()] for w in mix])
-        low, high = (float(v) for v in np.quantile(again, [0.025, 0.975]))
+    if replicates is None:
+        found = _excess(path, expected, np.zeros(len(path) - 1))
+    else:
+        found, p, (low, high) = _tested_change(path, expected, replicates, pairs, simulations, seed)
+    shares = found * expected
     return {
-        "shares": found * expected,
-        "largest": float((found * expected)[found.argmax()]),
-        "low": low,
-        "high": high,
+        "shares": shares,
+        "largest": float(shares[found.argmax()]),
+        "low": float(low),
+        "high": float(high),
         "at": int(found.argmax()),
         "p": p,
         "checkpoints": len(path),

@@ -31,17 +31,17 @@ def take_tasks(
     def cut(frame: Any) -> Any:
         return None if frame is None else frame.iloc[places, places]
 
-    def cut_draws(draws: np.ndarray | None) -> np.ndarray | None:
-        return None if draws is None else draws[..., places, :][..., places]
+    def cut_array(array: np.ndarray | None) -> np.ndarray | None:
+        return None if array is None else array[..., places, :][..., places]
 
     return replace(
         space,
         matrix=cut(space.matrix),
         low=cut(space.low),
         high=cut(space.high),
-        replicates=cut_draws(space.replicates),
-        halves=cut_draws(space.halves),
-        seeds=cut_draws(space.seeds),
+        replicates=cut_array(space.replicates),
+        halves=cut_array(space.halves),
+        seed_deviations=cut_array(space.seed_deviations),
     )
 
 # %% ../../nbs/api/spaces/62_combining.ipynb #8caa64c7
@@ -85,16 +85,21 @@ def transform_space(
         return pd.DataFrame(a, new_names, new_names)
 
     matrix = change(space.matrix.to_numpy())
-    draws: dict[str, Any] = {}
-    for name in ("replicates", "halves", "seeds"):
+    arrays: dict[str, Any] = {}
+    for name in ("replicates", "halves", "seed_deviations"):
         old = getattr(space, name)
-        draws[name] = None if old is None else change(old)
+        arrays[name] = None if old is None else change(old)
     low = high = None
-    if draws["replicates"] is not None:
-        pairs = space.resampled_pairs()
-        low, high = map(frame, resampling.interval(draws["replicates"], matrix, pairs=pairs, seeds=draws["seeds"]))
+    if arrays["replicates"] is not None:
+        bounds = resampling.interval(
+            arrays["replicates"],
+            matrix,
+            pairs=space.resampled_pairs(),
+            seed_deviations=arrays["seed_deviations"],
+        )
+        low, high = map(frame, bounds)
     groups = space.groups if names is None else None
-    return replace(space, matrix=frame(matrix), kind=kind, groups=groups, low=low, high=high, **draws)
+    return replace(space, matrix=frame(matrix), kind=kind, groups=groups, low=low, high=high, **arrays)
 
 # %% ../../nbs/api/spaces/62_combining.ipynb #cfdef65b
 def group_labels(
@@ -144,13 +149,14 @@ def _rest_of_incomplete(a: np.ndarray) -> np.ndarray:
     design = np.concatenate([np.eye(n)[rows], np.eye(n)[columns]], 1)
     values = a[..., rows, columns].reshape(-1, len(rows))
     rest, there = np.full(values.shape, np.nan), np.isfinite(values)
-    for mask in np.unique(there, axis=0):  # draws that lack the same cells are done at once
+    for mask in np.unique(there, axis=0):  # matrices that lack the same cells are done at once
+        if not mask.any():
+            continue
         same = np.nonzero((there == mask).all(1))[0]
-        basis, size, _ = np.linalg.svd(design[mask], full_matrices=False)
-        basis = basis[:, size > 1e-9 * size.max(initial=0)]
+        basis = statistics.orthonormal_basis(list(design[mask].T), int(mask.sum()))
         mine = values[np.ix_(same, mask)]
         left = mine - (mine @ basis) @ basis.T
-        # The only cell of its row or column says nothing beyond that row or column.
+        # The only cell of its row or column is all effect: it has no rest.
         left[:, (basis**2).sum(1) > 1 - 1e-9] = np.nan
         rest[np.ix_(same, mask)] = left
     out = np.full(a.shape, np.nan)
@@ -178,13 +184,13 @@ def symmetrise(
 
 # %% ../../nbs/api/spaces/62_combining.ipynb #6685e6bb
 def _combined_seeds(left: TaskSpace, right: TaskSpace, operate: Callable) -> np.ndarray | None:
-    "Each seed's pull at the combined space; a seed that only one of them has leaves the other where it is."
-    if left.seeds is None and right.seeds is None:
+    "The combined space as each seed moves it."
+    if left.seed_deviations is None and right.seed_deviations is None:
         return None
-    count = max(len(s.seeds) for s in (left, right) if s.seeds is not None)
+    count = max(len(s.seed_deviations) for s in (left, right) if s.seed_deviations is not None)
 
     def padded(space: TaskSpace) -> np.ndarray:
-        known = [] if space.seeds is None else list(space.seeds)
+        known = [] if space.seed_deviations is None else list(space.seed_deviations)
         return np.stack([*known, *[space.matrix.to_numpy()] * count][:count])
 
     return operate(padded(left), padded(right))
@@ -205,13 +211,14 @@ def combine(
             f"cannot compute {left.kind!r} {sign} {right.kind!r}: their tasks differ; use select on both"
         )
     right = select_tasks(right, left.tasks)
-    matrix, seeds = operate(left.matrix, right.matrix), _combined_seeds(left, right, operate)
-    draws = low = high = None
+    matrix = operate(left.matrix, right.matrix)
+    seed_deviations = _combined_seeds(left, right, operate)
+    replicates = low = high = None
     pairs = left.resampled_pairs()
     if left.replicates is not None and right.replicates is not None:
         n = min(len(left.replicates), len(right.replicates))
-        draws = operate(left.replicates[:n], right.replicates[:n])
-        bounds = resampling.interval(draws, matrix.to_numpy(), pairs=pairs, seeds=seeds)
+        replicates = operate(left.replicates[:n], right.replicates[:n])
+        bounds = resampling.interval(replicates, matrix.to_numpy(), pairs=pairs, seed_deviations=seed_deviations)
         low, high = (pd.DataFrame(b, matrix.index, matrix.columns) for b in bounds)
     known = {"pairs": pairs} if pairs == right.resampled_pairs() is not None else {}
     return replace(
@@ -220,8 +227,8 @@ def combine(
         kind=f"{left.kind} {sign} {right.kind}",
         low=low,
         high=high,
-        replicates=draws,
+        replicates=replicates,
         halves=None,
-        seeds=seeds,
+        seed_deviations=seed_deviations,
         meta={**known, "left": left.meta, "right": right.meta},
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from .space import TaskSpace
 __all__ = ['save_space', 'load_space']
 
 # %% ../../nbs/api/spaces/66_saving.ipynb #52333584
+_FORMAT = 2  # of a file
+
+
 def _plain(value: object) -> Any:
     "What JSON can hold, for numbers and arrays of NumPy and for paths."
     if isinstance(value, np.generic):
@@ -33,7 +37,7 @@ def _plain(value: object) -> Any:
 
 
 def _header(space: TaskSpace, path: Path) -> str:
-    content = {"format": 1, "kind": space.kind, "tasks": space.tasks, "groups": space.groups, "meta": space.meta}
+    content = {"format": _FORMAT, "kind": space.kind, "tasks": space.tasks, "groups": space.groups, "meta": space.meta}
     try:
         return json.dumps(content, default=_plain)
     except (TypeError, ValueError) as e:
@@ -43,7 +47,7 @@ def _header(space: TaskSpace, path: Path) -> str:
 
 # %% ../../nbs/api/spaces/66_saving.ipynb #16a32994
 def _parquet_table(space: TaskSpace, header: str) -> Any:
-    "The cells as an Arrow table: one row a cell, with its draws as a list of fixed size."
+    "The cells as an Arrow table: one row a cell, with its replicates as a list of fixed size."
     import pyarrow as pa
 
     n = len(space)
@@ -57,11 +61,11 @@ def _parquet_table(space: TaskSpace, header: str) -> Any:
         if bound is not None:
             columns[name] = bound.to_numpy().ravel()
     table = pa.table(columns)
-    for name in ("replicates", "halves", "seeds"):
-        draws = getattr(space, name)
-        if draws is None:
+    for name in ("replicates", "halves", "seed_deviations"):
+        array = getattr(space, name)
+        if array is None:
             continue
-        flat = np.ascontiguousarray(draws.reshape(-1, n * n).T)
+        flat = np.ascontiguousarray(array.reshape(-1, n * n).T)
         table = table.append_column(name, pa.FixedSizeListArray.from_arrays(flat.ravel(), flat.shape[1]))
     return table.replace_schema_metadata({"taskspace": header})
 
@@ -84,17 +88,25 @@ def save_space(
     return path
 
 # %% ../../nbs/api/spaces/66_saving.ipynb #d843f124
-def _space_from(table: Any) -> TaskSpace:
-    "The space in an Arrow table that `save_space` wrote."
+def _read_header(table: Any, path: Path) -> dict[str, Any]:
+    "What a file says of its space. Raises `KeyError` for a file that holds no space."
     header = json.loads((table.schema.metadata or {})[b"taskspace"])
-    tasks, n = header["tasks"], len(header["tasks"])
+    if header["format"] > _FORMAT:
+        raise TaskspaceError(f"{path}: format {header['format']} is newer than this version can read; update taskspace")
+    return header
+
+
+def _space_from(table: Any, header: Mapping[str, Any]) -> TaskSpace:
+    "The space in an Arrow table that `save_space` wrote."
+    tasks = header["tasks"]
+    n = len(tasks)
 
     def frame(name: str) -> Any:
         if name not in table.column_names:
             return None
         return pd.DataFrame(table[name].to_numpy().reshape(n, n), tasks, tasks)
 
-    def draws(name: str) -> np.ndarray | None:
+    def array(name: str) -> np.ndarray | None:
         if name not in table.column_names:
             return None
         flat = table[name].combine_chunks().flatten().to_numpy().reshape(n * n, -1).T
@@ -106,10 +118,10 @@ def _space_from(table: Any) -> TaskSpace:
         header["groups"],
         frame("low"),
         frame("high"),
-        draws("replicates"),
+        array("replicates"),
         header["meta"],
-        draws("halves"),
-        draws("seeds"),
+        array("halves"),
+        array("seed_deviations" if header["format"] > 1 else "seeds"),
     )
 
 
@@ -124,7 +136,8 @@ def load_space(
     if not path.is_file():
         raise TaskspaceError(f"{path}: no such file")
     try:
-        return _space_from(pq.read_table(path))
+        table = pq.read_table(path)
+        return _space_from(table, _read_header(table, path))
     except KeyError:
         raise TaskspaceError(f"{path}: a Parquet file, but not a task space; write one with TaskSpace.save") from None
     except (pa.ArrowException, OSError, ValueError) as e:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['TaskSpace']
 
-# %% ../../nbs/api/spaces/60_space.ipynb #deb27b1f
+# %% ../../nbs/api/spaces/60_space.ipynb #ab6b72aa
 def _task_names(matrix: pd.DataFrame) -> list[str]:
     "The names of rows and columns, once they are known to be the same and different from one another."
     if not isinstance(matrix, pd.DataFrame):
@@ -53,13 +53,13 @@ def _checked_bound(name: str, bound: pd.DataFrame | None, names: list[str]) -> p
     return _labelled(bound, names)
 
 
-def _checked_draws(name: str, draws: Any, axes: int, tasks: int) -> np.ndarray | None:
-    if draws is None:
+def _checked_array(name: str, values: Any, axes: int, tasks: int) -> np.ndarray | None:
+    if values is None:
         return None
-    draws = np.asarray(draws, dtype=float)
-    if draws.ndim != axes or draws.shape[-2:] != (tasks, tasks):
-        raise TaskspaceError(f"TaskSpace: {name!r} has shape {draws.shape}; its last two axes must be {tasks} tasks")
-    return draws
+    array = np.asarray(values, dtype=float)
+    if array.ndim != axes or array.shape[-2:] != (tasks, tasks):
+        raise TaskspaceError(f"TaskSpace: {name!r} has shape {array.shape}; its last two axes must be {tasks} tasks")
+    return array
 
 # %% ../../nbs/api/spaces/60_space.ipynb #7e98b748
 class _Combining:
@@ -164,8 +164,8 @@ class _Comparing:
         return regress_space(self, hypotheses, method, permutations, seed)
 
 # %% ../../nbs/api/spaces/60_space.ipynb #0e82ce09
-class _Testing(_Comparing):
-    "The methods that say how sure a space is."
+class _Testing:
+    "The methods that say how precise a space is."
 
     def noise_ceiling(
         self: Any,
@@ -184,7 +184,7 @@ class _Testing(_Comparing):
 
     def asymmetry(self: Any) -> pd.DataFrame:  # one row a task: gives, receives, balance[, low, high, p, q]
         "Which tasks give and which receive, see `taskspace.spaces.resampling.asymmetry`."
-        return resampling.asymmetry(self.matrix, self.replicates, self.resampled_pairs(), self.seeds)
+        return resampling.asymmetry(self.matrix, self.replicates, self.resampled_pairs(), self.seed_deviations)
 
 # %% ../../nbs/api/spaces/60_space.ipynb #cd2ac88b
 class _Structure:
@@ -221,7 +221,7 @@ class _Structure:
         return map_of_tasks(self, method, metric, onto, seed)
 
 # %% ../../nbs/api/spaces/60_space.ipynb #2f2d084b
-class _Showing(_Structure):
+class _Showing:
     "The methods that show a space: as a table, a chart and in a notebook."
 
     def to_long(self: Any) -> pd.DataFrame:  # source, target, value[, source_group, target_group, within][, low, high]
@@ -240,7 +240,7 @@ class _Showing(_Structure):
 
         return heatmap(self, **options)
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
+    def _repr_mimebundle_(self: Any, include: Any = None, exclude: Any = None) -> Any:
         import taskspace.report.renderer  # noqa: F401 - draws Altair charts in notebooks and on websites
 
         try:
@@ -282,7 +282,7 @@ class _Saving:
 
 # %% ../../nbs/api/spaces/60_space.ipynb #7fb0bdf8
 @dataclass(frozen=True, eq=False, repr=False)
-class TaskSpace(_Combining, _Testing, _Showing, _Saving):
+class TaskSpace(_Combining, _Comparing, _Testing, _Structure, _Showing, _Saving):
     "A labelled square matrix over tasks. Raises `TaskspaceError` when labels, bounds or replicates do not fit it."
 
     matrix: pd.DataFrame  # row = source task, column = target task, same labels in the same order
@@ -290,11 +290,13 @@ class TaskSpace(_Combining, _Testing, _Showing, _Saving):
     groups: dict[str, str | None] | None = None  # task -> group, e.g. its phenomenon
     low: pd.DataFrame | None = None  # lower interval bound of each cell
     high: pd.DataFrame | None = None  # upper interval bound of each cell
-    replicates: np.ndarray | None = None  # shape (draws, tasks, tasks), bootstrap draws of the matrix
+    # Shape (replicates, tasks, tasks): the matrix as other pairs and seeds could have given it
+    replicates: np.ndarray | None = None
     meta: dict | None = None  # provenance: anything that JSON can hold
     halves: np.ndarray | None = None  # shape (splits, 2, tasks, tasks): the space from each half of the pairs
-    # Squared pulls of the seeds sum to what seeds give to a cell's variance.
-    seeds: np.ndarray | None = None  # shape (seeds, tasks, tasks): the space as each seed pulls it
+    # Shape (seeds, tasks, tasks): the matrix as each seed moves it. The squared moves of a cell add up to the variance
+    # that seeds give to it.
+    seed_deviations: np.ndarray | None = None
 
     def __post_init__(self):
         names = _task_names(self.matrix)
@@ -302,8 +304,8 @@ class TaskSpace(_Combining, _Testing, _Showing, _Saving):
         for name in ("low", "high"):
             checked[name] = _checked_bound(name, getattr(self, name), names)
         checked["matrix"] = _labelled(self.matrix, names)
-        for name, axes in (("replicates", 3), ("halves", 4), ("seeds", 3)):
-            checked[name] = _checked_draws(name, getattr(self, name), axes, len(names))
+        for name, axes in (("replicates", 3), ("halves", 4), ("seed_deviations", 3)):
+            checked[name] = _checked_array(name, getattr(self, name), axes, len(names))
         if self.groups is not None:
             labels = statistics.known_labels(self.groups.get(n) for n in names)
             checked["groups"] = dict(zip(names, labels, strict=True))
@@ -325,14 +327,11 @@ class TaskSpace(_Combining, _Testing, _Showing, _Saving):
         pairs = meta.get("pairs", meta.get("eval_pairs"))
         return int(pairs) if isinstance(pairs, (int, float)) else None
 
-    def _pairs(self) -> int | None:
-        return self.resampled_pairs()  # while other packages still call it so
-
     def __len__(self) -> int:
         return len(self.matrix)
 
     def __repr__(self) -> str:
         known = {g for g in (self.groups or {}).values() if g is not None}
         groups = f", {len(known)} groups" if known else ""
-        draws = f", {len(self.replicates)} replicates" if self.replicates is not None else ""
-        return f"TaskSpace({self.kind!r}, {len(self)} tasks{groups}{draws})"
+        replicates = f", {len(self.replicates)} replicates" if self.replicates is not None else ""
+        return f"TaskSpace({self.kind!r}, {len(self)} tasks{groups}{replicates})"

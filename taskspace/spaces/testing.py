@@ -132,9 +132,10 @@ def compare_spaces(
     controls: Sequence[Any] = [] if control is None else control if isinstance(control, (list, tuple)) else [control]
     zs = [aligned_to(space, c, "the control").matrix for c in controls]
     options = (method, permutations, seed, alternative)
-    test = (
-        statistics.partial_mantel(space.matrix, y, zs, *options) if zs else statistics.mantel(space.matrix, y, *options)
-    )
+    if zs:
+        test = statistics.partial_mantel(space.matrix, y, zs, *options)
+    else:
+        test = statistics.mantel(space.matrix, y, *options)
 
     def statistic(values: np.ndarray, hypothesis: np.ndarray, *rest: np.ndarray) -> np.ndarray:
         return resampling.correlation_of(values, hypothesis, method, rest)
@@ -177,5 +178,7 @@ def significant_cells(
         raise TaskspaceError(
             f"the space {space.kind!r} has no replicates to test its cells with; measure it with bootstrap=200"
         )
-    _, q = resampling.cell_tests(space.matrix.to_numpy(), space.replicates, space.resampled_pairs(), space.seeds)
+    _, q = resampling.cell_tests(
+        space.matrix.to_numpy(), space.replicates, space.resampled_pairs(), space.seed_deviations
+    )
     return pd.DataFrame(q, space.matrix.index, space.matrix.columns)

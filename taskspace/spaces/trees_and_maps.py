@@ -19,28 +19,35 @@ __all__ = ['EMBEDDINGS', 'task_distances', 'Clustering', 'cluster', 'cluster_sta
            'align', 'align_series']
 
 # %% ../../nbs/api/spaces/50_trees_and_maps.ipynb #53d40b4c
+def _profile_distances(a: np.ndarray) -> np.ndarray:
+    "1 minus the correlation of the rows and columns of two tasks."
+    n = len(a)
+    if n < 4:
+        raise TaskspaceError(f"task_distances: {n} tasks are too few for profiles; use metric='cells'")
+    off_diagonal = np.where(np.eye(n, dtype=bool), np.nan, a)
+    d = np.zeros((n, n))
+    for i in range(n):
+        others = np.delete(np.arange(n), i)
+        for j in others[others > i]:
+            rest = others[others != j]
+            mine, yours = (np.concatenate([off_diagonal[k, rest], off_diagonal[rest, k]]) for k in (i, j))
+            flat = min(np.ptp(mine), np.ptp(yours)) == 0
+            d[i, j] = d[j, i] = 1.0 if flat else max(0.0, 1 - np.corrcoef(mine, yours)[0, 1])
+    return d
+
+
 def task_distances(
     matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), large = related
     metric: str = "cells",  # "cells" or "profile"
 ) -> np.ndarray:  # shape (tasks, tasks), symmetric, >= 0, diagonal 0
-    "Distances between tasks. Raises `TaskspaceError` for an unknown metric, missing cells, and fewer than 3 tasks (4 for profiles)."
+    """Distances between tasks. Raises `TaskspaceError` for an unknown metric, missing cells, and fewer than 3 tasks (4
+    for profiles)."""
     a = square(matrix)
-    n = len(a)
     if metric == "cells":
         both = (a + a.T) / 2
         d = cells(both).max() - both
     elif metric == "profile":
-        if n < 4:
-            raise TaskspaceError(f"dissimilarity: {n} tasks are too few for profiles; use metric='cells'")
-        both = np.where(np.eye(n, dtype=bool), np.nan, a)
-        d = np.zeros((n, n))
-        for i in range(n):
-            others = np.delete(np.arange(n), i)
-            for j in others[others > i]:
-                rest = others[others != j]
-                mine, yours = (np.concatenate([both[k, rest], both[rest, k]]) for k in (i, j))
-                flat = min(np.ptp(mine), np.ptp(yours)) == 0
-                d[i, j] = d[j, i] = 1.0 if flat else max(0.0, 1 - np.corrcoef(mine, yours)[0, 1])
+        d = _profile_distances(a)
     else:
         raise TaskspaceError(f"metric {metric!r} is unknown; choose 'cells' or 'profile'")
     np.fill_diagonal(d, 0)
@@ -54,7 +61,7 @@ class Clustering:
     linkage: np.ndarray  # shape (tasks - 1, 4): scipy's linkage matrix, with optimal leaf order
     tasks: list  # names, in the order of the space
     order: list  # names, in the order of the leaves
-    cophenetic: float  # correlation of distances along the tree with the distances themselves
+    cophenetic: float  # correlation of the heights at which two tasks are joined with their distances
 
     def labels(
         self,
@@ -99,22 +106,27 @@ def _tree(distances: np.ndarray, names: list, method: str) -> Clustering:
 # %% ../../nbs/api/spaces/50_trees_and_maps.ipynb #545f84aa
 def cluster_stability(
     matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), large = related
-    draws: np.ndarray,  # shape (draws, tasks, tasks), the space anew from other pairs or seeds
+    replicates: np.ndarray,  # shape (replicates, tasks, tasks), the space anew from other pairs or seeds
     method: str = "average",  # as for `cluster`
     metric: str = "cells",  # as for `task_distances`
-    limit: int = 100,  # use at most so many draws; those with missing cells are passed over
+    limit: int = 100,  # use at most so many replicates; those with missing cells are left out
 ) -> pd.DataFrame:  # one row a clade: tasks, size, height, stability (mean Jaccard)
-    """How stable each cluster of the tree is over draws of the space ([Hennig 2007](https://doi.org/10.1016/j.csda.2006.11.025)).
+    """How stable each cluster of the tree is over replicates of the space ([Hennig 2007](https://doi.org/10.1016/j.csda.2006.11.025)).
     Raises `TaskspaceError` as `cluster` does."""
     tree = cluster(matrix, method, metric)
     place = {t: i for i, t in enumerate(tree.tasks)}
-    members = lambda t: np.array([[x in c for x in tree.tasks] for c in t.clades()], dtype=float)
+
+    def members(t: Clustering) -> np.ndarray:
+        "Which tasks are in which clade, shape (clades, tasks)."
+        return np.array([[x in c for x in tree.tasks] for c in t.clades()], dtype=float)
+
     mine = members(tree)
     best = np.zeros(len(mine))
-    hole = ~np.eye(len(tree.tasks), dtype=bool)
-    used = [d for d in np.asarray(draws, dtype=float) if np.isfinite(d[hole]).all()][:limit]  # a tree needs all cells
-    for draw in used:
-        theirs = members(cluster(pd.DataFrame(draw, tree.tasks, tree.tasks), method, metric))
+    off_diagonal = ~np.eye(len(tree.tasks), dtype=bool)
+    whole = [r for r in np.asarray(replicates, dtype=float) if np.isfinite(r[off_diagonal]).all()]
+    used = whole[:limit]
+    for replicate in used:
+        theirs = members(cluster(pd.DataFrame(replicate, tree.tasks, tree.tasks), method, metric))
         common = mine @ theirs.T
         best += (common / (mine.sum(1)[:, None] + theirs.sum(1) - common)).max(1)
     return pd.DataFrame(

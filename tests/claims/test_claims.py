@@ -1,4 +1,4 @@
-"""Claims: every verdict can be reached from data, missing data decide nothing, and chance is rarely taken for support."""
+"""Claims: data can give every verdict, missing data decide nothing, and chance is rarely taken for support."""
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ from taskspace.claims.verdicts import (
 from taskspace.spaces.space import TaskSpace
 from taskspace.errors import TaskspaceError
 from taskspace.spaces.resampling import resample_means
+from taskspace.spaces.statistics import over_seeds
 
 
 def measured(truth, seed, noise=1.0, pairs=25, groups=None):
@@ -241,7 +242,7 @@ def test_e_says_how_many_stretches_are_left_out():
     assert "in 1 of 5 stretches" in claim_e(path).why and claim_e(path).verdict == "undecided"
 
 
-def test_e_needs_draws_of_the_same_pairs_for_support():
+def test_e_needs_replicates_of_the_same_pairs_for_support():
     path = course(False)
     last = list(path)[-1]
     path[last] = TaskSpace(
@@ -252,12 +253,18 @@ def test_e_needs_draws_of_the_same_pairs_for_support():
 
 def test_d_is_asked_of_the_largest_scale_that_has_the_data():
     shares, overlap = spread(0.02, 0.02)
-    of = lambda scale, count: {(scale, s): o for s, o in list(overlap.items())[:count]}
-    table = lambda **steps: pd.concat(
-        [shares[shares.step.isin([0, 1, 10, 100, 1000][: k + 1])].assign(scale=name) for name, k in steps.items()]
-    )
     sizes = {"small": 1e5, "big": 1e7}
-    d = lambda shares, overlap: findings(distribution=shares, overlap=overlap, parameters=sizes)[3]
+
+    def of(scale, count):
+        return {(scale, s): o for s, o in list(overlap.items())[:count]}
+
+    def table(**steps):
+        parts = {name: shares[shares.step.isin([0, 1, 10, 100, 1000][: k + 1])] for name, k in steps.items()}
+        return pd.concat([part.assign(scale=name) for name, part in parts.items()])
+
+    def d(shares, overlap):
+        return findings(distribution=shares, overlap=overlap, parameters=sizes)[3]
+
     assert (
         d(table(small=4, big=3), of("small", 4) | of("big", 3)).why
         == claim_d(shares[shares.step < 1000], {s: overlap[s] for s in (1, 10, 100)}).why
@@ -337,6 +344,10 @@ def test_rules_of_judgement():
     ]
     assert 0.93 <= np.mean(held) <= 0.97
     assert all(np.isnan(paired([1.0, 2.0])[1:]))
+    few = [0.2, np.nan, 0.3, -0.1, 0.4]
+    assert (
+        paired(few) == over_seeds([0.2, 0.3, -0.1, 0.4])[:4]
+    )  # a mean over tasks is one over models: one test for both
     with pytest.raises(TaskspaceError, match="no column 'harm'"):
         claim_a(curves(1, 1).drop(columns="harm"))
 

@@ -273,7 +273,7 @@ def test_what_is_computed_from_few_seeds_does_not_find_what_is_not_there(seeds):
         space, other = (space_from_rows(noisy_rows(rng, seeds, 24, 24, 1, 1), splits=0) for _ in range(2))
         both, apart, balance = space.symmetric(), space - other, space.asymmetry()
         found["p"].append(
-            (cell_tests(space.matrix.to_numpy(), space.replicates, 24, space.seeds)[0][off] < 0.05).mean()
+            (cell_tests(space.matrix.to_numpy(), space.replicates, 24, space.seed_deviations)[0][off] < 0.05).mean()
         )
         found["symmetric"].append(excludes(both.low, both.high)[off].mean())
         found["difference"].append(excludes(apart.low, apart.high)[off].mean())
@@ -287,9 +287,9 @@ def test_seeds_pull_as_much_as_their_mean_varies():
     frame = pd.DataFrame([("a", str(i)) for i in range(10)], columns=["task", "pair"])
     space = space_from_rows({("a", s): frame.assign(before=0.0, after=float(s)) for s in range(4)}, bootstrap=2000)
     error = np.arange(4).std(ddof=1) / 2
-    assert np.sqrt(((space.seeds - 1.5) ** 2).sum()) == pytest.approx(error)
+    assert np.sqrt(((space.seed_deviations - 1.5) ** 2).sum()) == pytest.approx(error)
     assert space.replicates.std() == pytest.approx(error, rel=0.05)  # seen: 0.0065
-    assert space_from_rows({"a": frame.assign(before=0.0, after=1.0)}).seeds is None
+    assert space_from_rows({"a": frame.assign(before=0.0, after=1.0)}).seed_deviations is None
 
 
 def test_a_draw_without_headroom_is_passed_over():
@@ -304,7 +304,11 @@ def test_a_draw_without_headroom_is_passed_over():
     }
     space = space_from_rows(rows, "accuracy", "headroom")
     assert np.isnan(space.replicates).any(0).all() and np.isfinite(space.replicates).mean() > 0.5
-    assert space.low.notna().all(axis=None) and space.high.notna().all(axis=None) and np.isfinite(space.seeds).all()
+    assert (
+        space.low.notna().all(axis=None)
+        and space.high.notna().all(axis=None)
+        and np.isfinite(space.seed_deviations).all()
+    )
 
 
 def test_halves_of_seeds_that_share_pairs_have_no_noise_in_common():

@@ -20,7 +20,7 @@ from taskspace.spaces.resampling import (
     noise_variance,
     resample_means,
     split_halves,
-    statistic_draws,
+    statistic_replicates,
     statistic_interval,
 )
 
@@ -45,7 +45,7 @@ def truth(seed=0, n=N, effect=1.0):
 
 
 def measure(true, seed, noise=3.0, pairs=PAIRS, seeds=None, tuning=0.0):
-    "Values on each pair: noise of the pair itself, noise of source and pair, and noise of the tuned model (per seed and target)."
+    "Values on each pair, with noise of the pair, of source and pair, and of the tuned model (per seed and target)."
     rng = np.random.default_rng(seed)
     n = len(true)
     target = np.repeat(np.arange(n), pairs)
@@ -79,13 +79,13 @@ def test_intervals_of_statistics_and_cells_hold_the_truth(noise):
     in_cells, naive = [], []
     for s in range(SIMULATIONS):
         values, target = measure(true, s, noise)
-        space, draws = means(values, target), resample_means(values, target, 150, seed=s)
+        space, replicates = means(values, target), resample_means(values, target, 150, seed=s)
         for name, (statistic, hypotheses) in methods.items():
-            _, low, high = statistic_interval(space, draws, statistic, hypotheses, pairs=PAIRS)
+            _, low, high = statistic_interval(space, replicates, statistic, hypotheses, pairs=PAIRS)
             held[name].append(low <= statistic(cells(true)) <= high)
-        low, high = interval(draws, space, pairs=PAIRS)
+        low, high = interval(replicates, space, pairs=PAIRS)
         in_cells.append(cells((low <= true) & (true <= high)).mean())
-        low, high = np.quantile(methods["spearman"][0](flat(draws)), [0.025, 0.975])
+        low, high = np.quantile(methods["spearman"][0](flat(replicates)), [0.025, 0.975])
         naive.append(low <= methods["spearman"][0](cells(true)) <= high)
     coverage = {k: float(np.mean(v)) for k, v in held.items()} | {"cells": float(np.mean(in_cells))}
     assert all(0.93 <= c <= 0.97 for c in coverage.values()), (
@@ -139,8 +139,8 @@ def test_interval_over_seeds_holds_the_truth():
     held = []
     for s in range(40):
         values, target = measure(true, s, 2.0, seeds=8, tuning=1.5)
-        draws = resample_means(values, target, 200, seed=s)
-        low, high = interval(draws, means(values, target))
+        replicates = resample_means(values, target, 200, seed=s)
+        low, high = interval(replicates, means(values, target))
         held.append(cells((low <= true) & (true <= high)).mean())
     assert 0.90 <= np.mean(held) <= 0.97  # 8 seeds: the bootstrap of 8 values is a little narrow
 
@@ -151,12 +151,16 @@ def test_jackknife_over_tasks_is_conservative():
         same = labels[:, None] == labels
         return same * np.outer(load, load) + rng.normal(size=(n, n)) + rng.normal(size=(n, 1)) / 2, same
 
-    auc = lambda a, same: float(auc_of(cells(a), cells(same) > 0))
+    def auc(a, same):
+        return float(auc_of(cells(a), cells(same) > 0))
+
+    def interval_of(a, same):
+        return jackknife_interval(lambda k: auc(a[np.ix_(k, k)], same[np.ix_(k, k)]), 16, bounds=(0, 1))
+
     centre = np.mean([auc(*population(np.random.default_rng(10_000 + s))) for s in range(3000)])
     held = []
     for s in range(200):
-        a, same = population(np.random.default_rng(s))
-        low, high = jackknife_interval(lambda k: auc(a[np.ix_(k, k)], same[np.ix_(k, k)]), 16, bounds=(0, 1))
+        low, high = interval_of(*population(np.random.default_rng(s)))
         held.append(low <= centre <= high)
     assert np.mean(held) >= 0.93
 
@@ -173,14 +177,14 @@ def test_q_values_keep_false_discoveries_rare():
 
 
 def test_the_ceiling_is_the_correlation_with_the_truth():
-    gaps = {"halves": [], "seeds": [], "draws": []}
+    gaps = {"halves": [], "seeds": [], "replicates": []}
     for s in range(30):
         true = truth(s)[0]
         values, target = measure(true, s, 3.0, seeds=4, tuning=1.0)
         space = means(values, target)
         exact = correlation_of(cells(space), cells(true), "pearson")
         gaps["halves"].append(noise_ceiling(split_halves(values, target, seed=s), "pearson")["ceiling"] - exact)
-        gaps["draws"].append(np.sqrt(reliability(space, resample_means(values, target, 100, seed=s))) - exact)
+        gaps["replicates"].append(np.sqrt(reliability(space, resample_means(values, target, 100, seed=s))) - exact)
         apart = np.stack([means(measure(true, 100 * s + k, 3.0)[0], target) for k in range(3)])
         gaps["seeds"].append(
             noise_ceiling(apart, "pearson")["ceiling"] - correlation_of(cells(apart.mean(0)), cells(true), "pearson")
@@ -244,11 +248,13 @@ def test_vectorised_statistics_equal_one_at_a_time(seed):
     assert np.allclose(correlation_of(many, y, controls=[z]), [correlation_of(v, y, controls=[z]) for v in many])
 
 
-def test_draws_share_pairs_between_sources():
+def test_replicates_share_pairs_between_sources():
     target = np.repeat(np.arange(3), 20)
     common = np.random.default_rng(0).normal(size=60)
-    draws = resample_means(np.tile(common, (3, 1)), target, 50)
-    assert np.allclose(draws[:, 0], draws[:, 1]) and draws[:, 0].std() > 0.05  # the same pairs for each source
+    replicates = resample_means(np.tile(common, (3, 1)), target, 50)
+    assert (
+        np.allclose(replicates[:, 0], replicates[:, 1]) and replicates[:, 0].std() > 0.05
+    )  # the same pairs for each source
 
 
 def test_halves_are_disjoint_and_add_up():
@@ -275,11 +281,15 @@ def test_bad_input_gets_one_line(call, message):
 
 
 def twice(seed, related, own=0.5, share=0.8, n=12, pairs=60):
-    "Two spaces measured on the same sentences: their truths, the spaces and the draws. `own` is the part of the noise that sources do not share."
+    """Two spaces measured on the same sentences: their truths, the spaces and the replicates. `own` is the part of the
+    noise that sources do not share."""
     rng = np.random.default_rng(seed)
     a = rng.normal(size=(n, n))
     truths = [a, related * a + np.sqrt(1 - related**2) * rng.normal(size=(n, n))]
-    noise = lambda: np.sqrt(1 - own) * rng.normal(size=n * pairs) + np.sqrt(own) * rng.normal(size=(n, n * pairs))
+
+    def noise():
+        return np.sqrt(1 - own) * rng.normal(size=n * pairs) + np.sqrt(own) * rng.normal(size=(n, n * pairs))
+
     target, common = np.repeat(np.arange(n), pairs), noise()
     values = [x[:, target] + 8 * (np.sqrt(share) * common + np.sqrt(1 - share) * noise()) for x in truths]
     return truths, [means(v, target) for v in values], [resample_means(v, target, 100, seed=seed) for v in values]
@@ -289,13 +299,13 @@ def twice(seed, related, own=0.5, share=0.8, n=12, pairs=60):
 def test_agreement_is_that_of_the_truths_though_noise_is_shared(related):
     found, held, exact, classical = [], [], [], []
     for s in range(60):
-        truths, spaces, draws = twice(s, related)
-        value, again = agreement(*spaces, *draws, 60)
+        truths, spaces, replicates = twice(s, related)
+        value, again = agreement(*spaces, *replicates, 60)
         low, high = np.quantile(again, [0.025, 0.975])
         exact.append(correlation_of(cells(truths[0]), cells(truths[1]), "pearson"))
         found.append(value)
         held.append(low <= exact[-1] <= high)
-        trust = [reliability(x, d, 60) for x, d in zip(spaces, draws)]
+        trust = [reliability(x, r, 60) for x, r in zip(spaces, replicates, strict=True)]
         classical.append(
             correlation_of(cells(spaces[0]), cells(spaces[1]), "pearson") / np.sqrt(max(0.05, trust[0] * trust[1]))
         )
@@ -307,34 +317,39 @@ def test_agreement_is_that_of_the_truths_though_noise_is_shared(related):
 def test_the_ceiling_counts_common_noise():
     gaps = []
     for s in range(20):
-        _, spaces, draws = twice(s, 1.0, own=1.0)
-        table = stability(spaces, draws, pairs=60, method="pearson").iloc[1]
+        _, spaces, replicates = twice(s, 1.0, own=1.0)
+        table = stability(spaces, replicates, pairs=60, method="pearson").iloc[1]
         gaps.append(table.previous - table.previous_ceiling)
         assert table.previous_corrected > 0.6
     assert abs(np.mean(gaps)) < 0.02
 
 
-def test_draws_that_are_not_paired_leave_the_classical_correction():
-    _, spaces, draws = twice(0, 0.0, own=1.0)
-    table = stability(spaces, [draws[0], draws[1][:90]], pairs=60, method="pearson").iloc[1]
+def test_replicates_that_are_not_paired_leave_the_classical_correction():
+    _, spaces, replicates = twice(0, 0.0, own=1.0)
+    table = stability(spaces, [replicates[0], replicates[1][:90]], pairs=60, method="pearson").iloc[1]
     assert table.previous_ceiling == pytest.approx(
-        np.sqrt(reliability(spaces[0], draws[0], 60) * reliability(spaces[1], draws[1][:90], 60))
+        np.sqrt(reliability(spaces[0], replicates[0], 60) * reliability(spaces[1], replicates[1][:90], 60))
     )
-    assert table.previous_corrected > agreement(*spaces, *draws, 60)[0] + 0.4
+    assert table.previous_corrected > agreement(*spaces, *replicates, 60)[0] + 0.4
 
 
 # -- what cannot be known is missing, never significant
 
 
-def test_missing_draws_are_passed_over():
+def test_missing_replicates_are_left_out():
     true, same, _ = truth()
     values, target = measure(true, 0)
-    space, draws = means(values, target), resample_means(values, target, 200)
-    holes = draws.copy()
-    holes[np.random.default_rng(0).random((200, N)) < 0.2] = np.nan  # draws in which a source is not there
-    assert noise_variance(holes, PAIRS) == pytest.approx(noise_variance(draws, PAIRS), rel=0.05)
-    statistic = lambda v: auc_of(v, cells(same) > 0)
-    (value, found), (whole, all_) = (statistic_draws(space, d, statistic, [same], PAIRS) for d in (holes, draws))
+    space, replicates = means(values, target), resample_means(values, target, 200)
+    holes = replicates.copy()
+    holes[np.random.default_rng(0).random((200, N)) < 0.2] = np.nan  # replicates in which a source is not there
+    assert noise_variance(holes, PAIRS) == pytest.approx(noise_variance(replicates, PAIRS), rel=0.05)
+
+    def statistic(v):
+        return auc_of(v, cells(same) > 0)
+
+    (value, found), (whole, all_) = (
+        statistic_replicates(space, r, statistic, [same], PAIRS) for r in (holes, replicates)
+    )
     assert (
         value == pytest.approx(whole, abs=0.005)
         and np.isfinite(found).all()
@@ -344,7 +359,7 @@ def test_missing_draws_are_passed_over():
     assert (
         np.isfinite(p).all()
         and np.isfinite(q).all()
-        and np.abs(p - flat(cell_tests(space, draws, PAIRS)[0])).max() < 0.1
+        and np.abs(p - flat(cell_tests(space, replicates, PAIRS)[0])).max() < 0.1
     )
     assert (
         asymmetry(space, holes, PAIRS).p.notna().all()
@@ -353,18 +368,18 @@ def test_missing_draws_are_passed_over():
     assert np.isfinite(change_point([space, true, space], [holes] * 3, pairs=PAIRS, simulations=19)["p"])
 
 
-def test_without_draws_of_a_cell_its_p_is_missing():
-    draws = truth()[0] + np.random.default_rng(0).normal(size=(50, N, N))
-    draws[:, 0, 1] = np.nan
-    draws[:, 2, 3] = 1.0  # no spread: the error is unknown, not 0
-    p, _ = cell_tests(truth()[0], draws, PAIRS)
+def test_without_replicates_of_a_cell_its_p_is_missing():
+    replicates = truth()[0] + np.random.default_rng(0).normal(size=(50, N, N))
+    replicates[:, 0, 1] = np.nan
+    replicates[:, 2, 3] = 1.0  # no spread: the error is unknown, not 0
+    p, _ = cell_tests(truth()[0], replicates, PAIRS)
     assert np.isnan([p[0, 1], p[2, 3]]).all() and np.isfinite(flat(p)).sum() == N * (N - 1) - 2
     assert asymmetry(truth()[0], np.stack([truth()[0]] * 9)).p.isna().all()
     assert (
         np.isnan(noise_variance(np.full((5, N, N), np.nan)))
-        and statistic_draws(truth()[0], np.full((5, N, N), np.nan), lambda v: v.mean(-1), [truth()[1]]) is None
+        and statistic_replicates(truth()[0], np.full((5, N, N), np.nan), lambda v: v.mean(-1), [truth()[1]]) is None
     )
-    assert np.isnan(change_point([truth(s)[0] for s in range(3)], [draws] * 3, simulations=19)["p"])
+    assert np.isnan(change_point([truth(s)[0] for s in range(3)], [replicates] * 3, simulations=19)["p"])
 
 
 def test_a_hypothesis_that_controls_explain_has_no_correlation():
@@ -384,15 +399,14 @@ def test_a_hypothesis_that_controls_explain_has_no_correlation():
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_degrees_of_freedom_follow_the_share_that_seeds_have(share):
     rng = np.random.default_rng(0)
-    draws, estimate = rng.normal(size=(20_000, 4)), np.zeros(4)
-    seeds = (
-        np.sqrt(share / 2) * np.array([1.0, -1.0, 0.0])[:, None] * np.ones(4)
-    )  # the third lacks the cells: it does not pull
-    low, high = interval(draws, estimate, pairs=24, seeds=seeds)
+    replicates, estimate = rng.normal(size=(20_000, 4)), np.zeros(4)
+    # The third seed lacks the cells, so it does not move them.
+    moves = np.sqrt(share / 2) * np.array([1.0, -1.0, 0.0])[:, None] * np.ones(4)
+    low, high = interval(replicates, estimate, pairs=24, seed_deviations=moves)
     freedom = 1 / ((1 - share) ** 2 / 23 + share**2 / 1)
     exact = np.sqrt(24 / 23) * stats.t.ppf(0.975, freedom)
     assert (high - low) / 2 == pytest.approx(exact, rel=0.05)  # worst seen: 0.013
-    assert share or np.allclose((low, high), interval(draws, estimate, pairs=24))
+    assert share or np.allclose((low, high), interval(replicates, estimate, pairs=24))
 
 
 def test_few_pairs_are_not_taken_for_many():
@@ -407,8 +421,14 @@ def test_few_pairs_are_not_taken_for_many():
 
 def test_a_jackknife_without_spread_gives_no_bounds():
     same = truth()[1]
-    perfect = lambda keep: float(auc_of(cells(same[np.ix_(keep, keep)]), cells(same[np.ix_(keep, keep)]) > 0))
+
+    def perfect(keep):
+        cut = cells(same[np.ix_(keep, keep)])
+        return float(auc_of(cut, cut > 0))
+
+    def nearly(keep):
+        return 1.0 if 0 in keep else 0.98
+
     assert perfect(list(range(N))) == 1.0 and np.isnan(jackknife_interval(perfect, N, bounds=(0, 1))).all()
-    nearly = lambda keep: 1.0 if 0 in keep else 0.98
     low, high = jackknife_interval(nearly, N, bounds=(0, 1))
     assert low < 0.98 and high == 1.0
