@@ -136,7 +136,7 @@ def main() -> None:
         (folder / "models").rename(folder / "some")
         (folder / "all").rename(folder / "models")
         store = Store(folder / "many").create()
-        from taskspace.runs.results import save_plan
+        from taskspace.runs.plans import save_plan
 
         save_plan(store, plan, all_jobs)
         for j in all_jobs:

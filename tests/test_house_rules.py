@@ -61,10 +61,6 @@ UPWARD = {
 KNOWN_PRIVATE = {
     ("dissimilarity.comparison", "dissimilarity.measures"): "_matrix",
     ("models.checkpoints", "models.loading"): "_causal_config",
-    ("report.site", "runs.results"): "_space_at",
-    ("report.site", "runs.summaries"): "_refusal",
-    ("runs.extract", "runs.results"): "_space_at",
-    ("runs.summaries", "runs.results"): "_gradients _space_at",
 }
 
 # (notebook, first name that the cell defines): lines
@@ -81,9 +77,7 @@ GIANTS = {
     ("dissimilarity/10_measures.ipynb", "ExactCKA"): 94,
     ("dissimilarity/10_measures.ipynb", "MinibatchCKA"): 64,
     ("dissimilarity/30_stitching.ipynb", "stitch"): 68,
-    ("runs/40_results.ipynb", "Run"): 299,
     ("runs/50_execute.ipynb", "_DIED"): 83,
-    ("runs/60_summaries.ipynb", "learning_curves"): 67,
     ("runs/70_extract.ipynb", "_MARK"): 83,
     ("runs/70_extract.ipynb", "write_extract"): 71,
     ("runs/70_extract.ipynb", "Extract"): 96,

@@ -197,7 +197,7 @@ is in a pair that any task was measured on. Margins in tuning, transfer and grad
 
 def _what_was_computed(run: Run) -> str:
     "The jobs by kind, and what they took."
-    from taskspace.runs.results import duration
+    from taskspace.runs.status import duration
 
     status = run.status(check=True)
     kinds = status.kinds.reset_index(names="kind").assign(seconds=lambda f: [duration(s) for s in f["seconds"]])

@@ -24,7 +24,8 @@ from ..errors import TaskspaceError
 from .pages import methods, page, proportioned
 from .renderer import asset, write_bundle
 from .templates import execute, page_templates
-from ..runs.summaries import _refusal, distributedness, learning_curves, missing
+from ..runs.run_spaces import space_at
+from ..runs.summaries import distributedness, learning_curves, missing, missing_line
 from ..workarounds import without_modules
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def all_spaces(
         step = None if pd.isna(checkpoint.step) else int(checkpoint.step)
         for kind in [kind for probe in run.study.probes for kind in _KINDS.get(probe, ())]:
             try:
-                space = run._space_at(position, kind)
+                space = space_at(run, position, kind)
             except TaskspaceError:
                 continue  # a partial run; the first page says what is missing
             parts.append(
@@ -234,7 +235,7 @@ def render_report(
     run = open_run(run) if isinstance(run, (str, os.PathLike)) else run
     gone = missing(run)
     if len(gone) and not partial:
-        raise TaskspaceError(_refusal(run, gone))
+        raise TaskspaceError(missing_line(run, gone))
     if len(gone) and gone["jobs"].sum() == len(run.plan):
         raise TaskspaceError(f"{run.path}: no result is there yet; run the study first")
     out = Path(out if out is not None else run.path / "report").absolute()

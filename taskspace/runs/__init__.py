@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from .study import *  # noqa: F403
     from .formats import *  # noqa: F403
     from .jobs import *  # noqa: F403
+    from .plans import *  # noqa: F403
+    from .status import *  # noqa: F403
+    from .readings import *  # noqa: F403
+    from .run_spaces import *  # noqa: F403
     from .results import *  # noqa: F403
     from .execute import *  # noqa: F403
     from .summaries import *  # noqa: F403
@@ -26,12 +30,20 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "jobs":
         "GRADIENT_BLOCKS GRADIENT_MEMORY code_version Job seed_of reference_text Plan job_settings list_jobs "
         "job_payload compute work",
+    "plans":
+        "save_plan load_plan RunData find_checkpoint find_tuned_checkpoint finished_results",
+    "status":
+        "duration failure_lines Status last_entries run_status job_log",
+    "readings":
+        "run_scores rows_at transfer_rows tuning_logs run_provenance",
+    "run_spaces":
+        "mean_space gradients_at run_gradients space_at run_space",
     "results":
-        "save_plan load_plan Status duration failure_lines Run open_run",
+        "Run open_run",
     "execute":
         "dask_executor run_study demo_study example_study example_run",
     "summaries":
-        "missing learning_curves checkpoint_spaces distributedness parameter_counts claims_of",
+        "missing missing_line learning_curves checkpoint_spaces distributedness parameter_counts claims_of",
     "extract":
         "KINDS DECIMALS space_rows space_of space_tests write_extract Extract open_extract",
 })

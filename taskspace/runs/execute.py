@@ -22,7 +22,8 @@ from typing import Any, TYPE_CHECKING
 from ..errors import TaskspaceError
 from ..files import locked, write_atomically
 from .jobs import Job, Plan, work
-from .results import open_run, Run, save_plan
+from .plans import save_plan
+from .results import open_run, Run
 from .store import Store
 from .study import read_study, Study
 from ..workarounds import interrupt_later, release_semaphores

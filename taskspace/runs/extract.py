@@ -20,6 +20,7 @@ import pandas as pd
 from ..devices import progress_bar
 from ..errors import TaskspaceError
 from .results import Run
+from .run_spaces import space_at
 from .study import CONTROLS, parse_study, Study
 from .summaries import claims_of, distributedness, learning_curves, missing
 from ..spaces.hypotheses import hypothesis_spaces
@@ -124,7 +125,7 @@ def _spaces(run: Run) -> Iterator[tuple[dict[str, Any], TaskSpace]]:
             *((kind, "none") for kind in KINDS[1:]),
         ]:
             try:
-                space = run._space_at(at, kind, control)
+                space = space_at(run, at, kind, control)
             except TaskspaceError:
                 continue  # not part of the study, or not there yet
             yield (

@@ -8,19 +8,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, cast, TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from ..errors import TaskspaceError
+from .run_spaces import gradients_at, space_at
 
 if TYPE_CHECKING:
     from taskspace.runs.results import Run
+    from taskspace.spaces.space import TaskSpace
 
 # %% auto #0
-__all__ = ['missing', 'learning_curves', 'checkpoint_spaces', 'distributedness', 'parameter_counts', 'claims_of']
+__all__ = ['missing', 'missing_line', 'learning_curves', 'checkpoint_spaces', 'distributedness', 'parameter_counts', 'claims_of']
 
 # %% ../../nbs/api/runs/60_summaries.ipynb #07bf1ce1
-def missing(run: Run) -> pd.DataFrame:  # columns model, step, kind, control, state, jobs, sources
-    "Which results of a run are not there or damaged, one row a checkpoint and kind. Reads every file: what a report is made of must be whole."
+def missing(
+    run: Run,  # an opened run
+) -> pd.DataFrame:  # columns model, step, kind, control, state, jobs, sources
+    """Which results of a run are missing or damaged, one row a checkpoint and kind.
+    Reads every file, since what a report is made of must be whole."""
     log = run.log(check=True)
     gone = log[log["state"] != "done"].copy()
     if gone.empty:
@@ -32,19 +38,14 @@ def missing(run: Run) -> pd.DataFrame:  # columns model, step, kind, control, st
     ).reset_index()
 
 
-def _refusal(run: Run, gone: pd.DataFrame) -> str:
-    "One line that says what is missing where."
+def missing_line(
+    run: Run,  # an opened run
+    gone: pd.DataFrame,  # what `missing` gave, not empty
+) -> str:
+    "One line that says what is missing, and what to do."
     first = gone.iloc[0]
-    what = " ".join(
-        str(v)
-        for v in (
-            first["kind"],
-            first["model"],
-            f"step {first['step']}" if pd.notna(first["step"]) else "",
-            first["sources"],
-        )
-        if str(v)
-    )
+    step = f"step {first['step']}" if pd.notna(first["step"]) else ""
+    what = " ".join(str(v) for v in (first["kind"], first["model"], step, first["sources"]) if str(v))
     rest = f" and {len(gone) - 1} more kinds" if len(gone) > 1 else ""
     return (
         f"{run.path}: {gone['jobs'].sum()} of {len(run.plan)} results are missing, first {what[:200]}{rest}; "
@@ -52,12 +53,29 @@ def _refusal(run: Run, gone: pd.DataFrame) -> str:
     )
 
 # %% ../../nbs/api/runs/60_summaries.ipynb #6193825f
+def _curve(log: pd.DataFrame, scale: str, method: str) -> pd.DataFrame:
+    "Gain and harm at every step, from the tuning logs of one model."
+    first = log[log["step"] == 0].set_index(["source", "seed"])
+    where = pd.MultiIndex.from_frame(log[["source", "seed"]])
+    margin, perplexity = (first[name].reindex(where).to_numpy() for name in ("eval_margin", "perplexity"))
+    return pd.DataFrame(
+        {
+            "scale": scale,
+            "task": log["source"],
+            "seed": log["seed"],
+            "method": method,
+            "step": log["step"],
+            "gain": log["eval_margin"].to_numpy() - margin,
+            "harm": np.log(log["perplexity"].to_numpy() / perplexity),
+        }
+    )
+
+
 def learning_curves(
     run: Run,  # with transfer jobs
 ) -> pd.DataFrame:  # columns scale, task, seed, method, step, gain (nats), harm (log perplexity)
-    "How held-out margin and perplexity changed while models were tuned, by FTGD and by full tuning, at the last checkpoint of each model that was tuned."
-    import numpy as np
-
+    """How held-out margin and perplexity changed while models were tuned, by FTGD and by full tuning,
+    at the last checkpoint of each model that was tuned."""
     parts = []
     for model, scale in run.checkpoints.drop_duplicates("model")[["model", "scale"]].itertuples(index=False):
         for control, method in (("none", "ftgd"), ("full", "full")):
@@ -65,73 +83,73 @@ def learning_curves(
                 log = run.tuning(model, control=control)
             except TaskspaceError:
                 continue  # not part of the study
-            if log.empty or "perplexity" not in log:
-                continue
-            first = log[log["step"] == 0].set_index(["source", "seed"])
-            where = pd.MultiIndex.from_frame(log[["source", "seed"]])
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "scale": scale,
-                        "task": log["source"],
-                        "seed": log["seed"],
-                        "method": method,
-                        "step": log["step"],
-                        "gain": log["eval_margin"].to_numpy() - first["eval_margin"].reindex(where).to_numpy(),
-                        "harm": np.log(log["perplexity"].to_numpy() / first["perplexity"].reindex(where).to_numpy()),
-                    }
-                )
-            )
+            if not log.empty and "perplexity" in log:
+                parts.append(_curve(log, scale, method))
     if not parts:
         return pd.DataFrame(columns=["scale", "task", "seed", "method", "step", "gain", "harm"])
-    return (
-        pd.concat(parts, ignore_index=True).dropna(subset=["gain", "harm"]).reset_index(drop=True)
-    )  # `every` may leave steps unmeasured
+    whole = pd.concat(parts, ignore_index=True)
+    # The setting `every` of FTGD may leave steps unmeasured.
+    return whole.dropna(subset=["gain", "harm"]).reset_index(drop=True)
 
-
+# %% ../../nbs/api/runs/60_summaries.ipynb #2d4592a4
 def checkpoint_spaces(
     run: Run,  # an opened run
     kind: str = "transfer",  # as in `Run.space`
     **options: Any,  # passed on to `Run.space`
-) -> dict[
-    tuple[str, int | None], Any
-]:  # (scale, step) -> `TaskSpace`; of several without a step the last, see `Run.space` for the others
+) -> dict[tuple[str, int | None], TaskSpace]:  # by (scale, step); of several without a step the last
     "The spaces of one kind of all checkpoints that have one."
     found = {}
     for at, c in enumerate(cast(Any, run.checkpoints).itertuples(index=False)):
         try:
-            found[(c.scale, None if pd.isna(c.step) else int(c.step))] = run._space_at(at, kind, **options)
+            found[(c.scale, None if pd.isna(c.step) else int(c.step))] = space_at(run, at, kind, **options)
         except TaskspaceError:
             continue  # not part of the study, or not there yet
     return found
 
 
-def distributedness(run: Run) -> pd.DataFrame:  # columns scale, step, task, share, layer_spread, component_spread
+def distributedness(
+    run: Run,  # with gradient jobs
+) -> pd.DataFrame:  # columns scale, step, task, share, layer_spread, component_spread
     "How widely each task's gradient differential is spread over a model, at every checkpoint."
     parts = []
     for at, c in enumerate(cast(Any, run.checkpoints).itertuples(index=False)):
         step = float("nan") if pd.isna(c.step) else int(c.step)
         try:
-            found = run._gradients(at)
+            found = gradients_at(run, at)
         except TaskspaceError:
-            continue
+            continue  # not part of the study, or not there yet
         for spaces in found:
             table = spaces.distribution.rename_axis("task").reset_index().rename(columns={"effective_share": "share"})
             parts.append(table[["task", "share", "layer_spread", "component_spread"]].assign(scale=c.scale, step=step))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["scale", "step", "task", "share"])
 
-# %% ../../nbs/api/runs/60_summaries.ipynb #2d4592a4
-def parameter_counts(run: Run) -> dict[str, int]:  # scale -> number of parameters, for models that can be loaded here
+# %% ../../nbs/api/runs/60_summaries.ipynb #62bfa4ec
+def parameter_counts(
+    run: Run,  # an opened run
+) -> dict[str, int]:  # scale -> number of parameters, for models that can be loaded here
     "How large the models of a run are."
     from taskspace.models.checkpoints import Checkpoint
 
     counts = {}
-    for scale, about in {c["scale"]: c for c in run._about["checkpoints"]}.items():
+    for scale, checkpoint in {c["scale"]: c for c in run.header["checkpoints"]}.items():
         try:
-            counts[scale] = Checkpoint(**about).load(device="cpu").n_parameters
+            counts[scale] = Checkpoint(**checkpoint).load(device="cpu").n_parameters
         except (TaskspaceError, OSError):
             continue  # a report may be made where the models are not
     return counts
+
+
+def _numbered(spaces: dict[tuple[str, int | None], Any], scales: Sequence[str] | None) -> dict[tuple[str, int], Any]:
+    "The spaces of some scales. A model without steps gets step -1, before all others: claims on training leave it out."
+    return {
+        (scale, -1 if step is None else step): space
+        for (scale, step), space in spaces.items()
+        if scales is None or scale in scales
+    }
+
+
+def _of_scales(table: pd.DataFrame, scales: Sequence[str] | None) -> pd.DataFrame:
+    return table if scales is None else table[table["scale"].isin(scales)]
 
 
 def claims_of(
@@ -146,13 +164,6 @@ def claims_of(
     from taskspace.claims.verdicts import claims
     from taskspace.spaces.hypotheses import hypothesis_spaces
 
-    # a model without steps gets a place before all steps: claims about training leave it out
-    numbered = lambda spaces: {
-        (scale, -1 if step is None else step): space
-        for (scale, step), space in spaces.items()
-        if scales is None or scale in scales
-    }
-    judged = lambda table: table if scales is None else table[table["scale"].isin(scales)]
     read: dict[str, Callable[[Run], Any]] = {
         "spaces": checkpoint_spaces,
         "overlap": lambda r: checkpoint_spaces(r, "overlap"),
@@ -161,10 +172,10 @@ def claims_of(
     }
     found = {name: known[name] if name in known else reader(run) for name, reader in read.items()}
     return claims(
-        spaces=numbered(found["spaces"]),
+        spaces=_numbered(found["spaces"], scales),
         hypotheses=hypothesis_spaces(run.suite),
-        curves=judged(found["curves"]),
-        distribution=judged(found["distribution"]),
-        overlap=numbered(found["overlap"]),
+        curves=_of_scales(found["curves"], scales),
+        distribution=_of_scales(found["distribution"], scales),
+        overlap=_numbered(found["overlap"], scales),
         parameters=parameter_counts(run),
     )

@@ -39,7 +39,8 @@ from taskspace.probing.rows import transfer_row
 from taskspace.report.pages import methods
 from taskspace.report.site import write_data
 from taskspace.runs.summaries import checkpoint_spaces, distributedness, learning_curves
-from taskspace.runs.results import _mean_space, open_run
+from taskspace.runs.results import open_run
+from taskspace.runs.run_spaces import mean_space
 from taskspace.runs.execute import run_study
 from taskspace.runs.study import Study
 from taskspace.scoring.convention import convention_of
@@ -870,7 +871,7 @@ def spaces_of_seeds(values, draws=400, noise=0.0, blocks=None, n=3, seed=0):
 
 
 def test_the_interval_of_a_mean_over_seeds_knows_that_seeds_differ():
-    two = _mean_space(list(spaces_of_seeds([0.2, 0.6], noise=1e-3)), {})
+    two = mean_space(list(spaces_of_seeds([0.2, 0.6], noise=1e-3)), {})
     assert two.replicates.std(0) == pytest.approx(0.2, rel=0.15)  # the standard error of a mean of these two
     assert (
         (two.low < 0.25).all(axis=None)
@@ -878,17 +879,17 @@ def test_the_interval_of_a_mean_over_seeds_knows_that_seeds_differ():
         and two.matrix.to_numpy() == pytest.approx(0.4, abs=0.01)
         and two.meta["seeds"] == 2
     )
-    alike = _mean_space(list(spaces_of_seeds([0.4] * 4, noise=0.1)), {})
+    alike = mean_space(list(spaces_of_seeds([0.4] * 4, noise=0.1)), {})
     assert (
         0.05 < alike.replicates.std(0).mean() < 0.1
     )  # the noise of four seeds, a little too much rather than too little
-    few = _mean_space(list(spaces_of_seeds([0.4] * 4, noise=0.1, blocks=5)), {})
+    few = mean_space(list(spaces_of_seeds([0.4] * 4, noise=0.1, blocks=5)), {})
     wide = ((few.high - few.low) / (alike.high - alike.low)).to_numpy()
     assert wide == pytest.approx(widening(5))
-    edge = _mean_space(list(spaces_of_seeds([0.98, 0.6, -0.4], noise=0.1, blocks=5)), {})
+    edge = mean_space(list(spaces_of_seeds([0.98, 0.6, -0.4], noise=0.1, blocks=5)), {})
     assert edge.high.max(axis=None) == 1 and edge.low.min(axis=None) >= -1  # a cosine has no more
     (one,) = spaces_of_seeds([0.3], noise=0.1)
-    same = _mean_space([one], {"study": "s"})
+    same = mean_space([one], {"study": "s"})
     assert (
         same.low.equals(one.low)
         and same.high.equals(one.high)
@@ -901,7 +902,7 @@ def test_the_interval_of_a_mean_over_seeds_holds_the_truth():
     rng, hits = np.random.default_rng(1), []
     for trial in range(20):  # 400 cells each; seeds differ and each is measured with noise
         values = 0.5 + 0.2 * rng.normal(size=(4, 20, 20))
-        found = _mean_space(list(spaces_of_seeds(values, draws=200, noise=0.1, blocks=5, n=20, seed=trial)), {})
+        found = mean_space(list(spaces_of_seeds(values, draws=200, noise=0.1, blocks=5, n=20, seed=trial)), {})
         hits.append(((found.low < 0.5) & (0.5 < found.high)).to_numpy().mean())
     assert 0.92 < np.mean(hits) < 0.995
 
