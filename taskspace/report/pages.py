@@ -177,7 +177,8 @@ def _what_was_measured(run: Run) -> str:
     return f"""\
 The suite `{suite.name}` has {len(suite)} tasks and {suite.n_pairs:,} minimal pairs (digest `{suite.digest[:16]}`).
 A score is the {rule.reduction} of the natural-log probabilities of all tokens of a sentence. The convention is
-`{rule.name}`, with prefix `{rule.prefix}` and {space} leading space. A margin is score(good) − score(bad). Accuracy is the share of pairs with a margin above 0; a tie counts ½.
+`{rule.name}`, with prefix `{rule.prefix}` and {space} leading space. A margin is score(good) − score(bad). Accuracy is
+the share of pairs with a margin above 0; a tie counts ½.
 
 {_how_transfer_was_measured(run)}
 
@@ -192,7 +193,8 @@ def _how_transfer_was_measured(run: Run) -> str:
 For each source task and seed, the model was tuned in place on {study.train_pairs} pairs, with the settings below.
 It was then measured on {study.eval_pairs} held-out pairs of every task, and its weights were put back bit for bit.
 Transfer is after − before, in nats of margin unless a figure says otherwise. No sentence that any task was tuned on
-is in a pair that any task was measured on. Margins in tuning, transfer and gradients are differences of sums under every convention."""
+is in a pair that any task was measured on. Margins in tuning, transfer and gradients are differences of sums under
+every convention."""
 
 
 def _what_was_computed(run: Run) -> str:
