@@ -25,7 +25,7 @@ __all__ = ['TOY_WORDS', 'DETERMINERS', 'WordTokenizer', 'toy_lm', 'toy_bigram', 
 # %% ../nbs/api/80_toy.ipynb #6892117b
 _WORDS = """
     <s> the a my no one this that all some these those cat dog king girl cats dogs kings girls
-    see sees sleep sleeps run runs me I us we them of and often quickly .
+    see sees sleep sleeps run runs me I us we them . of and often quickly
 """
 TOY_WORDS = tuple(_WORDS.split())
 

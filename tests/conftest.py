@@ -15,7 +15,8 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
-    "A folder with `run`, a finished run of two tiny untrained models, and `report`, its report: made once for all processes that test."
+    """A folder with `run`, a finished run of two tiny untrained models, and `report`, its report.
+    It is made once for all processes that test."""
     from taskspace.files import locked
     from taskspace.report.site import render_report
     from taskspace.runs.execute import run_study

@@ -1,4 +1,6 @@
-"""Every mistake that we could think of, as one table: one line on standard error, exit status 2, no traceback, nothing half written."""
+"""Every mistake that we could think of, as one table.
+
+Each gives one line on standard error and exit status 2, no traceback, and no file that is half written."""
 
 import json
 import os
@@ -23,7 +25,14 @@ from taskspace.errors import TaskspaceError
 from taskspace.tasks.catalogue import load_suite
 from taskspace.pretraining.training import TrainingConfig
 
-STUDY = "suite: toy.parquet\nmodels: [{name: model.json, loader: 'toylm:load', label: toy}]\ntrain_pairs: 4\neval_pairs: 3\nprobes: [score, transfer]\nftgd: {steps: 1}\n"
+STUDY = """\
+suite: toy.parquet
+models: [{name: model.json, loader: 'toylm:load', label: toy}]
+train_pairs: 4
+eval_pairs: 3
+probes: [score, transfer]
+ftgd: {steps: 1}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +47,11 @@ def material(tmp_path_factory):
     suite.take(2).to_frame().to_csv("few_pairs.csv", index=False)
     toylm.write("model.json")
     row = {"task": "t", "good": "the cat sees .", "bad": "the cat see ."}
-    write = lambda name, text: (
-        Path(name).parent.mkdir(parents=True, exist_ok=True),
-        Path(name).write_text(text) if isinstance(text, str) else Path(name).write_bytes(text),
-    )
+
+    def write(name, text):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(text.encode() if isinstance(text, str) else text)
+
     write("no_good.jsonl", json.dumps(row) + "\n" + json.dumps({"task": "t", "bad": "x"}) + "\n")
     write("not_json.jsonl", json.dumps(row) + "\n{oops\n")
     write("list.jsonl", "[1, 2]\n")
@@ -128,7 +138,10 @@ def text(**changes):
     return yaml.safe_dump({k: v for k, v in data.items() if v != "gone"})
 
 
-score = lambda *args: ("score", "--model", "builtin:nano", *args)
+def score(*args):
+    return ("score", "--model", "builtin:nano", *args)
+
+
 run = ("run", "study.yaml", "--out", "out", "--workers", "0", "--quiet")
 train = ("pretrain", "study.yaml", "--out", "m")
 
@@ -362,7 +375,7 @@ def test_the_table_is_long_enough():
     assert len(CASES) >= 40
 
 
-# -- notebooks ------------------------------------------------------------------------------------------------------------
+# -- notebooks
 @pytest.mark.parametrize(
     "given, says",
     [
@@ -378,7 +391,7 @@ def test_unknown_notebook_parameters_are_refused(given, says):
         check_parameters("scale", given)
 
 
-# -- a sentence that is too long is named ------------------------------------------------------------------------------------
+# -- a sentence that is too long is named
 def test_a_sentence_longer_than_the_context_is_named(tmp_path, capsys, monkeypatch):
     torch = pytest.importorskip("torch")
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -408,7 +421,7 @@ def test_a_sentence_longer_than_the_context_is_named(tmp_path, capsys, monkeypat
     )
 
 
-# -- fuzzing --------------------------------------------------------------------------------------------------------------------
+# -- fuzzing
 cells = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.lists(st.integers(), max_size=2)
 )

@@ -15,6 +15,7 @@ from taskspace.runs.results import open_run
 from taskspace.runs.execute import demo_study
 from taskspace.scoring.scores import score_pairs
 from taskspace.runs.store import Store
+from taskspace.toy import TOY_WORDS
 
 
 def say(capsys, *args):
@@ -49,7 +50,7 @@ def tiny(tmp_path_factory):
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("tiny")
-    tokenizer = word_tokenizer([w for w in toylm.WORDS if w != "<s>"])
+    tokenizer = word_tokenizer([w for w in TOY_WORDS if w != "<s>"])
     GPT2LMHeadModel(
         GPT2Config(
             vocab_size=len(tokenizer), n_positions=16, n_embd=8, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0

@@ -1,4 +1,4 @@
-"""The toy of examples and tests: the same every time, without a trace on other random numbers, and as its chapter says."""
+"""The toy of examples and tests: the same every time, no effect on other random numbers, and as its chapter says."""
 
 import numpy as np
 import pytest

@@ -4,30 +4,18 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from taskspace.pretraining.architectures import BigramLM
 from taskspace.models.lm import LM
-from taskspace.tasks.pairs import MinimalPair, Suite, Task
-
-WORDS = "<s> the a my no one this that cat dog king girl cats dogs see sees sleep sleeps run runs me us . often".split()
-
-
-class Words:
-    "Splits at spaces; its word list is its state."
-
-    bos = eos = pad = 0
-
-    def __init__(self, words):
-        self.words = list(words)
-
-    def encode(self, text, add_special_tokens=False):
-        return [self.words.index(w) for w in text.split()]
+from taskspace.tasks.pairs import Suite
+from taskspace.toy import agreement_task, TOY_WORDS, WordTokenizer
 
 
-def write(path, seed=0, words=WORDS, **faults):
+def write(path, seed=0, words=TOY_WORDS, **faults):
     "Write a random bigram table; `faults` make jobs slow or deadly, see `load`."
     table = torch.randn(len(words), len(words), generator=torch.Generator().manual_seed(seed))
     Path(path).write_text(json.dumps({"words": list(words), "table": table.tolist(), **faults}))
@@ -55,23 +43,12 @@ def load(name, revision=None, **kwargs):
     "The model in a file, called as `load_lm` is; a revision is a file beside it."
     data = json.loads(Path(name if revision is None else f"{name}.{revision}").read_text())
     words, table = data.pop("words"), torch.tensor(data.pop("table"))
-    return LM(Faulty(table, **data), Words(words), name=str(name), revision=revision)
+    return LM(Faulty(table, **data), WordTokenizer(words), name=str(name), revision=revision)
 
 
 def suite(tasks=6, pairs=8):
-    "Agreement of one noun each; every task has the same verbs."
-    nouns = "cat dog king girl cats dogs".split()
-    frames = [(d, v) for d in "the a my no one this that".split() for v in ("see", "sleep", "run")]
-
-    def pair(noun, i):
-        d, v = frames[i]
-        good, bad = (v, v + "s") if noun.endswith("s") else (v + "s", v)
-        return MinimalPair(f"{d} {noun} {good} .", f"{d} {noun} {bad} .", str(i))
-
-    return Suite(
-        "toy",
-        [
-            Task(n, [pair(n, i) for i in range(pairs)], "agreement" if i < tasks / 2 else "other")
-            for i, n in enumerate(nouns[:tasks])
-        ],
-    )
+    "Agreement of one noun each; the first half of the tasks is one group, the second another."
+    nouns = ["cat", "dog", "king", "girl", "cats", "dogs"][:tasks]
+    groups = ["agreement" if i < tasks / 2 else "other" for i in range(tasks)]
+    made = (replace(agreement_task(n, pairs=pairs), phenomenon=g) for n, g in zip(nouns, groups, strict=True))
+    return Suite("toy", tuple(made))

@@ -7,31 +7,32 @@ import torch
 from taskspace.tasks.grammar import vocabulary
 from taskspace.runs.study import Study
 from taskspace.tasks.catalogue import load_suite
+from taskspace.pretraining.tokens import word_tokenizer
 
 
 def tiny_models(folder: Path) -> dict[str, Path]:
     "Two GPT-2s of a few thousand parameters, saved at steps 0 and 1."
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+    from transformers import GPT2Config, GPT2LMHeadModel
 
-    known = {w: i for i, w in enumerate(["<|endoftext|>", "<unk>", *vocabulary()])}
-    tokenizer = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<|endoftext|>", eos_token="<|endoftext|>", unk_token="<unk>"
-    )
+    tokenizer = word_tokenizer(vocabulary())
     for name, width in (("small", 8), ("large", 16)):
         for step in (0, 1):
             torch.manual_seed(step)
             config = GPT2Config(
-                vocab_size=len(known), n_embd=width, n_layer=1, n_head=2, n_positions=48, bos_token_id=0, eos_token_id=0
+                vocab_size=len(tokenizer),
+                n_embd=width,
+                n_layer=1,
+                n_head=2,
+                n_positions=48,
+                bos_token_id=0,
+                eos_token_id=0,
             )
             model = GPT2LMHeadModel(config)
             with torch.no_grad():
                 for p in model.parameters():
                     p.mul_(4)  # far from uniform, so that margins are not rounding
             model.save_pretrained(folder / name / f"step{step}")
-            fast.save_pretrained(folder / name / f"step{step}")
+            tokenizer.save_pretrained(folder / name / f"step{step}")
     return {name: folder / name for name in ("small", "large")}
 
 

@@ -50,6 +50,7 @@ from taskspace.runs.store import Store
 from taskspace.models.checkpoints import log_spaced, ModelSpec
 from taskspace.runs.study import parse_study
 from taskspace.errors import TaskspaceError
+from taskspace.toy import TOY_WORDS
 from taskspace.tasks.catalogue import load_suite
 from taskspace.spaces.resampling import widening
 
@@ -297,7 +298,7 @@ def cached(tmp_path, monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    home, tokenizer = tmp_path / "hub" / "models--lab--tiny", word_tokenizer([w for w in toylm.WORDS if w != "<s>"])
+    home, tokenizer = tmp_path / "hub" / "models--lab--tiny", word_tokenizer([w for w in TOY_WORDS if w != "<s>"])
     for part in ("blobs", "refs"):
         (home / part).mkdir(parents=True)
 
@@ -733,7 +734,7 @@ def test_changed_weights_tokenizer_suite_and_code_get_new_keys(toy, tmp_path, mo
     before = set(keys(toy()))
     toylm.write(tmp_path / "model.json", seed=1)
     weights = set(keys(toy()))
-    toylm.write(tmp_path / "model.json", words=[*toylm.WORDS[:-1], "seldom"])
+    toylm.write(tmp_path / "model.json", words=[*TOY_WORDS[:-1], "seldom"])
     tokenizer = set(keys(toy()))
     toylm.write(tmp_path / "model.json")
     assert set(keys(toy())) == before

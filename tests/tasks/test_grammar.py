@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
+from itertools import pairwise
 from math import log
 from time import process_time
 
@@ -156,8 +157,8 @@ KNOWING = {f for v in LEXICONS["all"]["knowing"] for f in v}
 PASTS = {v[2] for v in LEXICONS["all"]["irregular"]}
 PARTICIPLES = {v[3] for v in LEXICONS["all"]["irregular"]}
 NEEDS = {
-    **dict.fromkeys("a this that every one".split(), SINGULAR),
-    **dict.fromkeys("these those many several all two three four".split(), PLURAL),
+    **dict.fromkeys(("a", "this", "that", "every", "one"), SINGULAR),
+    **dict.fromkeys(("these", "those", "many", "several", "all", "two", "three", "four"), PLURAL),
 }
 
 
@@ -165,7 +166,7 @@ def faults(sentence):
     "The rules that a sentence breaks, as far as simple patterns show it."
     s, found = words(sentence), set()
     plain = [w for w in s if w not in ADJECTIVES]
-    for a, b in zip(plain, plain[1:]):
+    for a, b in pairwise(plain):
         if a in NEEDS and b in SINGULAR | PLURAL and b not in NEEDS[a]:
             found.add("determiner_number")
     for i, w in enumerate(s):

@@ -72,7 +72,9 @@ def test_split_depends_on_the_text_and_not_on_the_order_of_pairs():
 
 
 def test_split_finds_a_way_where_the_greedy_one_fails():
-    bundle = lambda k, n: [MinimalPair(f"shared {k}", f"bad {k} {i}") for i in range(n)]
+    def bundle(k, n):
+        return [MinimalPair(f"shared {k}", f"bad {k} {i}") for i in range(n)]
+
     suite = Suite("s", [Task("t", bundle(0, 4) + bundle(1, 3) + bundle(2, 3))])
     parts = suite.split(6, 4)  # 3 + 3 and 4; the largest bundle first would take 4 to the larger side
     assert {p.good for p in parts.eval["t"]} == {"shared 0"} and suite.split(6, 4) == parts
@@ -87,7 +89,8 @@ def test_pairs_without_identifiers_keep_their_places_in_a_split():
 def test_labels_of_a_file_stay_as_written(tmp_path):
     path = tmp_path / "mine.JSONL"
     path.write_text(
-        '\ufeff{"task": "t", "good": "a b", "bad": "b a", "phenomenon": "Subject-Verb Agreement", "field": "syntax/semantics"}\n',
+        '\ufeff{"task": "t", "good": "a b", "bad": "b a", '
+        '"phenomenon": "Subject-Verb Agreement", "field": "syntax/semantics"}\n',
         encoding="utf-8",
     )
     (task,) = load_suite(path)
@@ -117,7 +120,7 @@ def test_shuffling_keeps_the_sentences_and_swaps_half_of_the_pairs(lists, seed):
         null = task.shuffled(seed)
         assert [{p.good, p.bad} for p in null] == [{p.good, p.bad} for p in task]
         if all(not p.identical for p in task):
-            assert sum(a != b for a, b in zip(task, null)) in (len(task) // 2, (len(task) + 1) // 2)
+            assert sum(a != b for a, b in zip(task, null, strict=True)) in (len(task) // 2, (len(task) + 1) // 2)
 
 
 # -- files and tables
@@ -152,7 +155,8 @@ def test_readers_answer_any_file_with_a_suite_or_one_line(tmp_path, data, ending
 
 @anywhere
 @given(
-    data=st.binary(max_size=80) | st.lists(anything.map(json.dumps), max_size=4).map(lambda l: "\n".join(l).encode()),
+    data=st.binary(max_size=80)
+    | st.lists(anything.map(json.dumps), max_size=4).map(lambda lines: "\n".join(lines).encode()),
     kind=st.sampled_from(["blimp", "zorro"]),
 )
 def test_folders_of_any_content_give_a_suite_or_one_line(tmp_path, data, kind):
@@ -200,7 +204,8 @@ def test_a_suite_comes_back_from_a_file_as_it_went_in(tmp_path, rows, ending):
         ("\n\n", "no rows"),
         ("", "no rows"),
         (
-            '{"task": "t", "good": "a", "bad": "b", "field": "x"}\n\n{"task": "t", "good": "c", "bad": "d", "field": "y"}',
+            '{"task": "t", "good": "a", "bad": "b", "field": "x"}\n\n'
+            '{"task": "t", "good": "c", "bad": "d", "field": "y"}',
             "line 3: task 't' has phenomenon",
         ),
         (b"\xff\xfe", "not UTF-8"),
