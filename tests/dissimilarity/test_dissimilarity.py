@@ -12,6 +12,7 @@ from taskspace.dissimilarity.states import capture, encode_text, find_blocks, hi
 from taskspace.models.lm import LM
 from taskspace.dissimilarity.stitching import fit_map, scrambled, stitch, stitch_controls, StitchMap, text_losses
 from taskspace.errors import TaskspaceError
+from taskspace.toy import WordTokenizer
 
 
 # --- formulas, as written in the papers, with n x n matrices ---
@@ -190,15 +191,7 @@ def test_procrustes_failures():
 # --- hidden states ---
 
 WORDS = "the a old king queen cat dog of and sees finds her his house hill garden in on with".split()
-
-
-class Words:
-    "One token a word; tokens 0 (prefix and padding) and up."
-
-    bos_token_id = eos_token_id = pad_token_id = 0
-
-    def encode(self, text, add_special_tokens=False):
-        return [WORDS.index(w) + 1 for w in text.split()]
+TOKENS = ["<s>", *WORDS]  # token 0 is prefix and padding
 
 
 def sentences(n, seed=0, longest=9):
@@ -207,7 +200,7 @@ def sentences(n, seed=0, longest=9):
 
 
 def model(kind, seed=0, width=16, depth=3):
-    size = len(WORDS) + 1
+    size = len(TOKENS)
     if kind == "gpt2":
         from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -268,7 +261,7 @@ def model(kind, seed=0, width=16, depth=3):
         with torch.no_grad():
             for p in net.parameters():
                 p.mul_(1 if p.ndim < 2 else 8)  # far from the small initial weights
-    return LM(net, Words(), name=f"{kind}-{seed}")
+    return LM(net, WordTokenizer(TOKENS), name=f"{kind}-{seed}")
 
 
 KINDS = ["gpt2", "neox", "llama", "transformer", "lstm", "cnn"]
@@ -361,7 +354,7 @@ def test_state_failures():
     ]:
         with pytest.raises(TaskspaceError, match=message):
             hidden_states(lm, *args)
-    bare = LM(torch.nn.Embedding(20, 20), Words(), name="bare")
+    bare = LM(torch.nn.Embedding(20, 20), WordTokenizer(TOKENS), name="bare")
     with pytest.raises(TaskspaceError, match="bare: found no list of layers in Embedding; pass blocks="):
         hidden_states(bare, ["the cat"])
 
@@ -373,7 +366,7 @@ def dropping(seed=0, depth=3):
     torch.manual_seed(seed)
     rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.3)
     config = GPT2Config(
-        vocab_size=len(WORDS) + 1,
+        vocab_size=len(TOKENS),
         n_positions=32,
         n_embd=16,
         n_layer=depth,
@@ -383,7 +376,7 @@ def dropping(seed=0, depth=3):
         eos_token_id=0,
         **rates,
     )
-    lm = LM(GPT2LMHeadModel(config), Words(), name=f"dropping-{seed}")
+    lm = LM(GPT2LMHeadModel(config), WordTokenizer(TOKENS), name=f"dropping-{seed}")
     lm.model.train()
     find_blocks(lm)[0].eval()
     return lm
@@ -432,11 +425,9 @@ def test_a_string_is_one_text():
 
 
 def test_the_prefix_is_that_of_scoring():
-    class Ends(Words):
-        bos_token_id = None
-        bos = None
-
-    lm = LM(model("gpt2").model, Ends(), name="ends")
+    tokenizer = WordTokenizer(TOKENS)
+    tokenizer.bos = None  # the end of a text stands before it
+    lm = LM(model("gpt2").model, tokenizer, name="ends")
     from taskspace.scoring.encoding import prefix_id
 
     assert lm.bos_id is None and prefix_id(lm) is not None
@@ -596,12 +587,12 @@ def test_gathered_states_of_wide_models_are_compared_group_by_group(monkeypatch)
 
 
 def test_cka_matrix_failures():
-    class Halves(Words):
+    class Halves(WordTokenizer):
         def encode(self, text, add_special_tokens=False):
             return [i for i in super().encode(text) for _ in (0, 1)]
 
     a, b = model("transformer"), model("transformer", 1)
-    b.tokenizer = Halves()
+    b.tokenizer = Halves(TOKENS)
     with pytest.raises(TaskspaceError, match="into 2 tokens, transformer-1 into 4"):
         cka_matrix(a, b, ["the cat"])
     assert cka_matrix(a, b, sentences(30), positions="last").attrs["rows"] == len(sentences(30))
@@ -666,7 +657,8 @@ HALVES = [
 @pytest.mark.parametrize("kind", ["affine", "affine+norm", "mean", "identity"])
 def test_models_of_any_type_can_be_stitched(types, kind):
     bottom, top = (
-        LM(model("gpt2", seed).model.to(dtype), Words(), name=f"{dtype}") for seed, dtype in enumerate(types)
+        LM(model("gpt2", seed).model.to(dtype), WordTokenizer(TOKENS), name=f"{dtype}")
+        for seed, dtype in enumerate(types)
     )
     for layer in (0, 2):
         s = stitch(bottom, top, layer, 2, TRAIN, TEST, kind=kind, steps=3)

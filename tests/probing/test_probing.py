@@ -23,7 +23,8 @@ from taskspace.scoring.convention import Convention, convention_of
 from taskspace.scoring.encoding import convention_record
 from taskspace.tasks.pairs import MinimalPair, Suite, Task
 from taskspace.spaces.resampling import cell_tests
-from test_ftgd import ARCHITECTURES, WORDS, Words, make
+from taskspace.toy import WordTokenizer
+from test_ftgd import ARCHITECTURES, WORDS, make
 
 DETERMINERS = ["the", "a", "my", "no", "that"]
 OBJECTS = ["me", "us", "that"]
@@ -60,7 +61,7 @@ SUITE = Suite(
 
 def bigram(seed=0, dtype=torch.float32) -> LM:
     torch.manual_seed(seed)
-    return LM(BigramLM(torch.randn(len(WORDS), len(WORDS))).to(dtype), Words(), name="bigram")
+    return LM(BigramLM(torch.randn(len(WORDS), len(WORDS))).to(dtype), WordTokenizer(WORDS), name="bigram")
 
 
 def after(name, noun, good, bad):

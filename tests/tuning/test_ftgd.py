@@ -27,23 +27,13 @@ from taskspace.tuning.gradients import (
 from taskspace.models.lm import LM
 from taskspace.errors import TaskspaceError
 from taskspace.tasks.pairs import MinimalPair, Task
+from taskspace.toy import WordTokenizer
+
 
 WORDS = [
     *("<s>", "the", "a", "my", "no", "cat", "cats", "dog", "dogs", "sees", "see"),
     *("me", "us", "that", "quickly", ".", "often"),
 ]
-
-
-class Words:
-    "Splits at spaces; `bos=None` gives a tokenizer without a prefix token."
-
-    pad = 0
-
-    def __init__(self, bos=0):
-        self.bos = self.eos = bos
-
-    def encode(self, text, add_special_tokens=False):
-        return [WORDS.index(w) for w in text.split()]
 
 
 def in_float64(model: nn.Module) -> None:
@@ -116,7 +106,7 @@ def make(kind: str, seed: int = 0, dtype=torch.float32, bos=0) -> LM:
         with torch.no_grad():
             for p in model.parameters():
                 p.add_(0.1 * torch.randn_like(p))
-    return LM(model.to(dtype), Words(bos), name=kind)
+    return LM(model.to(dtype), WordTokenizer(WORDS, bos), name=kind)
 
 
 ARCHITECTURES = ["gpt2", "neox", "llama", "lstm", "cnn", "transformer"]
@@ -743,7 +733,7 @@ def test_quantised_models_are_refused():
             self.register_buffer("qweight", torch.zeros(4, 4, dtype=torch.int32))
 
     with pytest.raises(TaskspaceError, match="quantised weights"):
-        trainable(LM(Quantised(), Words()))
+        trainable(LM(Quantised(), WordTokenizer(WORDS)))
     dynamic = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), {nn.Linear})
     with pytest.raises(TaskspaceError, match="quantised weights"):
-        trainable(LM(dynamic, Words()))
+        trainable(LM(dynamic, WordTokenizer(WORDS)))
