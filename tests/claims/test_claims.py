@@ -104,9 +104,8 @@ def test_a_compares_harm_at_equal_gain():
         harm_at(np.array([1.0]), np.array([0.2]), 2.0)
     )
     further = curves(0.95, 1.0, noise=0.0)
-    further = further[
-        ~((further.method == "full") & (further.groupby(["task", "method"]).cumcount() > 2))
-    ]  # full stops early: less gain and less harm
+    late = further.groupby(["task", "method"]).cumcount() > 2
+    further = further[~((further.method == "full") & late)]  # full stops early: less gain and less harm
     assert abs(claim_a(further).estimate) < 0.1
 
 
@@ -230,9 +229,9 @@ def test_e_says_how_many_stretches_are_left_out():
     steps = list(path)
 
     def drown(space):
-        return TaskSpace(
-            space.matrix, replicates=3 * (space.replicates - space.replicates.mean(0)), meta=space.meta
-        )  # noise alone, by its draws
+        "A space whose replicates say that it is noise alone."
+        noise = 3 * (space.replicates - space.replicates.mean(0))
+        return TaskSpace(space.matrix, replicates=noise, meta=space.meta)
 
     path[steps[0]] = drown(measured(np.zeros((N, N)), 0, pairs=30))
     found = claim_e(path)
@@ -344,10 +343,8 @@ def test_rules_of_judgement():
     ]
     assert 0.93 <= np.mean(held) <= 0.97
     assert all(np.isnan(paired([1.0, 2.0])[1:]))
-    few = [0.2, np.nan, 0.3, -0.1, 0.4]
-    assert (
-        paired(few) == over_seeds([0.2, 0.3, -0.1, 0.4])[:4]
-    )  # a mean over tasks is one over models: one test for both
+    # A mean over tasks and one over models have the same interval and test.
+    assert paired([0.2, np.nan, 0.3, -0.1, 0.4]) == over_seeds([0.2, 0.3, -0.1, 0.4])[:4]
     with pytest.raises(TaskspaceError, match="no column 'harm'"):
         claim_a(curves(1, 1).drop(columns="harm"))
 
