@@ -60,18 +60,10 @@ UPWARD = {
 # (module, the module that owns them): private names of it
 KNOWN_PRIVATE = {
     ("dissimilarity.comparison", "dissimilarity.measures"): "_matrix",
-    ("models.checkpoints", "models.loading"): "_causal_config",
 }
 
 # (notebook, first name that the cell defines): lines
 GIANTS = {
-    ("pretraining/20_architectures.ipynb", "_Config"): 69,
-    ("pretraining/20_architectures.ipynb", "BigramConfig"): 62,
-    ("pretraining/30_training.ipynb", "_Run"): 148,
-    ("pretraining/40_texts.ipynb", "_AnyTokenizer"): 65,
-    ("pretraining/40_texts.ipynb", "pretrain_text"): 66,
-    ("pretraining/50_builtin.ipynb", "_threads"): 63,
-    ("models/10_lm.ipynb", "LM"): 98,
     ("scoring/40_logprobs.ipynb", "PACKED"): 66,
     ("scoring/50_scores.ipynb", "_sums"): 75,
     ("dissimilarity/10_measures.ipynb", "ExactCKA"): 94,

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "lm":
-        "context_length weights_digest LM training_step",
+        "context_length weights_digest save_lm LM training_step",
     "loading":
-        "load_lm",
+        "causal_config load_lm",
     "checkpoints":
         "path_as_text checkpoint_choice log_spaced ModelSpec Checkpoint step_of expand in_order narrow "
         "directory_digests digests check_model loaded_digests",

@@ -11,7 +11,7 @@ import json
 import os
 import pkgutil
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
@@ -47,11 +47,8 @@ def checkpoint_choice(
         return value
     if isinstance(value, str) and (found := _LOG_SPACED.fullmatch(value.strip())):
         return f"log-spaced {int(found[1])}"
-    if (
-        isinstance(value, (list, tuple))
-        and value
-        and all(isinstance(v, (int, str)) and not isinstance(v, bool) for v in value)
-    ):
+    listed = isinstance(value, (list, tuple)) and len(value) > 0
+    if listed and all(isinstance(v, (int, str)) and not isinstance(v, bool) for v in value):
         if len(set(map(str, value))) < len(value):
             raise ValueError("a checkpoint is listed twice")
         return tuple(value)
@@ -62,7 +59,8 @@ def log_spaced(
     steps: Sequence[int],  # the steps that exist
     n: int,  # how many to take; all of them when there are fewer
 ) -> list[int]:  # in increasing order, the first and the last included when n > 1
-    "The steps nearest to n points from the first to the last at even distances on a logarithmic axis (of step + 1, so that step 0 has a place)."
+    """The steps nearest to n points at even distances on a logarithmic axis, from the first to the last.
+    The axis is that of step + 1, so that step 0 has a place."""
     steps = sorted(set(steps))
     if n >= len(steps):
         return steps
@@ -84,9 +82,9 @@ class ModelSpec(BaseModel):
     name: str = Field(min_length=1)  # hub id, directory, directory of checkpoints, or "builtin:SCALE"
     label: str | None = None  # what tables and charts call it; the name where None
     scale: str | None = None  # size class, e.g. "70m"; the last part of the name where None
-    revision: str | None = (
-        None  # the one checkpoint to take: branch, tag or commit on the hub, "checkpoint-STEP" of a directory, "stepSTEP" of a built-in scale
-    )
+    # the one checkpoint to take: branch, tag or commit on the hub, "checkpoint-STEP" of a directory, "stepSTEP" of a
+    # built-in scale
+    revision: str | None = None
     checkpoints: Any = None  # last | all | log-spaced N | list; the study's choice where None
     loader: str | None = None  # "module:function" called as load_lm is, for models that load_lm does not know
     kwargs: dict[str, Any] = Field(default_factory=dict)  # passed on when the model is loaded, e.g. gguf_file
@@ -319,12 +317,15 @@ def narrow(
 # %% ../../nbs/api/models/30_checkpoints.ipynb #e6f9e640
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".py", ".index.json")
 _TOKENIZER = re.compile(
-    r".*(token|vocab|merges|spiece|sentencepiece|bpe|spm|tekken|chat_template).*\.(json|jsonl|txt|model|jinja|spm|codes|tiktoken|tokenizer|vocab|bpe)"
+    r".*(token|vocab|merges|spiece|sentencepiece|bpe|spm|tekken|chat_template).*"
+    r"\.(json|jsonl|txt|model|jinja|spm|codes|tiktoken|tokenizer|vocab|bpe)"
     r"|.*\.(tiktoken|tokenizer)|bpe\.codes|(dict|emoji|byte_maps|normalizer|word_shape|word_pronunciation)\.(txt|json)",
     re.I,
 )
 _NEITHER = re.compile(
-    r"(optimizer|scheduler|rng_state|trainer_state|training_args|flax_model|tf_model|onnx|generation_config|events\.out|\.git|log).*|.*\.(md|txt\.lock|h5|msgpack|onnx|ot|png|svg|tfevents|log|lock|tmp)|LICENSE.*|README.*",
+    r"(optimizer|scheduler|rng_state|trainer_state|training_args|flax_model|tf_model|onnx|generation_config"
+    r"|events\.out|\.git|log).*"
+    r"|.*\.(md|txt\.lock|h5|msgpack|onnx|ot|png|svg|tfevents|log|lock|tmp)|LICENSE.*|README.*",
     re.I,
 )
 
@@ -343,6 +344,27 @@ def _file_digest(path: Path, memory: dict[str, list]) -> str:
     memory[str(path.resolve())] = [sign, digest]
     return digest
 
+# %% ../../nbs/api/models/30_checkpoints.ipynb #c800aa74
+def _is_weight(name: str) -> bool:
+    return name.endswith(_WEIGHTS) or name == "config.json"
+
+
+def _of_weights(names: Iterable[str], gguf_file: str | None) -> list[str]:
+    "The files that give the weights: one of several GGUF files, and .safetensors where a model is saved in two formats."
+    found = sorted(n for n in names if _is_weight(n) and (not gguf_file or not n.endswith(".gguf") or n == gguf_file))
+    if any(n.endswith(".safetensors") for n in found):
+        return [n for n in found if not n.endswith((".bin", ".pt", ".pth"))]
+    return found
+
+
+def _of_tokenizer(names: Iterable[str]) -> list[str]:
+    return sorted(n for n in names if not _is_weight(n) and _TOKENIZER.fullmatch(n))
+
+
+def _total(files: Iterable[tuple[str, str | None]]) -> str:
+    "One digest of names with their digests."
+    return hashlib.sha256(json.dumps(list(files)).encode()).hexdigest()[:32]
+
 
 def directory_digests(
     path: Path,  # holds one model
@@ -351,22 +373,18 @@ def directory_digests(
 ) -> tuple[str, str]:  # (weights, tokenizer), 32 hexadecimal digits each
     "Hashes over the files that make a model what it is. Raises `TaskspaceError` when there are no weights."
     memory = {} if memory is None else memory
-    files = sorted(p for p in path.iterdir() if p.is_file() and not _NEITHER.fullmatch(p.name))
-    is_weight = lambda p: p.name.endswith(_WEIGHTS) or p.name == "config.json"
-    weights = [p for p in files if is_weight(p)]
-    if gguf_file:
-        weights = [p for p in weights if p.suffix != ".gguf" or p.name == gguf_file]
-    if any(p.suffix == ".safetensors" for p in weights):
-        weights = [p for p in weights if p.suffix not in (".bin", ".pt", ".pth")]
-    if not any(p.suffix in (".safetensors", ".bin", ".gguf", ".pt", ".pth") for p in weights):
+    files = {p.name: p for p in path.iterdir() if p.is_file() and not _NEITHER.fullmatch(p.name)}
+    weights, tokenizer = _of_weights(files, gguf_file), _of_tokenizer(files)
+    if not any(name.endswith((".safetensors", ".bin", ".gguf", ".pt", ".pth")) for name in weights):
         raise TaskspaceError(
-            f"model {path}: no weights there (.safetensors, .bin or .gguf); it must be a directory that save_pretrained wrote"
+            f"model {path}: no weights there (.safetensors, .bin or .gguf); "
+            "it must be a directory that save_pretrained wrote"
         )
 
-    def total(paths: Sequence[Path]) -> str:
-        return hashlib.sha256(json.dumps([(p.name, _file_digest(p, memory)) for p in paths]).encode()).hexdigest()[:32]
-
-    return total(weights), total([p for p in files if not is_weight(p) and _TOKENIZER.fullmatch(p.name)])
+    return (
+        _total((name, _file_digest(files[name], memory)) for name in weights),
+        _total((name, _file_digest(files[name], memory)) for name in tokenizer),
+    )
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #7547929f
 def _hub_digests(checkpoint: Checkpoint, gguf_file: str | None, subfolder: str) -> tuple[str, str]:
@@ -397,19 +415,11 @@ def _hub_digests(checkpoint: Checkpoint, gguf_file: str | None, subfolder: str) 
         n: (s.lfs.sha256 if s.lfs else s.blob_id) for n, s in here.items() if "/" not in n and not _NEITHER.fullmatch(n)
     }
     if not names:
-        raise TaskspaceError(
-            f"model {checkpoint.name}: the repository has no files{f' in the subfolder {subfolder!r}' if subfolder else ''}"
-        )
-    weights = {
-        n
-        for n in names
-        if (n.endswith(_WEIGHTS) or n == "config.json") and (not gguf_file or not n.endswith(".gguf") or n == gguf_file)
-    }
-    if any(n.endswith(".safetensors") for n in weights):
-        weights = {n for n in weights if not n.endswith((".bin", ".pt", ".pth"))}
-    total = lambda part: hashlib.sha256(json.dumps(sorted((n, names[n]) for n in part)).encode()).hexdigest()[:32]
-    return total(weights), total(
-        [n for n in names if not (n.endswith(_WEIGHTS) or n == "config.json") and _TOKENIZER.fullmatch(n)]
+        place = f" in the subfolder {subfolder!r}" if subfolder else ""
+        raise TaskspaceError(f"model {checkpoint.name}: the repository has no files{place}")
+    return (
+        _total((n, names[n]) for n in _of_weights(names, gguf_file)),
+        _total((n, names[n]) for n in _of_tokenizer(names)),
     )
 
 
@@ -467,9 +477,9 @@ def check_model(
     if not (path / "config.json").is_file():
         raise TaskspaceError(f"model {path}: no config.json there; it must be a directory that save_pretrained wrote")
     if not checkpoint.name.startswith("builtin:") and not saved_architecture(path):
-        from taskspace.models.loading import _causal_config
+        from taskspace.models.loading import causal_config
 
-        _causal_config(checkpoint.name, kwargs)
+        causal_config(checkpoint.name, kwargs)
     rows = _vocabulary_size(path)
     if isinstance(prefix, int) and rows is not None and prefix >= rows:
         raise TaskspaceError(

@@ -21,7 +21,7 @@ from ..pretraining.architectures import call_model, logits_of
 from ..pretraining.training import save_checkpoint
 
 # %% auto #0
-__all__ = ['context_length', 'weights_digest', 'LM', 'training_step']
+__all__ = ['context_length', 'weights_digest', 'save_lm', 'LM', 'training_step']
 
 # %% ../../nbs/api/models/10_lm.ipynb #97e7c370
 def _token_id(tokenizer: Any, role: str) -> int | None:
@@ -58,55 +58,34 @@ def weights_digest(model: nn.Module) -> str:  # 64 hexadecimal digits
     return digest.hexdigest()
 
 
+def _weighted(values: torch.Tensor) -> int:
+    "Sum of whole numbers, each times its place from 1."
+    return int((values.long() * torch.arange(1, len(values) + 1, device=values.device)).sum())
+
+
 def _bits(tensor: torch.Tensor) -> int:
-    "A sum of a tensor's bit patterns, read as integers and weighted by row and column of a wide table, so that entries which change places show too."
+    """A sum of a tensor's bit patterns, read as integers. They are laid out as a wide table and weighted by row and column,
+    so that entries which change places give another sum."""
     integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}.get(tensor.element_size())
     if not integers:
         return int(tensor.detach().abs().sum().view(torch.int32))
     flat = tensor.detach().view(integers).reshape(-1)
-    placed = lambda v: int((v.long() * torch.arange(1, len(v) + 1, device=v.device)).sum())
     whole = len(flat) // 4096 * 4096
     table = flat[:whole].view(-1, 4096)
-    return placed(table.sum(0)) + 7919 * placed(table.sum(1)) + placed(flat[whole:])
+    return _weighted(table.sum(0)) + 7919 * _weighted(table.sum(1)) + _weighted(flat[whole:])
 
-# %% ../../nbs/api/models/10_lm.ipynb #8a1c23a1
-class LM:
-    "A causal language model: module, tokenizer and identity. Raises `TaskspaceError` when one of the two lacks what scoring calls."
+# %% ../../nbs/api/models/10_lm.ipynb #1506a86c
+class _Weights:
+    "What is known of a model by its weights."
 
-    def __init__(
-        self,
-        model: nn.Module,  # called with (input_ids, attention_mask), gives logits or an object with `.logits`
-        tokenizer: Any,  # Hugging Face tokenizer, or anything with encode(text, add_special_tokens=False) and bos, eos, pad ids
-        name: str = "model",  # what to call it in tables and charts
-        revision: str | None = None,  # commit, branch or tag it was loaded from
-        step: int | None = None,  # pre-training step of the checkpoint
-        scale: str | None = None,  # size class in a family, e.g. "nano"
-    ):
-        if not isinstance(model, nn.Module):
-            raise TaskspaceError(
-                f"LM: the model must be a torch module, not {type(model).__name__}; to load one by name call load_lm"
-            )
-        if not callable(getattr(tokenizer, "encode", None)):
-            raise TaskspaceError(
-                f"LM: the tokenizer must have encode(text, add_special_tokens=False); {type(tokenizer).__name__} has not"
-            )
-        self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
-        self.revision, self.step, self.scale = revision, step, scale
-        self.bos_id, self.eos_id, self.pad_id = (_token_id(tokenizer, r) for r in ("bos", "eos", "pad"))
-        self._digest: tuple[Any, str] | None = None
-
-    def __repr__(self) -> str:
-        at = f"@{self.step}" if self.step is not None else f"@{self.revision}" if self.revision else ""
-        return f"LM({self.name.removesuffix(at)}{at}, {self.n_parameters:,} parameters, {self.dtype}, {self.device})".replace(
-            "torch.", ""
-        )
+    model: nn.Module
+    _digest: tuple[Any, str] | None = None
 
     @property
     def _weight(self) -> torch.Tensor:
         "The first parameter, or the first numbers of a module that has only buffers, such as a table of counts."
-        return next(
-            chain(self.model.parameters(), (b for b in self.model.buffers() if b.is_floating_point())), torch.empty(0)
-        )
+        buffers = (b for b in self.model.buffers() if b.is_floating_point())
+        return next(chain(self.model.parameters(), buffers), torch.empty(0))
 
     @property
     def device(self) -> torch.device:  # where the first parameter lives
@@ -122,6 +101,68 @@ class LM:
     def n_parameters(self) -> int:  # tied weights counted once
         "How many parameters the model has."
         return sum(p.numel() for p in self.model.parameters())
+
+    def digest(self) -> str:  # 64 hexadecimal digits
+        "SHA-256 of the weights, computed again only when they were written to, see `weights_digest`."
+        tensors = self.model.state_dict(keep_vars=True)
+        state = [(n, p.data_ptr(), p._version, p.dtype, _bits(p)) for n, p in tensors.items()]
+        if self._digest is None or self._digest[0] != state:
+            self._digest = (state, weights_digest(self.model))
+        return self._digest[1]
+
+# %% ../../nbs/api/models/10_lm.ipynb #dc2017e0
+def save_lm(
+    lm: LM,  # model with its tokenizer
+    directory: str | os.PathLike,  # a new or empty one
+) -> Path:  # the directory
+    """Save model and tokenizer so that `load_lm` finds them.
+    Raises `TaskspaceError` when the directory holds something or the model cannot be saved."""
+    path = Path(directory)
+    if path.exists():
+        if not path.is_dir() or any(path.iterdir()):
+            raise TaskspaceError(f"{path}: is not an empty directory; choose a new one")
+        path.rmdir()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written(path) as scratch:
+        save_checkpoint(lm.model, lm.tokenizer if hasattr(lm.tokenizer, "save_pretrained") else None, scratch)
+    return path
+
+
+def _check_parts(model: Any, tokenizer: Any) -> None:
+    "Raise `TaskspaceError` where model or tokenizer lacks what scoring calls."
+    if not isinstance(model, nn.Module):
+        raise TaskspaceError(
+            f"LM: the model must be a torch module, not {type(model).__name__}; to load one by name call load_lm"
+        )
+    if not callable(getattr(tokenizer, "encode", None)):
+        raise TaskspaceError(
+            f"LM: the tokenizer must have encode(text, add_special_tokens=False); {type(tokenizer).__name__} has not"
+        )
+
+# %% ../../nbs/api/models/10_lm.ipynb #8a1c23a1
+class LM(_Weights):
+    """A causal language model: module, tokenizer and identity.
+    Raises `TaskspaceError` when one of the two lacks what scoring calls."""
+
+    def __init__(
+        self,
+        model: nn.Module,  # called with (input_ids, attention_mask), gives logits or an object with `.logits`
+        # Hugging Face tokenizer, or anything with encode(text, add_special_tokens=False) and bos, eos, pad ids
+        tokenizer: Any,
+        name: str = "model",  # what to call it in tables and charts
+        revision: str | None = None,  # commit, branch or tag it was loaded from
+        step: int | None = None,  # pre-training step of the checkpoint
+        scale: str | None = None,  # size class in a family, e.g. "nano"
+    ):
+        _check_parts(model, tokenizer)
+        self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
+        self.revision, self.step, self.scale = revision, step, scale
+        self.bos_id, self.eos_id, self.pad_id = (_token_id(tokenizer, r) for r in ("bos", "eos", "pad"))
+
+    def __repr__(self) -> str:
+        at = f"@{self.step}" if self.step is not None else f"@{self.revision}" if self.revision else ""
+        facts = f"{self.n_parameters:,} parameters, {self.dtype}, {self.device}".replace("torch.", "")
+        return f"LM({self.name.removesuffix(at)}{at}, {facts})"
 
     @property
     def head(self) -> nn.Module | None:  # None where the module does not tell
@@ -148,33 +189,17 @@ class LM:
         more = {} if position_ids is None else {"position_ids": position_ids}
         return logits_of(call_model(self.model, input_ids, attention_mask, **more))
 
-    def digest(self) -> str:  # 64 hexadecimal digits
-        "SHA-256 of the weights, computed again only when they were written to, see `weights_digest`."
-        state = [
-            (n, p.data_ptr(), p._version, p.dtype, _bits(p)) for n, p in self.model.state_dict(keep_vars=True).items()
-        ]
-        if self._digest is None or self._digest[0] != state:
-            self._digest = (state, weights_digest(self.model))
-        return self._digest[1]
-
     def save(self, directory: str | os.PathLike) -> Path:  # the directory
-        "Save model and tokenizer so that `load_lm` finds them. Raises `TaskspaceError` when the directory holds something or the model cannot be saved."
-        path = Path(directory)
-        if path.exists():
-            if not path.is_dir() or any(path.iterdir()):
-                raise TaskspaceError(f"{path}: is not an empty directory; choose a new one")
-            path.rmdir()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written(path) as scratch:
-            save_checkpoint(self.model, self.tokenizer if hasattr(self.tokenizer, "save_pretrained") else None, scratch)
-        return path
+        "Save model and tokenizer, see `save_lm`."
+        return save_lm(self, directory)
 
 # %% ../../nbs/api/models/10_lm.ipynb #2d0d90ac
+_STEP = re.compile(r"(?:^|[^a-z])(?:step|checkpoint|ckpt|iter)[-_]?(\d+)(?![a-z\d])")
+
+
 def training_step(*names: str | None) -> int | None:  # None where no name tells
-    "The pre-training step that a revision or directory name speaks of; the first name that tells decides."
+    "The pre-training step in the name of a revision or directory; the first name that has one decides."
     for name in names:
-        if found := re.search(
-            r"(?:^|[^a-z])(?:step|checkpoint|ckpt|iter)[-_]?(\d+)(?![a-z\d])", str(name or "").lower()
-        ):
+        if found := _STEP.search(str(name or "").lower()):
             return int(found[1])
     return None

@@ -23,7 +23,7 @@ from ..pretraining.builtin import builtin_checkpoint, builtin_steps
 from ..workarounds import fuse_gelu, gguf_read_once
 
 # %% auto #0
-__all__ = ['load_lm']
+__all__ = ['causal_config', 'load_lm']
 
 # %% ../../nbs/api/models/20_loading.ipynb #5a9c13d6
 def _builtin(name: str, revision: str | None, **kwargs: Any) -> tuple[nn.Module, Any, dict[str, Any]]:
@@ -116,8 +116,11 @@ def _explained(name: str, part: str, kwargs: dict[str, Any]) -> Iterator[None]:
         raise TaskspaceError(f"{name}: cannot load the {part}: {message}") from e
 
 # %% ../../nbs/api/models/20_loading.ipynb #05742ebf
-def _causal_config(name: str, kwargs: dict[str, Any]) -> Any:
-    "The configuration, if it is that of a causal LM."
+def causal_config(
+    name: str,  # directory, or Hugging Face id
+    kwargs: dict[str, Any],  # of `load_lm`
+) -> Any:  # of transformers
+    "The configuration of a model. Raises `TaskspaceError` where it is not that of a causal LM."
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with _explained(name, "configuration", kwargs):
@@ -159,7 +162,7 @@ def _hf_model(name: str, kwargs: dict[str, Any]) -> nn.Module:
 
     if Path(name).is_dir() and saved_architecture(name):
         return load_model(name)
-    config = _causal_config(name, kwargs)
+    config = causal_config(name, kwargs)
     with _explained(name, "weights", kwargs):
         # Loading reports weights that were made up because the files lack them; scores of such a model would be noise.
         loaded: Any = AutoModelForCausalLM.from_pretrained(name, config=config, output_loading_info=True, **kwargs)

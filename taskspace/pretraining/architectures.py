@@ -24,8 +24,8 @@ from ..files import written
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'MODELS', 'ARCHITECTURES', 'tokens_first', 'Output', 'Config', 'CausalModel', 'solu',
            'TransformerConfig', 'TransformerLayer', 'TransformerLM', 'normal_init', 'build', 'twins', 'LSTMConfig',
-           'LSTMLayer', 'LSTMLM', 'CNNConfig', 'CNNLayer', 'CNNLM', 'BigramConfig', 'BigramLM', 'call_model',
-           'logits_of', 'save_model', 'saved_architecture', 'load_model', 'new_model']
+           'LSTMLayer', 'LSTMLM', 'CNNConfig', 'CNNLayer', 'CNNLM', 'bigram_counts', 'BigramConfig', 'BigramLM',
+           'call_model', 'logits_of', 'save_model', 'saved_architecture', 'load_model', 'new_model']
 
 # %% ../../nbs/api/pretraining/20_architectures.ipynb #368193a9
 def tokens_first(
@@ -58,20 +58,23 @@ class Config:
             if getattr(self, name) < 1:
                 raise TaskspaceError(f"{type(self).__name__}: {name} must be at least 1, not {getattr(self, name)}")
 
-# %% ../../nbs/api/pretraining/20_architectures.ipynb #632b030c
+# %% ../../nbs/api/pretraining/20_architectures.ipynb #e218763a
 _Config: TypeAlias = Config  # within the models `Config` is the class of their own configuration
 
 
+def _check_length(input_ids: Tensor, limit: int | None) -> None:
+    "Raise `TaskspaceError` for an input that is longer than a model takes."
+    if limit and input_ids.shape[1] > limit:
+        raise TaskspaceError(f"the input has {input_ids.shape[1]} tokens, the model takes {limit}; shorten the text")
+
+# %% ../../nbs/api/pretraining/20_architectures.ipynb #632b030c
 class CausalModel(nn.Module):
     "A causal language model made of an embedding, layers, a norm and a head. Padding on either side changes nothing."
 
     kind: ClassVar[str]  # what config.json calls the architecture
     Config: ClassVar[type[_Config]] = Config  # the class of its configuration
 
-    def __init__(
-        self,
-        config: _Config,  # sizes; the model's own `Config`
-    ):
+    def __init__(self, config: _Config):  # sizes; the model's own `Config`
         super().__init__()
         self.config = config
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -104,17 +107,13 @@ class CausalModel(nn.Module):
     def forward(
         self,
         input_ids: Tensor,  # (batch, length) token ids; those under padding are never read
-        attention_mask: Tensor
-        | None = None,  # (batch, length), 1 for tokens, 0 for padding; None where there is no padding
+        # (batch, length), 1 for tokens, 0 for padding; None where there is no padding
+        attention_mask: Tensor | None = None,
         output_hidden_states: bool = False,  # give an `Output` with the hidden states in it
     ) -> Tensor | Output:  # logits (batch, length, vocabulary), or both
-        """Next-token logits, with the hidden states of all layers where asked for. What stands at padding positions is arbitrary but finite.
+        """Next-token logits, with the hidden states of all layers where asked for; at padding positions any finite numbers.
         Raises `TaskspaceError` for an input that is longer than the model takes."""
-        limit = getattr(self.config, "max_position_embeddings", None)
-        if limit and input_ids.shape[1] > limit:
-            raise TaskspaceError(
-                f"the input has {input_ids.shape[1]} tokens, the model takes {limit}; shorten the text"
-            )
+        _check_length(input_ids, getattr(self.config, "max_position_embeddings", None))
         order = None
         if attention_mask is not None:
             order = tokens_first(attention_mask)
@@ -359,6 +358,22 @@ class CNNLM(CausalModel):
         "One new `CNNLayer`."
         return CNNLayer(self.config)
 
+# %% ../../nbs/api/pretraining/20_architectures.ipynb #235924b3
+def bigram_counts(
+    sequences: Iterable[Sequence[int]],  # token ids of texts
+    vocab_size: int,  # rows and columns of the table
+    smoothing: float = 1.0,  # added to every count; more than 0
+) -> Tensor:  # (vocabulary, vocabulary), float64; row = token before
+    "How often each token follows each other one. Raises `TaskspaceError` for smoothing of 0 or less."
+    if not smoothing > 0:
+        raise TaskspaceError(f"bigram smoothing must be more than 0, not {smoothing}")
+    counts = torch.full((vocab_size, vocab_size), float(smoothing), dtype=torch.float64)
+    for s in sequences:
+        ids = torch.as_tensor(s, dtype=torch.long)
+        one = torch.ones(max(len(ids) - 1, 0), dtype=torch.float64)
+        counts.index_put_((ids[:-1], ids[1:]), one, accumulate=True)
+    return counts
+
 # %% ../../nbs/api/pretraining/20_architectures.ipynb #0ab6e8ae
 @dataclass(frozen=True)
 class BigramConfig(Config):
@@ -373,8 +388,8 @@ class BigramLM(CausalModel):
 
     def __init__(
         self,
-        config: BigramConfig
-        | Tensor,  # the configuration (zero logits), or the table itself: (vocabulary, vocabulary), row = token before
+        # the configuration (zero logits), or the table itself: (vocabulary, vocabulary), row = token before
+        config: BigramConfig | Tensor,
     ):
         nn.Module.__init__(self)
         table = config if isinstance(config, Tensor) else torch.zeros(config.vocab_size, config.vocab_size)
@@ -395,8 +410,8 @@ class BigramLM(CausalModel):
     def forward(
         self,
         input_ids: Tensor,  # (batch, length) token ids; those under padding are never read
-        attention_mask: Tensor
-        | None = None,  # (batch, length), 1 for tokens, 0 for padding; None where there is no padding
+        # (batch, length), 1 for tokens, 0 for padding; None where there is no padding
+        attention_mask: Tensor | None = None,
         output_hidden_states: bool = False,  # give an `Output` with the logits as the only hidden state
     ) -> Tensor | Output:  # logits (batch, length, vocabulary), or both
         "The row of each token."
@@ -412,15 +427,8 @@ class BigramLM(CausalModel):
         vocab_size: int,  # rows and columns of the table
         smoothing: float = 1.0,  # added to every count; more than 0
     ) -> BigramLM:  # its logits are log-probabilities
-        "The table that counts how often each token follows each other one, with additive smoothing. Raises `TaskspaceError` for smoothing of 0 or less."
-        if not smoothing > 0:
-            raise TaskspaceError(f"bigram smoothing must be more than 0, not {smoothing}")
-        counts = torch.full((vocab_size, vocab_size), float(smoothing), dtype=torch.float64)
-        for s in sequences:
-            ids = torch.as_tensor(s, dtype=torch.long)
-            counts.index_put_(
-                (ids[:-1], ids[1:]), torch.ones(max(len(ids) - 1, 0), dtype=torch.float64), accumulate=True
-            )
+        "The table of a text, see `bigram_counts`. Raises `TaskspaceError` for smoothing of 0 or less."
+        counts = bigram_counts(sequences, vocab_size, smoothing)
         return cls((counts / counts.sum(1, keepdim=True)).log().float()).eval()
 
 # %% ../../nbs/api/pretraining/20_architectures.ipynb #5223ac1d

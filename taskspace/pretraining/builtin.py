@@ -182,7 +182,7 @@ def _whole(directory: Path, checkpoint: str) -> bool:
     except (OSError, ValueError, KeyError):
         return False
 
-
+# %% ../../nbs/api/pretraining/50_builtin.ipynb #e0f152b1
 def builtin_checkpoint(
     scale: str,  # "nano", "micro" or "mini"
     step: int | None = None,  # one of `builtin_steps`; None: the last

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -150,7 +151,7 @@ def _check_sizes(model: ModelConfig, config: TextConfig, where: str) -> None:
             f"{where}: cannot be built ({type(e).__name__}: {' '.join(str(e).split())[:100]}); check its sizes"
         ) from None
 
-
+# %% ../../nbs/api/pretraining/40_texts.ipynb #f0cd9584
 def text_config(
     config: str | os.PathLike | Mapping[str, Any],  # YAML file or dictionary
     out: str | os.PathLike | None = None,  # directory for what is made, in place of the configuration's `out`
@@ -188,6 +189,33 @@ def text_config(
     )
 
 # %% ../../nbs/api/pretraining/40_texts.ipynb #95e163a0
+def _digest(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except OSError as e:
+        raise TaskspaceError(f"{path}: cannot be read ({e.strerror}); check the path to the text") from None
+
+
+def _counted(texts: Iterator[str], bar: Any) -> Iterator[str]:
+    "The same texts, each of which moves a progress bar."
+    for text in texts:
+        bar.update()
+        yield text
+
+
+def _named_tokenizer(path: Path) -> Any:
+    "A tokenizer from a directory. Raises `TaskspaceError` where there is none, or one without an end-of-text token."
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError):
+        raise TaskspaceError(f"tokenizer: {path} holds no tokenizer that transformers can load") from None
+    if loaded.eos_token_id is None:
+        raise TaskspaceError(f"tokenizer: {path} has no end-of-text token; set its eos_token")
+    return loaded
+
+
 def text_tokenizer(
     config: TextConfig,  # from `text_config`
     progress: bool | None = None,  # show a bar while training; None: in a terminal or a notebook
@@ -197,27 +225,15 @@ def text_tokenizer(
     from transformers import AutoTokenizer
 
     if config.tokenizer is not None:
-        try:
-            loaded = AutoTokenizer.from_pretrained(config.tokenizer)
-        except (OSError, ValueError):
-            raise TaskspaceError(
-                f"tokenizer: {config.tokenizer} holds no tokenizer that transformers can load"
-            ) from None
-        if loaded.eos_token_id is None:
-            raise TaskspaceError(f"tokenizer: {config.tokenizer} has no end-of-text token; set its eos_token")
-        return loaded
+        return _named_tokenizer(config.tokenizer)
     home = config.out / "tokenizer"
-    key = hashlib.sha256(
-        json.dumps(
-            [[_digest(p) for p in config.train], config.documents, config.vocab_size, config.prefix_space]
-        ).encode()
-    ).hexdigest()
+    made_of = [[_digest(p) for p in config.train], config.documents, config.vocab_size, config.prefix_space]
+    key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
     note = home / "made_of"
     if not (note.exists() and note.read_text() == key):
         with progress_bar(None, "tokenizer", progress, unit=" texts") as bar:
-            trained = byte_tokenizer(
-                _counted(read_texts(config.train, config.documents), bar), config.vocab_size, config.prefix_space
-            )
+            texts = _counted(read_texts(config.train, config.documents), bar)
+            trained = byte_tokenizer(texts, config.vocab_size, config.prefix_space)
         if home.exists():
             shutil.rmtree(home)
         with written(home) as scratch:
@@ -225,25 +241,42 @@ def text_tokenizer(
             (scratch / "made_of").write_text(key)
     return AutoTokenizer.from_pretrained(home)
 
+# %% ../../nbs/api/pretraining/40_texts.ipynb #e7ea0b3c
+def _chosen_runs(config: TextConfig, only: Sequence[str] | None) -> dict[str, tuple[str, int]]:
+    "Run -> (model, seed) of the runs that are asked for, by their names or by those of their models."
+    runs = config.run_names()
+    if missing := set(only or ()) - {*config.models, *runs}:
+        raise TaskspaceError(f"no model {sorted(missing)[0]!r} in the configuration; there are: {', '.join(runs)}")
+    return {run: place for run, place in runs.items() if only is None or {run, place[0]} & set(only)}
 
-def _digest(path: Path) -> str:
-    try:
-        return file_digest(path)
-    except OSError as e:
-        raise TaskspaceError(f"{path}: cannot be read ({e.strerror}); check the path to the text") from None
+
+def _check_files(config: TextConfig) -> None:
+    "Raise `TaskspaceError` for a tokenizer, text or directory that cannot be used."
+    if config.tokenizer is not None:
+        _named_tokenizer(config.tokenizer)
+    for paths in (config.train, config.valid):
+        if paths and not any([next(read_texts([p], config.documents), None) for p in paths]):
+            raise TaskspaceError(f"{', '.join(map(str, paths))}: the files hold no text")
+    if config.out.exists() and not config.out.is_dir():
+        raise TaskspaceError(f"{config.out}: a file; models need a directory of their own")
 
 
-def _counted(texts: Iterator[str], bar: Any) -> Iterator[str]:
-    for text in texts:
-        bar.update()
-        yield text
+def _text_rows(config: TextConfig, tokenizer: Any, progress: bool | None) -> tuple[np.ndarray, np.ndarray | None]:
+    "Rows of token ids to train on, and for the validation loss, if there is text for it."
+    rows: dict[str, np.ndarray] = {}
+    for part, paths in (("train", config.train), ("valid", config.valid)):
+        if not paths:
+            continue
+        with progress_bar(None, f"tokens of {part}", progress, unit=" texts") as bar:
+            file = config.out / "data" / f"{part}.bin"
+            tokens = token_file(paths, tokenizer, file, config.documents, partial(_counted, bar=bar))
+        rows[part] = stream_rows(tokens, config.context)
+    return rows["train"], rows["valid"][: config.valid_rows] if "valid" in rows else None
 
 # %% ../../nbs/api/pretraining/40_texts.ipynb #f6180406
 def pretrain_text(
-    config: str
-    | os.PathLike
-    | Mapping[str, Any]
-    | TextConfig,  # YAML file, dictionary, or what `text_config` made of it
+    # YAML file, dictionary, or what `text_config` made of it
+    config: str | os.PathLike | Mapping[str, Any] | TextConfig,
     out: str | os.PathLike | None = None,  # directory for what is made, in place of the configuration's `out`
     only: Sequence[str] | None = None,  # names of models or runs; None: all
     device: str | torch.device = "auto",  # "auto": a GPU where there is one
@@ -256,47 +289,23 @@ def pretrain_text(
         config = config.model_copy(update={"out": Path(out).absolute()}) if out is not None else config
     else:
         config = text_config(config, out)
-    runs = {run: place for run, place in config.run_names().items() if only is None or {run, place[0]} & set(only)}
-    if missing := set(only or ()) - {*config.models, *config.run_names()}:
-        raise TaskspaceError(
-            f"no model {sorted(missing)[0]!r} in the configuration; there are: {', '.join(config.run_names())}"
-        )
+    runs = _chosen_runs(config, only)
     place = pick_device(device)
-    if config.tokenizer is not None:
-        text_tokenizer(config)
-    for paths in (config.train, config.valid):
-        if paths and not any([next(read_texts([p], config.documents), None) for p in paths]):
-            raise TaskspaceError(f"{', '.join(map(str, paths))}: the files hold no text")
-    if config.out.exists() and not config.out.is_dir():
-        raise TaskspaceError(f"{config.out}: a file; models need a directory of their own")
+    _check_files(config)
     with locked(config.out / "lock"):
         for folder in (config.out, config.out / "data"):
             sweep(folder)
         tokenizer = text_tokenizer(config, progress)
-        rows: dict[str, np.ndarray | None] = {"valid": None}
-        for part, paths in (("train", config.train), ("valid", config.valid)):
-            if paths:
-                with progress_bar(None, f"tokens of {part}", progress, unit=" texts") as bar:
-                    tokens = token_file(
-                        paths,
-                        tokenizer,
-                        config.out / "data" / f"{part}.bin",
-                        config.documents,
-                        lambda texts: _counted(texts, bar),
-                    )
-                rows[part] = stream_rows(tokens, config.context)
-    valid = rows["valid"] if rows["valid"] is None else rows["valid"][: config.valid_rows]
+        train, valid = _text_rows(config, tokenizer, progress)
     summary = []
     for run, (name, seed) in runs.items():
-        chosen, settings = config.models[name], config.run_training(name)
+        chosen, settings, directory = config.models[name], config.run_training(name), config.out / run
         model = new_model(chosen.architecture, tokenizer, config.context, seed, **(chosen.model_extra or {})).to(place)
-        log = pretrain(
-            model, rows["train"], settings, config.out / run, tokenizer, valid, None, label=run, progress=progress
-        )
+        log = pretrain(model, train, settings, directory, tokenizer, valid, None, label=run, progress=progress)
         summary.append(
             {
                 "run": run,
-                "directory": str(config.out / run),
+                "directory": str(directory),
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "steps": settings.steps,
                 "tokens": int(log.tokens.sum()),

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -190,154 +191,150 @@ def _groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
     ]
 
 # %% ../../nbs/api/pretraining/30_training.ipynb #0edcb839
+@dataclass
 class _Run:
-    "One training run: model, optimizer, and the files of its directory."
+    "What changes while a model is trained, and what it is trained with."
 
-    def __init__(
-        self,
-        model: nn.Module,
-        rows: Any,
-        config: TrainingConfig,
-        valid: Any,
-        pad_id: int | None,
-        out: Path | None,
-        tokenizer: Any,
-    ):
-        self.model, self.rows, self.config, self.valid, self.pad_id, self.out, self.tokenizer = (
-            model,
-            rows,
-            config,
-            valid,
-            pad_id,
-            out,
-            tokenizer,
-        )
-        self.device = next(model.parameters()).device
+    model: nn.Module
+    rows: Any
+    config: TrainingConfig
+    valid: Any
+    pad_id: int | None
+    out: Path | None
+    tokenizer: Any
+
+    def __post_init__(self):
+        self.device = next(self.model.parameters()).device
         self.optimizer = torch.optim.AdamW(
-            _groups(model, config),
-            lr=config.learning_rate,
-            betas=config.betas,
+            _groups(self.model, self.config),
+            lr=self.config.learning_rate,
+            betas=self.config.betas,
             fused=self.device.type in ("cpu", "cuda") or None,
         )
-        bf16 = (
-            self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-            if config.precision == "auto"
-            else config.precision == "bfloat16"
-        )
-        self.autocast = lambda: torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
-        self.steps = set(checkpoint_steps(config))
         self.log: list[dict[str, float]] = []
 
-    def identity(self) -> dict[str, Any]:
-        "What the run is made from."
-        weights, data = hashlib.sha256(), hashlib.sha256()
-        for name, p in self.model.named_parameters():
-            weights.update(f"{name}{tuple(p.shape)}{p.dtype}".encode() + p.detach().cpu().float().numpy().tobytes())
-        for part in (self.rows, self.valid):
-            for start in range(0, 0 if part is None else len(part), 4096):
-                data.update(np.asarray(part[start : start + 4096]).astype(np.int64).tobytes())
-        return {
-            "config": self.config.model_dump(mode="json"),
-            "pad_id": self.pad_id,
-            "weights": weights.hexdigest(),
-            "data": data.hexdigest(),
-        }
 
-    def update(self, step: int) -> float:
-        "One update; gives the mean loss of its batch before it."
-        rate = learning_rate(self.config, step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["factor"]
-        torch.manual_seed(self.config.seed * 1_000_003 + step)  # dropout too follows from the step alone
-        batch = _tensor(
-            self.rows[batch_rows(step, len(self.rows), self.config.batch_size, self.config.seed)], self.device
+def _autocast(run: _Run) -> torch.autocast:
+    "Arithmetic in bfloat16, where the settings ask for it or a GPU has it."
+    bf16 = run.config.precision == "bfloat16"
+    if run.config.precision == "auto":
+        bf16 = run.device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.autocast(run.device.type, torch.bfloat16, enabled=bf16)
+
+
+def _update(run: _Run, step: int) -> float:
+    "One update; the mean loss of its batch before it."
+    config = run.config
+    rate = learning_rate(config, step)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
+    torch.manual_seed(config.seed * 1_000_003 + step)
+    batch = _tensor(run.rows[batch_rows(step, len(run.rows), config.batch_size, config.seed)], run.device)
+    count = max(1, int((batch[:, 1:] != run.pad_id).sum())) if run.pad_id is not None else batch[:, 1:].numel()
+    total = 0.0
+    run.optimizer.zero_grad(set_to_none=True)
+    for part in batch.chunk(config.accumulate):
+        with _autocast(run):
+            loss = rows_loss(run.model, part, run.pad_id)[0] / count
+        loss.backward()
+        total += loss.item()
+    if not math.isfinite(total):
+        raise TaskspaceError(
+            f"the loss is {total} at step {step}; lower learning_rate ({config.learning_rate}) or raise warmup"
         )
-        count = max(1, int((batch[:, 1:] != self.pad_id).sum())) if self.pad_id is not None else batch[:, 1:].numel()
-        total = 0.0
-        self.optimizer.zero_grad(set_to_none=True)
-        for part in batch.chunk(self.config.accumulate):
-            with self.autocast():
-                loss = rows_loss(self.model, part, self.pad_id)[0] / count
-            loss.backward()
-            total += loss.item()
-        if not math.isfinite(total):
-            raise TaskspaceError(
-                f"the loss is {total} at step {step}; lower learning_rate ({self.config.learning_rate}) or raise warmup"
-            )
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        self.optimizer.step()
-        self.log.append(
-            {"step": step + 1, "loss": total, "valid_loss": math.nan, "learning_rate": rate, "tokens": count}
-        )
-        return total
+    nn.utils.clip_grad_norm_(run.model.parameters(), config.clip)
+    run.optimizer.step()
+    run.log.append({"step": step + 1, "loss": total, "valid_loss": math.nan, "learning_rate": rate, "tokens": count})
+    return total
 
-    def keep(self, step: int) -> None:
-        "What is due after `step` updates: validation loss and checkpoint, or the state alone."
-        if step in self.steps:
-            valid = (
-                math.nan
-                if self.valid is None
-                else mean_loss(self.model, self.valid, self.pad_id, self.config.batch_size)
-            )
-            if step:
-                self.log[-1]["valid_loss"] = valid
-            else:
-                self.log.append({"step": 0, "loss": math.nan, "valid_loss": valid, "learning_rate": 0.0, "tokens": 0})
-        if self.out is None:
-            return
-        if step in self.steps:
-            with written(self.out / f"checkpoint-{step}") as scratch:
-                save_checkpoint(self.model, self.tokenizer, scratch)
-        if step and step < self.config.steps and (step in self.steps or step % self.config.save_every == 0):
-            with written(self.out / "state.pt") as scratch:
-                torch.save(
-                    {
-                        "step": step,
-                        "model": self.model.state_dict(),
-                        "optimizer": self.optimizer.state_dict(),
-                        "log": self.log,
-                    },
-                    scratch,
-                )
+# %% ../../nbs/api/pretraining/30_training.ipynb #f6c7c03c
+def _validate(run: _Run, step: int) -> None:
+    "Measure the validation loss after `step` updates and put it into the log."
+    valid = math.nan
+    if run.valid is not None:
+        valid = mean_loss(run.model, run.valid, run.pad_id, run.config.batch_size)
+    if step:
+        run.log[-1]["valid_loss"] = valid
+    else:
+        run.log.append({"step": 0, "loss": math.nan, "valid_loss": valid, "learning_rate": 0.0, "tokens": 0})
 
-    def resume(self) -> int:
-        "Take up the saved state, if there is a readable one; gives the step to go on from."
-        if self.out is None:
-            return 0
-        sweep(self.out)
-        try:
-            state = torch.load(self.out / "state.pt", map_location=self.device, weights_only=True)
-        except (
-            Exception
-        ):  # there is none, or it is damaged, which torch tells in many ways: the run begins anew, to the same end
-            return 0
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.log = state["log"]
-        return state["step"]
 
-    def claim(self) -> None:
-        "Note what the run is made from. Raises `TaskspaceError` when the directory holds another run."
-        assert self.out is not None
-        note, mine = self.out / "run.json", self.identity()
-        if note.exists():
-            theirs = json.loads(note.read_text(encoding="utf-8"))
-            if theirs != mine:
-                what = next(k for k in mine if mine[k] != theirs.get(k))
-                raise TaskspaceError(
-                    f"{self.out}: holds a pre-training run with other {what}; choose another directory or remove this one"
-                )
-            return
+def _save_state(run: _Run, step: int, path: Path) -> None:
+    "Save all that changes from step to step."
+    state = {"step": step, "model": run.model.state_dict(), "optimizer": run.optimizer.state_dict(), "log": run.log}
+    with written(path) as scratch:
+        torch.save(state, scratch)
+
+
+def _keep(run: _Run, step: int) -> None:
+    "What is due after `step` updates: validation loss and checkpoint, or the state alone."
+    due, config = step in checkpoint_steps(run.config), run.config
+    if due:
+        _validate(run, step)
+    if run.out is None:
+        return
+    if due:
+        with written(run.out / f"checkpoint-{step}") as scratch:
+            save_checkpoint(run.model, run.tokenizer, scratch)
+    if 0 < step < config.steps and (due or step % config.save_every == 0):
+        _save_state(run, step, run.out / "state.pt")
+
+
+def _resume(run: _Run) -> int:
+    "Take up the saved state, if there is one that can be read; the step to go on from."
+    if run.out is None:
+        return 0
+    sweep(run.out)
+    try:
+        state = torch.load(run.out / "state.pt", map_location=run.device, weights_only=True)
+    except Exception:  # torch has many errors for a damaged file
+        return 0
+    run.model.load_state_dict(state["model"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.log = state["log"]
+    return state["step"]
+
+
+def _finish(run: _Run) -> pd.DataFrame:
+    "Write the log, which says that the run is finished."
+    frame = pd.DataFrame(run.log)
+    if run.out is not None:
+        with written(run.out / "log.parquet") as scratch:
+            frame.to_parquet(scratch, index=False)
+        (run.out / "state.pt").unlink(missing_ok=True)
+    return frame
+
+# %% ../../nbs/api/pretraining/30_training.ipynb #a3627798
+def _made_from(run: _Run) -> dict[str, Any]:
+    "Settings, and digests of the initial weights and the data."
+    weights = hashlib.sha256()
+    for name, p in run.model.named_parameters():
+        weights.update(f"{name}{tuple(p.shape)}{p.dtype}".encode() + p.detach().cpu().float().numpy().tobytes())
+    data = hashlib.sha256()
+    for part in (run.rows, run.valid):
+        for start in range(0, 0 if part is None else len(part), 4096):
+            data.update(np.asarray(part[start : start + 4096]).astype(np.int64).tobytes())
+    return {
+        "config": run.config.model_dump(mode="json"),
+        "pad_id": run.pad_id,
+        "weights": weights.hexdigest(),
+        "data": data.hexdigest(),
+    }
+
+
+def _claim(run: _Run, out: Path) -> None:
+    "Note what the run is made from. Raises `TaskspaceError` when the directory holds another run."
+    note, mine = out / "run.json", _made_from(run)
+    if not note.exists():
         with written(note) as scratch:
             scratch.write_text(json.dumps(mine, indent=1) + "\n", encoding="utf-8")
-
-    def finish(self) -> pd.DataFrame:
-        frame = pd.DataFrame(self.log)
-        if self.out is not None:
-            with written(self.out / "log.parquet") as scratch:
-                frame.to_parquet(scratch, index=False)
-            (self.out / "state.pt").unlink(missing_ok=True)
-        return frame
+        return
+    theirs = json.loads(note.read_text(encoding="utf-8"))
+    if theirs != mine:
+        what = next(k for k in mine if mine[k] != theirs.get(k))
+        raise TaskspaceError(
+            f"{out}: holds a pre-training run with other {what}; choose another directory or remove this one"
+        )
 
 # %% ../../nbs/api/pretraining/30_training.ipynb #2934a54b
 def pretrain(
@@ -351,7 +348,8 @@ def pretrain(
     label: str = "pretrain",  # of the progress bar
     progress: bool | None = None,  # show the bar; None: in a terminal or a notebook
 ) -> pd.DataFrame:  # one row a step: step, loss, valid_loss, learning_rate, tokens
-    """Pre-train a model on the device where it is. Going on after a kill gives the same files, byte for byte, on one machine and thread count.
+    """Pre-train a model on the device where it is. A run that was killed goes on from its last saved state and
+    gives the same files, byte for byte, on one machine and thread count.
 
     Raises `TaskspaceError` when `out` holds another run, the disk is full, or the loss is no longer a number."""
     with torch.random.fork_rng(), contextlib.ExitStack() as stack:
@@ -359,21 +357,21 @@ def pretrain(
         try:
             if run.out is not None:
                 stack.enter_context(locked(run.out / "lock"))
-                run.claim()
+                _claim(run, run.out)
                 if (run.out / "log.parquet").exists():
                     load_weights(model.eval(), run.out / f"checkpoint-{config.steps}")
                     return pd.read_parquet(run.out / "log.parquet")
-            start = run.resume()
+            start = _resume(run)
             if not start:
-                run.keep(0)
+                _keep(run, 0)
             model.train()
             with progress_bar(config.steps, label, progress, initial=start, unit="step") as bar:
                 for step in range(start, config.steps):
-                    bar.set_postfix(loss=f"{run.update(step):.3f}", refresh=False)
-                    run.keep(step + 1)
+                    bar.set_postfix(loss=f"{_update(run, step):.3f}", refresh=False)
+                    _keep(run, step + 1)
                     bar.update()
             model.eval()
-            return run.finish()
+            return _finish(run)
         except OSError as e:
             raise TaskspaceError(
                 f"{e.filename or out}: cannot be written ({e.strerror or e}); make room, then start again: "
