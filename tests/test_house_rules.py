@@ -58,17 +58,12 @@ UPWARD = {
 }
 
 # (module, the module that owns them): private names of it
-KNOWN_PRIVATE = {
-    ("dissimilarity.comparison", "dissimilarity.measures"): "_matrix",
-}
+KNOWN_PRIVATE = {}
 
 # (notebook, first name that the cell defines): lines
 GIANTS = {
     ("scoring/40_logprobs.ipynb", "PACKED"): 66,
     ("scoring/50_scores.ipynb", "_sums"): 75,
-    ("dissimilarity/10_measures.ipynb", "ExactCKA"): 94,
-    ("dissimilarity/10_measures.ipynb", "MinibatchCKA"): 64,
-    ("dissimilarity/30_stitching.ipynb", "stitch"): 68,
     ("runs/50_execute.ipynb", "_DIED"): 83,
     ("runs/70_extract.ipynb", "_MARK"): 83,
     ("runs/70_extract.ipynb", "write_extract"): 71,

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "measures":
-        "ExactCKA MinibatchCKA cka procrustes mean_matching",
+        "as_matrix RowSums hsic_of_sums ExactCKA centred_grams MinibatchCKA cka procrustes mean_matching",
     "states":
         "POSITIONS find_blocks layer_numbers capture replacing Encoded text_list is_encoder encode_text pad "
-        "text_batches stream_states Reader hidden_states",
+        "text_batches Reader own_tokens stream_states hidden_states",
     "stitching":
         "KINDS StitchMap fit_map Stitched text_losses Stitch stitch scrambled stitch_controls",
     "comparison":
-        "EXACT_LIMIT cka_matrix paired_states cka_states model_distance cka_models Blocks block_structure "
+        "EXACT_LIMIT paired_states cka_states cka_matrix model_distance cka_models Blocks block_structure "
         "matched_similarity",
 })

@@ -15,45 +15,81 @@ import pandas as pd
 import torch
 from torch import nn
 
-from .measures import _matrix, ExactCKA, MinibatchCKA
-from .states import encode_text, find_blocks, layer_numbers, Reader, text_batches, text_list
+from .measures import as_matrix, ExactCKA, MinibatchCKA
+from .states import encode_text, Encoded, find_blocks, layer_numbers, Reader, text_list
 from ..errors import TaskspaceError
 from ..models.lm import LM
+from ..scoring.logprobs import batches
 
 # %% auto #0
-__all__ = ['EXACT_LIMIT', 'cka_matrix', 'paired_states', 'cka_states', 'model_distance', 'cka_models', 'Blocks',
+__all__ = ['EXACT_LIMIT', 'paired_states', 'cka_states', 'cka_matrix', 'model_distance', 'cka_models', 'Blocks',
            'block_structure', 'matched_similarity']
 
 # %% ../../nbs/api/dissimilarity/40_comparison.ipynb #5ec2fbd3
+def _check_same_rows(lms: Sequence[LM], texts: Sequence[str], encoded: Sequence[Sequence[Encoded]]) -> None:
+    "Raises `TaskspaceError` when models cut a text into different numbers of tokens."
+    for lm, other in zip(lms[1:], encoded[1:], strict=True):
+        for t, e, f in zip(texts, encoded[0], other, strict=True):
+            if e.stop - e.start != f.stop - f.start:
+                raise TaskspaceError(
+                    f"{lms[0].name} cuts {t[:40]!r} into {e.stop - e.start} tokens, {lm.name} into {f.stop - f.start}: "
+                    "compare them with positions='last' or 'mean'"
+                )
+
+
+def paired_states(
+    lms: Sequence[LM],  # models that read the same texts
+    texts: str | Sequence[str],  # in any order; a string is one text
+    layers: Sequence[Sequence[int] | None],  # one entry a model
+    positions: str = "all",  # as in `hidden_states`
+    blocks: Sequence[Sequence[nn.Module] | None] | None = None,  # one entry a model
+    token_budget: int = 4096,  # padded tokens a forward pass
+    by_length: bool = False,  # short texts first: less padding, where the order of rows does not matter
+) -> Iterator[tuple[dict[int, torch.Tensor], ...]]:  # one dict a model, with the same rows
+    """Hidden states of several models, the same texts at a time. Raises `TaskspaceError` when models cut a text into
+    different rows."""
+    texts = text_list(texts)
+    encoded = [[encode_text(lm, t) for t in texts] for lm in lms]
+    if positions == "all":
+        _check_same_rows(lms, texts, encoded)
+    own = zip(lms, layers, blocks or [None] * len(lms), strict=True)
+    readers = [Reader(lm, wanted, positions, modules) for lm, wanted, modules in own]
+    lengths = [max(len(e.ids) for e in of_text) for of_text in zip(*encoded, strict=True)]
+    order = sorted(range(len(texts)), key=lengths.__getitem__) if by_length else range(len(texts))
+    for batch in batches(lengths, token_budget, order=order):
+        yield tuple(read([of_model[i] for i in batch]) for read, of_model in zip(readers, encoded, strict=True))
+
+# %% ../../nbs/api/dissimilarity/40_comparison.ipynb #4fe6ed97
 EXACT_LIMIT = 1 << 24  # float64 numbers: 128 MB
 
 
 def _sums(
-    xw: Sequence[int],
-    yw: Sequence[int],
+    xw: Sequence[int],  # widths of the layers of A
+    yw: Sequence[int],  # widths of the layers of B
     unbiased: bool,
     estimator: str,
     batch: int,
     average: str = "hsic",
-    tables: int = 1,
+    tables: int = 1,  # how many such sums are held at the same time
 ) -> ExactCKA | MinibatchCKA:
-    "The estimator asked for, or the exact one where its sums, `tables` times these widths, are small enough."
+    "The estimator asked for, or the exact one where its sums are small enough."
     if estimator not in ("auto", "exact", "minibatch"):
         raise TaskspaceError(f"estimator must be 'auto', 'exact' or 'minibatch', not {estimator!r}")
     size = tables * sum(xw) * sum(yw)
     whole = not unbiased and average == "hsic"  # the biased form is that of the whole text, which exact sums alone give
     if whole and size > 16 * EXACT_LIMIT:
         raise TaskspaceError(
-            f"the biased CKA of these layers takes {8 * size / 2**30:.0f} GB of sums; take fewer layers, unbiased=True, or average='ratio' in minibatches"
+            f"the biased CKA of these layers takes {8 * size / 2**30:.0f} GB of sums; "
+            "take fewer layers, unbiased=True, or average='ratio' in minibatches"
         )
     exact = whole or estimator == "exact" or estimator == "auto" and size <= EXACT_LIMIT
     return ExactCKA(unbiased) if exact else MinibatchCKA(batch, unbiased, average)
 
-
+# %% ../../nbs/api/dissimilarity/40_comparison.ipynb #a6e945af
 def _mixed(
     lms: Sequence[LM], texts: Sequence[str], sums: ExactCKA | MinibatchCKA, seed: int, token_budget: int, **reach
 ) -> Iterator[list[list[torch.Tensor]]]:
-    "States of the models on the first one's device, in float32. Minibatches get texts and rows in random order, since neighbours are alike; for exact sums order is nothing."
+    "States of the models on the first one's device, in float32, in the order that the sums want."
     exact = isinstance(sums, ExactCKA)
     shuffle = torch.Generator().manual_seed(seed)
     if not exact:
@@ -65,7 +101,62 @@ def _mixed(
             rows = [[v[mix] for v in layers] for layers in rows]
         yield rows
 
-# %% ../../nbs/api/dissimilarity/40_comparison.ipynb #fad67ab4
+# %% ../../nbs/api/dissimilarity/40_comparison.ipynb #fad7db41
+def _groups(layers: Sequence[torch.Tensor], most: int = math.isqrt(EXACT_LIMIT)) -> list[slice]:
+    "Consecutive layers whose widths add up to no more than `most`; a wider layer stands alone."
+    starts, width = [0], 0
+    for i, v in enumerate(layers):
+        if width and width + v.shape[1] > most:
+            starts.append(i)
+            width = 0
+        width += v.shape[1]
+    return [slice(i, j) for i, j in zip(starts, [*starts[1:], len(layers)], strict=True)]
+
+
+def _gathered(xs: Sequence[torch.Tensor], ys: Sequence[torch.Tensor], unbiased: bool, rows: int = 4096) -> np.ndarray:
+    "CKA of some layers, by Gram matrices where there are fewer rows than features, else by sums over `rows` at a time."
+    n, wide = len(xs[0]), math.sqrt(sum(x.shape[1] for x in xs) * sum(y.shape[1] for y in ys))
+    if 4 <= n <= wide:
+        grams = MinibatchCKA(n, unbiased)
+        grams.update([x.double() for x in xs], [y.double() for y in ys])
+        return grams.value()
+    sums = ExactCKA(unbiased)
+    for i in range(0, n, rows):
+        parts = [[v[i : i + rows].to(torch.promote_types(v.dtype, torch.float32)) for v in side] for side in (xs, ys)]
+        sums.update(*parts)
+    return sums.value()
+
+
+def cka_states(
+    X: Mapping[int, torch.Tensor],  # layer -> (rows, width), from `hidden_states`
+    Y: Mapping[int, torch.Tensor],  # the same rows in another model
+    unbiased: bool = True,  # as in `cka_matrix`
+) -> pd.DataFrame:  # index: layers of X; columns: layers of Y
+    """CKA of every layer with every layer, from gathered states. Raises `TaskspaceError` where rows do not match or
+    are too few."""
+    xs, ys = [[as_matrix(v, n) for v in S.values()] for n, S in (("X", X), ("Y", Y))]
+    n, m = len(xs[0]), len(ys[0])
+    if n != m:
+        raise TaskspaceError(f"X has {n} rows and Y {m}: row i of both must be the same token or text")
+    table = np.empty((len(xs), len(ys)))
+    for i in _groups(xs):
+        for j in _groups(ys):
+            table[i, j] = _gathered(xs[i], ys[j], unbiased)
+    return pd.DataFrame(table, index=list(X), columns=list(Y))
+
+# %% ../../nbs/api/dissimilarity/40_comparison.ipynb #249d019e
+def _from_states(a: Any, b: Any, unbiased: bool, *settings: Any) -> pd.DataFrame:
+    "What `cka_matrix` gives for states. Raises `TaskspaceError` for a model beside states, and for text or layers."
+    if not (isinstance(a, Mapping) and isinstance(b, Mapping)):
+        raise TaskspaceError("cka_matrix compares two models or the states of two; gather the other's by hidden_states")
+    if any(s is not None for s in settings):
+        raise TaskspaceError(
+            "cka_matrix of states takes no texts and no layers, which hidden_states has chosen; "
+            "give it cka_matrix(states_a, states_b)"
+        )
+    return cka_states(a, b, unbiased)
+
+
 def cka_matrix(
     a: LM | Mapping[int, torch.Tensor],  # a model, or its states from `hidden_states`
     # Of the same kind as `a`; the same model is fine: its layers against each other.
@@ -84,106 +175,25 @@ def cka_matrix(
     blocks: tuple[Sequence[nn.Module] | None, Sequence[nn.Module] | None] = (None, None),
     token_budget: int = 4096,  # padded tokens a forward pass
 ) -> pd.DataFrame:  # index: layers of a; columns: layers of b; attrs: rows, estimator
-    "CKA of every layer of one model with every layer of another, in one pass over the text, or `cka_states`. Raises `TaskspaceError` where rows do not match."
+    """CKA of every layer of one model with every layer of another, in one pass over the text, or `cka_states`. Raises
+    `TaskspaceError` where rows do not match."""
     if isinstance(a, Mapping) or isinstance(b, Mapping):
-        if not (isinstance(a, Mapping) and isinstance(b, Mapping)):
-            raise TaskspaceError(
-                "cka_matrix compares two models or the states of two; gather the other's by hidden_states"
-            )
-        if texts is not None or layers_a is not None or layers_b is not None:
-            raise TaskspaceError(
-                "cka_matrix of states takes no texts and no layers, which hidden_states has chosen; give it cka_matrix(states_a, states_b)"
-            )
-        return cka_states(a, b, unbiased)
+        return _from_states(a, b, unbiased, texts, layers_a, layers_b)
     if texts is None:
         raise TaskspaceError("CKA of two models needs text: cka_matrix(a, b, texts)")
     texts = text_list(texts)
-    reach: dict[str, Any] = {"layers": [layers_a, layers_b], "positions": positions, "blocks": blocks}
     if not texts:
         raise TaskspaceError("CKA needs text; the list of texts is empty")
+    reach: dict[str, Any] = {"layers": [layers_a, layers_b], "positions": positions, "blocks": blocks}
     X, Y = next(paired_states([a, b], texts[:1], **reach))
-    sums = _sums(
-        [x.shape[1] for x in X.values()], [y.shape[1] for y in Y.values()], unbiased, estimator, batch, average
-    )
+    widths = [[v.shape[1] for v in states.values()] for states in (X, Y)]
+    sums = _sums(widths[0], widths[1], unbiased, estimator, batch, average)
     for xs, ys in _mixed([a, b], texts, sums, seed, token_budget, **reach):
         sums.update(xs, ys)
     frame = pd.DataFrame(sums.value(), index=pd.Index(list(X), name=a.name), columns=pd.Index(list(Y), name=b.name))
-    frame.attrs.update(
-        rows=sums.n,
-        estimator="exact" if isinstance(sums, ExactCKA) else f"minibatch {batch} {average}",
-        unbiased=unbiased,
-        positions=positions,
-    )
+    how = "exact" if isinstance(sums, ExactCKA) else f"minibatch {batch} {average}"
+    frame.attrs.update(rows=sums.n, estimator=how, unbiased=unbiased, positions=positions)
     return frame
-
-# %% ../../nbs/api/dissimilarity/40_comparison.ipynb #4fe6ed97
-def paired_states(
-    lms: Sequence[LM],  # models that read the same texts
-    texts: str | Sequence[str],  # in any order; a string is one text
-    layers: Sequence[Sequence[int] | None],  # one entry a model
-    positions: str = "all",  # as in `hidden_states`
-    blocks: Sequence[Sequence[nn.Module] | None] | None = None,  # one entry a model
-    token_budget: int = 4096,  # padded tokens a forward pass
-    by_length: bool = False,  # short texts first: less padding, where the order of rows does not matter
-) -> Iterator[tuple[dict[int, torch.Tensor], ...]]:  # one dict a model, with the same rows
-    "Hidden states of several models, the same texts at a time. Raises `TaskspaceError` when models cut a text into different rows."
-    texts, blocks = text_list(texts), blocks or [None] * len(lms)
-    encoded = [[encode_text(lm, t) for t in texts] for lm in lms]
-    if positions == "all":
-        for lm, other in zip(lms[1:], encoded[1:]):
-            for t, e, f in zip(texts, encoded[0], other):
-                if e.stop - e.start != f.stop - f.start:
-                    raise TaskspaceError(
-                        f"{lms[0].name} cuts {t[:40]!r} into {e.stop - e.start} tokens, {lm.name} into {f.stop - f.start}: "
-                        "compare them with positions='last' or 'mean'"
-                    )
-    readers = [Reader(lm, l, positions, b) for lm, l, b in zip(lms, layers, blocks)]
-    longest = [max(row, key=lambda e: len(e.ids)) for row in zip(*encoded)]
-    order = sorted(range(len(texts)), key=lambda i: len(longest[i].ids)) if by_length else range(len(texts))
-    for batch in text_batches(texts, [longest[i] for i in order], token_budget):
-        yield tuple(read([own[order[i]] for i in batch]) for read, own in zip(readers, encoded))
-
-# %% ../../nbs/api/dissimilarity/40_comparison.ipynb #7e18494a
-def cka_states(
-    X: Mapping[int, torch.Tensor],  # layer -> (rows, width), from `hidden_states`
-    Y: Mapping[int, torch.Tensor],  # the same rows in another model
-    unbiased: bool = True,  # as in `cka_matrix`
-) -> pd.DataFrame:  # index: layers of X; columns: layers of Y
-    "CKA of every layer with every layer, from gathered states. Raises `TaskspaceError` where rows do not match or are too few."
-    xs, ys = [[_matrix(v, n) for v in S.values()] for n, S in (("X", X), ("Y", Y))]
-    n, m = len(xs[0]), len(ys[0])
-    if n != m:
-        raise TaskspaceError(f"X has {n} rows and Y {m}: row i of both must be the same token or text")
-    table = np.empty((len(xs), len(ys)))
-    for i in _groups(xs):
-        for j in _groups(ys):
-            table[i, j] = _gathered(xs[i], ys[j], unbiased)
-    return pd.DataFrame(table, index=list(X), columns=list(Y))
-
-
-def _groups(layers: Sequence[torch.Tensor], most: int = math.isqrt(EXACT_LIMIT)) -> list[slice]:
-    "Consecutive layers whose widths add up to no more than `most`; a wider layer stands alone."
-    starts, width = [0], 0
-    for i, v in enumerate(layers):
-        if width and width + v.shape[1] > most:
-            starts, width = [*starts, i], 0
-        width += v.shape[1]
-    return [slice(i, j) for i, j in zip(starts, [*starts[1:], len(layers)])]
-
-
-def _gathered(xs: Sequence[torch.Tensor], ys: Sequence[torch.Tensor], unbiased: bool, rows: int = 4096) -> np.ndarray:
-    "CKA of some layers, by Gram matrices where there are fewer rows than features, else by sums over `rows` at a time."
-    n, wide = len(xs[0]), math.sqrt(sum(x.shape[1] for x in xs) * sum(y.shape[1] for y in ys))
-    if 4 <= n <= wide:
-        grams = MinibatchCKA(n, unbiased)
-        grams.update([x.double() for x in xs], [y.double() for y in ys])
-        return grams.value()
-    sums = ExactCKA(unbiased)
-    for i in range(0, n, rows):
-        sums.update(
-            *([v[i : i + rows].to(torch.promote_types(v.dtype, torch.float32)) for v in side] for side in (xs, ys))
-        )
-    return sums.value()
 
 # %% ../../nbs/api/dissimilarity/40_comparison.ipynb #25f4bf36
 def model_distance(
@@ -200,7 +210,7 @@ def model_distance(
 def cka_models(
     lms: Sequence[LM],  # models that cut text into the same rows and have the layers asked for
     texts: str | Sequence[str],  # ordinary text; a string is one text
-    layers: Sequence[int] | None = None,  # None: the layers of the first model
+    layers: Sequence[int] | None = None,  # the same for all models; None: the layers of the first
     positions: str = "all",  # as in `hidden_states`
     unbiased: bool = True,  # as in `cka_matrix`
     token_budget: int = 4096,  # padded tokens a forward pass
@@ -214,11 +224,11 @@ def cka_models(
     names, texts = [lm.name for lm in lms], text_list(texts)
     reach: dict[str, Any] = {"layers": [list(layers)] * len(lms), "positions": positions}
     widths = [next(iter(m.values())).shape[1] for m in next(paired_states(lms, texts[:1], **reach))]
-    sums = {l: _sums(widths, widths, unbiased, estimator, batch, tables=len(reach["layers"][0])) for l in layers}
+    sums = {n: _sums(widths, widths, unbiased, estimator, batch, tables=len(layers)) for n in layers}
     for states in _mixed(lms, texts, next(iter(sums.values())), seed, token_budget, **reach):
-        for s, X in zip(sums.values(), zip(*states)):
-            s.update(X, X)
-    return {l: pd.DataFrame(s.value(), index=names, columns=names) for l, s in sums.items()}
+        for of_layer, rows in zip(sums.values(), zip(*states, strict=True), strict=True):
+            of_layer.update(rows, rows)
+    return {n: pd.DataFrame(of_layer.value(), index=names, columns=names) for n, of_layer in sums.items()}
 
 # %% ../../nbs/api/dissimilarity/40_comparison.ipynb #a702b965
 class Blocks(NamedTuple):
@@ -234,15 +244,27 @@ def _contrast(a: np.ndarray, starts: Sequence[int]) -> float:
     "Within minus across for one cut."
     n = len(a)
     block = np.searchsorted(starts, np.arange(n), side="right")
-    same, off = block[:, None] == block[None], ~np.eye(n, dtype=bool)
-    return float(a[same & off].mean() - a[~same].mean()) if (same & off).any() and (~same).any() else -np.inf
+    same = block[:, None] == block[None]
+    within = same & ~np.eye(n, dtype=bool)
+    return float(a[within].mean() - a[~same].mean()) if within.any() and (~same).any() else -np.inf
+
+
+def _smoothed(a: np.ndarray) -> np.ndarray:
+    "Every cell replaced by the mean over its diagonal."
+    n = len(a)
+    smooth = np.empty_like(a)
+    for k in range(n):
+        i = np.arange(n - k)
+        smooth[i, i + k] = smooth[i + k, i] = np.diagonal(a, k).mean()
+    return smooth
 
 
 def block_structure(
     similarity: pd.DataFrame | np.ndarray,  # (layers, layers), of one model or of two of the same depth
     blocks: int = 3,  # how many
 ) -> Blocks:
-    "How far a map of layers falls into consecutive blocks, beyond a smooth fade. Raises `TaskspaceError` for too few layers."
+    """How far a map of layers falls into consecutive blocks, beyond an even fall with distance. Raises `TaskspaceError`
+    for too few layers."""
     a = np.asarray(similarity, dtype=float)
     n = len(a)
     if a.shape != (n, n):
@@ -250,10 +272,7 @@ def block_structure(
     if n <= blocks:
         raise TaskspaceError(f"{n} layers cannot show {blocks} blocks; take deeper models or fewer blocks")
     a = (a + a.T) / 2
-    smooth = np.empty_like(a)
-    for k in range(n):
-        i = np.arange(n - k)
-        smooth[i, i + k] = smooth[i + k, i] = np.diagonal(a, k).mean()
+    smooth = _smoothed(a)
     cuts = [(0, *c) for c in combinations(range(1, n), blocks - 1)]
     best = max(cuts, key=lambda c: _contrast(a, c))
     contrast, even = _contrast(a, best), max(_contrast(smooth, c) for c in cuts)

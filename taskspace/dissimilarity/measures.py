@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, cast, NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +16,15 @@ from torch import nn
 from ..errors import TaskspaceError
 
 # %% auto #0
-__all__ = ['ExactCKA', 'MinibatchCKA', 'cka', 'procrustes', 'mean_matching']
+__all__ = ['as_matrix', 'RowSums', 'hsic_of_sums', 'ExactCKA', 'centred_grams', 'MinibatchCKA', 'cka', 'procrustes',
+           'mean_matching']
 
 # %% ../../nbs/api/dissimilarity/10_measures.ipynb #677865bf
-def _matrix(X: Any, name: str = "X") -> torch.Tensor:
-    "A 2-D tensor from any array; integers become floats."
+def as_matrix(
+    X: Any,  # an array of two axes, of any library
+    name: str = "X",  # for messages
+) -> torch.Tensor:  # (rows, features), of a floating-point type
+    "A matrix from any array; integers become floats. Raises `TaskspaceError` for another number of axes."
     X = (X if isinstance(X, torch.Tensor) else torch.from_numpy(np.array(X))).detach()
     if X.ndim != 2:
         raise TaskspaceError(
@@ -28,12 +32,75 @@ def _matrix(X: Any, name: str = "X") -> torch.Tensor:
         )
     return X if X.is_floating_point() else X.double()
 
-# %% ../../nbs/api/dissimilarity/10_measures.ipynb #957e7f9a
+
+class RowSums(NamedTuple):
+    "Sums over the rows of X and Y from which HSIC follows; a and b are the squared lengths of these rows."
+
+    n: int  # rows
+    C: torch.Tensor  # (d, e) XᵀY
+    s: torch.Tensor  # (d,) Σx
+    t: torch.Tensor  # (e,) Σy
+    a: torch.Tensor  # Σa
+    b: torch.Tensor  # Σb
+    ab: torch.Tensor  # Σab
+    ay: torch.Tensor  # (e,) Σay
+    bx: torch.Tensor  # (d,) Σbx
+
+
+def hsic_of_sums(
+    sums: RowSums,  # of two matrices
+    unbiased: bool = True,  # HSIC_1; False: HSIC_0
+) -> float:  # up to a factor that CKA cancels
+    "HSIC of two matrices from sums over their rows."
+    n, C, s, t, a, b, ab, ay, bx = sums
+    if not unbiased:
+        return float((C - torch.outer(s, t) / n).square().sum())
+    trace = C.square().sum() - ab
+    ones = (s @ s - a) * (t @ t - b) / ((n - 1) * (n - 2))
+    rows = s @ C @ t - t @ ay - s @ bx + ab
+    return float(trace + ones - 2 * rows / (n - 2))
+
+# %% ../../nbs/api/dissimilarity/10_measures.ipynb #315b281e
+def _own_terms(V: torch.Tensor, widths: list[int], lengths: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    "Sums of the layers of one side; `lengths` (layers, rows) are the squared lengths of their rows."
+    parts = V.split(widths, 1)
+    for i, p in enumerate(parts):
+        yield f"C{i}", p.T @ p
+    yield "s", V.sum(0)
+    yield "a", lengths.sum(1)
+    yield "aa", lengths.square().sum(1)
+    yield "ax", torch.cat([p.T @ r for p, r in zip(parts, lengths, strict=True)])
+
+
+def _cross_terms(
+    X: torch.Tensor, Y: torch.Tensor, a: torch.Tensor, b: torch.Tensor
+) -> Iterator[tuple[str, torch.Tensor]]:
+    "Sums of both sides together; a and b (layers, rows) are squared lengths."
+    yield "C", X.T @ Y
+    yield "ab", a @ b.T
+    yield "ay", a @ Y
+    yield "bx", b @ X
+
+
+def _add_terms(sums: dict[str, torch.Tensor], terms: Iterator[tuple[str, torch.Tensor]]) -> None:
+    "Add a batch's terms to sums in float64, one after the other, so that one term at a time is in memory."
+    for name, value in terms:
+        sums[name] = sums[name] + value.double() if name in sums else value.double()
+
+
+def _squared_lengths(V: torch.Tensor, widths: list[int]) -> torch.Tensor:  # (layers, rows)
+    return torch.stack([v.square().sum(1) for v in V.split(widths, 1)])
+
+# %% ../../nbs/api/dissimilarity/10_measures.ipynb #0d95e3d2
 class ExactCKA:
-    "CKA of every pair of two lists of matrices, from sums over rows; memory (sum of widths of X) x (sum of widths of Y)."
+    "CKA of every pair of two lists of matrices, from sums over rows; memory (sum of widths of X) x (that of Y)."
 
     def __init__(self, unbiased: bool = True):
-        self.unbiased, self.n = unbiased, 0
+        self.unbiased = unbiased
+        self.n = 0
+        self.of_x: dict[str, torch.Tensor] = {}
+        self.of_y: dict[str, torch.Tensor] = {}
+        self.of_both: dict[str, torch.Tensor] = {}
 
     def update(
         self,
@@ -45,35 +112,12 @@ class ExactCKA:
         if not self.n:
             self.xw, self.yw = [x.shape[1] for x in xs], [y.shape[1] for y in ys]
             self.x0, self.y0 = X.mean(0), Y.mean(0)
-            self.sums: dict[str, Any] = {}
         X, Y = X - self.x0, Y - self.y0
-        a, b = (torch.stack([v.square().sum(1) for v in V.split(w, 1)]) for V, w in ((X, self.xw), (Y, self.yw)))
-        self._add("xy", X.T @ Y)
-        for side, V, w, v in (("x", X, self.xw, a), ("y", Y, self.yw, b)):
-            parts = V.split(w, 1)
-            for i, p in enumerate(parts):
-                self._add(f"{side}{side}{i}", p.T @ p)
-            self._add(f"s{side}", V.sum(0))
-            self._add(f"n{side}", v.sum(1))
-            self._add(f"nn{side}", v.square().sum(1))
-            self._add(f"nv{side}", torch.cat([p.T @ r for p, r in zip(parts, v)]))
-        self._add("ab", a @ b.T)
-        self._add("ay", a @ Y)
-        self._add("bx", b @ X)
+        a, b = _squared_lengths(X, self.xw), _squared_lengths(Y, self.yw)
+        _add_terms(self.of_both, _cross_terms(X, Y, a, b))
+        _add_terms(self.of_x, _own_terms(X, self.xw, a))
+        _add_terms(self.of_y, _own_terms(Y, self.yw, b))
         self.n += len(X)
-
-    def _add(self, key: str, value: torch.Tensor) -> None:
-        self.sums[key] = self.sums[key] + value.double() if key in self.sums else value.double()
-
-    def _hsic(self, C, s, t, na, nb, ab, ay, bx) -> float:
-        "HSIC from the sums of one pair of matrices, up to a factor that CKA cancels."
-        n = self.n
-        if not self.unbiased:
-            return float((C - torch.outer(s, t) / n).square().sum())
-        trace = C.square().sum() - ab
-        ones = (s @ s - na) * (t @ t - nb) / ((n - 1) * (n - 2))
-        rows = s @ C @ t - t @ ay - s @ bx + ab
-        return float(trace + ones - 2 * rows / (n - 2))
 
     def hsic(
         self,
@@ -82,43 +126,27 @@ class ExactCKA:
         need = 4 if self.unbiased else 2
         if self.n < need:
             raise TaskspaceError(f"CKA needs {need} rows or more, not {self.n}; give more tokens or texts")
-        S = self.sums
-        sx, sy, bx, ay = (
-            S["sx"].split(self.xw),
-            S["sy"].split(self.yw),
-            S["bx"].split(self.xw, 1),
-            S["ay"].split(self.yw, 1),
-        )
-        cross = np.array(
-            [
-                [
-                    self._hsic(C, sx[i], sy[j], S["nx"][i], S["ny"][j], S["ab"][i, j], ay[j][i], bx[i][j])
-                    for j, C in enumerate(row.split(self.yw, 1))
-                ]
-                for i, row in enumerate(S["xy"].split(self.xw, 0))
-            ]
-        )
-        own = []
-        for side, widths in (("x", self.xw), ("y", self.yw)):
-            s, v = S[f"s{side}"].split(widths), S[f"nv{side}"].split(widths)
-            own.append(
-                np.array(
-                    [
-                        self._hsic(
-                            S[f"{side}{side}{i}"],
-                            s[i],
-                            s[i],
-                            S[f"n{side}"][i],
-                            S[f"n{side}"][i],
-                            S[f"nn{side}"][i],
-                            v[i],
-                            v[i],
-                        )
-                        for i in range(len(widths))
-                    ]
-                )
-            )
-        return cross, own[0], own[1]
+        own = [self._own(sums, widths) for sums, widths in ((self.of_x, self.xw), (self.of_y, self.yw))]
+        return self._cross(), own[0], own[1]
+
+    def _cross(self) -> np.ndarray:  # (layers of X, layers of Y)
+        x, y, both = self.of_x, self.of_y, self.of_both
+        s, t = x["s"].split(self.xw), y["s"].split(self.yw)
+        bx, ay = both["bx"].split(self.xw, 1), both["ay"].split(self.yw, 1)
+
+        def pair(i: int, j: int, C: torch.Tensor) -> float:
+            sums = RowSums(self.n, C, s[i], t[j], x["a"][i], y["a"][j], both["ab"][i, j], ay[j][i], bx[i][j])
+            return hsic_of_sums(sums, self.unbiased)
+
+        rows = both["C"].split(self.xw, 0)
+        return np.array([[pair(i, j, C) for j, C in enumerate(row.split(self.yw, 1))] for i, row in enumerate(rows)])
+
+    def _own(self, sums: dict[str, torch.Tensor], widths: list[int]) -> np.ndarray:  # (layers,)
+        s, ax, a, aa = sums["s"].split(widths), sums["ax"].split(widths), sums["a"], sums["aa"]
+        layers = [
+            RowSums(self.n, sums[f"C{i}"], s[i], s[i], a[i], a[i], aa[i], ax[i], ax[i]) for i in range(len(widths))
+        ]
+        return np.array([hsic_of_sums(layer, self.unbiased) for layer in layers])
 
     def value(self) -> np.ndarray:  # (layers of X, layers of Y) similarities
         "The CKA of every pair."
@@ -131,6 +159,23 @@ def _ratio(cross: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.divide(cross, np.sqrt(bottom), out=np.full_like(cross, np.nan), where=bottom > 0)
 
 # %% ../../nbs/api/dissimilarity/10_measures.ipynb #81036eea
+def centred_grams(
+    X: torch.Tensor,  # (rows, sum of widths): layers side by side
+    widths: list[int],  # of the layers
+    unbiased: bool = True,  # leave out the diagonals
+) -> torch.Tensor:  # (layers, rows * rows)
+    "Centred Gram matrix of each layer, flat."
+    n = len(X)
+    X = X - X.mean(0)
+    K = torch.stack([x @ x.T for x in X.split(widths, 1)])
+    if unbiased:
+        K.diagonal(dim1=1, dim2=2).zero_()
+        r = K.sum(2) / (n - 2)
+        K = K - r[:, :, None] - r[:, None, :] + (r.sum(1) / (n - 1))[:, None, None]
+        K.diagonal(dim1=1, dim2=2).zero_()
+    return K.flatten(1)
+
+# %% ../../nbs/api/dissimilarity/10_measures.ipynb #6e82d72b
 class MinibatchCKA:
     "CKA of every pair of two lists of matrices, from Gram matrices of `batch` rows; memory layers x batch^2."
 
@@ -145,7 +190,8 @@ class MinibatchCKA:
         if average not in ("hsic", "ratio"):
             raise TaskspaceError(f"average must be 'hsic' or 'ratio', not {average!r}")
         self.batch, self.unbiased, self.average = batch, unbiased, average
-        self.n, self.rows = 0, 0
+        self.n = 0  # rows in full batches
+        self.rows = 0  # rows that wait
         self.total: list[Any] = [0.0, 0.0, 0.0]
         self.held: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -160,37 +206,29 @@ class MinibatchCKA:
         self.rows += len(xs[0])
         if self.rows < self.batch:
             return
-        X, Y = (torch.cat(v) for v in zip(*self.held))
+        X, Y = (torch.cat(v) for v in zip(*self.held, strict=True))
         full = len(X) // self.batch * self.batch
         for i in range(0, full, self.batch):
             self._batch(X[i : i + self.batch], Y[i : i + self.batch])
-        self.held, self.rows = [(X[full:], Y[full:])], len(X) - full
-
-    def _grams(self, X: torch.Tensor, widths: list[int]) -> torch.Tensor:
-        "Centred Gram matrices of the layers, one a row."
-        n = len(X)
-        X = X - X.mean(0)
-        K = torch.stack([x @ x.T for x in X.split(widths, 1)])
-        if self.unbiased:  # U-centring: with it HSIC_1 is an inner product
-            K.diagonal(dim1=1, dim2=2).zero_()
-            r = K.sum(2) / (n - 2)
-            K = K - r[:, :, None] - r[:, None, :] + (r.sum(1) / (n - 1))[:, None, None]
-            K.diagonal(dim1=1, dim2=2).zero_()
-        return K.flatten(1)
+        self.held = [(X[full:], Y[full:])]
+        self.rows = len(X) - full
 
     def _batch(self, X: torch.Tensor, Y: torch.Tensor) -> None:
-        K, L, n = self._grams(X, self.xw), self._grams(Y, self.yw), len(X)
+        "Add the HSIC of one batch, or its CKA where ratios are averaged."
+        K, L = centred_grams(X, self.xw, self.unbiased), centred_grams(Y, self.yw, self.unbiased)
+        n = len(X)
         scale = n * (n - 3) if self.unbiased else (n - 1) ** 2
         hsic = [(v / scale).double().cpu().numpy() for v in (K @ L.T, K.square().sum(1), L.square().sum(1))]
         found = [_ratio(*hsic)] if self.average == "ratio" else hsic
-        self.total = [t + n * h for t, h in zip(self.total, found)]
+        self.total = [t + n * h for t, h in zip(self.total, found, strict=False)]
         self.n += n
 
     def value(self) -> np.ndarray:  # (layers of X, layers of Y) similarities
         "The CKA of every pair so far; a last batch of fewer rows counts by its rows."
         if self.rows >= 4 and self.held:
-            self._batch(*(torch.cat(v) for v in zip(*self.held)))
-            self.held, self.rows = [], 0
+            self._batch(*(torch.cat(v) for v in zip(*self.held, strict=True)))
+            self.held = []
+            self.rows = 0
         if not self.n:
             raise TaskspaceError(f"CKA needs 4 rows or more, not {self.rows}; give more tokens or texts")
         means = [t / self.n for t in self.total]
@@ -204,8 +242,9 @@ def cka(
     batch: int | None = None,  # rows a minibatch (Nguyen et al. 2021); None: all rows at once, exactly
     average: str = "hsic",  # over minibatches: "hsic" sums numerators and denominators, "ratio" averages ratios
 ) -> float:  # 1 for the same geometry, about 0 for unrelated ones; the unbiased form can fall a little below 0
-    "Linear centred kernel alignment. Raises `TaskspaceError` for row counts that differ or are too small; nan without spread."
-    X, Y = _matrix(X, "X").double(), _matrix(Y, "Y").double()
+    """Linear centred kernel alignment; nan without spread. Raises `TaskspaceError` for row counts that differ or are
+    too small."""
+    X, Y = as_matrix(X, "X").double(), as_matrix(Y, "Y").double()
     if len(X) != len(Y):
         raise TaskspaceError(f"X has {len(X)} rows and Y {len(Y)}: row i of both must be the same token or text")
     n, wide = len(X), max(X.shape[1], Y.shape[1])
@@ -220,7 +259,7 @@ def cka(
 # %% ../../nbs/api/dissimilarity/10_measures.ipynb #bd56cda7
 def _unit(X: Any, name: str) -> torch.Tensor:
     "Centred and scaled to Frobenius norm 1."
-    X = _matrix(X, name).double()
+    X = as_matrix(X, name).double()
     X = X - X.mean(0)
     size = X.norm()
     if not torch.isfinite(size) or size == 0:
@@ -251,7 +290,8 @@ def procrustes(
     Y: Any,  # (n, e) states of the same n; the narrower is padded with zeros
     kind: str = "angular",  # "angular": radians, 0 to pi/2; "euclidean": 0 to sqrt(2)
 ) -> float:  # 0 when a shift, a turn and a scaling take one into the other
-    "Orthogonal Procrustes distance (Schönemann 1966; as a metric Williams et al. 2021). Raises `TaskspaceError` when rows differ in number or are all equal."
+    """Orthogonal Procrustes distance (Schönemann 1966; as a metric Williams et al. 2021). Raises `TaskspaceError` when
+    rows differ in number or are all equal."""
     X, Y = _pad(_unit(X, "X"), _unit(Y, "Y"))
     U, _, Vt = torch.linalg.svd(Y.T @ X)
     return _distance((X - Y @ (U @ Vt)).norm(), kind)

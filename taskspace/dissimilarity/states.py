@@ -16,11 +16,11 @@ from ..errors import TaskspaceError
 from ..models.lm import LM
 from ..pretraining.architectures import call_model
 from ..scoring.encoding import prefix_id
-from ..scoring.logprobs import evaluating
+from ..scoring.logprobs import batches, evaluating
 
 # %% auto #0
 __all__ = ['POSITIONS', 'find_blocks', 'layer_numbers', 'capture', 'replacing', 'Encoded', 'text_list', 'is_encoder',
-           'encode_text', 'pad', 'text_batches', 'stream_states', 'Reader', 'hidden_states']
+           'encode_text', 'pad', 'text_batches', 'Reader', 'own_tokens', 'stream_states', 'hidden_states']
 
 # %% ../../nbs/api/dissimilarity/20_states.ipynb #b5b6a91a
 def find_blocks(
@@ -33,33 +33,44 @@ def find_blocks(
     exact = [m for m in lists if len(m) == layers and len({type(b) for b in m}) == 1]
     found = exact or lists
     if not found:
+        kind = type(lm.model).__name__
         raise TaskspaceError(
-            f"{lm.name}: found no list of layers in {type(lm.model).__name__}; pass blocks=[first layer, ..., last layer]"
+            f"{lm.name}: found no list of layers in {kind}; pass blocks=[first layer, ..., last layer]"
         )
     return list(max(found, key=lambda m: sum(p.numel() for b in m for p in b.parameters())))
 
 
 def layer_numbers(
     lm: LM,  # model, named in messages
-    layers: Iterable[int] | None,  # as in `hidden_states`
+    layers: Iterable[int] | None,  # as in `hidden_states`: None is all, negative ones count from the last
     blocks: Sequence[nn.Module],  # the model's layers
 ) -> list[int]:  # from 0 up
-    "Layer numbers made plain: all by default, negative ones counted from the last."
+    "The numbers of the layers asked for. Raises `TaskspaceError` for none, and for one that the model has not."
     n = len(blocks)
     if layers is None:
         return list(range(n + 1))
-    out = [l + n + 1 if l < 0 else l for l in layers]
-    wrong = [l for l in out if not 0 <= l <= n]
-    if wrong or not out:
-        raise TaskspaceError(
-            f"{lm.name} has layers 0 (input of the first block) to {n}; layer {wrong[0] if wrong else 'list'} is {'not one of them' if wrong else 'empty'}"
-        )
-    return out
+    numbers = [number + n + 1 if number < 0 else number for number in layers]
+    has = f"{lm.name} has layers 0 (input of the first block) to {n}"
+    if not numbers:
+        raise TaskspaceError(f"{has}; the list of layers is empty, give at least one")
+    wrong = [number for number in numbers if not 0 <= number <= n]
+    if wrong:
+        raise TaskspaceError(f"{has}; layer {wrong[0]} is not one of them")
+    return numbers
 
-
+# %% ../../nbs/api/dissimilarity/20_states.ipynb #230ccaaa
 def _state(out: Any) -> torch.Tensor:
     "The hidden state in what a block returns."
     return out if isinstance(out, torch.Tensor) else out[0]
+
+
+def _forward(lm: LM, input_ids: torch.Tensor, mask: torch.Tensor) -> Any:
+    "Run the model, whatever the order of its arguments. An encoder has no logits, so `LM.logits` would not do."
+    known = inspect.signature(lm.model.forward).parameters
+    if "input_ids" in known and "attention_mask" in known:
+        cache = {"use_cache": False} if "use_cache" in known else {}
+        return lm.model(input_ids=input_ids, attention_mask=mask, **cache)
+    return lm.model(input_ids, mask)
 
 
 class _Stop(Exception):
@@ -82,13 +93,15 @@ def capture(
         if layer == last:
             raise _Stop
 
-    hooks = [blocks[l - 1].register_forward_hook(lambda m, args, out, l=l: keep(l, _state(out))) for l in layers if l]
+    def entering(module, args, kwargs):
+        keep(0, args[0] if args else kwargs["hidden_states"])
+
+    def leaving(layer: int):
+        return lambda module, args, out: keep(layer, _state(out))
+
+    hooks = [blocks[layer - 1].register_forward_hook(leaving(layer)) for layer in layers if layer]
     if 0 in layers:
-        hooks.append(
-            blocks[0].register_forward_pre_hook(
-                lambda m, args, kwargs: keep(0, args[0] if args else kwargs["hidden_states"]), with_kwargs=True
-            )
-        )
+        hooks.append(blocks[0].register_forward_pre_hook(entering, with_kwargs=True))
     try:
         with evaluating(lm):
             call_model(lm.model, input_ids, mask)
@@ -99,7 +112,7 @@ def capture(
             h.remove()
     return found
 
-
+# %% ../../nbs/api/dissimilarity/20_states.ipynb #61d40373
 @contextmanager
 def replacing(
     blocks: Sequence[nn.Module],  # the model's layers
@@ -107,20 +120,19 @@ def replacing(
     state: torch.Tensor,  # (batch, length, width), of any type; it takes the type and the device of what it replaces
 ) -> Iterator[None]:
     "Inside, a forward pass goes on from `state` instead of its own layer."
+
+    def entering(module, args, kwargs):
+        if args:
+            return (state.to(args[0]), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": state.to(kwargs["hidden_states"])}
+
+    def leaving(module, args, out):
+        return state.to(out) if isinstance(out, torch.Tensor) else type(out)((state.to(out[0]), *out[1:]))
+
     if layer == 0:
-
-        def enter(module, args, kwargs):
-            if args:
-                return (state.to(args[0]), *args[1:]), kwargs
-            return args, kwargs | {"hidden_states": state.to(kwargs["hidden_states"])}
-
-        hook = blocks[0].register_forward_pre_hook(enter, with_kwargs=True)
+        hook = blocks[0].register_forward_pre_hook(entering, with_kwargs=True)
     else:
-        hook = blocks[layer - 1].register_forward_hook(
-            lambda m, args, out: (
-                state.to(out) if isinstance(out, torch.Tensor) else type(out)((state.to(out[0]), *out[1:]))
-            )
-        )
+        hook = blocks[layer - 1].register_forward_hook(leaving)
     try:
         yield
     finally:
@@ -156,7 +168,8 @@ def encode_text(
     lm: LM,  # model with its tokenizer
     text: str,  # with at least one token
 ) -> Encoded:  # ids, and where the text's own tokens begin and end
-    "Token ids with the special tokens that the model expects. Raises `TaskspaceError` for a text without tokens or too long."
+    """Token ids with the special tokens that the model expects. Raises `TaskspaceError` for a text without tokens or
+    too long."""
     own = lm.encode(text)
     if not own:
         raise TaskspaceError(f"{lm.name}: {text!r} has no tokens; leave it out")
@@ -187,51 +200,27 @@ def pad(
 
 
 def text_batches(
-    texts: Sequence,  # named in messages
-    encoded: Sequence[Encoded],  # of the texts
+    encoded: Sequence[Encoded],  # texts
     token_budget: int,  # tokens of a batch, padding included
-) -> Iterator[list[int]]:  # positions in `texts`
-    "Indices of consecutive texts whose padded batch stays within the budget."
-    batch: list[int] = []
-    longest = 0
-    for i, e in enumerate(encoded):
-        if batch and max(longest, len(e.ids)) * (len(batch) + 1) > token_budget:
-            yield batch
-            batch, longest = [], 0
-        batch.append(i)
-        longest = max(longest, len(e.ids))
-    if batch:
-        yield batch
+) -> list[list[Encoded]]:  # consecutive texts
+    "The texts in batches that stay within the budget, in the order given."
+    order = range(len(encoded))
+    return [[encoded[i] for i in part] for part in batches([len(e.ids) for e in encoded], token_budget, order=order)]
 
-
+# %% ../../nbs/api/dissimilarity/20_states.ipynb #44f410ad
 POSITIONS = ("all", "last", "first", "mean")
 
 
-def stream_states(
-    lm: LM,  # model with its tokenizer
-    texts: str | Sequence[str],  # in the order of the rows; a string is one text
-    layers: Sequence[int] | None = None,  # 0 = input of the first block, negative from the last; None: all
-    positions: str = "all",  # "all" tokens; "last" token; "first" input position ([CLS] in encoders); "mean" over tokens
-    blocks: Sequence[nn.Module] | None = None,  # the layers, where `find_blocks` would not find them
-    token_budget: int = 4096,  # padded tokens a forward pass
-) -> Iterator[dict[int, torch.Tensor]]:  # layer -> (rows, width), batch after batch
-    "Hidden states of the texts, a batch at a time; memory is that of one batch. Raises `TaskspaceError` for a bad layer, position or text."
-    read = Reader(lm, layers, positions, blocks)
-    texts = text_list(texts)
-    encoded = [encode_text(lm, t) for t in texts]
-    for batch in text_batches(texts, encoded, token_budget):
-        yield read([encoded[i] for i in batch])
-
-# %% ../../nbs/api/dissimilarity/20_states.ipynb #44f410ad
 class Reader:
-    "Reads the states of some layers of one model in evaluation mode, a batch of encoded texts at a time. Raises `TaskspaceError` for a bad layer or position."
+    """Reads the states of some layers of one model, a batch of encoded texts at a time. Raises `TaskspaceError` for a
+    bad layer or position."""
 
     def __init__(
         self,
-        lm: LM,
-        layers: Sequence[int] | None = None,
-        positions: str = "all",
-        blocks: Sequence[nn.Module] | None = None,
+        lm: LM,  # model with its tokenizer
+        layers: Sequence[int] | None = None,  # as in `hidden_states`
+        positions: str = "all",  # one of `POSITIONS`
+        blocks: Sequence[nn.Module] | None = None,  # the layers, where `find_blocks` would not find them
     ):
         if positions not in POSITIONS:
             raise TaskspaceError(f"positions must be one of {', '.join(POSITIONS)}, not {positions!r}")
@@ -243,11 +232,19 @@ class Reader:
         ids, mask = pad(self.lm, part)
         with torch.no_grad():
             states = capture(self.lm, ids, mask, self.wanted, self.blocks)
-        own = torch.zeros(mask.shape, dtype=torch.bool)
-        for row, e in zip(own, part):
-            row[e.start : e.stop] = True
-        own = own.to(mask.device)
-        return {l: _rows(states[l], own, part, self.positions) for l in self.wanted}
+        own = own_tokens(part, mask)
+        return {layer: _rows(states[layer], own, part, self.positions) for layer in self.wanted}
+
+
+def own_tokens(
+    part: Sequence[Encoded],  # texts of one batch
+    mask: torch.Tensor,  # (batch, length), from `pad`
+) -> torch.Tensor:  # (batch, length) of truth values, on the device of the mask
+    "Where the texts' own tokens stand in a padded batch."
+    own = torch.zeros(mask.shape, dtype=torch.bool)
+    for row, e in zip(own, part, strict=True):
+        row[e.start : e.stop] = True
+    return own.to(mask.device)
 
 
 def _rows(state: torch.Tensor, own: torch.Tensor, part: Sequence[Encoded], positions: str) -> torch.Tensor:
@@ -258,6 +255,21 @@ def _rows(state: torch.Tensor, own: torch.Tensor, part: Sequence[Encoded], posit
         return (state * own[..., None]).sum(1) / own.sum(1, keepdim=True)
     at = torch.tensor([0 if positions == "first" else e.stop - 1 for e in part], device=state.device)
     return state[torch.arange(len(part), device=state.device), at]
+
+# %% ../../nbs/api/dissimilarity/20_states.ipynb #7488ad4c
+def stream_states(
+    lm: LM,  # model with its tokenizer
+    texts: str | Sequence[str],  # in the order of the rows; a string is one text
+    layers: Sequence[int] | None = None,  # 0 = input of the first block, negative from the last; None: all
+    positions: str = "all",  # "all" tokens, "last" token, "first" input position ([CLS]), "mean" over tokens
+    blocks: Sequence[nn.Module] | None = None,  # the layers, where `find_blocks` would not find them
+    token_budget: int = 4096,  # padded tokens a forward pass
+) -> Iterator[dict[int, torch.Tensor]]:  # layer -> (rows, width), batch after batch
+    """Hidden states of the texts, a batch at a time; memory is that of one batch. Raises `TaskspaceError` for a bad
+    layer, position or text."""
+    read = Reader(lm, layers, positions, blocks)
+    for part in text_batches([encode_text(lm, t) for t in text_list(texts)], token_budget):
+        yield read(part)
 
 
 def hidden_states(
@@ -270,6 +282,6 @@ def hidden_states(
     "Hidden states of the texts, gathered. Raises what `stream_states` raises."
     gathered: dict[int, list[torch.Tensor]] = {}
     for batch in stream_states(lm, texts, layers, positions, **kwargs):
-        for l, v in batch.items():
-            gathered.setdefault(l, []).append(v.cpu())
-    return {l: torch.cat(v) for l, v in gathered.items()}
+        for layer, rows in batch.items():
+            gathered.setdefault(layer, []).append(rows.cpu())
+    return {layer: torch.cat(rows) for layer, rows in gathered.items()}

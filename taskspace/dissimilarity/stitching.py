@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -72,10 +73,17 @@ def _fit_linear(X: torch.Tensor, Y: torch.Tensor, ridge: float) -> tuple[torch.T
     X, Y = X - mx, Y - my
     values, vectors = torch.linalg.eigh(X.T @ X)
     keep = values > values.max().clamp(min=1e-300) * 1e-12
-    # The median, since a few huge features, as large models have them, would make a share of the mean drown all other directions.
+    # The median: large models have a few huge features, and a ridge that goes by the mean would hide the others.
     scale = torch.where(keep, 1 / (values + ridge * values.median()), 0.0)
     W = (vectors * scale @ vectors.T) @ (X.T @ Y)
     return W.T, my - W.T @ mx
+
+
+def _fit_gain(X: torch.Tensor, Y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    "Gain and bias (width,) of the regression of each feature of Y on the same feature of X."
+    x, y = X - X.mean(0), Y - Y.mean(0)
+    gain = (x * y).sum(0) / x.square().sum(0).clamp(min=1e-12)
+    return gain, Y.mean(0) - gain * X.mean(0)
 
 
 def fit_map(
@@ -94,37 +102,35 @@ def fit_map(
             W, b = _fit_linear(X, Y, ridge)
             phi.linear.weight.copy_(W.to(dtype))
             phi.linear.bias.copy_(b.to(dtype))
-            if phi.norm is not None:  # gain and bias: one regression a feature
-                N = F.layer_norm(X @ W.T + b, b.shape)
-                n, y = N - N.mean(0), Y - Y.mean(0)
-                gain = (n * y).sum(0) / n.square().sum(0).clamp(min=1e-12)
+            if phi.norm is not None:
+                gain, bias = _fit_gain(F.layer_norm(X @ W.T + b, b.shape), Y)
                 phi.norm.weight.copy_(gain.to(dtype))
-                phi.norm.bias.copy_((Y.mean(0) - gain * N.mean(0)).to(dtype))
+                phi.norm.bias.copy_(bias.to(dtype))
     return phi
 
-# %% ../../nbs/api/dissimilarity/30_stitching.ipynb #9faf7e50
+# %% ../../nbs/api/dissimilarity/30_stitching.ipynb #fc63e195
 class Stitched(nn.Module):
     "Bottom model up to a layer, map, top model from a layer on. Both models must cut text into the same tokens."
 
     def __init__(
         self,
-        bottom: LM,
-        top: LM,
-        layer_bottom: int,
-        layer_top: int,
-        phi: StitchMap,
+        bottom: LM,  # runs up to `layer_bottom`
+        top: LM,  # goes on after `layer_top`
+        layer_bottom: int,  # as in `stitch`
+        layer_top: int,  # as in `stitch`
+        phi: StitchMap,  # from states of the bottom to states of the top
+        # Layers of bottom and top, where `find_blocks` fails.
         blocks: tuple[Sequence[nn.Module] | None, Sequence[nn.Module] | None] = (None, None),
     ):
         super().__init__()
         self.phi, self.bottom_model, self.top_model = phi, bottom.model, top.model
         self.config = getattr(top.model, "config", None)
-        self._lms, self._blocks = (
-            (bottom, top),
-            tuple(list(b) if b is not None else find_blocks(lm) for b, lm in zip(blocks, (bottom, top))),
+        self._lms = (bottom, top)
+        self._blocks = tuple(
+            list(b) if b is not None else find_blocks(lm) for b, lm in zip(blocks, self._lms, strict=True)
         )
-        self.layers = tuple(
-            layer_numbers(lm, [l], b)[0] for lm, l, b in zip(self._lms, (layer_bottom, layer_top), self._blocks)
-        )
+        chosen = zip(self._lms, (layer_bottom, layer_top), self._blocks, strict=True)
+        self.layers = tuple(layer_numbers(lm, [layer], own)[0] for lm, layer, own in chosen)
 
     def get_output_embeddings(self) -> nn.Module | None:
         return self._lms[1].head
@@ -136,10 +142,9 @@ class Stitched(nn.Module):
         attention_mask: torch.Tensor,  # (batch, length), 1 for tokens
     ) -> torch.Tensor:  # (batch, length, width)
         "States of the bottom (0) or top (1) model at the seam."
+        lm, layer, blocks = self._lms[side], self.layers[side], self._blocks[side]
         with torch.no_grad():
-            return capture(self._lms[side], input_ids, attention_mask, [self.layers[side]], self._blocks[side])[
-                self.layers[side]
-            ]
+            return capture(lm, input_ids, attention_mask, [layer], blocks)[layer]
 
     def forward(
         self,
@@ -151,13 +156,13 @@ class Stitched(nn.Module):
         with replacing(self._blocks[1], self.layers[1], state):
             return self._lms[1].logits(input_ids, attention_mask)
 
-# %% ../../nbs/api/dissimilarity/30_stitching.ipynb #fc63e195
+# %% ../../nbs/api/dissimilarity/30_stitching.ipynb #85e3a6e6
 def _losses(lm: LM, encoded: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
     "Summed negative log-likelihood of each text of a batch, and how many tokens it is of."
     ids, mask = pad(lm, encoded)
     logits = lm.logits(ids, mask)[:, :-1]
     at = torch.zeros_like(ids[:, 1:], dtype=torch.bool)
-    for row, e in zip(at, encoded):
+    for row, e in zip(at, encoded, strict=True):
         row[max(e.start, 1) - 1 : e.stop - 1] = True
     nll = torch.zeros(at.shape, device=logits.device)
     nll[at] = F.cross_entropy(logits[at].float(), ids[:, 1:][at], reduction="none")
@@ -176,12 +181,12 @@ def text_losses(
     encoded = [encode_text(lm, t) for t in texts]
     rows: list[tuple[torch.Tensor, torch.Tensor]] = []
     with evaluating(lm), torch.no_grad():
-        for batch in text_batches(texts, encoded, token_budget):
-            rows.append(_losses(lm, [encoded[i] for i in batch]))
-    nll, tokens = (torch.cat(v).cpu().double().numpy() for v in zip(*rows))
+        for part in text_batches(encoded, token_budget):
+            rows.append(_losses(lm, part))
+    nll, tokens = (torch.cat(v).cpu().double().numpy() for v in zip(*rows, strict=True))
     return pd.DataFrame({"nll": nll, "tokens": tokens.astype(int)})
 
-# %% ../../nbs/api/dissimilarity/30_stitching.ipynb #85e3a6e6
+# %% ../../nbs/api/dissimilarity/30_stitching.ipynb #9d0bc4d0
 @dataclass(frozen=True)
 class Stitch:
     "A stitched pair of models and what the seam costs. Losses are nats a token on the test text."
@@ -223,95 +228,13 @@ class Stitch:
     ) -> tuple[float, float]:  # (low, high), nats a token
         "Bootstrap interval of the penalty over test texts."
         rng, n = np.random.default_rng(seed), len(self.losses)
-        extra, tokens = (self.losses.stitched - self.losses.receiver).to_numpy(), self.losses.tokens.to_numpy()
+        extra = (self.losses.stitched - self.losses.receiver).to_numpy()
+        tokens = self.losses.tokens.to_numpy()
         pick = rng.integers(n, size=(draws, n))
         low, high = np.quantile(extra[pick].sum(1) / tokens[pick].sum(1), [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
 
-# %% ../../nbs/api/dissimilarity/30_stitching.ipynb #9d0bc4d0
-@contextmanager
-def _frozen(*models: nn.Module):
-    "Inside, the models' parameters take no gradient."
-    was = [(p, p.requires_grad) for m in models for p in m.parameters()]
-    for p, _ in was:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p, r in was:
-            p.requires_grad_(r)
-
 # %% ../../nbs/api/dissimilarity/30_stitching.ipynb #0db9dac1
-def stitch(
-    bottom: LM,  # runs up to `layer_bottom`
-    top: LM,  # goes on after `layer_top`
-    layer_bottom: int,  # 0 = input of the first block, l = what leaves block l
-    layer_top: int,  # counted likewise
-    train: str | Sequence[str],  # text that the map is fitted on, of more tokens than the bottom has features
-    test: str | Sequence[str],  # text that the penalty is measured on; none of it in `train`
-    kind: str = "affine",  # "affine", "affine+norm", "mean" or "identity"
-    steps: int = 0,  # gradient steps after the least-squares solution, which also teach the map the text: read such a penalty beside a self-stitch's
-    lr: float = 1e-3,  # of Adam, falling to 0 as a cosine
-    batch_size: int = 32,  # texts a step
-    seed: int = 0,  # order of the train text
-    fit_tokens: int = 20_000,  # tokens that the least-squares start uses
-    # Layers of bottom and top, where `find_blocks` fails.
-    blocks: tuple[Sequence[nn.Module] | None, Sequence[nn.Module] | None] = (None, None),
-    token_budget: int = 4096,  # padded tokens a forward pass
-) -> Stitch:
-    "Stitch two models and measure the penalty (Bansal et al. 2021; Brown et al. 2023). Raises `TaskspaceError` for shared text, different tokens, encoders, or widths that the kind cannot join."
-    for lm in (bottom, top):
-        if is_encoder(lm):
-            raise TaskspaceError(
-                f"{lm.name} is an encoder and predicts no next token, so it has no loss to stitch by; compare it by `cka_matrix` or `procrustes`"
-            )
-    train, test = text_list(train), text_list(test)
-    shared = set(train) & set(test)
-    if shared:
-        raise TaskspaceError(
-            f"{min(shared)[:60]!r} stands in train and test text; a penalty on trained text says nothing"
-        )
-    if not test or (kind != "identity" and len(train) < 10):
-        raise TaskspaceError(
-            f"stitching needs at least 10 train texts and 1 test text, not {len(train)} and {len(test)}"
-        )
-    encoded = _same_tokens(bottom, top, train if kind != "identity" else [])
-    _same_tokens(bottom, top, test)
-    held = encoded[: max(1, len(encoded) // 5)]  # chooses the best point of the training
-    encoded = encoded[len(held) :]
-    with evaluating(bottom, top):
-        probe = Stitched(bottom, top, layer_bottom, layer_top, StitchMap(1, 1, "identity"), blocks)
-        one = [encode_text(top, test[0])]
-        widths = [probe.states(side, *pad(top, one)).shape[-1] for side in (0, 1)]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            phi = StitchMap(widths[0], widths[1], kind).to(
-                top.device, torch.promote_types(torch.promote_types(bottom.dtype, top.dtype), torch.float32)
-            )
-        chimera = Stitched(bottom, top, layer_bottom, layer_top, phi, blocks)
-        name = f"{bottom.name}:{chimera.layers[0]} -> {top.name}:{chimera.layers[1]}"
-        lm = LM(chimera, top.tokenizer, name=name)
-        log = (
-            []
-            if kind == "identity"
-            else _train(
-                lm,
-                chimera,
-                encoded,
-                held,
-                steps if kind.startswith("affine") else 0,
-                lr,
-                batch_size,
-                seed,
-                fit_tokens,
-                token_budget,
-            )
-        )
-        losses = text_losses(lm, test, token_budget).rename(columns={"nll": "stitched"})
-        losses["receiver"], losses["giver"] = (text_losses(m, test, token_budget).nll for m in (top, bottom))
-    return Stitch(lm, kind, (chimera.layers[0], chimera.layers[1]), losses, pd.DataFrame(log, columns=["step", "loss"]))
-
-# %% ../../nbs/api/dissimilarity/30_stitching.ipynb #e74a169a
 def _same_tokens(bottom: LM, top: LM, texts: Sequence[str]) -> list[Encoded]:
     "The texts as tokens. Raises `TaskspaceError` when the two models see different ones."
     out = []
@@ -324,62 +247,183 @@ def _same_tokens(bottom: LM, top: LM, texts: Sequence[str]) -> list[Encoded]:
         out.append(f)
     return out
 
-# %% ../../nbs/api/dissimilarity/30_stitching.ipynb #1b484f61
-def _train(
-    lm: LM,
-    chimera: Stitched,
-    encoded: list[Encoded],
-    held: list[Encoded],
-    steps: int,
-    lr: float,
-    batch_size: int,
-    seed: int,
-    fit_tokens: int,
-    token_budget: int,
-) -> list[tuple[int, float]]:
-    "Fit the map, descend the loss, keep the best point on held-out text; the log of (step, held-out loss)."
+
+def _check_models(*lms: LM) -> None:
+    for lm in lms:
+        if is_encoder(lm):
+            raise TaskspaceError(
+                f"{lm.name} is an encoder and predicts no next token, so it has no loss to stitch by; "
+                "compare it by `cka_matrix` or `procrustes`"
+            )
+
+
+def _check_texts(train: list[str], test: list[str], kind: str) -> None:
+    shared = set(train) & set(test)
+    if shared:
+        raise TaskspaceError(
+            f"{min(shared)[:60]!r} stands in train and test text; a penalty on trained text says nothing"
+        )
+    if not test or (kind != "identity" and len(train) < 10):
+        raise TaskspaceError(
+            f"stitching needs at least 10 train texts and 1 test text, not {len(train)} and {len(test)}"
+        )
+
+# %% ../../nbs/api/dissimilarity/30_stitching.ipynb #e74a169a
+class _Training(NamedTuple):
+    "How a map is fitted and trained; see `stitch`."
+
+    steps: int
+    lr: float
+    batch_size: int
+    seed: int
+    fit_tokens: int
+    token_budget: int
+
+
+def _seam_states(chimera: Stitched, lm: LM, texts: list[Encoded], how: _Training) -> tuple[torch.Tensor, torch.Tensor]:
+    "States (tokens, width) of the bottom and of the top at the seam, prefix tokens included."
     X, Y, n = [], [], 0
-    for batch in text_batches(encoded, encoded, token_budget):
-        ids, mask = pad(lm, [encoded[i] for i in batch])
+    for part in text_batches(texts, how.token_budget):
+        ids, mask = pad(lm, part)
         own = mask.bool()
         X.append(chimera.states(0, ids, mask)[own])
         Y.append(chimera.states(1, ids, mask)[own])
         n += len(X[-1])
-        if n >= fit_tokens:
+        if n >= how.fit_tokens:
             break
-    phi = fit_map(chimera.phi, torch.cat(X), torch.cat(Y))
+    return torch.cat(X), torch.cat(Y)
 
-    def score() -> tuple[torch.Tensor, float]:  # loss of each held-out text, loss a token
-        with torch.no_grad():
-            parts = [_losses(lm, [held[i] for i in b]) for b in text_batches(held, held, token_budget)]
-        nll = torch.cat([p[0] for p in parts])
-        return nll, float(nll.sum() / sum(p[1].sum() for p in parts))
 
-    best, (kept, loss) = copy.deepcopy(phi.state_dict()), score()
-    log = [(0, loss)]
-    if not steps:
-        return log
-    order = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(phi.parameters(), lr=lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+def _held_out(lm: LM, held: list[Encoded], token_budget: int) -> tuple[torch.Tensor, float]:
+    "Loss of each held-out text, and loss a token."
+    with torch.no_grad():
+        parts = [_losses(lm, part) for part in text_batches(held, token_budget)]
+    nll = torch.cat([p[0] for p in parts])
+    return nll, float(nll.sum() / sum(p[1].sum() for p in parts))
+
+
+def _is_better(new: torch.Tensor, old: torch.Tensor) -> bool:  # losses of the same texts
+    "Whether the summed loss falls by more than the standard error of the difference."
+    gain = old - new
+    return bool(gain.sum() > gain.std(correction=0) * len(gain) ** 0.5)
+
+# %% ../../nbs/api/dissimilarity/30_stitching.ipynb #1b484f61
+@contextmanager
+def _frozen(*models: nn.Module):
+    "Inside, the models' parameters take no gradient."
+    was = [(p, p.requires_grad) for m in models for p in m.parameters()]
+    for p, _ in was:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p, r in was:
+            p.requires_grad_(r)
+
+
+def _descend(
+    lm: LM, chimera: Stitched, texts: list[Encoded], how: _Training, after_step: Callable[[int], None]
+) -> None:
+    "Gradient steps on the map; `after_step` is called with the number of each."
+    phi = chimera.phi
+    order = torch.Generator().manual_seed(how.seed)
+    optimiser = torch.optim.Adam(phi.parameters(), lr=how.lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, how.steps)
     with _frozen(chimera.bottom_model, chimera.top_model), torch.enable_grad():
         for p in phi.parameters():
             p.requires_grad_(True)
-        for step in range(1, steps + 1):
-            pick = torch.randperm(len(encoded), generator=order)[:batch_size].tolist()
-            nll, tokens = _losses(lm, [encoded[i] for i in pick])
+        for step in range(1, how.steps + 1):
+            pick = torch.randperm(len(texts), generator=order)[: how.batch_size].tolist()
+            nll, tokens = _losses(lm, [texts[i] for i in pick])
             optimiser.zero_grad()
             (nll.sum() / tokens.sum()).backward()
             optimiser.step()
             schedule.step()
-            if step % max(1, steps // 5) == 0 or step == steps:
-                nll, loss = score()
-                log.append((step, loss))
-                gain = kept - nll
-                if gain.sum() > gain.std(correction=0) * len(gain) ** 0.5:  # more than its standard error
-                    best, kept = copy.deepcopy(phi.state_dict()), nll
+            after_step(step)
+
+
+def _train(
+    lm: LM, chimera: Stitched, texts: list[Encoded], held: list[Encoded], how: _Training
+) -> list[tuple[int, float]]:  # (step, held-out loss)
+    "Fit the map, train it where steps are given, and leave it at its best point on the held-out text; the log."
+    phi = fit_map(chimera.phi, *_seam_states(chimera, lm, texts, how))
+    best = copy.deepcopy(phi.state_dict())
+    kept, loss = _held_out(lm, held, how.token_budget)
+    log = [(0, loss)]
+    if not how.steps:
+        return log
+
+    def choose(step: int) -> None:
+        nonlocal best, kept
+        if step % max(1, how.steps // 5) and step != how.steps:
+            return
+        nll, loss = _held_out(lm, held, how.token_budget)
+        log.append((step, loss))
+        if _is_better(nll, kept):
+            best, kept = copy.deepcopy(phi.state_dict()), nll
+
+    _descend(lm, chimera, texts, how, choose)
     phi.load_state_dict(best)
     return log
+
+# %% ../../nbs/api/dissimilarity/30_stitching.ipynb #1d2adafd
+def _chimera(
+    bottom: LM,
+    top: LM,
+    layers: tuple[int, int],
+    kind: str,
+    blocks: tuple[Sequence[nn.Module] | None, Sequence[nn.Module] | None],
+    text: str,  # any, to find the widths of the states
+    seed: int,
+) -> tuple[LM, Stitched]:
+    "The stitched model with a map that is not fitted yet."
+    probe = Stitched(bottom, top, *layers, StitchMap(1, 1, "identity"), blocks)
+    one = [encode_text(top, text)]
+    widths = [probe.states(side, *pad(top, one)).shape[-1] for side in (0, 1)]
+    wide = torch.promote_types(torch.promote_types(bottom.dtype, top.dtype), torch.float32)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        phi = StitchMap(widths[0], widths[1], kind).to(top.device, wide)
+    chimera = Stitched(bottom, top, *layers, phi, blocks)
+    name = f"{bottom.name}:{chimera.layers[0]} -> {top.name}:{chimera.layers[1]}"
+    return LM(chimera, top.tokenizer, name=name), chimera
+
+# %% ../../nbs/api/dissimilarity/30_stitching.ipynb #3765a5b7
+def stitch(
+    bottom: LM,  # runs up to `layer_bottom`
+    top: LM,  # goes on after `layer_top`
+    layer_bottom: int,  # 0 = input of the first block, l = what leaves block l
+    layer_top: int,  # counted likewise
+    train: str | Sequence[str],  # text that the map is fitted on, of more tokens than the bottom has features
+    test: str | Sequence[str],  # text that the penalty is measured on; none of it in `train`
+    kind: str = "affine",  # "affine", "affine+norm", "mean" or "identity"
+    # Gradient steps after the least-squares solution. They also teach the map the text: see a self-stitch beside it.
+    steps: int = 0,
+    lr: float = 1e-3,  # of Adam, falling to 0 as a cosine
+    batch_size: int = 32,  # texts a step
+    seed: int = 0,  # order of the train text
+    fit_tokens: int = 20_000,  # tokens that the least-squares start uses
+    # Layers of bottom and top, where `find_blocks` fails.
+    blocks: tuple[Sequence[nn.Module] | None, Sequence[nn.Module] | None] = (None, None),
+    token_budget: int = 4096,  # padded tokens a forward pass
+) -> Stitch:
+    """Stitch two models and measure the penalty (Bansal et al. 2021; Brown et al. 2023). Raises `TaskspaceError` for
+    shared text, different tokens, encoders, or widths that the kind cannot join."""
+    _check_models(bottom, top)
+    train, test = text_list(train), text_list(test)
+    _check_texts(train, test, kind)
+    encoded = _same_tokens(bottom, top, train if kind != "identity" else [])
+    _same_tokens(bottom, top, test)
+    cut = max(1, len(encoded) // 5)
+    how = _Training(steps if kind.startswith("affine") else 0, lr, batch_size, seed, fit_tokens, token_budget)
+    with evaluating(bottom, top):
+        lm, chimera = _chimera(bottom, top, (layer_bottom, layer_top), kind, blocks, test[0], seed)
+        log = [] if kind == "identity" else _train(lm, chimera, encoded[cut:], encoded[:cut], how)
+        losses = text_losses(lm, test, token_budget).rename(columns={"nll": "stitched"})
+        losses["receiver"] = text_losses(top, test, token_budget).nll
+        losses["giver"] = text_losses(bottom, test, token_budget).nll
+    layers = (chimera.layers[0], chimera.layers[1])
+    return Stitch(lm, kind, layers, losses, pd.DataFrame(log, columns=["step", "loss"]))
 
 # %% ../../nbs/api/dissimilarity/30_stitching.ipynb #365e19af
 def scrambled(
@@ -396,7 +440,8 @@ def scrambled(
 
 
 def _counterparts(blocks: Sequence[nn.Module] | None, lm: LM, other: LM) -> list[nn.Module] | None:
-    "The modules of a copy that stand where `blocks` stand in the original. Raises `TaskspaceError` for a block that is not in the model."
+    """The modules of a copy that stand where `blocks` stand in the original. Raises `TaskspaceError` for a block that
+    is not in the model."""
     if blocks is None:
         return None
     names = {id(m): name for name, m in lm.model.named_modules()}

@@ -1,9 +1,12 @@
 """CKA, Procrustes, hidden states and stitching against formulas written out, properties and failures."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from taskspace.pretraining.architectures import build, CNNConfig, LSTMConfig, TransformerConfig
 from taskspace.dissimilarity.comparison import cka_matrix, cka_models, cka_states, model_distance
@@ -115,9 +118,8 @@ def test_cka_equals_an_independent_package(n, d, e):
     peer = pytest.importorskip("ckatorch", reason="ckatorch is a peer to compare with: pip install ckatorch")
     X, Y = (torch.tensor(Z) for Z in related(np.random.default_rng(n), n, d, e))
     for unbiased in (True, False):
-        assert cka(X, Y, unbiased) == pytest.approx(
-            float(peer.cka_base(X, Y, unbiased=unbiased)), abs=1e-5
-        )  # worst seen 4e-16
+        theirs = float(peer.cka_base(X, Y, unbiased=unbiased))
+        assert cka(X, Y, unbiased) == pytest.approx(theirs, abs=1e-5)  # worst seen 4e-16
     cut = n // 4 * 4
     assert cka(X[:cut], Y[:cut], batch=cut // 4) == pytest.approx(
         float(peer.cka_batch(X[:cut].reshape(4, -1, d), Y[:cut].reshape(4, -1, e))), abs=1e-5
@@ -271,17 +273,17 @@ KINDS = ["gpt2", "neox", "llama", "transformer", "lstm", "cnn"]
 def test_states_are_the_models_own_and_padding_never_counts(kind):
     lm, texts = model(kind), sentences(30)
     states = hidden_states(lm, texts)
-    single: dict[int, list] = {l: [] for l in states}
+    single: dict[int, list] = {layer: [] for layer in states}
     for t in texts:  # one text at a time needs no padding
         ids = torch.tensor([[0, *lm.encode(t)]])
         with torch.no_grad():
             own = lm.model(ids, output_hidden_states=True)
-        for l, h in enumerate(own.hidden_states):
-            single[l].append(h[0, 1:])
+        for layer, h in enumerate(own.hidden_states):
+            single[layer].append(h[0, 1:])
     assert list(states) == [0, 1, 2, 3] and len(states[0]) == sum(len(t.split()) for t in texts)
     last = 3 if kind in KINDS[:3] else 4  # Hugging Face puts the final norm into its last hidden state; ours does not
-    for l in range(last):
-        assert torch.allclose(states[l], torch.cat(single[l]), atol=2e-5), (kind, l)  # worst seen 3e-6
+    for layer in range(last):
+        assert torch.allclose(states[layer], torch.cat(single[layer]), atol=2e-5), (kind, layer)  # worst seen 3e-6
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "lstm"])
@@ -310,8 +312,8 @@ def test_encoder_states_leave_special_tokens_out():
         with torch.no_grad():
             own = net(**tokenizer(t, return_tensors="pt"), output_hidden_states=True).hidden_states
         k = len(t.split())
-        for l in range(3):
-            assert torch.allclose(states[l][rows : rows + k], own[l][0, 1:-1], atol=1e-5)
+        for layer in range(3):
+            assert torch.allclose(states[layer][rows : rows + k], own[layer][0, 1:-1], atol=1e-5)
         assert torch.allclose(heads[i], own[2][0, 0], atol=1e-5)
         rows += k
     assert rows == len(states[0])
@@ -347,7 +349,7 @@ def test_state_failures():
     lm = model("transformer")
     for args, message in [
         ((["the cat"], [9]), "layer 9 is not one of them"),
-        ((["the cat"], []), "layer list is empty"),
+        ((["the cat"], []), "list of layers is empty"),
         ((["the cat"], None, "middle"), "positions must be one of"),
         (([" "],), "has no tokens"),
         ((["the " * 200],), "takes 128 tokens"),
@@ -400,7 +402,10 @@ def modes(*lms):
         lambda a, b: torch.tensor(stitch(a, b, 1, 2, TRAIN, TEST, steps=5).losses.values),
         lambda a, b: torch.tensor(text_losses(stitch(a, b, 1, 2, [], TEST, kind="identity").lm, TEST).nll),
     ],
-    ids="hidden_states stream_states Reader capture cka_matrix cka_models text_losses stitch trained chimera".split(),
+    ids=[
+        *("hidden_states", "stream_states", "Reader", "capture", "cka_matrix", "cka_models", "text_losses"),
+        *("stitch", "trained", "chimera"),
+    ],
 )
 def test_models_are_measured_in_evaluation_mode_and_left_as_they_were(measure):
     a, b = dropping(0), dropping(1)
@@ -453,22 +458,18 @@ def test_cka_matrix_equals_the_loop(pair):
         assert np.abs(table.values - loop).max() < 1e-5, options  # worst seen 3e-7
     assert list(table.index) == [0, 1, 2, 3] and list(table.columns) == [0, 1, 2] and table.attrs["rows"] == len(X[0])
     assert np.abs(cka_states(X, Y).values - loop).max() < 1e-6
-    assert (
-        np.abs(
-            cka_states(*({l: v[:20] for l, v in S.items()} for S in (X, Y))).values
-            - [[cka(X[i][:20], Y[j][:20]) for j in Y] for i in X]
-        ).max()
-        < 1e-8
-    )  # fewer rows than features
+    short = [{layer: v[:20] for layer, v in S.items()} for S in (X, Y)]  # fewer rows than features
+    one_by_one = [[cka(x, y) for y in short[1].values()] for x in short[0].values()]
+    assert np.abs(cka_states(*short).values - one_by_one).max() < 1e-8
     with pytest.raises(TaskspaceError, match="row i of both"):
-        cka_states(X, {l: v[1:] for l, v in Y.items()})
+        cka_states(X, {layer: v[1:] for layer, v in Y.items()})
     close = cka_matrix(a, b, texts, estimator="minibatch", batch=64)
     assert 1e-6 < np.abs(close.values - loop).max() < 0.1
     biased = cka_matrix(a, b, texts, unbiased=False)
     assert biased.loc[1, 2] == pytest.approx(cka(X[1], Y[2], unbiased=False), abs=1e-5)
     parts = cka_matrix(a, b, texts, unbiased=False, estimator="minibatch", batch=16, seed=3)
     assert np.abs(parts.values - biased.values).max() < 1e-6  # seen 0: the biased form is never cut into minibatches
-    grams = [[x @ x.T for x in (S[l].double().numpy() for l in (1, 2))] for S in (X, Y)]
+    grams = [[x @ x.T for x in (S[layer].double().numpy() for layer in (1, 2))] for S in (X, Y)]
     assert parts.loc[2, 1] == pytest.approx(
         hsic0(grams[0][1], grams[1][0]) / np.sqrt(hsic0(grams[0][1], grams[0][1]) * hsic0(grams[1][0], grams[1][0])),
         abs=1e-5,
@@ -496,15 +497,19 @@ def test_cka_matrix_of_gathered_states():
 
 
 def test_stitch_stands_beside_the_other_measures():
-    import subprocess, sys
+    import subprocess
+    import sys
 
-    code = "from taskspace.dissimilarity import hidden_states, cka_matrix, stitch; import taskspace.dissimilarity.stitching as s; assert stitch is s.stitch"
+    code = (
+        "from taskspace.dissimilarity import hidden_states, cka_matrix, stitch; "
+        "import taskspace.dissimilarity.stitching as s; assert stitch is s.stitch"
+    )
     for first in ("", "import taskspace.dissimilarity.stitching; "):
         subprocess.run([sys.executable, "-c", first + code], check=True)
     import taskspace.dissimilarity as module
 
     with pytest.raises(AttributeError, match="has no attribute 'stitches'"):
-        module.stitches
+        _ = module.stitches
 
 
 def test_cka_of_groups_and_model_distance():
@@ -512,30 +517,19 @@ def test_cka_of_groups_and_model_distance():
     tables = cka_models(lms, texts, layers=[1, 3])
     pair = cka_matrix(lms[0], lms[2], texts)
     assert list(tables) == [1, 3]
-    for l, t in tables.items():
-        assert (
-            t.iloc[0, 2] == pytest.approx(pair.loc[l, l], abs=1e-5)
-            and np.allclose(t, t.T)
-            and np.allclose(np.diag(t), 1, atol=1e-6)
-        )
+    for layer, table in tables.items():
+        assert table.iloc[0, 2] == pytest.approx(pair.loc[layer, layer], abs=1e-5)
+        assert np.allclose(table, table.T) and np.allclose(np.diag(table), 1, atol=1e-6)
     assert model_distance(pair) == pytest.approx(np.sqrt((np.arccos(np.diag(pair)) ** 2).sum()))
     with pytest.raises(TaskspaceError, match="the same layers on both sides"):
         model_distance(pair.iloc[:2])
-    assert (
-        np.abs(cka_models(lms, texts, [-1], estimator="minibatch", batch=10**6)[-1] - tables[3]).max().max() < 1e-5
-    )  # worst seen 1e-6
-    assert (
-        len(
-            {
-                t.iloc[0, 1]
-                for t in (cka_models(lms, texts, [3], estimator="minibatch", batch=16, seed=s)[3] for s in (0, 1))
-            }
-        )
-        == 2
-    )
+    whole = cka_models(lms, texts, [-1], estimator="minibatch", batch=10**6)[-1]
+    assert np.abs(whole - tables[3]).max().max() < 1e-5  # worst seen 1e-6
+    by_seed = [cka_models(lms, texts, [3], estimator="minibatch", batch=16, seed=s)[3] for s in (0, 1)]
+    assert by_seed[0].iloc[0, 1] != by_seed[1].iloc[0, 1]
 
 
-class Largest(__import__("torch.utils._python_dispatch", fromlist=["x"]).TorchDispatchMode):
+class Largest(TorchDispatchMode):
     "Notes the largest tensor that any operation makes."
 
     entries = 0
@@ -561,9 +555,8 @@ def test_memory_is_that_of_a_batch_however_long_the_text(options, bound):
             cka_matrix(a, b, texts[:n], token_budget=budget, **options)
         most.append(seen.entries)
     rows = sum(len(t.split()) for t in texts)
-    assert most[1] == most[0] <= max(bound, states) < rows**2 / 1000, (
-        most
-    )  # a Gram matrix of all tokens would be rows ** 2
+    # A Gram matrix of all tokens would be rows ** 2
+    assert most[1] == most[0] <= max(bound, states) < rows**2 / 1000, most
 
 
 def test_gathered_states_of_wide_models_are_compared_group_by_group(monkeypatch):
@@ -575,13 +568,12 @@ def test_gathered_states_of_wide_models_are_compared_group_by_group(monkeypatch)
     monkeypatch.setattr(module, "_groups", lambda layers: groups(layers, 40))
     assert [s.stop - s.start for s in module._groups(list(X.values()))] == [2, 2]
     gathered, sizes = module._gathered, []
-    monkeypatch.setattr(
-        module,
-        "_gathered",
-        lambda xs, ys, unbiased: (
-            [sizes.append(sum(x.shape[1] for x in side)) for side in (xs, ys)] and gathered(xs, ys, unbiased)
-        ),
-    )
+
+    def counted(xs, ys, unbiased):
+        sizes.extend(sum(x.shape[1] for x in side) for side in (xs, ys))
+        return gathered(xs, ys, unbiased)
+
+    monkeypatch.setattr(module, "_gathered", counted)
     assert np.abs(cka_states(X, Y).values - whole.values).max() < 1e-6  # worst seen 2e-9
     assert len(sizes) == 8 and max(sizes) == 32
 
@@ -614,11 +606,8 @@ def test_self_stitch_costs_nothing(kind):
         assert stitch(lm, lm, layer, layer, [], TEST, kind="identity").penalty == 0
         assert abs(stitch(lm, lm, layer, layer, TRAIN, TEST).penalty) < 1e-4, (kind, layer)  # worst seen 2e-6
         trained = stitch(lm, lm, layer, layer, TRAIN, TEST, steps=20)
-        assert trained.penalty <= 0.01 * trained.receiver_loss, (
-            kind,
-            layer,
-            trained.penalty,
-        )  # below 0 where the map teaches an untrained top
+        # Below 0 where the map teaches an untrained top
+        assert trained.penalty <= 0.01 * trained.receiver_loss, (kind, layer, trained.penalty)
 
 
 def test_a_default_self_stitch_costs_nothing_on_text_that_the_model_has_not_read():
@@ -630,9 +619,8 @@ def test_a_default_self_stitch_costs_nothing_on_text_that_the_model_has_not_read
     texts = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))]
     for layer in range(3):
         assert abs(stitch(lm, lm, layer, layer, texts[:200], texts[200:]).penalty) < 1e-5  # worst seen 5e-7
-    assert (
-        stitch(lm, lm, 1, 1, texts[:200], texts[200:], steps=100).penalty < -0.01
-    )  # training teaches the map the text
+    trained = stitch(lm, lm, 1, 1, texts[:200], texts[200:], steps=100)
+    assert trained.penalty < -0.01  # training teaches the map the text
     assert 0.01 < stitch(load_lm("builtin:nano@0"), lm, 1, 1, texts[:200], texts[200:]).penalty < 5
 
 
@@ -677,7 +665,7 @@ def test_stitch_losses_are_those_of_the_models():
     bottom, top = model("transformer"), model("lstm", 1, width=24, depth=2)
     s = stitch(bottom, top, 2, 1, TRAIN, TEST, steps=0)
     for lm, column in ((top, "receiver"), (bottom, "giver"), (s.lm, "stitched")):
-        for text, nll in list(zip(TEST, s.losses[column]))[:5]:
+        for text, nll in list(zip(TEST, s.losses[column], strict=True))[:5]:
             ids = torch.tensor([[0, *top.encode(text)]])
             with torch.no_grad():
                 logp = lm.logits(ids, torch.ones_like(ids)).log_softmax(-1)
@@ -693,7 +681,7 @@ def test_stitch_reads_only_the_seam():
     before = stitch(bottom, top, 1, 2, TRAIN, TEST, kind="identity").loss
 
     def spoilt(lm, number):
-        lm = LM(__import__("copy").deepcopy(lm.model), lm.tokenizer)
+        lm = LM(copy.deepcopy(lm.model), lm.tokenizer)
         with torch.no_grad():
             for p in find_blocks(lm)[number].parameters():
                 p.add_(torch.randn_like(p))
@@ -735,12 +723,10 @@ def test_maps_start_at_least_squares():
 def test_controls_and_failures():
     a, wide = model("transformer"), model("transformer", 1, width=24)
     table = stitch_controls(a, wide, 1, 2, TRAIN, TEST, steps=5)
-    assert (
-        list(table.index) == ["stitched", "self", "scrambled"]
-        and table.penalty["self"] < 0.01 * table.receiver_loss["self"]
-    )
+    assert list(table.index) == ["stitched", "self", "scrambled"]
+    assert table.penalty["self"] < 0.01 * table.receiver_loss["self"]
     s = scrambled(a)
-    for p, q in zip(a.model.parameters(), s.model.parameters()):
+    for p, q in zip(a.model.parameters(), s.model.parameters(), strict=True):
         assert torch.equal(p.sort().values.flatten().sort().values, q.flatten().sort().values)
     assert s.digest() != a.digest()
     with pytest.raises(TaskspaceError, match="needs equal widths, not 16 and 24"):
