@@ -11,7 +11,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from taskspace.pretraining.architectures import build, CNNConfig, LSTMConfig, TransformerConfig
 from taskspace.dissimilarity.comparison import cka_matrix, cka_models, cka_states, model_distance
 from taskspace.dissimilarity.measures import cka, ExactCKA, mean_matching, MinibatchCKA, procrustes
-from taskspace.dissimilarity.states import capture, encode_text, find_blocks, hidden_states, pad, Reader, stream_states
+from taskspace.dissimilarity.states import (
+    capture,
+    encode_text,
+    Encoded,
+    find_blocks,
+    hidden_states,
+    pad,
+    Reader,
+    stream_states,
+    text_batches,
+)
 from taskspace.models.lm import LM
 from taskspace.dissimilarity.stitching import fit_map, scrambled, stitch, stitch_controls, StitchMap, text_losses
 from taskspace.errors import TaskspaceError
@@ -301,6 +311,18 @@ def test_positions_and_batches(kind):
     assert list(hidden_states(lm, texts, [-1, 0])) == [3, 0]
     given_blocks = hidden_states(lm, texts, blocks=find_blocks(lm)[:1])
     assert list(given_blocks) == [0, 1] and torch.allclose(given_blocks[1], every[1], atol=1e-5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 30), max_size=20), st.integers(1, 60))
+def test_batches_keep_the_order_of_texts_and_are_as_large_as_the_budget_allows(lengths, budget):
+    encoded = [Encoded([i] * n, 0, n) for i, n in enumerate(lengths)]
+    parts = text_batches(encoded, budget)
+    assert [e for part in parts for e in part] == encoded
+    sizes = [[len(e.ids) for e in part] for part in parts]
+    assert all(len(part) == 1 or max(part) * len(part) <= budget for part in sizes)
+    for part, following in zip(sizes, sizes[1:], strict=False):
+        assert max(*part, following[0]) * (len(part) + 1) > budget
 
 
 def test_encoder_states_leave_special_tokens_out():
