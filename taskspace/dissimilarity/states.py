@@ -64,15 +64,6 @@ def _state(out: Any) -> torch.Tensor:
     return out if isinstance(out, torch.Tensor) else out[0]
 
 
-def _forward(lm: LM, input_ids: torch.Tensor, mask: torch.Tensor) -> Any:
-    "Run the model, whatever the order of its arguments. An encoder has no logits, so `LM.logits` would not do."
-    known = inspect.signature(lm.model.forward).parameters
-    if "input_ids" in known and "attention_mask" in known:
-        cache = {"use_cache": False} if "use_cache" in known else {}
-        return lm.model(input_ids=input_ids, attention_mask=mask, **cache)
-    return lm.model(input_ids, mask)
-
-
 class _Stop(Exception):
     "The last wanted state is there: the rest of the forward pass, head included, is not needed."
 
