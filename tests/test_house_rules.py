@@ -62,8 +62,6 @@ KNOWN_PRIVATE = {}
 
 # (notebook, first name that the cell defines): lines
 GIANTS = {
-    ("scoring/40_logprobs.ipynb", "PACKED"): 66,
-    ("scoring/50_scores.ipynb", "_sums"): 75,
     ("runs/50_execute.ipynb", "_DIED"): 83,
     ("runs/70_extract.ipynb", "_MARK"): 83,
     ("runs/70_extract.ipynb", "write_extract"): 71,

@@ -17,10 +17,10 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "encoding":
         "prefix_id convention_record EncodedPair encode_sentences encode_pairs",
     "prefixtree":
-        "PrefixTree prefix_tree Row chains packed visible inputs",
+        "PrefixTree prefix_tree Row sentence_rows shared_rows visible inputs",
     "logprobs":
-        "SLICE BITS PACKED MINUS ROW BUDGET WORKERS CELLS LOGITS linear_logprobs evaluating Ways ways batches "
-        "token_logprobs sequence_logprobs",
+        "SLICE BITS SHARED_ROW_TYPES MINUS ROW BUDGET WORKERS CELLS LOGITS linear_logprobs evaluating "
+        "Shortcuts find_shortcuts batches token_logprobs sequence_logprobs",
     "scores":
         "score_pairs score_sentences accuracy text_loss",
 })

@@ -52,9 +52,8 @@ def _together(lm: LM) -> bool:
 # %% ../../nbs/api/scoring/20_encoding.ipynb #27fd2d34
 def prefix_id(
     lm: LM,  # model with its tokenizer
-    prefix: int
-    | str
-    | None = "auto",  # "auto": bos, else eos, else none; "tokenizer": what that adds by itself; a token id; or None
+    # "auto": bos, else eos, else none; "tokenizer": what that adds by itself; a token id; or None
+    prefix: int | str | None = "auto",
 ) -> int | None:
     "The token that stands before every sentence. Raises `TaskspaceError` for one that the model lacks."
     if prefix is None:
@@ -72,7 +71,7 @@ def prefix_id(
         )
     return prefix
 
-
+# %% ../../nbs/api/scoring/20_encoding.ipynb #582e1683
 def _own_prefix(lm: LM) -> int | None:
     "The token that the tokenizer puts before a text by itself, if it does."
     if not hasattr(lm.tokenizer, "num_special_tokens_to_add"):
@@ -82,7 +81,7 @@ def _own_prefix(lm: LM) -> int | None:
 
 
 def _begins_every_text(lm: LM, token: int) -> bool:
-    "Whether the tokenizer writes the token before every text though it is told not to; then it must not be doubled."
+    "Whether the tokenizer writes the token before every text in any case; then it must not be doubled."
     try:
         return lm.encode("") == [token]
     except Exception:
@@ -140,25 +139,25 @@ def encode_sentences(
             raise TaskspaceError(
                 f"{where(n)}: the tokenizer cannot encode {sentence!r} ({type(e).__name__}: {e})"
             ) from None
-        fault = (
-            "gives no tokens for" if not ids else "cannot express" if unknown is not None and unknown in ids else None
-        )
-        if fault:
-            raise TaskspaceError(
-                f"{where(n)}: the tokenizer {fault} {sentence!r}; remove the pair or use the model's own tokenizer"
-            )
-        if first is not None and not doubled:
+        known = unknown is None or unknown not in ids
+        if ids and known and first is not None and not doubled:
             ids = [first, *ids]
-        if len(ids) < 2:
-            raise TaskspaceError(
-                f"{where(n)}: {sentence!r} is one token with nothing before it, which has no probability; give a prefix token"
-            )
-        if limit is not None and len(ids) > limit:
-            raise TaskspaceError(
-                f"{where(n)}: {len(ids)} tokens, but model {lm.name!r} takes {limit}; shorten or remove {sentence[:60]!r}"
-            )
+        if fault := _fault(lm, sentence, ids, known, limit):
+            raise TaskspaceError(f"{where(n)}: {fault}")
         out.append(ids)
     return out
+
+
+def _fault(lm: LM, sentence: str, ids: list[int], known: bool, limit: int | None) -> str | None:
+    "Why a sentence would have no score, or a meaningless one, and what to do; None where it is sound."
+    if not ids or not known:
+        verb = "cannot express" if ids else "gives no tokens for"
+        return f"the tokenizer {verb} {sentence!r}; remove the pair or use the model's own tokenizer"
+    if len(ids) < 2:
+        return f"{sentence!r} is one token with nothing before it, which has no probability; give a prefix token"
+    if limit is not None and len(ids) > limit:
+        return f"{len(ids)} tokens, but model {lm.name!r} takes {limit}; shorten or remove {sentence[:60]!r}"
+    return None
 
 # %% ../../nbs/api/scoring/20_encoding.ipynb #92b0f5d4
 def encode_pairs(

@@ -12,7 +12,7 @@ from typing import Any, cast, NamedTuple
 import numpy as np
 
 # %% auto #0
-__all__ = ['PrefixTree', 'prefix_tree', 'Row', 'chains', 'packed', 'visible', 'inputs']
+__all__ = ['PrefixTree', 'prefix_tree', 'Row', 'sentence_rows', 'shared_rows', 'visible', 'inputs']
 
 # %% ../../nbs/api/scoring/30_prefixtree.ipynb #081091fb
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def prefix_tree(
         tokens[new], depth, parent, _ends(row, depth, common, first), np.array(order), common, first, path
     )
 
-
+# %% ../../nbs/api/scoring/30_prefixtree.ipynb #151a296d
 def _ends(row: np.ndarray, depth: np.ndarray, common: np.ndarray, first: np.ndarray) -> np.ndarray:
     "A subtree at depth d ends where the next sequence comes that shares d tokens or fewer."
     end = np.empty(len(row), dtype=np.int64)
@@ -74,13 +74,13 @@ class Row(NamedTuple):
     sequences: int  # sequences whose new nodes these are
 
 
-def chains(
+def sentence_rows(
     tree: PrefixTree,  # from `prefix_tree`
 ) -> Iterator[Row]:  # in sorted order of the sequences
     "One row for each sequence that brings a new inner node: its own path, ready for any causal model."
     inner = tree.end > np.arange(len(tree)) + 1
-    skipped = 0
-    for path, a, b, common in zip(tree.path, tree.first[:-1], tree.first[1:], tree.common):
+    skipped = 0  # sequences without new inner nodes, counted with the next row
+    for path, a, b, common in zip(tree.path, tree.first[:-1], tree.first[1:], tree.common, strict=True):
         skipped += 1
         if own := int(inner[a:b].sum()):
             yield Row(path[: common + own], int(common), skipped)
@@ -88,8 +88,8 @@ def chains(
     if skipped:
         yield Row(np.empty(0, dtype=np.int64), 0, skipped)
 
-
-def packed(
+# %% ../../nbs/api/scoring/30_prefixtree.ipynb #30541be5
+def shared_rows(
     tree: PrefixTree,  # from `prefix_tree`
     size: int = 128,  # nodes in a row; one longer sentence alone may exceed it
     sequences: int | None = None,  # at most so many sequences in a row; None: any number
@@ -117,7 +117,7 @@ def visible(
     nodes: np.ndarray,  # (rows, length), -1 for padding
     tree: PrefixTree,  # that the nodes are of
 ) -> np.ndarray:  # (rows, length, length), True where the second position lies on the path to the first
-    "The attention mask of packed rows."
+    "The attention mask of shared rows."
     padding = len(tree) + np.arange(nodes.shape[1])
     i = np.where(nodes < 0, padding, nodes)
     end = np.where(nodes < 0, padding + 1, tree.end[nodes])
@@ -127,11 +127,11 @@ def visible(
 def inputs(
     sequences: Sequence[Sequence[int]],  # token ids
     size: int = 128,  # nodes in a row
-) -> dict[str, int]:  # tokens that a model runs: "sentences", "packed", and the inner nodes of the tree, "tree"
+) -> dict[str, int]:  # tokens that a model runs: "sentences", "shared rows", and the inner nodes, "tree"
     "What sharing saves."
     tree = prefix_tree(sequences)
     return {
         "sentences": sum(map(len, sequences)) - len(sequences),
-        "packed": sum(len(r.nodes) for r in packed(tree, size)),
+        "shared rows": sum(len(r.nodes) for r in shared_rows(tree, size)),
         "tree": int((tree.end > np.arange(len(tree)) + 1).sum()),
     }

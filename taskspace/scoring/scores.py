@@ -52,7 +52,7 @@ def _sums(
         )
     return sums
 
-
+# %% ../../nbs/api/scoring/50_scores.ipynb #b2b774dc
 def score_pairs(
     lm: LM,  # model with its tokenizer
     suite: Suite | Task | Sequence[Task],  # what to score
@@ -63,7 +63,7 @@ def score_pairs(
     share: bool = True,  # compute shared beginnings once where the model allows it
 ) -> (
     pd.DataFrame
-):  # one row a pair: task, phenomenon, pair, logp_good, logp_bad, tokens_good, tokens_bad, margin, correct
+):  # a row a pair: task, phenomenon, pair, logp_good, logp_bad, tokens_good, tokens_bad, margin, correct
     "Score both sentences of every pair, in suite order. Raises `TaskspaceError` naming the pair that cannot be scored."
     if not isinstance(suite, Suite):
         suite = Suite(suite.name, (suite,)) if isinstance(suite, Task) else Suite("tasks", tuple(suite))
@@ -125,7 +125,7 @@ def accuracy(
     "Accuracy per group, in order of appearance."
     return scores.groupby(by, sort=False)["correct"].mean().rename("accuracy")
 
-
+# %% ../../nbs/api/scoring/50_scores.ipynb #ba073b2d
 def _windows(ids: list[int], length: int | None) -> list[list[int]]:
     "Pieces of at most `length` tokens, each beginning with the last token of the one before."
     if length is None or len(ids) <= length:
@@ -138,8 +138,8 @@ def text_loss(
     texts: Sequence[str],  # ordinary text, one piece each; longer ones than the context are cut
     convention: str | Convention = "blimp",  # as in `score_pairs`; the loss is a mean whatever its reduction
 ) -> float:  # nats a token; e to this power is the perplexity
-    """Mean negative log-probability of a token of ordinary text. Raises `TaskspaceError` when there is no text, or naming the one that
-    cannot be scored."""
+    """Mean negative log-probability of a token of ordinary text. Raises `TaskspaceError` when there is no text, or
+    for one that cannot be scored."""
     if not len(texts):
         raise TaskspaceError("text_loss: no texts; give at least one")
     encoded = encode_sentences(lm, texts, convention, lambda n: f"text {n}", cut=True)

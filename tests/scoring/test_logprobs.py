@@ -1,4 +1,5 @@
-"""Modes of a model's modules: measuring happens in evaluation mode and leaves every module as it was; and batches that workers share out."""
+"""Modes of a model's modules: measuring happens in evaluation mode and leaves every module as it was.
+Batches of workers: equal and within the budget."""
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from taskspace.pretraining.architectures import build, TransformerConfig
-from taskspace.scoring.logprobs import evaluating, sequence_logprobs, ways
+from taskspace.scoring.logprobs import evaluating, find_shortcuts, sequence_logprobs
 from taskspace.models.lm import LM
 
 
@@ -57,8 +58,8 @@ SEQUENCES = [[0, 3, 4, 5], [0, 3, 4, 6, 1], [0, 2, 2]]
 
 @pytest.mark.parametrize(
     "call",
-    [lambda lm: ways(lm, [1, 2, 3]), lambda lm: sequence_logprobs(lm, SEQUENCES)],
-    ids=["ways", "sequence_logprobs"],
+    [lambda lm: find_shortcuts(lm, [1, 2, 3]), lambda lm: sequence_logprobs(lm, SEQUENCES)],
+    ids=["find_shortcuts", "sequence_logprobs"],
 )
 def test_every_module_keeps_its_mode(call):
     lm = half_asleep(LM(Dropping(), Plain()))
@@ -84,7 +85,7 @@ def test_evaluating_takes_models_that_share_modules_and_undoes_itself_after_erro
     before = [modes(m) for m in (lm, other, whole)]
     with pytest.raises(ZeroDivisionError), evaluating(lm, whole, other):
         assert not any(v for m in (lm, other, whole) for v in modes(m).values())
-        1 / 0
+        raise ZeroDivisionError
     assert [modes(m) for m in (lm, other, whole)] == before
 
 
@@ -96,7 +97,7 @@ def test_workers_get_equal_batches_within_the_budget(lengths, budget, workers):
     found = _evenly(lengths, budget, workers)
     assert sorted(i for part in found for i in part) == list(range(len(lengths)))
     sizes = [len(part) * max(lengths[i] for i in part) for part in found]
-    assert all(size <= budget or len(part) == 1 for size, part in zip(sizes, found))
+    assert all(size <= budget or len(part) == 1 for size, part in zip(sizes, found, strict=True))
     tokens = [sum(lengths[i] for i in part) for part in found]
     if len(found) % workers == 0:
         assert max(tokens) - min(tokens) <= 2 * max(lengths)  # each cut may be off by half a row on either side

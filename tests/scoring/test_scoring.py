@@ -155,7 +155,7 @@ def test_scores_equal_the_textbook(kind, tokens, bos, pad, prefix):
     encoded = encode_pairs(lm, [p for t in suite for p in t], convention)
     worst = max(
         abs(a - naive(lm, ids))
-        for p, g, b in zip(encoded, scores.logp_good, scores.logp_bad)
+        for p, g, b in zip(encoded, scores.logp_good, scores.logp_bad, strict=True)
         for a, ids in ((g, p.good), (b, p.bad))
     )
     assert worst < 1e-4  # worst seen over all of these: 7.2e-6 nats (solu); 2.9e-6 to 6.9e-6 for the others

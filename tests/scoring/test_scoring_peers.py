@@ -30,8 +30,9 @@ def text(suite):
 
 @pytest.fixture(scope="module", params=["gpt2", "neox", "llama"])
 def directory(request, tmp_path_factory, text):
-    """A tiny model with random weights. The tokenizers are those of its family: bytes and nothing added, or pieces with a bos put before every
-    text; that of gpt2 has a bos that is its eos and no pad, that of neox a bos and pad of its own, added by nobody but who asks."""
+    """A tiny model with random weights. The tokenizers are those of its family: bytes and nothing added, or pieces with
+    a bos before every text. That of gpt2 has a bos that is its eos, and no pad. That of neox has a bos and a pad of its
+    own, which are added only on request."""
     import transformers
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
