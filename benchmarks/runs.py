@@ -1,11 +1,11 @@
-"""What a run costs beside the science: planning, storing, status, memory, and an estimate for a study of the paper's size.
+"""What a run costs beside the science: planning, storing, status, memory; an estimate for a study of the paper's size.
 
     python benchmarks/runs.py            10,000 jobs through the store, a plan of 100,000
     python benchmarks/runs.py --pool     the same with jobs going through local worker processes
 
-The jobs are those of a study, but for the science: where a worker would tune and measure, it takes a table of the right size.
-So all that is measured is ours: making jobs ready, sending them, writing results as Parquet, storing, logging.
-"""
+The jobs are those of a study, but for the science: where a worker would tune and measure, it takes a table of the
+right size. So all that is measured is ours: making jobs ready, sending them, writing results as Parquet, storing,
+logging."""
 
 import argparse
 import functools
@@ -126,7 +126,8 @@ def main() -> None:
         finally:
             Store.put = put  # type: ignore[method-assign]
         print(
-            f"  {1000 * wall / n:.2f} ms a job ({1000 * cpu / n:.2f} ms CPU); memory after each tenth: {' '.join(f'{m:.0f}' for m in marks)} MB"
+            f"  {1000 * wall / n:.2f} ms a job ({1000 * cpu / n:.2f} ms CPU); memory after each "
+            f"tenth: {' '.join(f'{m:.0f}' for m in marks)} MB"
         )
         timed(
             f"run again, {n} results verified", lambda: runs.run_study(small, folder / "out", workers=0, progress=False)

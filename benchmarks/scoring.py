@@ -1,13 +1,15 @@
-"""How fast pairs are scored, beside minicons and lm_eval on the same model directory, and how much of it is matrix multiplication.
+"""How fast pairs are scored, beside minicons and lm_eval on the same model directory, and how much of it is matrix
+multiplication.
 
     python benchmarks/scoring.py                  both shapes, about 300 pairs over all tasks
     python benchmarks/scoring.py --shape 2m       one of them
     python benchmarks/scoring.py --all            no peers; the whole suite on the 70M shape, with time and memory
 
-Weights are random, since speed does not depend on them. Pairs are BLiMP's where $TASKSPACE_BENCHMARKS names a folder with them, else
-those of the built-in suite. The peers are those of the extra `peers`; each runs at the best of the batch sizes tried. Loading is not
-counted; tokenising is. Times are medians of the clock's seconds, and want a machine that does nothing else: two threads that wait for each
-other at every operation lose most of their time where a third one runs. On a busy machine `--threads 1` counts processor seconds instead.
+Weights are random, since speed does not depend on them. Pairs are BLiMP's where $TASKSPACE_BENCHMARKS names a folder
+with them, else those of the built-in suite. The peers are those of the extra `peers`; each runs at the best of the
+batch sizes tried. Loading is not counted; tokenising is. Times are medians of the clock's seconds, and need a machine
+that does nothing else: two threads wait for each other at every operation, and lose most of their time where a third
+one runs. On a busy machine `--threads 1` counts processor seconds instead.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -48,7 +51,8 @@ def sentences(suite: Suite) -> list[str]:
 
 
 def model_directory(shape: str, folder: Path) -> str:
-    "A model of that shape with random weights, and a byte-level BPE tokenizer of about 4,000 tokens, which cuts BLiMP's rarer words."
+    """A model of that shape with random weights, and a byte-level BPE tokenizer of about 4,000 tokens, which cuts
+    BLiMP's rarer words."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
@@ -84,7 +88,8 @@ def model_directory(shape: str, folder: Path) -> str:
 
 
 def seconds(function: Callable[[], object]) -> float:
-    "Time of one call, begun when what ran before is over: its garbage is collected, and its threads, which wait for work in a busy loop, sleep."
+    """Time of one call. It begins when what ran before is over: its garbage is collected, and its threads, which wait
+    for work in a busy loop, sleep."""
     gc.collect()
     time.sleep(0.5)
     start = CLOCK()
@@ -172,7 +177,8 @@ def bfloat16(directory: str, suite: Suite, exact, lm_eval: float | None) -> None
     both = score_pairs(low, few).merge(exact, on=["task", "pair"], suffixes=("", "_exact"))
     gap = (both.logp_good - both.logp_good_exact).abs()
     print(
-        f"  bfloat16 weights against float32: sentence scores differ by {gap.median():.4f} nats in the median, {gap.max():.4f} at most ({len(gap)} pairs)"
+        f"  bfloat16 weights against float32: sentence scores differ by {gap.median():.4f} nats in "
+        f"the median, {gap.max():.4f} at most ({len(gap)} pairs)"
     )
     if not any(f in flags for f in ("avx512_bf16", "amx_bf16", "bf16")):
         print("  bfloat16 speed: skipped, this processor has no bfloat16 instructions")
@@ -194,27 +200,30 @@ def measure(shape: str, directory: str, suite: Suite, repeats: int, sizes: list[
         scores = ours()
     tokens = int(scores.tokens_good.sum() + scores.tokens_bad.sum())
     print(
-        f"\n{lm.n_parameters / 1e6:.1f}M parameters, {lm.model.config.vocab_size:,} words; {len(scores)} pairs of {suite.name}, {tokens / len(text):.1f} tokens a sentence"
+        f"\n{lm.n_parameters / 1e6:.1f}M parameters, {lm.model.config.vocab_size:,} words; "
+        f"{len(scores)} pairs of {suite.name}, {tokens / len(text):.1f} tokens a sentence"
     )
     other, best = peers(directory, text) if with_peers else {}, {}
     for name, run in other.items():
-        tried = {size: seconds(lambda: run(size)) for size in sizes}
-        best[name] = min(tried, key=lambda s: tried[s])
+        tried = {size: seconds(partial(run, size)) for size in sizes}
+        best[name] = min(tried, key=tried.__getitem__)
         print(f"  {name} by batch size: " + ", ".join(f"{s}: {t:.2f} s" for s, t in tried.items()))
     times: dict[str, list[float]] = {name: [] for name in ("taskspace", *other)}
     for _ in range(repeats):  # in turns, so that a slow moment of the machine hits all alike
         times["taskspace"].append(seconds(ours))
         for name, run in other.items():
-            times[name].append(seconds(lambda: run(best[name])))
+            times[name].append(seconds(partial(run, best[name])))
     middle = {name: statistics.median(t) for name, t in times.items()}
     print(
-        f"  {'CPU seconds' if CLOCK is time.process_time else '':<12} {'median s':>9} {'fastest':>8} {'slowest':>8} {'pairs/s':>8} {'times ours':>11}"
+        f"  {'CPU seconds' if CLOCK is time.process_time else '':<12} {'median s':>9} {'fastest':>8} "
+        f"{'slowest':>8} {'pairs/s':>8} {'times ours':>11}"
     )
     for name, t in times.items():
         ratio = middle[name] / middle["taskspace"]
         wanted = "" if name == "taskspace" else f"  wanted: {WANTED[shape]:.1f}"
         print(
-            f"  {name:<12} {middle[name]:9.2f} {min(t):8.2f} {max(t):8.2f} {len(scores) / middle[name]:8.1f} {ratio:11.2f}{wanted}"
+            f"  {name:<12} {middle[name]:9.2f} {min(t):8.2f} {max(t):8.2f} "
+            f"{len(scores) / middle[name]:8.1f} {ratio:11.2f}{wanted}"
         )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # only what happens in this thread is written down
@@ -224,7 +233,8 @@ def measure(shape: str, directory: str, suite: Suite, repeats: int, sizes: list[
     limit = products.again()
     work = sum(2 * s[0] * s[1] * r.shape[1] for s, r in products.found)
     print(
-        f"  its {len(products.found)} matrix multiplications alone: {limit:.2f} s ({work / limit / 1e9:.0f} GFLOP/s), {100 * limit / middle['taskspace']:.0f} % of the whole  wanted: 70 %"
+        f"  its {len(products.found)} matrix multiplications alone: {limit:.2f} s "
+        f"({work / limit / 1e9:.0f} GFLOP/s), {100 * limit / middle['taskspace']:.0f} % of the whole  wanted: 70 %"
     )
     print(f"  peak memory beyond the weights: {peak.most:.0f} MB  wanted: below 1000")
     bfloat16(directory, suite, scores, middle.get("lm_eval"))
@@ -237,7 +247,8 @@ def everything(directory: str) -> None:
     with Peak() as peak:
         took = seconds(lambda: score_pairs(lm, suite, progress=True))
     print(
-        f"{n:,} pairs of {suite.name} on {lm.n_parameters / 1e6:.1f}M parameters: {took / 60:.1f} minutes, {n / took:.1f} pairs/s, peak memory beyond the weights {peak.most:.0f} MB"
+        f"{n:,} pairs of {suite.name} on {lm.n_parameters / 1e6:.1f}M parameters: {took / 60:.1f} "
+        f"minutes, {n / took:.1f} pairs/s, peak memory beyond the weights {peak.most:.0f} MB"
     )
 
 
@@ -261,7 +272,8 @@ def main() -> None:
     transformers.utils.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as name:
         if options.all:
-            return everything(model_directory("70m", Path(name)))
+            everything(model_directory("70m", Path(name)))
+            return
         suite = pairs(options.pairs)
         for shape in WANTED if options.shape == "both" else [options.shape]:
             measure(

@@ -2,7 +2,7 @@
 
     python tools/docs.py pages     before rendering: nbs/ -> pages/, with signatures, docments and links between names
     python tools/docs.py finish    after rendering: what pages load, also where a site is opened from a disk
-    python tools/docs.py readme    nbs/index.ipynb -> README.md, index.qmd; with --check, only say whether they are in step
+    python tools/docs.py readme    nbs/index.ipynb -> README.md, index.qmd; with --check, say whether they are in step
     python tools/docs.py links DIR check all local links, anchors and images of a built site
 
 nbdev's own commands for this call Quarto, whichever is installed; these steps feed Quarto and smalldocs alike.
@@ -77,7 +77,7 @@ def markdown(source: str) -> dict:
 
 
 def apart(source: str, taken: set[str]) -> str:
-    "Markdown whose headings leave the ids of documented names to them: `## Curves` may stand beside the function `curves`."
+    "Markdown whose headings take no id of a documented name: `## Curves` may stand beside the function `curves`."
 
     def own(line: re.Match) -> str:
         plain = re.sub(r"[^\w\s.-]", "", line[0]).strip().lower()
@@ -120,8 +120,9 @@ def handed_on() -> dict[str, str]:
 
 
 def symbols() -> dict[str, str]:
-    """Public name -> page and anchor, from nbdev's index of what notebooks export: alone, with its class, its module or its package.
-    A name that several modules define belongs to the one that the package itself hands on, else to the first in import order."""
+    """Public name -> page and anchor, from nbdev's index of what notebooks export: alone, with its class, its module or
+    its package. A name that several modules define belongs to the one that the package itself hands on, else to the
+    first in import order."""
     found: dict[str, str] = {}
     index = importlib.import_module("taskspace._modidx").d["syms"]
     public = handed_on()
@@ -146,7 +147,7 @@ def symbols() -> dict[str, str]:
 
 
 def linked(source: str, names: dict[str, str], page: Path, here: str = "") -> str:
-    "Markdown in which `name` in backticks links to the page that documents it, outside code blocks, headings and links."
+    "Markdown in which `name` in backticks links to its page, outside code blocks, headings and links."
     module = here.removeprefix("pages/api/").removesuffix(".ipynb").replace("/", ".")
     near = [f"taskspace.{module}", f"taskspace.{module.rpartition('.')[0]}"] if here.startswith("pages/api/") else []
 
@@ -181,12 +182,12 @@ def signature(node: ast.FunctionDef | ast.ClassDef, notes: dict[int, str]) -> tu
         args = function.args
         given = [*args.posonlyargs, *args.args]
         defaults = [None] * (len(given) - len(args.defaults)) + args.defaults
-        items = [("", a, d) for a, d in zip(given, defaults)]
+        items = [("", a, d) for a, d in zip(given, defaults, strict=True)]
         if args.vararg:
             items.append(("*", args.vararg, None))
         elif args.kwonlyargs:
             items.append(("*", None, None))
-        items += [("", a, d) for a, d in zip(args.kwonlyargs, args.kw_defaults)] + (
+        items += [("", a, d) for a, d in zip(args.kwonlyargs, args.kw_defaults, strict=True)] + (
             [("**", args.kwarg, None)] if args.kwarg else []
         )
         for star, arg, default in items:
@@ -264,7 +265,8 @@ def options_as_code(source: str) -> str:
 
 
 def told(docstring: str) -> str:
-    "A docstring as Markdown. A paragraph that the command line shows as it stands, marked by a backspace, is a block of code."
+    """A docstring as Markdown. A paragraph that the command line shows as it stands, marked by a backspace, is a block
+    of code."""
 
     def block(match: re.Match) -> str:
         first, _, rest = match[1].partition("\n")
@@ -275,7 +277,7 @@ def told(docstring: str) -> str:
 
 
 def documented(source: str) -> list[dict]:
-    "One Markdown cell for each public function and class of an exported cell, and for the methods that explain themselves."
+    "One Markdown cell for each public function and class of an exported cell, and for methods with a docstring."
     cells, notes = [], comments(source)
 
     def add(node: ast.FunctionDef | ast.ClassDef, name: str, level: int) -> None:
@@ -344,7 +346,7 @@ def outputs(cell: dict) -> list[dict]:
     from taskspace.report.pages import for_page
 
     kept = [for_page(out) for out in cell.get("outputs", [])]
-    for old, new in zip(cell.get("outputs", []), kept):
+    for old, new in zip(cell.get("outputs", []), kept, strict=True):
         data = new.get("data", {})
         if "text/markdown" in data and "text/html" not in old["data"]:
             data["text/markdown"] = options_as_code(text(data["text/markdown"])).splitlines(True)
@@ -413,7 +415,8 @@ def process(notebook: dict, page: Path, names: dict[str, str]) -> dict:
     for i, cell in enumerate(shown):
         if cell["cell_type"] == "markdown":
             cell["source"] = proportioned(apart(cell["source"], taken))
-        # Lists of lines, as Jupyter writes them: Quarto 1.4 takes nothing else, and later ones lose the line ends of a single text
+        # Lists of lines, as Jupyter writes them: Quarto 1.4 takes nothing else, and later ones lose the line ends of a
+        # single text
         cell |= {"id": f"c{i}", "source": cell["source"].splitlines(True)}
     return {
         "cells": shown,
@@ -470,7 +473,8 @@ def say_what_was_late() -> None:
     made = [path for path in PAGES.rglob("*") if path.suffix in (".ipynb", ".md")]
     if os.environ.get("QUARTO_PROJECT_RENDER_ALL") and "SMALLDOCS" not in os.environ and len(listed) < len(made):
         print(
-            f"pages/ was made just now, {len(made)} pages. Quarto 1.4 renders only what was there before: with that version, run it again."
+            f"pages/ was made just now, {len(made)} pages. Quarto 1.4 renders only what was there "
+            f"before: with that version, run it again."
         )
 
 
@@ -507,7 +511,8 @@ def readme(notebook: dict, title: bool = True) -> str:
 
 
 def home(notebook: dict, names: dict[str, str]) -> str:
-    "The first notebook as the site's first page: links lead to the site's own pages. It is kept in git, as Quarto reads it before pages are made."
+    """The first notebook as the site's first page: links lead to the site's own pages. It is kept in git, as Quarto
+    reads it before pages are made."""
     from taskspace.report.pages import proportioned
 
     meta, _ = front_matter(notebook["cells"])
@@ -517,7 +522,8 @@ def home(notebook: dict, names: dict[str, str]) -> str:
     )  # files that the site does not have
     body = re.sub(r"\]\((nbs/[\w/]*)/\)", r"](\1/index.md)", body)  # GitHub lists a folder, the site has its first page
     body = proportioned(linked(body.replace("](nbs/", "](pages/"), names, TOP / "index.qmd"))
-    return f"---\n# {MADE}\n{yaml.safe_dump({**meta, 'toc': True}, sort_keys=False, allow_unicode=True, width=1000)}---\n\n{body}"
+    front = yaml.safe_dump({**meta, "toc": True}, sort_keys=False, allow_unicode=True, width=1000)
+    return f"---\n# {MADE}\n{front}---\n\n{body}"
 
 
 def write_readme(check: bool = False) -> None:
@@ -538,7 +544,8 @@ def write_readme(check: bool = False) -> None:
 
 
 def finish(site: Path) -> None:
-    "Add what the pages load: Vega, the script that draws with it, and the search index; let Quarto's script run from a disk."
+    """Add what the pages load: Vega, the script that draws with it, and the search index; let Quarto's script run from
+    a disk."""
     from taskspace.report.renderer import write_bundle
     from taskspace.workarounds import without_modules
 
@@ -568,7 +575,7 @@ class Links(HTMLParser):
 
 
 def broken(site: Path) -> list[str]:
-    "One line for each local link, image or anchor of a site that leads nowhere, and for each page without a description."
+    "One line for each local link, image or anchor that leads nowhere, and for each page without a description."
     pages: dict[Path, Links] = {}
     for path in sorted(site.rglob("*.html")):
         pages[path] = Links()

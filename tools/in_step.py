@@ -1,4 +1,5 @@
-"""Export all notebooks, write what packages hand on, and clean the notebooks; fail when that changed anything, naming the files."""
+"""Export all notebooks, write what packages hand on, and clean the notebooks; fail, and name the files, when that
+changed anything."""
 
 import hashlib
 import os

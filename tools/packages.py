@@ -1,4 +1,4 @@
-"""Write the `__init__` of each package from what its modules export, so that names are handed on without being imported."""
+"""Write the `__init__` of each package from what its modules export, so that names are handed on without an import."""
 
 from __future__ import annotations
 
