@@ -1,6 +1,6 @@
 """The site and a report in a real browser, opened from disk with the network off.
 
-Skipped where chromium and chromedriver are not installed; `.ci/run` installs them.
+Skipped where chromium and chromedriver are not installed; CONTRIBUTING.md says how to install them.
 """
 
 import shutil
@@ -62,6 +62,15 @@ def wait_for(browser, script: str, seconds: float = 40):
     return WebDriverWait(browser, seconds, poll_frequency=0.1).until(lambda b: b.execute_script(f"return {script}"))
 
 
+def page_of(path: Path, body: str, head: str = "") -> Path:
+    "Write a page with the site's snippet in its head."
+    from taskspace.report.renderer import asset
+
+    head = f"<meta charset='utf-8'>{head}{asset('site.html')}"
+    path.write_text(f"<!DOCTYPE html><html><head>{head}</head><body>{body}</body></html>", encoding="utf-8")
+    return path
+
+
 def opened(browser, page: Path):
     "Open a page from disk and wait until its charts are drawn; no error may reach the console."
     browser.get_log("browser")
@@ -86,7 +95,8 @@ def test_every_chart_of_every_page_is_drawn_without_a_network(browser, report, p
 def test_a_heat_map_shows_every_cell(browser, report):
     opened(browser, report / "scale-small.html")
     cells = browser.execute_script(
-        """return [...document.querySelectorAll('.taskspace-chart')].map(c => c.querySelectorAll('.mark-rect.role-mark path').length)"""
+        """return [...document.querySelectorAll('.taskspace-chart')].map(
+            c => c.querySelectorAll('.mark-rect.role-mark path').length)"""
     )
     assert max(cells) >= 8 * 8
 
@@ -106,7 +116,8 @@ def test_a_click_in_the_legend_singles_out_a_method(browser, report):
     "Linked selection: the click changes the opacity of marks."
     opened(browser, report / "scale-small.html")
     shown = "[...document.querySelectorAll('.taskspace-chart')].at(-1)"
-    opacities = f"new Set([...{shown}.querySelectorAll('.mark-line.role-mark path')].map(p => p.getAttribute('opacity') || p.style.opacity)).size"
+    lines = f"[...{shown}.querySelectorAll('.mark-line.role-mark path')]"
+    opacities = f"new Set({lines}.map(p => p.getAttribute('opacity') || p.style.opacity)).size"
     assert browser.execute_script(f"return {opacities}") == 1
     from selenium.webdriver import ActionChains
 
@@ -122,7 +133,6 @@ def linked(browser, tmp_path_factory):
     "A page with one clustermap of six tasks in three groups."
     import numpy as np
     from taskspace.report.charts import clustermap
-    from taskspace.report.renderer import asset
     from taskspace.spaces.space import TaskSpace
 
     names = [f"task {i}" for i in range(6)]
@@ -132,11 +142,7 @@ def linked(browser, tmp_path_factory):
     )
     folder = tmp_path_factory.mktemp("linked")
     write_bundle(folder / "assets")
-    (folder / "page.html").write_text(
-        f"<!DOCTYPE html><html><head><meta charset='utf-8'>{asset('site.html')}</head><body>{html(clustermap(space))}</body></html>",
-        encoding="utf-8",
-    )
-    return folder / "page.html"
+    return page_of(folder / "page.html", html(clustermap(space)))
 
 
 PARTS = {
@@ -152,7 +158,8 @@ def test_a_click_links_the_matrix_and_the_map(browser, linked, part):
     from selenium.webdriver import ActionChains
 
     opened(browser, linked)
-    faded = """return JSON.stringify(['symbol', 'rect'].map(kind => [...document.querySelectorAll(`.taskspace-chart .mark-${kind}.role-mark path`)]
+    faded = """return JSON.stringify(['symbol', 'rect'].map(
+        kind => [...document.querySelectorAll(`.taskspace-chart .mark-${kind}.role-mark path`)]
         .filter(p => +(p.getAttribute('opacity') || p.style.opacity || 1) < 0.5).length))"""
     assert browser.execute_script(faded) == "[0,0]"
     kind, which = PARTS[part]
@@ -160,7 +167,8 @@ def test_a_click_links_the_matrix_and_the_map(browser, linked, part):
             .find(p => (datum => datum.group === 'phenomenon 1' && ({which}))(p.__data__.datum));
         one.scrollIntoView({{block: 'center'}}); return one"""
     ActionChains(browser).move_to_element(browser.execute_script(find)).click().perform()
-    # Four of six dots and two of three squares of the list; the strip's four, and the sixteen cells that neither come from nor go to the group.
+    # Symbols: four of six dots, and two of three squares of the list. Rectangles: four of the strip, and the sixteen cells
+    # that neither come from nor go to the group.
     wait_for(browser, f"(() => {{{faded}}})() === '[6,20]'")
     ActionChains(browser).move_to_element(browser.execute_script(find)).double_click().perform()
     wait_for(browser, f"(() => {{{faded}}})() === '[0,0]'")
@@ -185,7 +193,8 @@ def test_scripts_of_quarto_run_from_disk(browser, tmp_path):
     page = quarto_site(tmp_path) / "pages" / "a.html"
     (tmp_path / "site_libs" / "quarto-nav").mkdir()
     (tmp_path / "site_libs" / "quarto-nav" / "quarto-nav.js").write_text(
-        "document.addEventListener('DOMContentLoaded', () => { window.silent = shownWarning; });\nvar shownWarning = false;\n"
+        "document.addEventListener('DOMContentLoaded', () => { window.silent = shownWarning; });\n"
+        "var shownWarning = false;\n"
     )
     page.write_text(page.read_text().replace("</head>", f"{asset('site.html')}</head>"))
     without_modules(tmp_path)
@@ -214,7 +223,7 @@ def test_a_phone_needs_no_sideways_scroll(browser, report, page):
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
-    "A page whose column is 740 pixels wide, as on a screen of 1300, with a clustermap of 67 tasks, a chart of two panels and a small one."
+    "A page with a column of 740 pixels, as on a screen of 1300: a clustermap of 67 tasks, a chart of two panels, a small one."
     import numpy as np
     from taskspace.report.charts import clustermap, training_curves
     from taskspace.report.renderer import asset
@@ -233,16 +242,17 @@ def wide(tmp_path_factory):
     ]
     folder = tmp_path_factory.mktemp("wide")
     write_bundle(folder / "assets")
-    (folder / "page.html").write_text(
-        f"<!DOCTYPE html><html><head><meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'><style>{asset('site.css')}</style>{asset('site.html')}</head>"
-        f"<body><main style='max-width: 740px'>{''.join(boxes)}</main></body></html>",
-        encoding="utf-8",
+    viewport = "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+    return page_of(
+        folder / "page.html",
+        f"<main style='max-width: 740px'>{''.join(boxes)}</main>",
+        head=f"{viewport}<style>{asset('site.css')}</style>",
     )
-    return folder / "page.html"
 
 
 SIZES = """return [...document.querySelectorAll('.taskspace-chart')].map(c => {const svg = c.querySelector('svg.marks');
-    return {box: c.clientWidth, inside: c.scrollWidth, drawn: svg.getBoundingClientRect().width, natural: +svg.getAttribute('width')}})"""
+    return {box: c.clientWidth, inside: c.scrollWidth,
+            drawn: svg.getBoundingClientRect().width, natural: +svg.getAttribute('width')}})"""
 
 
 def test_on_a_screen_no_chart_is_wider_than_its_box(browser, wide, report):
@@ -264,7 +274,8 @@ def test_on_a_screen_the_claims_are_seen_whole(browser, report):
     "With text in every cell, as a finished study has it."
     opened(browser, report / "index.html")
     box, inside = browser.execute_script("""const t = document.querySelector('table.claims');
-        for (const cell of t.querySelectorAll('td')) { cell.textContent = 'so many words as a claim has and more'; cell.classList.add('words'); }
+        for (const cell of t.querySelectorAll('td')) {
+            cell.textContent = 'so many words as a claim has and more'; cell.classList.add('words'); }
         return [t.clientWidth, t.scrollWidth]""")
     assert 0 < inside <= box
 
@@ -290,7 +301,9 @@ def test_a_chart_drawn_smaller_still_answers_to_the_pointer(browser, wide):
 
     opened(browser, wide)
     assert browser.execute_script(SIZES)[0]["drawn"] < browser.execute_script(SIZES)[0]["natural"]
-    cell = browser.execute_script("""const one = [...document.querySelectorAll('.taskspace-chart .mark-rect.role-mark path')].find(p => p.__data__.datum.source && p.__data__.datum.source.endsWith(' 40'));
+    cell = browser.execute_script("""const one = [...document
+        .querySelectorAll('.taskspace-chart .mark-rect.role-mark path')]
+        .find(p => p.__data__.datum.source && p.__data__.datum.source.endsWith(' 40'));
         one.scrollIntoView({block: 'center'}); return one""")
     ActionChains(browser).move_to_element(cell).perform()
     wait_for(
@@ -300,12 +313,15 @@ def test_a_chart_drawn_smaller_still_answers_to_the_pointer(browser, wide):
     assert browser.execute_script("return arguments[0].__data__.datum.source", cell) in browser.execute_script(
         "return document.querySelector('#vg-tooltip-element').textContent"
     )
-    dot = browser.execute_script("""const one = [...document.querySelectorAll('.taskspace-chart .mark-symbol.role-mark path')].find(p => p.__data__.datum.group === 'phenomenon 1' && p.__data__.datum.task);
+    dot = browser.execute_script("""const one = [...document
+        .querySelectorAll('.taskspace-chart .mark-symbol.role-mark path')]
+        .find(p => p.__data__.datum.group === 'phenomenon 1' && p.__data__.datum.task);
         one.scrollIntoView({block: 'center'}); return one""")
     ActionChains(browser).move_to_element(dot).click().perform()
     wait_for(
         browser,
-        """[...document.querySelectorAll('.taskspace-chart .mark-rect.role-mark path')].filter(p => +(p.getAttribute('opacity') || 1) < 0.5).length > 1000""",
+        """[...document.querySelectorAll('.taskspace-chart .mark-rect.role-mark path')]
+            .filter(p => +(p.getAttribute('opacity') || 1) < 0.5).length > 1000""",
     )
 
 
@@ -313,29 +329,27 @@ def test_printed_text_and_code_are_not_cut(browser, tmp_path):
     from taskspace.report.renderer import asset
 
     line, word = "a word and another " * 20, "x" * 300
-    cell = lambda cls, text: f"<div class='{cls}'><pre><code>{text}</code></pre></div>"
-    page = tmp_path / "page.html"
-    page.write_text(
-        f"<!DOCTYPE html><html><head><meta charset='utf-8'><style>{asset('site.css')}</style>{asset('site.html')}</head><body><main style='max-width: 740px'>{cell('cell-output', line)}{cell('cell-output', word)}"
-        f"<div class='sourceCode'><pre class='sourceCode'><code class='sourceCode'><span>{line}</span></code></pre></div>"
-        f"<div class='cell-output'><table class='dataframe'><tr><td>{line}</td><td>0.123</td></tr></table></div></main></body></html>",
-        encoding="utf-8",
-    )
-    opened(browser, page)
+    parts = [
+        f"<div class='cell-output'><pre><code>{line}</code></pre></div>",
+        f"<div class='cell-output'><pre><code>{word}</code></pre></div>",
+        f"<div class='sourceCode'><pre class='sourceCode'><code class='sourceCode'><span>{line}</span></code></pre></div>",
+        f"<div class='cell-output'><table class='dataframe'><tr><td>{line}</td><td>0.123</td></tr></table></div>",
+    ]
+    body = f"<main style='max-width: 740px'>{''.join(parts)}</main>"
+    opened(browser, page_of(tmp_path / "page.html", body, head=f"<style>{asset('site.css')}</style>"))
     sizes = browser.execute_script(
-        "return [...document.querySelectorAll('pre, table, .cell-output')].map(e => [e.tagName, e.scrollWidth, e.clientWidth])"
+        """return [...document.querySelectorAll('pre, table, .cell-output')].map(
+            e => [e.tagName, e.scrollWidth, e.clientWidth])"""
     )
-    assert all(inside <= outside for _, inside, outside in sizes) and max(outside for *_, outside in sizes) <= 740, (
-        sizes
-    )
+    assert all(inside <= outside for _, inside, outside in sizes), sizes
+    assert max(outside for *_, outside in sizes) <= 740, sizes
 
 
 def test_67_tasks_draw_and_stay_under_3_megabytes(browser, tmp_path):
     "Four heat maps of 67 by 67 cells on one page."
-    from taskspace.report.charts import heatmap
-    from taskspace.report.renderer import asset
-    from taskspace.spaces.space import TaskSpace
     import numpy as np
+    from taskspace.report.charts import heatmap
+    from taskspace.spaces.space import TaskSpace
 
     names = [f"a_task_of_blimp_with_a_long_name_{i}" for i in range(67)]
     rng = np.random.default_rng(0)
@@ -349,15 +363,12 @@ def test_67_tasks_draw_and_stay_under_3_megabytes(browser, tmp_path):
         for _ in range(4)
     ]
     write_bundle(tmp_path / "assets")
-    page = tmp_path / "page.html"
-    page.write_text(
-        f"<!DOCTYPE html><html><head><meta charset='utf-8'>{asset('site.html')}</head><body>{''.join(boxes)}</body></html>",
-        encoding="utf-8",
-    )
+    page = page_of(tmp_path / "page.html", "".join(boxes))
     assert page.stat().st_size < 3_000_000
     opened(browser, page)
     marks = browser.execute_script(
-        "return [...document.querySelectorAll('.taskspace-chart')].map(c => c.querySelectorAll('.mark-rect.role-mark path').length)"
+        """return [...document.querySelectorAll('.taskspace-chart')].map(
+            c => c.querySelectorAll('.mark-rect.role-mark path').length)"""
     )
     assert min(marks) >= 67 * 67
 
@@ -368,17 +379,12 @@ def test_packed_tables_come_out_as_they_went_in(browser, tmp_path):
         {"name": "a" if i % 2 else "<b>&\"'</b>", "value": None if i == 3 else i / 7, "flag": i > 2} for i in range(8)
     ]
     write_bundle(tmp_path / "assets")
-    from taskspace.report.renderer import asset
-
     chart = html(alt.Chart(pd.DataFrame(rows)).mark_point().encode(x="name:N", y="value:Q", color="flag:N"))
-    page = tmp_path / "page.html"
-    page.write_text(
-        f"<!DOCTYPE html><html><head><meta charset='utf-8'>{asset('site.html')}</head><body>{chart}</body></html>",
-        encoding="utf-8",
-    )
-    opened(browser, page)
+    opened(browser, page_of(tmp_path / "page.html", chart))
     back = browser.execute_script(
-        "const v = document.querySelector('.taskspace-chart').taskspace.view; const n = Object.keys(v.getState({data: (n, d) => n.startsWith('data-')}).data)[0]; return v.data(n).map(r => [r.name, r.value, r.flag])"
+        """const v = document.querySelector('.taskspace-chart').taskspace.view;
+        const n = Object.keys(v.getState({data: (n, d) => n.startsWith('data-')}).data)[0];
+        return v.data(n).map(r => [r.name, r.value, r.flag])"""
     )
     assert [r[0] for r in back] == [r["name"] for r in rows] and [r[2] for r in back] == [r["flag"] for r in rows]
     assert [r[1] for r in back] == [None if r["value"] is None else pytest.approx(r["value"], rel=1e-5) for r in rows]

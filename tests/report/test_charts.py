@@ -18,7 +18,10 @@ def space(n=12, k=4, seed=0, evidence=True):
     rng = np.random.default_rng(seed)
     names = [f"phenomenon_{i % k}_task_{i}" for i in range(n)]
     groups = {t: f"phenomenon_{i % k}" for i, t in enumerate(names)}
-    frame = lambda a: pd.DataFrame(a, names, names)
+
+    def frame(cells):
+        return pd.DataFrame(cells, names, names)
+
     target = np.repeat(np.arange(n), 20)
     values = (np.arange(n)[:, None] % k == np.arange(n) % k)[:, target] + rng.normal(size=(n, 20 * n))
     matrix = np.stack([values[:, target == j].mean(1) for j in range(n)], 1)
@@ -83,11 +86,15 @@ def test_cells_carry_value_interval_and_pairs():
 
 def test_the_order_is_the_tree_s_and_can_be_chosen():
     a = space()
-    sort = lambda chart: chart.to_dict()["hconcat"][0]["encoding"]["y"]["sort"]
-    readable = lambda names: [t.replace("_", " ") for t in names]
-    assert sort(charts.heatmap(a)) == readable(a.cluster().order) and sort(
-        charts.heatmap(a, order="suite")
-    ) == readable(a.tasks)
+
+    def sort(chart):
+        return chart.to_dict()["hconcat"][0]["encoding"]["y"]["sort"]
+
+    def readable(names):
+        return [t.replace("_", " ") for t in names]
+
+    assert sort(charts.heatmap(a)) == readable(a.cluster().order)
+    assert sort(charts.heatmap(a, order="suite")) == readable(a.tasks)
     assert sort(charts.heatmap(a, order=a.tasks[::-1])) == readable(a.tasks[::-1])
     assert sort(charts.heatmap(a, order="group"))[:3] == readable([f"phenomenon_0_task_{i}" for i in (0, 4, 8)])
     with pytest.raises(TaskspaceError, match="order 'tea' is unknown"):
@@ -98,39 +105,34 @@ def test_axes_say_what_rows_and_columns_are(tmp_path):
     "Only a transfer has a task that was tuned on; a symmetric space has no direction to name."
     tuned = {"source (tuned on)", "target (measured on)"}
     a = space()
-    assert tuned <= set(texts(svg(charts.heatmap(a), tmp_path))) and '"tuned on"' in json.dumps(
-        charts.heatmap(a).to_dict()
-    )
+    assert tuned <= set(texts(svg(charts.heatmap(a), tmp_path)))
+    assert '"tuned on"' in json.dumps(charts.heatmap(a).to_dict())
     for b in (
         TaskSpace((a.matrix + a.matrix.T) / 2, "gradient cosine", a.groups),
         TaskSpace(a.matrix, "subspace overlap", a.groups),
     ):
         spec = json.dumps(charts.heatmap(b).to_dict())
-        assert (
-            not tuned & set(texts(svg(charts.heatmap(b), tmp_path)))
-            and "tuned on" not in spec
-            and "measured on" not in spec
-        )
+        assert not tuned & set(texts(svg(charts.heatmap(b), tmp_path)))
+        assert "tuned on" not in spec and "measured on" not in spec
     assert {"source", "target"} <= set(texts(svg(charts.heatmap(b), tmp_path)))
 
 
 def test_a_model_has_one_colour_in_all_charts():
-    "Whatever the order of the rows and whoever is missing."
-    colours = dict(zip("abc", charts.GROUP_COLOURS))
+    "Whatever the order of the rows and whichever models are missing."
+    colours = dict(zip("abc", charts.GROUP_COLOURS, strict=False))
 
     def drawn(names, **options):
         chart = charts.curves(
             pd.DataFrame([{"x": k, "y": 1.0, "model": n} for n in names for k in (1, 2)]), "x", "y", "model", **options
         )
         scale = chart.to_dict()["layer"][0]["encoding"]["color"]["scale"]
-        return dict(zip(scale["domain"], scale["range"]))
+        return dict(zip(scale["domain"], scale["range"], strict=True))
 
     assert drawn("cab", colours=colours) == colours and list(drawn("cab", colours=colours)) == list("abc")
     assert drawn("cb", colours=colours) == {n: colours[n] for n in "bc"}
     scale = charts.fixed_colours("cbc").to_dict()
-    assert dict(zip(scale["domain"], scale["range"])) == dict(
-        zip("cb", charts.GROUP_COLOURS)
-    )  # without a choice: as they appear
+    appear = dict(zip("cb", charts.GROUP_COLOURS, strict=False))  # without a choice: in the order of the rows
+    assert dict(zip(scale["domain"], scale["range"], strict=True)) == appear
     with pytest.raises(TaskspaceError, match="no colour is given for 'd'"):
         drawn("ad", colours=colours)
 
@@ -145,7 +147,10 @@ def test_steps_that_were_not_measured_leave_no_gap_in_a_path():
 
 def test_layers_have_a_line_at_chance_and_a_band_only_where_there_are_bounds():
     frame = pd.DataFrame({"layer": [0, 1], "value": [0.5, 0.7]})
-    marks = lambda chart: [layer["mark"]["type"] for layer in chart.to_dict()["layer"]]
+
+    def marks(chart):
+        return [layer["mark"]["type"] for layer in chart.to_dict()["layer"]]
+
     assert marks(charts.layers(frame)) == ["line", "point"]
     assert marks(charts.layers(frame.assign(low=0.4, high=0.8), reference=0.5)) == ["rule", "area", "line", "point"]
 
@@ -167,7 +172,10 @@ def test_a_selection_reaches_heat_map_strip_and_map(tmp_path):
     before = vl_convert.vegalite_to_svg(spec)
     picks[0]["value"] = [{"group": "phenomenon 2"}]
     after = vl_convert.vegalite_to_svg(spec)
-    faint = lambda drawing, value: drawing.count(f'opacity="{value}"')
+
+    def faint(drawing, value):
+        return drawing.count(f'opacity="{value}"')
+
     assert faint(before, "0.12") == faint(before, "0.15") == 0
     assert faint(after, "0.12") == 24 * 24 - (24 * 24 - 21 * 21)  # cells with neither source nor target in the group
     assert faint(after, "0.15") >= 21  # the other tasks on the map
@@ -282,7 +290,10 @@ def test_pictures_are_written_at_the_size_asked(tmp_path):
     import struct
 
     a = space()
-    width = lambda path: struct.unpack(">I", path.read_bytes()[16:20])[0]
+
+    def width(path):
+        return struct.unpack(">I", path.read_bytes()[16:20])[0]
+
     small, large = (charts.save(charts.heatmap(a), tmp_path / f"{s}.png", scale=s) for s in (1, 2))
     assert abs(width(large) - 2 * width(small)) <= 2
     assert json.loads(charts.save(charts.heatmap(a), tmp_path / "a.json").read_text())["config"]["font"]
@@ -363,10 +374,13 @@ def test_group_colours_stand_out_and_apart():
 @pytest.mark.parametrize("kind", list(BLIND))
 def test_scales_keep_their_order_for_everyone(theme, kind):
     ground = lab(charts.INK[theme]["ground"], kind)[0]
-    away = lambda colours: [abs(lab(c, kind)[0] - ground) for c in colours]
-    ramp, both = away(charts.SEQUENTIAL[theme]), away(charts.DIVERGING[theme])
-    assert (
-        all(np.diff(ramp) > 4) and all(np.diff(both[3:]) > 4) and all(np.diff(both[3::-1]) > 4)
-    )  # further from zero, further from the ground
+
+    def away(colours):
+        return [abs(lab(c, kind)[0] - ground) for c in colours]
+
+    # A value further from zero is also further from the ground
+    ramp = away(charts.SEQUENTIAL[theme])
+    both = away(charts.DIVERGING[theme])
+    assert all(np.diff(ramp) > 4) and all(np.diff(both[3:]) > 4) and all(np.diff(both[3::-1]) > 4)
     ends = [lab(charts.DIVERGING[theme][i], kind) for i in (1, 5)]
     assert np.linalg.norm(ends[0] - ends[1]) > 35  # helps and harms

@@ -61,8 +61,8 @@ def test_methods_state_what_was_computed_from_what(made, run):
     text = (made.parent / "methods.html").read_text(encoding="utf-8")
     for part in (run.checkpoints["weights"][0][:16], run.suite.digest[:16], "train_pairs", "transformers"):
         assert part in text
-    told = " ".join(text.split())
-    assert "the model was tuned in place" in told and "put back bit for bit" in told and "copy of the model" not in told
+    text = " ".join(text.split())
+    assert "the model was tuned in place" in text and "put back bit for bit" in text and "copy of the model" not in text
 
 
 def test_the_data_are_the_runs_numbers(made, run):
@@ -120,10 +120,8 @@ def test_a_damaged_result_is_a_missing_one(run, tmp_path, capsys):
     job = next(j for j in run.plan.itertuples() if j.kind == "transfer" and j.model == "large" and j.step == 1)
     (path,) = part.glob(f"results/*/{job.key}.*")
     data = path.read_bytes()
-    for damaged in (
-        data[: len(data) // 2],
-        data[:-1] + bytes([data[-1] ^ 1]),
-    ):  # the second has the size that the log tells
+    one_bit = data[:-1] + bytes([data[-1] ^ 1])  # as long as the log says
+    for damaged in (data[: len(data) // 2], one_bit):
         path.write_bytes(damaged)
         gone = missing(open_run(part))
         assert gone[["model", "step", "kind", "state", "jobs", "sources"]].values.tolist() == [
