@@ -167,8 +167,8 @@ def test_a_click_links_the_matrix_and_the_map(browser, linked, part):
             .find(p => (datum => datum.group === 'phenomenon 1' && ({which}))(p.__data__.datum));
         one.scrollIntoView({{block: 'center'}}); return one"""
     ActionChains(browser).move_to_element(browser.execute_script(find)).click().perform()
-    # Symbols: four of six dots, and two of three squares of the list. Rectangles: four of the strip, and the sixteen cells
-    # that neither come from nor go to the group.
+    # Symbols: four of six dots, and two of three squares of the list. Rectangles: four of the strip, and the sixteen
+    # cells that neither come from nor go to the group.
     wait_for(browser, f"(() => {{{faded}}})() === '[6,20]'")
     ActionChains(browser).move_to_element(browser.execute_script(find)).double_click().perform()
     wait_for(browser, f"(() => {{{faded}}})() === '[0,0]'")
@@ -223,7 +223,7 @@ def test_a_phone_needs_no_sideways_scroll(browser, report, page):
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
-    "A page with a column of 740 pixels, as on a screen of 1300: a clustermap of 67 tasks, a chart of two panels, a small one."
+    "A page with a column of 740 pixels, as on a screen of 1300: a clustermap, a chart of two panels, a small one."
     import numpy as np
     from taskspace.report.charts import clustermap, training_curves
     from taskspace.report.renderer import asset
@@ -332,7 +332,8 @@ def test_printed_text_and_code_are_not_cut(browser, tmp_path):
     parts = [
         f"<div class='cell-output'><pre><code>{line}</code></pre></div>",
         f"<div class='cell-output'><pre><code>{word}</code></pre></div>",
-        f"<div class='sourceCode'><pre class='sourceCode'><code class='sourceCode'><span>{line}</span></code></pre></div>",
+        f"<div class='sourceCode'><pre class='sourceCode'><code class='sourceCode'><span>{line}</span>"
+        "</code></pre></div>",
         f"<div class='cell-output'><table class='dataframe'><tr><td>{line}</td><td>0.123</td></tr></table></div>",
     ]
     body = f"<main style='max-width: 740px'>{''.join(parts)}</main>"

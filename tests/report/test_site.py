@@ -52,7 +52,7 @@ def site(tmp_path_factory):
         cwd=copy,
         text=True,
         capture_output=True,
-        env={"PATH": f"{bin}:/usr/bin:/bin", "HOME": str(Path.home())},
+        env={"PATH": f"{bin}:/usr/bin:/bin", "HOME": str(Path.home()), "PYTHONPATH": str(copy)},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return copy / "_docs"
@@ -354,7 +354,8 @@ def test_what_quarto_says_of_a_mistake_is_told_without_its_stack(tmp_path, monke
 
 def test_what_the_command_line_shows_as_it_stands_is_code_on_the_page():
     shown = docs.told(
-        "Do it, as given by --out.\n\n\b\ntaskspace do --out x\ntaskspace do\n\n\b\nA file:\n    a: 1\n      b: 2\n\nThe `--end`."
+        "Do it, as given by --out.\n\n\b\ntaskspace do --out x\ntaskspace do\n\n\b\nA file:\n    a: 1\n      b: 2\n\n"
+        "The `--end`."
     )
     assert shown == (
         "Do it, as given by `--out`.\n\n```bash\ntaskspace do --out x\ntaskspace do\n```\n\n"
