@@ -11,13 +11,7 @@ from torch import nn
 from taskspace.pretraining.architectures import build, TransformerConfig
 from taskspace.scoring.logprobs import evaluating, find_shortcuts, sequence_logprobs
 from taskspace.models.lm import LM
-
-
-class Plain:
-    bos_token_id = eos_token_id = pad_token_id = 0
-
-    def encode(self, text, add_special_tokens=False):
-        return [ord(c) % 9 + 1 for c in text]
+from taskspace.toy import WordTokenizer
 
 
 class Dropping(nn.Module):
@@ -62,7 +56,7 @@ SEQUENCES = [[0, 3, 4, 5], [0, 3, 4, 6, 1], [0, 2, 2]]
     ids=["find_shortcuts", "sequence_logprobs"],
 )
 def test_every_module_keeps_its_mode(call):
-    lm = half_asleep(LM(Dropping(), Plain()))
+    lm = half_asleep(LM(Dropping(), WordTokenizer()))
     before = modes(lm)
     assert set(before.values()) == {True, False}
     call(lm)
@@ -70,16 +64,16 @@ def test_every_module_keeps_its_mode(call):
 
 
 def test_dropout_is_off_while_sequences_are_scored():
-    lm = LM(Dropping(), Plain())
+    lm = LM(Dropping(), WordTokenizer())
     expected = sequence_logprobs(lm, SEQUENCES)
     assert np.array_equal(sequence_logprobs(half_asleep(lm), SEQUENCES), expected)
 
 
 def test_evaluating_takes_models_that_share_modules_and_undoes_itself_after_errors():
-    lm = half_asleep(LM(Dropping(), Plain()))
-    other = LM(build(TransformerConfig(10, 8, 1, num_attention_heads=2)), Plain())
+    lm = half_asleep(LM(Dropping(), WordTokenizer()))
+    other = LM(build(TransformerConfig(10, 8, 1, num_attention_heads=2)), WordTokenizer())
     other.model.train()
-    whole = LM(nn.Sequential(lm.model, other.model), Plain())
+    whole = LM(nn.Sequential(lm.model, other.model), WordTokenizer())
     half_asleep(lm)
     other.model.train()
     before = [modes(m) for m in (lm, other, whole)]

@@ -222,16 +222,11 @@ def test_the_conventions_are_what_they_say():
 
 def test_a_sentence_may_begin_with_the_prefix_token():
     from taskspace.pretraining.architectures import BigramLM
-
-    class Letters:
-        bos_id = eos_id = pad_id = None
-
-        def encode(self, text, add_special_tokens=False):
-            return [ord(c) - 97 for c in text]
+    from taskspace.toy import WordTokenizer
 
     table = torch.randn(26, 26, generator=torch.Generator().manual_seed(0))
-    lm = LM(BigramLM(table), Letters())
-    row = score_pairs(lm, Task("t", [MinimalPair("abc", "bcd")]), convention_of(prefix=0)).iloc[0]
+    lm = LM(BigramLM(table), WordTokenizer("abcdefghijklmnopqrstuvwxyz", bos=None))
+    row = score_pairs(lm, Task("t", [MinimalPair("a b c", "b c d")]), convention_of(prefix=0)).iloc[0]
     logp = table.log_softmax(1)
     assert (row.tokens_good, row.tokens_bad) == (3, 3)
     assert row.logp_good == pytest.approx(float(logp[0, 0] + logp[0, 1] + logp[1, 2]), abs=1e-5)
