@@ -61,12 +61,7 @@ UPWARD = {
 KNOWN_PRIVATE = {}
 
 # (notebook, first name that the cell defines): lines
-GIANTS = {
-    ("runs/50_execute.ipynb", "_DIED"): 83,
-    ("runs/70_extract.ipynb", "_MARK"): 83,
-    ("runs/70_extract.ipynb", "write_extract"): 71,
-    ("runs/70_extract.ipynb", "Extract"): 96,
-}
+GIANTS = {}
 LINES = 60  # of an exported cell
 
 

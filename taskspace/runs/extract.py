@@ -5,12 +5,13 @@
 # %% ../../nbs/api/runs/70_extract.ipynb #65efd499
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,23 +35,27 @@ KINDS = ("transfer", "cosine", "overlap")
 DECIMALS = 4
 
 
-def space_rows(space: TaskSpace) -> pd.DataFrame:  # columns source, target, value, low, high
+def space_rows(
+    space: TaskSpace,  # any
+) -> pd.DataFrame:  # columns source, target, value, low, high
     "The cells of a space as a compact table; of a symmetric space one half and the diagonal."
-    values = [
-        np.full((len(space),) * 2, np.nan) if f is None else f.to_numpy() for f in (space.matrix, space.low, space.high)
-    ]
-    symmetric = all(np.array_equal(v, v.T, equal_nan=True) for v in values)
-    rows, columns = np.triu_indices(len(space)) if symmetric else np.indices((len(space),) * 2).reshape(2, -1)
-    numbers = {
-        name: v[rows, columns].round(DECIMALS).astype(np.float32) for name, v in zip(("value", "low", "high"), values)
-    }
-    return pd.DataFrame(
-        {
-            "source": np.array(space.tasks, dtype=object)[rows],
-            "target": np.array(space.tasks, dtype=object)[columns],
-            **numbers,
-        }
-    )
+    shape = (len(space), len(space))
+    frames = {"value": space.matrix, "low": space.low, "high": space.high}
+    cells = {name: np.full(shape, np.nan) if f is None else f.to_numpy() for name, f in frames.items()}
+    symmetric = all(np.array_equal(c, c.T, equal_nan=True) for c in cells.values())
+    rows, columns = np.triu_indices(len(space)) if symmetric else np.indices(shape).reshape(2, -1)
+    tasks = np.array(space.tasks, dtype=object)
+    numbers = {name: c[rows, columns].round(DECIMALS).astype(np.float32) for name, c in cells.items()}
+    return pd.DataFrame({"source": tasks[rows], "target": tasks[columns], **numbers})
+
+
+def _square(rows: pd.DataFrame, name: str, tasks: list[str]) -> pd.DataFrame | None:
+    "One column of the table as a matrix; None where it is empty."
+    if rows[name].isna().all():
+        return None
+    square = rows.pivot(index="source", columns="target", values=name).reindex(index=tasks, columns=tasks)
+    square = square.astype(float).round(DECIMALS)
+    return square if len(rows) == len(tasks) ** 2 else square.fillna(square.T)
 
 
 def space_of(
@@ -59,136 +64,131 @@ def space_of(
     groups: dict[str, str | None] | None = None,  # task -> group
     meta: dict | None = None,  # kept with the space
 ) -> TaskSpace:
-    "The space that `space_rows` took apart."
+    "The space that `space_rows` made a table of. Raises `TaskspaceError` for a table without a value."
     tasks = list(dict.fromkeys(rows["source"]))
-
-    def square(name: str) -> pd.DataFrame | None:
-        if rows[name].isna().all():
-            return None
-        half = (
-            rows.pivot(index="source", columns="target", values=name)
-            .reindex(index=tasks, columns=tasks)
-            .astype(float)
-            .round(DECIMALS)
-        )
-        return half if len(rows) == len(tasks) ** 2 else half.fillna(half.T)
-
-    matrix = square("value")
+    matrix = _square(rows, "value", tasks)
     if matrix is None:
         raise TaskspaceError(f"the {kind} space is empty")
-    return TaskSpace(matrix, kind, groups, square("low"), square("high"), meta=meta)
+    return TaskSpace(matrix, kind, groups, _square(rows, "low", tasks), _square(rows, "high", tasks), meta=meta)
 
 # %% ../../nbs/api/runs/70_extract.ipynb #ed6cb0b6
+def _tests(hypotheses: Mapping[str, TaskSpace], permutations: int) -> dict[str, Callable[[TaskSpace], Any]]:
+    "The tests that the hypotheses of a suite allow, by name."
+    tests: dict[str, Callable] = {"within": lambda space: space.within_across(permutations=permutations)}
+    structure, words = hypotheses.get("phenomenon"), hypotheses.get("lexicon")
+    if structure is not None and words is not None:
+        tests |= {
+            "structure": lambda space: space.compare(structure, control=words, permutations=permutations),
+            "words": lambda space: space.compare(words, control=structure, permutations=permutations),
+        }
+    return tests
+
+
 def space_tests(
     space: TaskSpace,  # transfer or gradient similarity
     hypotheses: dict[str, TaskSpace],  # "phenomenon" and "lexicon", as far as the suite names them
     permutations: int = 999,  # of every test
-) -> dict[
-    str, float
-]:  # within (AUC), structure and words (partial r), each with _low, _high, _p; ceiling; gain; transfer
+) -> dict[str, float]:  # within, structure and words, each with _low, _high, _p; ceiling; gain; transfer
     "What one row of the table of tests says."
     cells = space.matrix.to_numpy()
     row = {
         "gain": float(np.nanmean(np.diag(cells))),
         "transfer": float(np.nanmean(cells[~np.eye(len(cells), dtype=bool)])),
     }
-    structure, words = hypotheses.get("phenomenon"), hypotheses.get("lexicon")
-    tests: dict[str, Callable] = {"within": lambda s: s.within_across(permutations=permutations)}
-    if structure is not None and words is not None:
-        tests |= {
-            "structure": lambda s: s.compare(structure, control=words, permutations=permutations),
-            "words": lambda s: s.compare(words, control=structure, permutations=permutations),
-        }
     whole = space.complete()
-    for name, test in tests.items():
-        try:
+    for name, test in _tests(hypotheses, permutations).items():
+        with contextlib.suppress(TaskspaceError):  # too few tasks or groups
             found = test(whole)
-        except TaskspaceError:
-            continue  # too few tasks or groups
-        row |= {name: found.statistic, f"{name}_low": found.low, f"{name}_high": found.high, f"{name}_p": found.p}
-    try:
+            row |= {name: found.statistic, f"{name}_low": found.low, f"{name}_high": found.high, f"{name}_p": found.p}
+    with contextlib.suppress(TaskspaceError):  # no split halves
         row["ceiling"] = whole.noise_ceiling()["ceiling"]
-    except TaskspaceError:
-        pass  # no split halves
     return row
 
-# %% ../../nbs/api/runs/70_extract.ipynb #4d2a2f1f
-_MARK = "extract.json"
-
-
+# %% ../../nbs/api/runs/70_extract.ipynb #2ca2230d
 def _spaces(run: Run) -> Iterator[tuple[dict[str, Any], TaskSpace]]:
     "Every space of a run with what it is called, checkpoint by checkpoint."
+    transfer, *gradients = KINDS
+    wanted = [(transfer, control) for control in ("none", *CONTROLS)] + [(kind, "none") for kind in gradients]
     for at, c in enumerate(cast(Any, run.checkpoints).itertuples(index=False)):
         step = None if pd.isna(c.step) else int(c.step)
-        for kind, control in [
-            *((KINDS[0], control) for control in ("none", *CONTROLS)),
-            *((kind, "none") for kind in KINDS[1:]),
-        ]:
+        checkpoint = {"model": c.model, "scale": c.scale, "step": step, "revision": c.revision}
+        for kind, control in wanted:
             try:
                 space = space_at(run, at, kind, control)
             except TaskspaceError:
                 continue  # not part of the study, or not there yet
-            yield (
-                {
-                    "model": c.model,
-                    "scale": c.scale,
-                    "step": step,
-                    "revision": c.revision,
-                    "kind": kind,
-                    "control": control,
-                },
-                space,
-            )
+            yield {**checkpoint, "kind": kind, "control": control}, space
 
 
 def _accuracy(run: Run) -> pd.DataFrame:
     "Accuracy and mean margin of every task under every checkpoint."
-    scores = run.scores()
-    by = scores.groupby(
-        ["model", "scale", "step", "revision", "task", "phenomenon"], sort=False, dropna=False, observed=True
-    )
-    table = by.agg(
+    keys = ["model", "scale", "step", "revision", "task", "phenomenon"]
+    by_task = run.scores().groupby(keys, sort=False, dropna=False, observed=True)
+    table = by_task.agg(
         accuracy=("correct", "mean"), margin=("margin", "mean"), spread=("margin", "std"), pairs=("correct", "size")
     ).reset_index()
     return table.astype({"accuracy": np.float32, "margin": np.float32, "spread": np.float32})
 
-
+# %% ../../nbs/api/runs/70_extract.ipynb #d88be7c7
 def _stability(spaces: Mapping[tuple[str, int | None], TaskSpace]) -> pd.DataFrame:  # (scale, step) -> space
     "How far every model's transfer spaces agree from checkpoint to checkpoint."
     from taskspace.spaces import change
 
     parts = []
     for scale in dict.fromkeys(s for s, _ in spaces):
-        steps = sorted(
-            step for s, step in spaces if s == scale and step is not None
-        )  # as they were learnt, however a study lists them
-        path = {step: spaces[scale, step] for step in steps}
-        if len(path) < 2 or any(s.replicates is None or s.matrix.isna().to_numpy().any() for s in path.values()):
+        steps = sorted(step for s, step in spaces if s == scale and step is not None)
+        path = [spaces[scale, step] for step in steps]
+        if len(path) < 2 or any(s.replicates is None or s.matrix.isna().to_numpy().any() for s in path):
             continue
-        first = next(iter(path.values()))
         table = change.stability(
-            np.stack([s.matrix.to_numpy() for s in path.values()]),
-            [cast(np.ndarray, s.replicates) for s in path.values()],
-            [float(s) for s in path],
-            pairs=first.resampled_pairs(),
+            np.stack([s.matrix.to_numpy() for s in path]),
+            [cast(np.ndarray, s.replicates) for s in path],
+            [float(step) for step in steps],
+            pairs=path[0].resampled_pairs(),
         )
         parts.append(table.assign(scale=scale))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["scale", "step"])
 
+# %% ../../nbs/api/runs/70_extract.ipynb #32886f69
+def _tables(
+    run: Run, scales: Sequence[str] | None, permutations: int, progress: bool | None
+) -> dict[str, pd.DataFrame]:
+    "Everything that an extract holds, by name."
+    hypotheses, cells, tests = hypothesis_spaces(run.suite), [], []
+    kept: dict[str, dict] = {"transfer": {}, "overlap": {}}
+    with progress_bar(None, "spaces", progress, unit="space") as bar:
+        for names, space in _spaces(run):
+            cells.append(space_rows(space).assign(**names))
+            tests.append({**names, **space_tests(space, hypotheses, permutations)})
+            if names["kind"] in kept and names["control"] == "none":
+                kept[names["kind"]][names["scale"], names["step"]] = space
+            bar.update()
+    transfer, overlap = kept["transfer"], kept["overlap"]
+    curves, distribution = learning_curves(run), distributedness(run)
+    claims = claims_of(run, scales, spaces=transfer, overlap=overlap, curves=curves, distribution=distribution)
+    tables = {
+        "accuracy": _accuracy(run),
+        "stability": _stability(transfer),
+        "curves": curves,
+        "distribution": distribution,
+        "tests": pd.DataFrame(tests),
+        "claims": claims,
+    }
+    return {**tables, "spaces": pd.concat(cells, ignore_index=True)} if cells else tables
 
-def _about(run: Run) -> dict[str, Any]:
+# %% ../../nbs/api/runs/70_extract.ipynb #0a14749d
+_MARK = "extract.json"
+
+
+def _header(run: Run) -> dict[str, Any]:
     "From what everything was computed."
     provenance, status = run.provenance(), run.status(check=True)
+    suite = run.suite
     return {
         "format": 1,
         "study": run.study.to_yaml(),
-        "suite": {
-            "name": run.suite.name,
-            "digest": run.suite.digest,
-            "tasks": len(run.suite),
-            "pairs": run.suite.n_pairs,
-        },
-        "groups": run.suite.groups(),
+        "suite": {"name": suite.name, "digest": suite.digest, "tasks": len(suite), "pairs": suite.n_pairs},
+        "groups": suite.groups(),
         "checkpoints": json.loads(run.checkpoints.to_json(orient="records")),
         "code": sorted(set(provenance["code"].astype(str))),
         "taskspace": importlib.metadata.version("taskspace"),
@@ -197,7 +197,19 @@ def _about(run: Run) -> dict[str, Any]:
         "computing_seconds": round(status.seconds),
     }
 
-# %% ../../nbs/api/runs/70_extract.ipynb #2ca2230d
+
+_NAMES = ("model", "scale", "revision", "kind", "control", "source", "target", "task", "phenomenon", "method")
+
+
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    "Names are stored as categories, steps as whole numbers that may be missing."
+    types = {column: "category" for column in _NAMES if column in table}
+    if "step" in table:
+        types["step"] = "Int64"
+    table.attrs = {}
+    table.astype(cast(Any, types)).to_parquet(path, index=False, compression="zstd")
+
+# %% ../../nbs/api/runs/70_extract.ipynb #ed174fd0
 def write_extract(
     run: Run,  # an opened run
     folder: str | os.PathLike,  # new, or an older extract
@@ -206,7 +218,8 @@ def write_extract(
     partial: bool = False,  # whether results may be missing
     progress: bool | None = None,  # show a bar; None: in a terminal or a notebook
 ) -> Path:  # the folder
-    "Write what a run found as a few small files. Raises `TaskspaceError` when results are missing or the folder holds something else."
+    """Write what a run found as a few small files.
+    Raises `TaskspaceError` when results are missing or the folder holds something else."""
     folder, gone = Path(folder).absolute(), missing(run)
     if len(gone) and not partial:
         raise TaskspaceError(
@@ -214,54 +227,13 @@ def write_extract(
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir()) and not (folder / _MARK).exists()):
         raise TaskspaceError(f"{folder}: is there and not an extract; name another folder")
-    hypotheses, cells, tests = hypothesis_spaces(run.suite), [], []
-    known: dict[str, dict] = {"transfer": {}, "overlap": {}}
-    with progress_bar(None, "spaces", progress, unit="space") as bar:
-        for about, space in _spaces(run):
-            cells.append(space_rows(space).assign(**about))
-            tests.append({**about, **space_tests(space, hypotheses, permutations)})
-            if about["kind"] in known and about["control"] == "none":
-                known[about["kind"]][about["scale"], about["step"]] = space
-            bar.update()
-    curves, distribution = learning_curves(run), distributedness(run)
-    claims = claims_of(
-        run, scales, spaces=known["transfer"], overlap=known["overlap"], curves=curves, distribution=distribution
-    )
-    tables = {
-        "accuracy": _accuracy(run),
-        "stability": _stability(known["transfer"]),
-        "curves": curves,
-        "distribution": distribution,
-        "tests": pd.DataFrame(tests),
-        "claims": claims,
-    }
-    if cells:
-        tables["spaces"] = pd.concat(cells, ignore_index=True)
+    tables = _tables(run, scales, permutations, progress)
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         for name, table in tables.items():
-            names = {
-                c: "category"
-                for c in (
-                    "model",
-                    "scale",
-                    "revision",
-                    "kind",
-                    "control",
-                    "source",
-                    "target",
-                    "task",
-                    "phenomenon",
-                    "method",
-                )
-                if c in table
-            }
-            if "step" in table:
-                names["step"] = "Int64"
-            table.attrs = {}
-            table.astype(cast(Any, names)).to_parquet(work / f"{name}.parquet", index=False, compression="zstd")
-        (work / _MARK).write_text(json.dumps(_about(run), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            _write_table(table, work / f"{name}.parquet")
+        (work / _MARK).write_text(json.dumps(_header(run), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         work.chmod(0o755)
         if folder.exists():
             shutil.rmtree(folder)
@@ -271,43 +243,98 @@ def write_extract(
     return folder
 
 # %% ../../nbs/api/runs/70_extract.ipynb #3446263c
+def _rows_with(table: pd.DataFrame, path: Path, name: str, value: Any) -> pd.DataFrame:
+    "The rows with a value. Raises `TaskspaceError` that lists the values."
+    found = table[table[name] == value]
+    if found.empty:
+        there = ", ".join(map(str, dict.fromkeys(table[name])))
+        raise TaskspaceError(f"{path}: no space with {name} {value!r}; there are: {there}")
+    return found
+
+
+def _rows_at(table: pd.DataFrame, path: Path, scale: str, name: str, value: Any) -> pd.DataFrame:
+    "The rows of a step or revision. Raises `TaskspaceError` that lists those of the scale."
+    known = name in table  # extracts of earlier versions have no revision
+    found = table[(table[name] == value).fillna(False)] if known else table[:0]
+    if found.empty:
+        there = sorted(table[name].dropna().unique()) if known else []
+        raise TaskspaceError(
+            f"{path}: no space of {scale} at {name} {value}; there are: {', '.join(map(str, there)) or 'none'}"
+        )
+    return found
+
+
 def _last_checkpoint(cells: pd.DataFrame) -> pd.DataFrame:
-    "The cells of the last checkpoint: as in a run, the last listed of those without a step, else that of the last step."
+    "The last checkpoint, as in a run: the last listed of those without a step, else that of the last step."
     steps = cells["step"]
     cells = cells[steps.isna() if steps.isna().any() else steps == steps.max()]
     if "revision" in cells and pd.notna(last := cells["revision"].iloc[-1]):
-        cells = cells[cells["revision"] == last]  # extracts of earlier versions have none
+        cells = cells[cells["revision"] == last]
     return cells.drop_duplicates(["source", "target"], keep="last")
 
+
+def _cells_of(
+    table: pd.DataFrame, path: Path, names: Mapping[str, str], checkpoint: Iterable[tuple[str, Any]]
+) -> pd.DataFrame:
+    "The cells of one space of an extract."
+    for name, value in names.items():
+        table = _rows_with(table, path, name, value)
+    scale = names["scale"]
+    if len(models := table["model"].unique()) > 1:
+        raise TaskspaceError(
+            f"{path}: scale {scale!r} stands for several models ({', '.join(map(str, models))}); "
+            "run the study again with another scale for each"
+        )
+    for name, value in checkpoint:
+        if value is not None:
+            table = _rows_at(table, path, scale, name, value)
+    return _last_checkpoint(table)
+
 # %% ../../nbs/api/runs/70_extract.ipynb #8d00c5d5
+def _damaged(folder: Path, file: str, why: str) -> TaskspaceError:
+    first = (why.strip().splitlines() or ["unreadable"])[0]
+    return TaskspaceError(
+        f"{folder / file}: damaged ({first}); write the extract anew with taskspace extract RUN --out {folder}"
+    )
+
+
+def _read_header(folder: Path) -> dict[str, Any]:
+    "What `extract.json` says. Raises `TaskspaceError` when it is missing or damaged."
+    if not (folder / _MARK).is_file():
+        raise TaskspaceError(f"{folder}: no extract of a run; write one with taskspace extract RUN --out {folder}")
+    try:
+        header = json.loads((folder / _MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise _damaged(folder, _MARK, str(e)) from None
+    for name, kind in {"study": str, "checkpoints": list, "groups": dict}.items():
+        if not isinstance(header, dict) or not isinstance(header.get(name), kind):
+            raise _damaged(folder, _MARK, f"it lacks {name}")
+    return header
+
+
+def _read_table(folder: Path, name: str) -> pd.DataFrame:
+    "One of the tables. Raises `TaskspaceError` for one that is not there or damaged."
+    file = folder / f"{name}.parquet"
+    if not file.is_file():
+        there = ", ".join(sorted(p.stem for p in folder.glob("*.parquet")))
+        raise TaskspaceError(f"{folder}: no table {name!r}; there are: {there}")
+    try:
+        frame = pd.read_parquet(file)
+    except (OSError, ValueError) as e:  # what Arrow raises is one of these
+        raise _damaged(folder, file.name, str(e)) from None
+    return frame.astype({c: object for c in frame if isinstance(frame[c].dtype, pd.CategoricalDtype)})
+
+# %% ../../nbs/api/runs/70_extract.ipynb #88b3ab3e
 class Extract:
     "What was kept of a run. Raises `TaskspaceError` when the folder holds no extract or a damaged one."
 
     def __init__(self, folder: str | os.PathLike):
         self.path = Path(folder)
-        if not (self.path / _MARK).is_file():
-            raise TaskspaceError(f"{folder}: no extract of a run; write one with taskspace extract RUN --out {folder}")
-        try:
-            self.about: dict[str, Any] = json.loads((self.path / _MARK).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as e:
-            raise self._damaged(_MARK, str(e)) from None
-        kinds = {"study": str, "checkpoints": list, "groups": dict}
-        lacking = [
-            k
-            for k, kind in kinds.items()
-            if not isinstance(self.about, dict) or not isinstance(self.about.get(k), kind)
-        ]
-        if lacking:
-            raise self._damaged(_MARK, f"it lacks {lacking[0]}")
-        self._read: dict[str, pd.DataFrame] = {}
+        self.about = _read_header(self.path)
+        self._tables: dict[str, pd.DataFrame] = {}
 
     def __repr__(self) -> str:
         return f"Extract({str(self.path)!r}: {self.study.name}, {len(self.about['checkpoints'])} checkpoints)"
-
-    def _damaged(self, file: str, why: str) -> TaskspaceError:
-        return TaskspaceError(
-            f"{self.path / file}: damaged ({(why.strip().splitlines() or ['unreadable'])[0]}); write the extract anew with taskspace extract RUN --out {self.path}"
-        )
 
     @property
     def study(self) -> Study:
@@ -319,20 +346,9 @@ class Extract:
         name: str,  # accuracy, claims, curves, distribution, spaces, stability or tests
     ) -> pd.DataFrame:
         "One of the tables. Raises `TaskspaceError` for one that is not there or damaged."
-        if name not in self._read:
-            file = self.path / f"{name}.parquet"
-            if not file.is_file():
-                raise TaskspaceError(
-                    f"{self.path}: no table {name!r}; there are: {', '.join(sorted(p.stem for p in self.path.glob('*.parquet')))}"
-                )
-            try:
-                frame = pd.read_parquet(file)
-            except (OSError, ValueError) as e:
-                raise self._damaged(file.name, str(e)) from None  # what Arrow raises is one of these
-            self._read[name] = frame.astype(
-                {c: object for c in frame if isinstance(frame[c].dtype, pd.CategoricalDtype)}
-            )
-        return self._read[name]
+        if name not in self._tables:
+            self._tables[name] = _read_table(self.path, name)
+        return self._tables[name]
 
     def space(
         self,
@@ -342,42 +358,20 @@ class Extract:
         control: str = "none",  # for transfer
         revision: str | None = None,  # of a checkpoint without a step
     ) -> TaskSpace:
-        "A space of the run, to four decimals. Raises `TaskspaceError` listing what there is."
-        table = self.table("spaces")
-        for name, value in (("scale", scale), ("kind", kind), ("control", control)):
-            found = table[table[name] == value]
-            if found.empty:
-                raise TaskspaceError(
-                    f"{self.path}: no space with {name} {value!r}; there are: {', '.join(map(str, dict.fromkeys(table[name])))}"
-                )
-            table = found
-        if len(models := table["model"].unique()) > 1:
-            raise TaskspaceError(
-                f"{self.path}: scale {scale!r} stands for several models ({', '.join(map(str, models))}); run the study again with another scale for each"
-            )
-        asked: dict[str, Any] = {"step": step, "revision": revision}
-        for name, value in asked.items():
-            if value is None:
-                continue
-            found = table[(table[name] == value).fillna(False)] if name in table else table[:0]
-            if found.empty:
-                there = list(table[name].dropna().unique()) if name in table else []
-                raise TaskspaceError(
-                    f"{self.path}: no space of {scale} at {name} {value}; there are: {', '.join(map(str, sorted(there))) or 'none'}"
-                )
-            table = found
-        rows = _last_checkpoint(table)
-        step = None if pd.isna(rows["step"].iloc[0]) else int(rows["step"].iloc[0])
+        "A space of the run, to four decimals. Raises `TaskspaceError` that lists what there is."
+        names = {"scale": scale, "kind": kind, "control": control}
+        rows = _cells_of(self.table("spaces"), self.path, names, [("step", step), ("revision", revision)])
+        found = rows["step"].iloc[0]
         meta = {
             "scale": scale,
-            "step": step,
+            "step": None if pd.isna(found) else int(found),
             "control": control,
             "study": self.study.name,
             "eval_pairs": self.study.eval_pairs,
         }
         return space_of(rows, kind, self.about["groups"], meta)
 
-# %% ../../nbs/api/runs/70_extract.ipynb #88b3ab3e
+
 def open_extract(
     folder: str | os.PathLike,  # what `write_extract` wrote
 ) -> Extract:
