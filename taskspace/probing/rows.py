@@ -313,7 +313,7 @@ def space_from_rows(
         moved = _normalised(moved, normalise)
         deviations = None if deviations is None else _normalised(deviations, normalise)
         low, high = (pd.DataFrame(b, names, names) for b in _bounds(matrix, moved, deviations, pool.pairs))
-        evidence = {"low": low, "high": high, "replicates": moved, "seeds": deviations}
+        evidence = {"low": low, "high": high, "replicates": moved, "seed_deviations": deviations}
     if splits and all((s.n > 1).all() for s in seeds):
         halves, taken = _half_weights(pool, rng, splits)
         means = [_mean(_transfers(seeds, metric, normalise, w), t) for w, t in zip(halves, taken, strict=True)]
