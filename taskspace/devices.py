@@ -41,7 +41,7 @@ def progress_bar(
     show: bool | None = None,  # None: in a terminal or a notebook
     **kwargs,  # of tqdm, e.g. unit
 ) -> Any:  # a tqdm bar, also a context manager
-    "A tqdm bar, which comes when the work takes more than two seconds and goes when it is done."
+    "A tqdm bar. It is shown when the work takes more than two seconds, and removed at the end."
     from tqdm import tqdm
 
     if show is None:
@@ -61,7 +61,7 @@ def progress_bar(
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    "Keep transformers from showing bars and warnings; what matters is raised."
+    "Let transformers show no bars and no warnings inside. Errors are still raised."
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -75,15 +75,13 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 # %% ../nbs/api/04_devices.ipynb #39524086
-def pick_dtype(dtype: str | torch.dtype) -> torch.dtype | None:  # None for "auto"
+def pick_dtype(
+    dtype: str | torch.dtype,  # "auto", a name such as "bfloat16", or a type of torch
+) -> torch.dtype | None:  # None for "auto"
     "The type that a name stands for. Raises `TaskspaceError` for one that is not a floating-point type."
-    found = (
-        None
-        if dtype == "auto"
-        else getattr(torch, dtype.removeprefix("torch."), dtype)
-        if isinstance(dtype, str)
-        else dtype
-    )
+    found: Any = dtype
+    if isinstance(dtype, str):
+        found = None if dtype == "auto" else getattr(torch, dtype.removeprefix("torch."), dtype)
     if found is not None and not (isinstance(found, torch.dtype) and found.is_floating_point):
         raise TaskspaceError(f"unknown dtype {dtype!r}; there are: auto, float32, bfloat16, float16, float64")
     return found

@@ -112,8 +112,8 @@ def sweep(
         _remove(left)
 
 # %% ../nbs/api/02_files.ipynb #08c16119
-# Why not `filelock`: it offers no way to write who holds the lock, and its versions before 4 empty the file of a lock that another
-# process holds.
+# Why not `filelock`: it offers no way to write who holds the lock, and its versions before 4 empty the file of a lock
+# that another process holds.
 _TAKEN = {errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK}
 
 

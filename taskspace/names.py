@@ -17,10 +17,8 @@ __all__ = ['hand_on']
 def hand_on(
     package: str,  # full name, `__name__` in the package's `__init__`
     names: Mapping[str, str],  # module -> its public names, divided by blanks
-) -> tuple[
-    list[str], Callable[[str], Any], Callable[[], list[str]]
-]:  # `__all__`, `__getattr__` and `__dir__` of the package
-    "What lets a package give the names of its modules, each module imported when a name of it is first used."
+) -> tuple[list[str], Callable, Callable]:  # `__all__`, `__getattr__` and `__dir__` of the package
+    "Let a package offer the names of its modules. A module is imported when one of its names is first used."
     home = {name: module for module, listed in names.items() for name in listed.split()}
 
     def getattr_(name: str) -> Any:

@@ -39,7 +39,7 @@ class _Loader(yaml.SafeLoader):
 def parse_settings(
     text: str,  # YAML
     where: str,  # what messages call the text, e.g. the file name
-    fields: str,  # a few field names that belong there, for whoever gave something else
+    fields: str,  # a few field names that belong there; a message names them where the text holds something else
 ) -> dict[str, Any]:
     "Settings from YAML text. Raises `TaskspaceError` that names the line."
     try:

@@ -104,7 +104,7 @@ def _tag(script: Path) -> str:  # a pattern
 def without_modules(
     site: Path,  # a rendered website
 ) -> None:
-    "Turn Quarto's own script from a module into a plain script, and change the pages that load it. Other sites stay as they are."
+    "Turn Quarto's script from a module into a plain one, in the pages too. Other sites stay as they are."
     for script in site.glob("site_libs/*/quarto.js"):
         if text := _in_one_piece(script):
             script.write_text(text, encoding="utf-8")
@@ -129,7 +129,7 @@ def release_semaphores() -> None:
 # %% ../nbs/api/06_workarounds.ipynb #5c008383
 @contextlib.contextmanager
 def interrupt_later() -> Iterator[None]:
-    "Block Ctrl-C inside; it arrives at the end of the block."
+    "Block Ctrl-C in this thread and in the processes that it starts; it arrives at the end of the block."
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -64,8 +64,8 @@ def _weighted(values: torch.Tensor) -> int:
 
 
 def _bits(tensor: torch.Tensor) -> int:
-    """A sum of a tensor's bit patterns, read as integers. They are laid out as a wide table and weighted by row and column,
-    so that entries which change places give another sum."""
+    """A sum of a tensor's bit patterns, read as integers. They are laid out as a wide table and weighted by row and
+    column, so that entries which change places give another sum."""
     integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}.get(tensor.element_size())
     if not integers:
         return int(tensor.detach().abs().sum().view(torch.int32))

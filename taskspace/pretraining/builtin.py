@@ -189,7 +189,8 @@ def builtin_checkpoint(
     seed: int = 0,  # of the initial weights
     progress: bool | None = None,  # show a bar while training; None: in a terminal or a notebook
 ) -> Path:  # a directory that holds model and tokenizer
-    "A checkpoint of a built-in scale, trained on first use. Raises `TaskspaceError` for an unknown scale or step, listing what exists."
+    """A checkpoint of a built-in scale, trained on first use.
+    Raises `TaskspaceError` for an unknown scale or step, listing those that exist."""
     steps = builtin_steps(scale)
     step = steps[-1] if step is None else step
     if step not in steps:
@@ -226,5 +227,5 @@ def builtin_log(
     scale: str,  # "nano", "micro" or "mini"
     seed: int = 0,  # of the initial weights
 ) -> pd.DataFrame:  # one row a step: step, loss and valid_loss (nats a token), learning_rate, tokens
-    "The training log of a built-in scale, which is trained where it is not yet. Raises `TaskspaceError` for an unknown scale."
+    "The training log of a built-in scale, trained on first use. Raises `TaskspaceError` for an unknown scale."
     return pd.read_parquet(builtin_checkpoint(scale, seed=seed).parent / "log.parquet")

@@ -38,9 +38,8 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     architecture: str = "llama"  # see `ARCHITECTURES`
-    seeds: tuple[int, ...] = Field(
-        (0,), min_length=1
-    )  # of the initial weights; one run each; a number N stands for 0 .. N-1
+    # of the initial weights; one run each; a number N stands for 0 .. N-1
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
     training: dict[str, Any] = {}  # settings that differ from the common ones, except the seed of the data order
 
     @field_validator("seeds", mode="before")
@@ -93,20 +92,24 @@ class TextConfig(BaseModel):
         for name in value:
             if not re.fullmatch(r"[\w.+-]*\w[\w.+-]*", name) or name in ("tokenizer", "data", "lock"):
                 raise ValueError(
-                    f"{name!r} cannot be the name of a directory beside tokenizer, data and lock; take letters, digits, points and dashes"
+                    f"{name!r} cannot be the name of a directory beside tokenizer, data and lock; "
+                    "take letters, digits, points and dashes"
                 )
         runs = [run for name, m in value.items() for run in _runs_of(name, m.seeds)]
         twice = next((r for r in runs if runs.count(r) > 1), None)
         if twice:
             raise ValueError(
-                f"two runs would be called {twice!r}, one of them after its seed; rename a model, or give each of its seeds once"
+                f"two runs would be called {twice!r}, one of them after its seed; "
+                "rename a model, or give each of its seeds once"
             )
         return value
 
     def run_names(self) -> dict[str, tuple[str, int]]:  # directory name -> (model, seed)
         "One run for each model and seed, in the order of the configuration."
         return {
-            run: (name, seed) for name, m in self.models.items() for run, seed in zip(_runs_of(name, m.seeds), m.seeds)
+            run: (name, seed)
+            for name, m in self.models.items()
+            for run, seed in zip(_runs_of(name, m.seeds), m.seeds, strict=True)
         }
 
     def run_training(
@@ -117,7 +120,8 @@ class TextConfig(BaseModel):
         own = self.models[model].training
         if "seed" in own:
             raise TaskspaceError(
-                f"models.{model}.training.seed: the data order is common to all models; set training.seed, or seeds of the model"
+                f"models.{model}.training.seed: the data order is common to all models; "
+                "set training.seed, or seeds of the model"
             )
         return checked(TrainingConfig, {**self.training.model_dump(), **own}, f"models.{model}.training")
 
@@ -139,7 +143,8 @@ def _check_sizes(model: ModelConfig, config: TextConfig, where: str) -> None:
     sizes = model.model_extra or {}
     if model.architecture in ("llama", "gpt2") and not {"hidden_size", "n_embd"} & set(sizes):
         raise TaskspaceError(
-            f"{where}: hidden_size is missing; the sizes that transformers takes without it are those of a large {model.architecture}"
+            f"{where}: hidden_size is missing; "
+            f"the sizes that transformers takes without it are those of a large {model.architecture}"
         )
     try:
         with torch.device("meta"):
@@ -220,7 +225,7 @@ def text_tokenizer(
     config: TextConfig,  # from `text_config`
     progress: bool | None = None,  # show a bar while training; None: in a terminal or a notebook
 ) -> Any:  # a transformers fast tokenizer
-    """The tokenizer of a text pre-training: the one that is named, or one trained on the text and kept in `out/tokenizer`.
+    """The tokenizer of a text pre-training: a named one, or one trained on the text and kept in `out/tokenizer`.
     Raises `TaskspaceError` for a named one that cannot be used, and for text that cannot be read."""
     from transformers import AutoTokenizer
 
@@ -284,7 +289,7 @@ def pretrain_text(
 ) -> pd.DataFrame:  # one row a run: run, directory, parameters, steps, tokens, loss, valid_loss
     """Pre-train models on text files. What is done is not done again, and a run that was killed goes on.
 
-    Raises `TaskspaceError` for a wrong configuration, unreadable text, and an `out` that holds runs of another configuration."""
+    Raises `TaskspaceError` for a wrong configuration, unreadable text, and an `out` of another configuration."""
     if isinstance(config, TextConfig):
         config = config.model_copy(update={"out": Path(out).absolute()}) if out is not None else config
     else:

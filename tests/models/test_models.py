@@ -234,7 +234,7 @@ def test_digest_of_types_and_ties():
     tied = llama(tie_word_embeddings=True)
     untied = llama(tie_word_embeddings=False)
     with torch.no_grad():
-        for a, b in zip(untied.model.parameters(), tied.model.parameters()):
+        for a, b in zip(untied.model.parameters(), tied.model.parameters(), strict=True):
             a.copy_(b)
         untied.lm_head.weight.copy_(tied.lm_head.weight)
     assert LM(tied, WORDS).digest() != LM(untied, WORDS).digest() == LM(untied, WORDS).digest()
@@ -516,5 +516,5 @@ def test_a_step_is_named_once():
     for name, revision in (("builtin:nano@128", "64"), ("builtin:nano@64", "step64")):
         refused(
             f"{name}: names its step, and revision '{revision}' names one too; give only one of them",
-            lambda: load_lm(name, revision=revision),
+            lambda name=name, revision=revision: load_lm(name, revision=revision),
         )

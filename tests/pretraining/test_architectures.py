@@ -69,8 +69,8 @@ def name(request):
     st.data(),
 )
 def test_padding_anywhere_changes_nothing(name, sentences, junk, data):
-    """Alone, and in a batch with arbitrary ids as padding on the left, on the right and on both sides. Worst difference seen in 400 batches: 6.7e-6,
-    with weights three times their initial size."""
+    """Alone, and in a batch with arbitrary ids as padding on the left, on the right and on both sides.
+    Worst difference seen in 400 batches: 6.7e-6, with weights three times their initial size."""
     model, length = model_of(name), max(map(len, sentences)) + len(junk)
     ids, mask, starts = (
         torch.empty(len(sentences), length, dtype=torch.long),
@@ -84,9 +84,11 @@ def test_padding_anywhere_changes_nothing(name, sentences, junk, data):
         starts.append(start)
     with torch.no_grad():
         batched = model(ids, mask, output_hidden_states=True)
-        for i, (s, start) in enumerate(zip(sentences, starts)):
+        for i, (s, start) in enumerate(zip(sentences, starts, strict=True)):
             alone = model(torch.tensor([s]), output_hidden_states=True)
-            for x, y in zip((alone.logits, *alone.hidden_states), (batched.logits, *batched.hidden_states)):
+            for x, y in zip(
+                (alone.logits, *alone.hidden_states), (batched.logits, *batched.hidden_states), strict=True
+            ):
                 assert (x[0] - y[i, start : start + len(s)]).abs().max() < 3e-5
     assert batched.logits.isfinite().all()
 
@@ -207,7 +209,7 @@ def test_twins_differ_in_activation_alone():
     assert [m.config.activation for m in pair.values()] == ["solu", "gelu"]
     assert not any(
         torch.equal(x, y)
-        for x, y in zip(pair["gelu"].parameters(), twins(CONFIGS["untied"], seed=4)["gelu"].parameters())
+        for x, y in zip(pair["gelu"].parameters(), twins(CONFIGS["untied"], seed=4)["gelu"].parameters(), strict=True)
         if x.dim() > 1
     )
 
@@ -243,7 +245,7 @@ def test_saved_models_come_back_bit_for_bit(name, tmp_path):
     again = load_model(save_model(model, tmp_path / "m"))
     assert saved_architecture(tmp_path / "m") == model.kind == MODELS[model.kind].kind
     assert again.config == model.config and not again.training
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
     first = (tmp_path / "m" / "model.safetensors").read_bytes()
     save_model(again, tmp_path / "m")
     assert (tmp_path / "m" / "model.safetensors").read_bytes() == first

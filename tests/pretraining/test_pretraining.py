@@ -1,4 +1,4 @@
-"""Tokens, training and pre-training: exactness against naive forms, kills, two processes at once, damaged files, bad settings."""
+"""Tokens and pre-training: exactness against naive forms, kills, two processes at once, damaged files, settings."""
 
 import json
 import lzma
@@ -226,7 +226,8 @@ from taskspace.pretraining.architectures import build, TransformerConfig
 from taskspace.pretraining.training import pretrain, TrainingConfig
 ROWS = np.random.default_rng(0).integers(2, 20, (60, 9))
 LONG = TrainingConfig(steps=160, batch_size=8, learning_rate=1e-2, checkpoints=8, save_every=9)
-def newborn(dropout=0.0): return build(TransformerConfig(20, 16, 1, num_attention_heads=2, max_position_embeddings=12, dropout=dropout), 1)
+def newborn(dropout=0.0):
+    return build(TransformerConfig(20, 16, 1, num_attention_heads=2, max_position_embeddings=12, dropout=dropout), 1)
 """
 exec(COMMON)  # the same in this process and in those that get killed
 SETTINGS = TrainingConfig(steps=40, batch_size=8, learning_rate=1e-2, checkpoints=5, save_every=7)
@@ -240,7 +241,7 @@ def test_same_settings_same_weights():
     pd.testing.assert_frame_equal(pretrain(b, ROWS, SETTINGS), log)
     assert torch.equal(torch.get_rng_state(), state)
     pretrain(c, ROWS, SETTINGS.model_copy(update={"seed": 1}))
-    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters()))
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
     assert not torch.equal(next(a.parameters()), next(c.parameters())) and not a.training
 
 
@@ -249,13 +250,13 @@ def test_accumulation_changes_rounding_alone():
     whole, parts = newborn(), newborn()
     pretrain(whole, ROWS, SETTINGS)
     pretrain(parts, ROWS, SETTINGS.model_copy(update={"accumulate": 3}))
-    assert max((x - y).abs().max().item() for x, y in zip(whole.parameters(), parts.parameters())) < 5e-4
+    assert max((x - y).abs().max().item() for x, y in zip(whole.parameters(), parts.parameters(), strict=True)) < 5e-4
 
 
 def test_checkpoints_are_the_weights_of_their_step(tmp_path):
     pretrain(newborn(), ROWS, SETTINGS, tmp_path / "long")
     start = load_model(tmp_path / "long" / "checkpoint-0")
-    assert all(torch.equal(a, b) for a, b in zip(start.parameters(), newborn().parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(start.parameters(), newborn().parameters(), strict=True))
     assert sorted(p.name for p in (tmp_path / "long").glob("checkpoint-*")) == sorted(
         f"checkpoint-{s}" for s in checkpoint_steps(SETTINGS)
     )
@@ -279,7 +280,7 @@ def _started(code):
 
 @pytest.mark.slow
 def test_killed_runs_end_in_the_same_bytes(tmp_path):
-    """kill -9 as soon as the run has left a checkpoint or state that it had not left before, again and again; with dropout."""
+    """kill -9 whenever the run has left a new checkpoint or state, again and again; with dropout."""
     pretrain(newborn(dropout=0.1), ROWS, LONG, tmp_path / "whole", valid=ROWS[:5])
     out, kills = tmp_path / "killed", 0
     while kills < 2:
@@ -374,7 +375,7 @@ def test_written_keeps_what_is_there(tmp_path):
     (tmp_path / "f").write_text("old")
     with pytest.raises(ZeroDivisionError), written(tmp_path / "f") as scratch:
         scratch.write_text("new")
-        1 / 0
+        raise ZeroDivisionError
     assert (tmp_path / "f").read_text() == "old"
     with written(tmp_path / "f") as scratch:
         scratch.write_text("new")
@@ -450,7 +451,7 @@ def test_builtin_steps_and_errors(small):
 
 @pytest.mark.slow
 def test_two_processes_fill_one_cache(small):
-    """They start with an empty cache; both end well, the weights are those of a lone process, and nothing is left over."""
+    """With an empty cache: both end well, the weights are those of a single process, and nothing is left over."""
     both = [_started(SMALL) for _ in range(2)]
     assert [p.wait() for p in both] == [0, 0]
     for p in both:
@@ -524,8 +525,8 @@ def test_new_models(architecture, sizes):
     state = torch.get_rng_state()
     a, b, c = (new_model(architecture, _BPE, 32, seed, **sizes) for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters()))
-    assert not all(torch.equal(x, y) for x, y in zip(a.parameters(), c.parameters()))
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    assert not all(torch.equal(x, y) for x, y in zip(a.parameters(), c.parameters(), strict=True))
     assert a.config.vocab_size == len(_BPE) and not a.training
     for wrong, message in ((dict(width=3), "width"), (dict(hidden_size=15, num_attention_heads=2), "multiple|head")):
         if architecture in ("lstm", "cnn") and "hidden_size" in wrong:
@@ -585,7 +586,7 @@ def test_text_models_end_to_end(texts):
 
 @pytest.mark.slow
 def test_text_models_survive_kills(texts):
-    """Killed while the tokenizer is saved and in the middle of the models; the files are those of an undisturbed run."""
+    """Killed while the tokenizer is saved and between the models; the files are those of an undisturbed run."""
     pretrain_text(
         {
             **yaml.safe_load((texts / "config.yaml").read_text()),
