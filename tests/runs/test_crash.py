@@ -1,5 +1,6 @@
-"""What happens to long runs, done to short ones for real: kill -9, Ctrl-C, two at once, bad files, a full disk, lost workers."""
+"""What happens to long runs, done to short ones: kill -9, Ctrl-C, two at once, bad files, a full disk, lost workers."""
 
+import contextlib
 import errno
 import functools
 import json
@@ -65,7 +66,8 @@ def quietly(study, out, executor=None, workers=0):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    "Folder of a run that nothing disturbed, computed once for each number of seeds. What slows a model down is no part of its results."
+    """Folder of a run that nothing disturbed, computed once for each number of seeds.
+    What slows a model down is no part of its results."""
 
     @functools.cache
     def folder(seeds):
@@ -83,7 +85,7 @@ def whole(toy, tmp_path, uninterrupted):
     return toy(), stored(tmp_path / "whole")
 
 
-# -- the main process dies ----------------------------------------------------------------------------------------------
+# -- the main process dies -------------------------------------------------------------------------
 @posix
 def test_kill_9_at_twenty_random_moments(whole, tmp_path):
     study, expected = whole
@@ -162,7 +164,8 @@ def test_kill_9_around_every_call_that_touches_the_disk(toy, tmp_path, uninterru
 @posix
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc to tell which file is synced")
 def test_a_result_gets_its_name_when_its_bytes_are_on_the_disk(toy, tmp_path):
-    "No kill can fall between opening and writing a name in results/, because none is ever opened for writing: each comes by renaming a synced file."
+    """No kill can fall between opening and writing a name in results/, because none is ever opened for writing:
+    each comes by renaming a synced file."""
     study, out = toy(seeds=1), tmp_path / "out"
 
     def watched():
@@ -222,10 +225,8 @@ def wait_for(condition, process, seconds=120):
     while not condition():
         assert process.poll() is None, process.stderr.read()
         assert psutil.time.time() < deadline
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=0.02)
-        except subprocess.TimeoutExpired:
-            pass
 
 
 @posix
@@ -257,7 +258,7 @@ def test_no_orphans_and_a_store_to_go_on_with(toy, tmp_path, uninterrupted, how)
     assert stored(out) == stored(uninterrupted(3))
 
 
-# -- two at once ----------------------------------------------------------------------------------------------------------
+# -- two at once -----------------------------------------------------------------------------------
 @posix
 def test_two_runs_at_once_one_refuses_and_nothing_is_lost(toy, tmp_path):
     study, out = toy(seeds=1, slow=0.01), tmp_path / "out"
@@ -290,7 +291,7 @@ def test_the_lock_holds_also_where_the_early_look_missed_it(toy, tmp_path, monke
     assert not Store(out).files()
 
 
-# -- files that cannot be trusted ---------------------------------------------------------------------------------------------
+# -- files that cannot be trusted ------------------------------------------------------------------
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped"])
 def test_damaged_results_are_set_aside_and_computed_again(whole, tmp_path, damage):
     study, expected = whole
@@ -356,7 +357,7 @@ def test_a_log_that_was_cut_or_scribbled_on_is_no_obstacle(whole, tmp_path):
     assert quietly(study, out).status().done == 63 and stored(out) == expected
 
 
-# -- no space left ---------------------------------------------------------------------------------------------------------
+# -- no space left ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("after", [0, 1, 2, 3, 4, 5, 20, 21])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_stops_the_run_with_a_clear_line(toy, tmp_path, monkeypatch, uninterrupted, after, code):
@@ -431,7 +432,7 @@ print(*sorted(p.name for p in Store(out).files().values()))
     assert 0 < int(said[1]) < 63 and said[2] == "63" and set(said[3].split()) == set(expected)
 
 
-# -- workers that die ---------------------------------------------------------------------------------------------------------
+# -- workers that die ------------------------------------------------------------------------------
 @posix
 def test_a_killed_worker_costs_nothing_but_time(toy, tmp_path, uninterrupted):
     study, out = toy(slow=0.005), tmp_path / "out"
@@ -482,7 +483,7 @@ def test_workers_that_all_die_end_the_run(toy, tmp_path, monkeypatch):
         run_study(study, tmp_path / "out", progress=False)
 
 
-# -- Dask ---------------------------------------------------------------------------------------------------------------------
+# -- Dask ------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def cluster():
     "A scheduler and two single-threaded worker processes on loopback, without nannies."
@@ -493,13 +494,11 @@ def cluster():
         "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "60",
         "OMP_NUM_THREADS": "1",
     }
-    start = lambda *args: subprocess.Popen(
-        [sys.executable, "-m", "distributed.cli." + args[0], *args[1:]],
-        env=here,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+
+    def start(*args):
+        command = [sys.executable, "-m", "distributed.cli." + args[0], *args[1:]]
+        return subprocess.Popen(command, env=here, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
     scheduler = start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
     address = next(line.split()[-1] for line in scheduler.stderr if "Scheduler at:" in line)
     workers = [

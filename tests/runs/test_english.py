@@ -1,4 +1,5 @@
-"""The kept results of the study of English: complete, small, of the suites and models that the page says, and free of one machine's paths."""
+"""The kept results of the study of English: complete, small, of the suites and models that the page names, with no
+paths of one machine."""
 
 import json
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_transfer_is_there_where_the_study_has_it(kept):
     name, extract = kept
     cells = extract.table("spaces").query("kind == 'transfer'")
     assert cells["value"].notna().all()
-    found = set(zip(cells.scale, cells.step, cells.control))
+    found = set(zip(cells.scale, cells.step, cells.control, strict=True))
     steps = (2048,) if name == "zorro" else (64, 256, 1024, 2048)
     controls = ["none", *extract.study.controls]
     assert found == {(s, t, "none") for s in SCALES[name] for t in steps} | {

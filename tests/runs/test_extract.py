@@ -39,7 +39,10 @@ def test_a_space_comes_back_to_four_decimals(n, symmetric, bounds, seed):
     values = rng.normal(size=(n, n))
     if symmetric:
         values = values + values.T
-    frame = lambda v: pd.DataFrame(v, names, names)
+
+    def frame(v):
+        return pd.DataFrame(v, names, names)
+
     space = TaskSpace(
         frame(values), "transfer", {t: "g" for t in names}, *((frame(values - 1), frame(values + 1)) if bounds else ())
     )
@@ -88,7 +91,9 @@ def test_it_is_small_and_says_from_what_it_was_computed(run, kept):
 
 
 def test_claims_can_be_judged_on_some_scales(run):
-    why = lambda *scales: claims_of(run, scales or None).set_index("claim")["why"]
+    def why(*scales):
+        return claims_of(run, scales or None).set_index("claim")["why"]
+
     assert "two scales or more" in why("large")["c"] and "two scales or more" not in why()["c"]
     assert why("small")["b"] != why()["b"] == why("large")["b"]  # the largest of those asked for
     with pytest.raises(TaskspaceError, match="no scale 'huge'; there are: small, large"):
