@@ -38,7 +38,7 @@ def made(tiny):
 def test_a_report_has_all_its_pages_and_names_its_models(made):
     pages = {p.name for p in made.parent.glob("*.html")}
     assert pages >= {"index.html", "scale-small.html", "scale-large.html", "training.html", "methods.html", "data.html"}
-    assert "What the claims come to" in made.read_text(encoding="utf-8")
+    assert "Verdicts on the claims" in made.read_text(encoding="utf-8")
 
 
 def test_all_links_of_a_report_lead_somewhere(made):
