@@ -86,6 +86,7 @@ step:
 
 lint:
 	ruff check
+	ruff check --config 'lint.exclude = []' --select E501,E731,E741,B905,I nbs
 	ruff format --check
 
 types:

@@ -23,10 +23,10 @@ import time
 import numpy as np
 import torch
 
-from taskspace.pretraining.architectures import build, TransformerConfig
 from taskspace.dissimilarity.comparison import cka_matrix, cka_states
 from taskspace.dissimilarity.states import hidden_states
 from taskspace.models.lm import LM
+from taskspace.pretraining.architectures import build, TransformerConfig
 
 TOKENS, WIDTH, THREADS = (
     int(sys.argv[i]) if len(sys.argv) > i else default for i, default in ((1, 20_000), (2, 64), (3, 1))

@@ -10,9 +10,9 @@ python benchmarks/frontier.py rules [--scale mini] [--update differential full r
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -21,9 +21,9 @@ import numpy as np
 import pandas as pd
 
 from taskspace import FTGD, gradient_probe, load_lm, load_suite, transfer_probe, tune
-from taskspace.tasks.grammar import corpus
 from taskspace.pretraining.builtin import builtin_steps
 from taskspace.scoring.scores import accuracy, score_pairs
+from taskspace.tasks.grammar import corpus
 
 TEXT = corpus(300, seed=99)[-150:]
 

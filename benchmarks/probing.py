@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 from taskspace import FTGD, gradient_probe, load_lm, load_suite, transfer_probe, tune
-from taskspace.tuning.gradients import margins, undisturbed
 from taskspace.scoring.encoding import encode_pairs
 from taskspace.scoring.scores import score_pairs
+from taskspace.tuning.gradients import margins, undisturbed
 
 
 def peak() -> float:

@@ -20,8 +20,8 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import toylm
-
-from taskspace.runs import execute as runs, jobs
+from taskspace.runs import execute as runs
+from taskspace.runs import jobs
 from taskspace.runs.jobs import Plan
 from taskspace.runs.results import open_run
 from taskspace.runs.store import Store

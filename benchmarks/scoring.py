@@ -53,7 +53,7 @@ def sentences(suite: Suite) -> list[str]:
 def model_directory(shape: str, folder: Path) -> str:
     """A model of that shape with random weights, and a byte-level BPE tokenizer of about 4,000 tokens, which cuts
     BLiMP's rarer words."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import decoders, models, pre_tokenizers, Tokenizer, trainers
     from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())

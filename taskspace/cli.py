@@ -20,6 +20,7 @@ from .files import cannot_write, written
 
 if TYPE_CHECKING:
     import pandas as pd
+
     from taskspace.runs.results import Run
 
 # %% auto #0

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import toylm
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import toylm
 from taskspace.cli import main
+from taskspace.errors import TaskspaceError
 from taskspace.pretraining.texts import ModelConfig, text_config, TextConfig
-from taskspace.runs.results import open_run
+from taskspace.pretraining.training import TrainingConfig
 from taskspace.runs.execute import run_study
+from taskspace.runs.results import open_run
+from taskspace.runs.store import Store
 from taskspace.runs.study import Study
 from taskspace.settings import parse_settings
-from taskspace.runs.store import Store
-from taskspace.errors import TaskspaceError
 from taskspace.tasks.catalogue import load_suite
-from taskspace.pretraining.training import TrainingConfig
 
 STUDY = """\
 suite: toy.parquet

@@ -7,14 +7,14 @@ import sys
 
 import pandas as pd
 import pytest
-import toylm
 
 import taskspace
+import toylm
 from taskspace.cli import accuracy_table, main
-from taskspace.runs.results import open_run
 from taskspace.runs.execute import demo_study
-from taskspace.scoring.scores import score_pairs
+from taskspace.runs.results import open_run
 from taskspace.runs.store import Store
+from taskspace.scoring.scores import score_pairs
 from taskspace.toy import TOY_WORDS
 
 

@@ -24,8 +24,8 @@ from packages import PACKAGES  # noqa: E402
 
 
 def in_import_order() -> dict[str, tuple[int, Path]]:
-    """`scoring.scores` -> its place and its notebook: the ground, the packages as in their table, the toy, the command line.
-    A notebook without `default_exp` is no module."""
+    """`scoring.scores` -> its place and its notebook: the ground, the packages as in their table, the toy, then the
+    command line. A notebook without `default_exp` is no module."""
     api = TOP / "nbs" / "api"
     flat = [p for p in sorted(api.glob("[0-9][0-9]_*.ipynb")) if "#| default_exp" in p.read_text()]
     nested = [p for package in PACKAGES for p in sorted((api / package).glob("[0-9][0-9]_*.ipynb"))]
@@ -58,10 +58,6 @@ UPWARD = {
 }
 
 # (module, the module that owns them): private names of it
-KNOWN_PRIVATE = {}
-
-# (notebook, first name that the cell defines): lines
-GIANTS = {}
 LINES = 60  # of an exported cell
 
 
@@ -215,7 +211,7 @@ def test_every_public_name_is_importable_and_listed():
         assert getattr(taskspace, name) is not None
     assert set(taskspace.__all__) <= set(dir(taskspace))
     with pytest.raises(AttributeError, match="has no attribute 'transfer_prob'"):
-        taskspace.transfer_prob
+        taskspace.transfer_prob  # noqa: B018 - the look-up is what is tested
 
 
 def test_notebooks_and_modules_belong_together():
@@ -246,10 +242,7 @@ def test_modules_import_from_modules_and_not_from_packages():
 
 def test_private_names_stay_at_home():
     "No module imports a private name of another, or takes one from another module's object."
-    found = borrowed({name: source(name) for name in MODULES})
-    known = {(name, owner, private) for (name, owner), names in KNOWN_PRIVATE.items() for private in names.split()}
-    assert found - known == set(), "private names of another module"
-    assert known - found == set(), "these are gone: take them out of KNOWN_PRIVATE"
+    assert borrowed({name: source(name) for name in MODULES}) == set(), "private names of another module"
 
 
 def test_exported_cells_are_short():
@@ -257,9 +250,7 @@ def test_exported_cells_are_short():
     for _, path in MODULES.values():
         where = str(path.relative_to(TOP / "nbs" / "api"))
         found |= {(where, name): lines for name, lines in giants(json.loads(path.read_text())["cells"]).items()}
-    grown = {key: lines for key, lines in found.items() if lines > GIANTS.get(key, LINES)}
-    assert grown == {}, f"cells over {LINES} lines, or longer than they were"
-    assert GIANTS.keys() - found.keys() == set(), "these are gone: take them out of GIANTS"
+    assert found == {}, f"cells over {LINES} lines"
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -301,7 +292,7 @@ def code_behind_jobs() -> list[str]:
 
 def test_a_module_that_is_missing_cannot_drop_out_of_a_digest(monkeypatch):
     "Whichever module behind a job is renamed, so that its importers name what is not there: it raises, and names it."
-    from taskspace import TaskspaceError, code
+    from taskspace import code, TaskspaceError
 
     behind, find, parse = code_behind_jobs(), importlib.util.find_spec, functools.cache(ast.parse)
     monkeypatch.setattr(code, "ast", types.SimpleNamespace(**{**vars(ast), "parse": parse}))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from taskspace.pretraining.architectures import BigramLM
 from taskspace.models.lm import LM
+from taskspace.pretraining.architectures import BigramLM
 from taskspace.tasks.pairs import Suite
 from taskspace.toy import agreement_task, TOY_WORDS, WordTokenizer
 

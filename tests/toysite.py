@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 
-from taskspace.tasks.grammar import vocabulary
+from taskspace.pretraining.tokens import word_tokenizer
 from taskspace.runs.study import Study
 from taskspace.tasks.catalogue import load_suite
-from taskspace.pretraining.tokens import word_tokenizer
+from taskspace.tasks.grammar import vocabulary
 
 
 def tiny_models(folder: Path) -> dict[str, Path]:

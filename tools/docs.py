@@ -27,8 +27,9 @@ from urllib.parse import unquote, urlsplit
 
 TOP = Path(__file__).resolve().parent.parent
 try:
-    import taskspace  # noqa: F401
     import yaml
+
+    import taskspace  # noqa: F401
 except ImportError:
     # A renderer that is started outside the environment finds another Python on the path
     if __name__ != "__main__" or sys.prefix == str(TOP / ".venv") or not (TOP / ".venv/bin/python").exists():

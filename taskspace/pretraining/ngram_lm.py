@@ -38,8 +38,8 @@ def _find(sorted_keys: Tensor, keys: Tensor) -> Tensor:
 
 
 def _histories(ids: Tensor, keys: Sequence[Tensor], vocab_size: int) -> list[Tensor]:
-    """For each length from 1, the number of the history that ends at each token; `NOTHING` where it was never seen or is
-    longer than the text so far. `ids` has shape (..., length)."""
+    """For each length from 1, the number of the history that ends at each token; `NOTHING` where it was never seen
+    or is longer than the text so far. `ids` has shape (..., length)."""
     found: list[Tensor] = []
     for length, known in enumerate(keys, 1):
         if length == 1:
@@ -133,11 +133,9 @@ class NgramLM(nn.Module):
 
     def get_input_embeddings(self) -> None:
         "None: there are no embeddings."
-        return None
 
     def get_output_embeddings(self) -> None:
         "None: there is no head."
-        return None
 
     def forward(
         self,
@@ -277,7 +275,7 @@ def ngram_checkpoint(
     text: str = "builtin",  # "builtin", or a text file (.txt or .xz)
     documents: str = "line",  # what is one text of a file: "line", "block" or "file"
 ) -> Path:  # a directory that holds model and tokenizer
-    "An n-gram model of a text, counted on first use. Raises `TaskspaceError` for a bad order, and for a file without text."
+    "An n-gram model of a text, counted on first use. Raises `TaskspaceError` for a bad order and a file without text."
     if isinstance(order, bool) or not isinstance(order, int) or order < 1:
         raise TaskspaceError(f"ngram: the order must be a whole number of at least 1, not {order!r}")
     builtin = text == "builtin"

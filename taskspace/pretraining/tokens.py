@@ -45,7 +45,7 @@ def word_tokenizer(
     vocabulary: Iterable[str],  # lower-case words and punctuation marks, without repetition
 ) -> Any:  # a transformers fast tokenizer; ids 0 to 2 are end of text, padding and unknown
     "A tokenizer with one token a word. Raises `TaskspaceError` for an empty vocabulary or a repeated word."
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+    from tokenizers import models, normalizers, pre_tokenizers, Regex, Tokenizer
 
     words = [EOS, PAD, UNK, *vocabulary]
     if len(words) == 3 or len(set(words)) < len(words):
@@ -130,7 +130,7 @@ def byte_tokenizer(
 ) -> Any:  # a transformers fast tokenizer; ids 0 and 1 are end of text and padding
     """Train a byte-level BPE tokenizer (Sennrich et al. 2016, [arXiv:1508.07909](https://arxiv.org/abs/1508.07909)).
     Raises `TaskspaceError` for a vocabulary that is too small."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import decoders, models, pre_tokenizers, Tokenizer, trainers
 
     if vocab_size < 258:
         raise TaskspaceError(f"byte tokenizer: vocab_size must be at least 258, not {vocab_size}")

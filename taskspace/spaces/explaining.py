@@ -212,8 +212,8 @@ def explain_space(
     seed: int = 0,  # of the permutations
     level: float = 0.95,  # of the intervals over tasks
 ) -> Explanation:  # also `space.explain(...)`
-    """Divide the variance of a space among hypotheses. Raises `TaskspaceError` for fewer than 5 tasks, for hypotheses that
-    lack a task, and for one that follows from the others (named)."""
+    """Divide the variance of a space among hypotheses. Raises `TaskspaceError` for fewer than 5 tasks, for
+    hypotheses that lack a task, and for one that follows from the others (named)."""
     if len(space) < 5:
         raise TaskspaceError(f"explain: {len(space)} tasks; a regression over tasks needs at least 5")
     named = {name: aligned_to(space, h, f"hypothesis {name!r}") for name, h in _named(hypotheses).items()}
@@ -260,7 +260,7 @@ def explain_course(
     hypotheses: Mapping[str, TaskSpace] | Sequence[TaskSpace],  # as for `explain_space`
     **options: Any,  # of `explain_space`
 ) -> pd.DataFrame:  # step, what ("correlation", "partial", "unique", "part"), of, family, value, low, high, p
-    "What explains a space at every step, one row a figure. Raises `TaskspaceError` as `explain_space`, naming the step."
+    "What explains a space at every step. Raises `TaskspaceError` as `explain_space`, naming the step."
     rows = []
     for step, space in spaces.items():
         try:

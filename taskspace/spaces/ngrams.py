@@ -77,7 +77,7 @@ def ngram_likeness(
     length = np.sqrt((rows * rows).sum(1))
     if not length.any():
         raise TaskspaceError(
-            f"suite {suite.name!r}: no sequence of {order} words tells the good sentences of any task from the bad ones; "
+            f"suite {suite.name!r}: no sequence of {order} words tells good sentences from bad ones in any task; "
             "choose another order"
         )
     inner = (rows @ rows.T).toarray()

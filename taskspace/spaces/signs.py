@@ -141,8 +141,9 @@ def opposition_scores(
     space: TaskSpace,  # a transfer or cosine space
     contrasts: Iterable[tuple[str, str]],  # pairs of tasks, found by `opposed_contrasts` or declared
 ) -> pd.DataFrame:  # one row a pair: first, second, group, score, and low, high where the space has replicates
-    """From −1 (what helps one harms the other as much) to 1 for each pair of opposed tasks; missing where tuning on one of
-    them does not help itself. Intervals are over pairs of sentences. Raises `TaskspaceError` for a task that is not there."""
+    """From −1 (what helps one harms the other as much) to 1 for each pair of opposed tasks; missing where tuning on
+    one of them does not help itself. Intervals are over pairs of sentences.
+    Raises `TaskspaceError` for a task that is not there."""
     rows = []
     names = space.tasks
     groups = space.groups or {}

@@ -322,7 +322,7 @@ def load_tuned(
     path: str | Path,  # of the file
 ) -> Tuned:  # with settings, log and metadata
     "Read what `save_tuned` wrote. Raises `TaskspaceError` for any other file."
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open, SafetensorError
 
     try:
         with safe_open(str(path), "pt") as f:

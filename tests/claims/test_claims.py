@@ -20,9 +20,9 @@ from taskspace.claims.verdicts import (
     paired,
     VERDICTS,
 )
-from taskspace.spaces.space import TaskSpace
 from taskspace.errors import TaskspaceError
 from taskspace.spaces.resampling import resample_means
+from taskspace.spaces.space import TaskSpace
 from taskspace.spaces.statistics import over_seeds
 
 

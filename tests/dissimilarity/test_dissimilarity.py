@@ -5,10 +5,10 @@ import copy
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from taskspace.pretraining.architectures import build, CNNConfig, LSTMConfig, TransformerConfig
 from taskspace.dissimilarity.comparison import cka_matrix, cka_models, cka_states, model_distance
 from taskspace.dissimilarity.measures import cka, ExactCKA, mean_matching, MinibatchCKA, procrustes
 from taskspace.dissimilarity.states import (
@@ -22,11 +22,11 @@ from taskspace.dissimilarity.states import (
     stream_states,
     text_batches,
 )
-from taskspace.models.lm import LM
 from taskspace.dissimilarity.stitching import fit_map, scrambled, stitch, stitch_controls, StitchMap, text_losses
 from taskspace.errors import TaskspaceError
+from taskspace.models.lm import LM
+from taskspace.pretraining.architectures import build, CNNConfig, LSTMConfig, TransformerConfig
 from taskspace.toy import WordTokenizer
-
 
 # --- formulas, as written in the papers, with n x n matrices ---
 
@@ -202,7 +202,27 @@ def test_procrustes_failures():
 
 # --- hidden states ---
 
-WORDS = "the a old king queen cat dog of and sees finds her his house hill garden in on with".split()
+WORDS = [
+    "the",
+    "a",
+    "old",
+    "king",
+    "queen",
+    "cat",
+    "dog",
+    "of",
+    "and",
+    "sees",
+    "finds",
+    "her",
+    "his",
+    "house",
+    "hill",
+    "garden",
+    "in",
+    "on",
+    "with",
+]
 TOKENS = ["<s>", *WORDS]  # token 0 is prefix and padding
 
 
@@ -343,7 +363,8 @@ def test_encoder_states_leave_special_tokens_out():
 
 def encoder(seed=0, width=16, depth=2):
     "A BERT whose tokens are words between [CLS] and [SEP]."
-    from tokenizers import Tokenizer, models as tm, pre_tokenizers, processors
+    from tokenizers import models as tm
+    from tokenizers import pre_tokenizers, processors, Tokenizer
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     vocab = {w: i for i, w in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", *WORDS])}
@@ -633,8 +654,8 @@ def test_self_stitch_costs_nothing(kind):
 
 
 def test_a_default_self_stitch_costs_nothing_on_text_that_the_model_has_not_read():
-    from taskspace.tasks.grammar import builtin_suite
     from taskspace.models.loading import load_lm
+    from taskspace.tasks.grammar import builtin_suite
 
     lm = load_lm("builtin:nano")
     texts = list(dict.fromkeys(s for t in builtin_suite(5) for p in t for s in (p.good, p.bad)))
@@ -785,6 +806,7 @@ def test_controls_take_blocks():
 
 def test_over_seeds_is_students_interval_and_the_exact_flip_test():
     from scipy.stats import ttest_1samp
+
     from taskspace.spaces.statistics import over_seeds
 
     values = [0.3, 0.1, -0.05, 0.4, 0.2]
@@ -820,6 +842,7 @@ def test_blocks_are_found_where_they_were_put(seed, sizes):
 
 def test_block_and_match_failures():
     import pandas as pd
+
     from taskspace.dissimilarity.comparison import block_structure, matched_similarity
 
     with pytest.raises(TaskspaceError, match="3 layers cannot show 3 blocks"):

@@ -20,12 +20,12 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from taskspace.errors import TaskspaceError
 from taskspace.models import lm as lm_module
-from taskspace.pretraining import builtin as pretraining
-from taskspace.pretraining.architectures import BigramLM, build, CNNConfig, LSTMConfig, TransformerConfig
 from taskspace.models.lm import context_length, LM, training_step
 from taskspace.models.loading import load_lm
-from taskspace.errors import TaskspaceError
+from taskspace.pretraining import builtin as pretraining
+from taskspace.pretraining.architectures import BigramLM, build, CNNConfig, LSTMConfig, TransformerConfig
 from taskspace.pretraining.tokens import word_tokenizer
 
 WORDS = word_tokenizer([".", "the", "cat", "sleeps"])

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from taskspace.errors import TaskspaceError
 from taskspace.pretraining.architectures import (
     BigramConfig,
     BigramLM,
@@ -26,7 +27,6 @@ from taskspace.pretraining.architectures import (
     TransformerConfig,
     twins,
 )
-from taskspace.errors import TaskspaceError
 
 VOCAB = 23
 CONFIGS = {

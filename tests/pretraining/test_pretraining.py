@@ -18,16 +18,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taskspace.devices import pick_device
+from taskspace.errors import TaskspaceError
+from taskspace.files import written
 from taskspace.pretraining import builtin as pretraining
-from taskspace.tasks import grammar
-from taskspace.pretraining.architectures import build, load_model, LSTMConfig
-from taskspace.pretraining.architectures import new_model
+from taskspace.pretraining.architectures import build, load_model, LSTMConfig, new_model
 from taskspace.pretraining.builtin import builtin_checkpoint, builtin_directory, builtin_steps
 from taskspace.pretraining.texts import pretrain_text, text_config
-from taskspace.errors import TaskspaceError
 from taskspace.pretraining.tokens import byte_tokenizer, pack, read_texts, stream_rows, token_file, word_tokenizer
-from taskspace.devices import pick_device
-from taskspace.files import written
 from taskspace.pretraining.training import (
     batch_rows,
     checkpoint_steps,
@@ -38,6 +36,7 @@ from taskspace.pretraining.training import (
     TrainingConfig,
 )
 from taskspace.settings import checked
+from taskspace.tasks import grammar
 
 
 def contents(path):

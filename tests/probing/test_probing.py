@@ -8,23 +8,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_ftgd import ARCHITECTURES, make, WORDS
 
+from taskspace.errors import TaskspaceError
+from taskspace.models.lm import LM
 from taskspace.pretraining.architectures import BigramLM
-from taskspace.tuning.ftgd import FTGD, tune
 from taskspace.probing.differentials import collect_differentials, Fold, fold_width
 from taskspace.probing.gradient import gradient_probe, predicted_transfer
-from taskspace.tuning.gradients import gradient_differential, subspace
-from taskspace.models.lm import LM
 from taskspace.probing.rows import METRICS, space_from_rows, transfer_row
 from taskspace.probing.transfer import split_sizes, transfer_probe
-from taskspace.errors import TaskspaceError
 from taskspace.scoring.convention import Convention, convention_of
 from taskspace.scoring.encoding import convention_record
-from taskspace.tasks.pairs import MinimalPair, Suite, Task
 from taskspace.spaces.resampling import cell_tests
+from taskspace.tasks.pairs import MinimalPair, Suite, Task
 from taskspace.toy import WordTokenizer
-from test_ftgd import ARCHITECTURES, WORDS, make
+from taskspace.tuning.ftgd import FTGD, tune
+from taskspace.tuning.gradients import gradient_differential, subspace
 
 DETERMINERS = ["the", "a", "my", "no", "that"]
 OBJECTS = ["me", "us", "that"]

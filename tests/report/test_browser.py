@@ -132,6 +132,7 @@ def test_a_click_in_the_legend_singles_out_a_method(browser, report):
 def linked(browser, tmp_path_factory):
     "A page with one clustermap of six tasks in three groups."
     import numpy as np
+
     from taskspace.report.charts import clustermap
     from taskspace.spaces.space import TaskSpace
 
@@ -187,6 +188,7 @@ def test_search_finds_a_task_from_disk(browser, report):
 def test_scripts_of_quarto_run_from_disk(browser, tmp_path):
     "What Quarto loads as modules, and its search, which would only say that it does not work from disk."
     from test_site import quarto_site
+
     from taskspace.report.renderer import asset
     from taskspace.workarounds import without_modules
 
@@ -225,6 +227,7 @@ def test_a_phone_needs_no_sideways_scroll(browser, report, page):
 def wide(tmp_path_factory):
     "A page with a column of 740 pixels, as on a screen of 1300: a clustermap, a chart of two panels, a small one."
     import numpy as np
+
     from taskspace.report.charts import clustermap, training_curves
     from taskspace.report.renderer import asset
     from taskspace.spaces.space import TaskSpace
@@ -349,6 +352,7 @@ def test_printed_text_and_code_are_not_cut(browser, tmp_path):
 def test_67_tasks_draw_and_stay_under_3_megabytes(browser, tmp_path):
     "Four heat maps of 67 by 67 cells on one page."
     import numpy as np
+
     from taskspace.report.charts import heatmap
     from taskspace.spaces.space import TaskSpace
 

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from taskspace.report import charts
-from taskspace.spaces.space import TaskSpace
 from taskspace.errors import TaskspaceError
+from taskspace.report import charts
 from taskspace.spaces.change import stability
 from taskspace.spaces.resampling import resample_means
+from taskspace.spaces.space import TaskSpace
 
 
 def space(n=12, k=4, seed=0, evidence=True):

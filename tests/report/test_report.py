@@ -9,18 +9,17 @@ import pandas as pd
 import pytest
 import yaml
 
-from taskspace.report import site as report
 from taskspace.cli import main
-from taskspace.runs.extract import write_extract
+from taskspace.errors import TaskspaceError
+from taskspace.report import site as report
 from taskspace.report.pages import methods, page
 from taskspace.report.site import render_report, write_data
-from taskspace.runs.summaries import learning_curves
 from taskspace.report.templates import check, check_parameters, execute, page_templates, parameters
-from taskspace.runs.summaries import missing
-from taskspace.runs.results import open_run
 from taskspace.runs.execute import run_study
+from taskspace.runs.extract import write_extract
+from taskspace.runs.results import open_run
 from taskspace.runs.study import Study
-from taskspace.errors import TaskspaceError
+from taskspace.runs.summaries import learning_curves, missing
 
 pytestmark = pytest.mark.slow
 

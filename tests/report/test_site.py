@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from taskspace import workarounds
-from taskspace.report import pages, site as report
 from taskspace.errors import TaskspaceError
+from taskspace.report import pages
+from taskspace.report import site as report
 
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "tools"))
@@ -268,12 +269,37 @@ def test_dashes_of_a_table_say_how_wide_its_columns_are():
 
 
 QUARTO_JS = {
-    "quarto.js": 'import * as tabsets from "./tabsets/tabsets.js";\nimport * as axe from "./axe/axe-check.js";\n\nconst sectionChanged = 1;\n\n'
-    'window.document.addEventListener("DOMContentLoaded", function (_event) {\n  window.ready = sectionChanged;\n});\n\n'
-    "tabsets.init();\naxe.init();\n\nfunction throttle(func, wait) {\n  return func;\n}\n",
-    "tabsets/tabsets.js": "// grouped tabsets\n\nexport function init() {\n  window.tabs = document.readyState;\n}\n",
-    "axe/axe-check.js": 'class Checker {\n  async init() {\n    const axe = (await import("https://example.org/axe.js")).default;\n  }\n}\n\n'
-    "export async function init() {\n  window.axe = document.querySelector('#none') ? new Checker().init() : 'off';\n}",
+    "quarto.js": """import * as tabsets from "./tabsets/tabsets.js";
+import * as axe from "./axe/axe-check.js";
+
+const sectionChanged = 1;
+
+window.document.addEventListener("DOMContentLoaded", function (_event) {
+  window.ready = sectionChanged;
+});
+
+tabsets.init();
+axe.init();
+
+function throttle(func, wait) {
+  return func;
+}
+""",
+    "tabsets/tabsets.js": """// grouped tabsets
+
+export function init() {
+  window.tabs = document.readyState;
+}
+""",
+    "axe/axe-check.js": """class Checker {
+  async init() {
+    const axe = (await import("https://example.org/axe.js")).default;
+  }
+}
+
+export async function init() {
+  window.axe = document.querySelector('#none') ? new Checker().init() : 'off';
+}""",
 }
 
 

@@ -16,16 +16,17 @@ from pathlib import Path
 
 import psutil
 import pytest
-import toylm
 
-from taskspace.runs import execute as runs, store
-from taskspace.runs.jobs import Plan
-from taskspace.runs.summaries import missing
-from taskspace.runs.results import open_run
-from taskspace.runs.execute import dask_executor, run_study
-from taskspace.runs.study import Study
-from taskspace.runs.store import Store
+import toylm
 from taskspace.errors import TaskspaceError
+from taskspace.runs import execute as runs
+from taskspace.runs import store
+from taskspace.runs.execute import dask_executor, run_study
+from taskspace.runs.jobs import Plan
+from taskspace.runs.results import open_run
+from taskspace.runs.store import Store
+from taskspace.runs.study import Study
+from taskspace.runs.summaries import missing
 
 pytestmark = pytest.mark.slow
 

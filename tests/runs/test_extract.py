@@ -5,15 +5,16 @@ import shutil
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from taskspace.cli import app
-from taskspace.runs.extract import _stability, open_extract, space_of, space_rows, write_extract
-from taskspace.runs.summaries import claims_of, learning_curves
-from taskspace.runs.results import open_run
-from taskspace.spaces.space import TaskSpace
 from taskspace.errors import TaskspaceError
+from taskspace.runs.extract import _stability, open_extract, space_of, space_rows, write_extract
+from taskspace.runs.results import open_run
+from taskspace.runs.summaries import claims_of, learning_curves
+from taskspace.spaces.space import TaskSpace
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from taskspace.models.lm import LM
 from taskspace.pretraining.architectures import build, TransformerConfig
 from taskspace.scoring.logprobs import evaluating, find_shortcuts, sequence_logprobs
-from taskspace.models.lm import LM
 from taskspace.toy import WordTokenizer
 
 

@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskspace.pretraining import architectures as A
+from taskspace.errors import TaskspaceError
 from taskspace.models.lm import LM
+from taskspace.pretraining import architectures as A
 from taskspace.scoring.convention import Convention, convention_of, CONVENTIONS
 from taskspace.scoring.encoding import encode_pairs
 from taskspace.scoring.logprobs import token_logprobs
 from taskspace.scoring.scores import score_pairs, score_sentences, text_loss
-from taskspace.errors import TaskspaceError
 from taskspace.tasks.pairs import MinimalPair, Suite, Task
 
 TEXT = [
@@ -48,7 +48,7 @@ def pairs(n: int = 24) -> Suite:
 
 def tokenizer(kind: str, bos: bool, pad: str):
     "A real fast tokenizer of at most VOCABULARY tokens; pad is 'eos', 'own' or 'none'."
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import decoders, models, pre_tokenizers, Tokenizer, trainers
     from transformers import PreTrainedTokenizerFast
 
     specials = ["<eos>", "<pad>", "<unk>", "<bos>"]

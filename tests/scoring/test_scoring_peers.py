@@ -34,7 +34,7 @@ def directory(request, tmp_path_factory, text):
     a bos before every text. That of gpt2 has a bos that is its eos, and no pad. That of neox has a bos and a pad of its
     own, which are added only on request."""
     import transformers
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, Tokenizer, trainers
 
     specials = ["<eos>", "<bos>", "<pad>", "<unk>"]
     torch.manual_seed(0)

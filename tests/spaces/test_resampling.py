@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from taskspace.spaces.statistics import cells
 from taskspace.errors import TaskspaceError
 from taskspace.spaces.change import agreement, change_point, reliability, stability
 from taskspace.spaces.resampling import (
@@ -20,9 +19,10 @@ from taskspace.spaces.resampling import (
     noise_variance,
     resample_means,
     split_halves,
-    statistic_replicates,
     statistic_interval,
+    statistic_replicates,
 )
+from taskspace.spaces.statistics import cells
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taskspace.errors import TaskspaceError
 from taskspace.spaces import trees_and_maps as maps
+from taskspace.spaces.hypotheses import hypothesis_space
+from taskspace.spaces.resampling import resample_means, split_halves
 from taskspace.spaces.sentence_similarity import (
     differing_region,
     edit,
@@ -20,11 +23,8 @@ from taskspace.spaces.sentence_similarity import (
     word_likeness,
     words,
 )
-from taskspace.spaces.hypotheses import hypothesis_space
 from taskspace.spaces.space import TaskSpace
-from taskspace.errors import TaskspaceError
 from taskspace.tasks.pairs import MinimalPair, Suite, Task
-from taskspace.spaces.resampling import resample_means, split_halves
 
 
 def labels(n):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from taskspace.errors import TaskspaceError
 from taskspace.spaces.statistics import (
     benjamini_hochberg,
     cells,
@@ -22,7 +23,6 @@ from taskspace.spaces.statistics import (
     task_permutations,
     within_across,
 )
-from taskspace.errors import TaskspaceError
 
 
 def matrix(n, seed, symmetric=False):

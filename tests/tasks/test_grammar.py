@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taskspace.errors import TaskspaceError
 from taskspace.tasks import grammar
+from taskspace.tasks.catalogue import load_suite
 from taskspace.tasks.grammar import (
     builtin_suite,
     CLOSED,
@@ -26,8 +28,6 @@ from taskspace.tasks.grammar import (
     verb,
     vocabulary,
 )
-from taskspace.errors import TaskspaceError
-from taskspace.tasks.catalogue import load_suite
 
 
 def words(sentence):

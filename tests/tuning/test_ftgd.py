@@ -8,9 +8,14 @@ from dataclasses import asdict, FrozenInstanceError, replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
+from taskspace.errors import TaskspaceError
+from taskspace.models.lm import LM
+from taskspace.tasks.pairs import MinimalPair, Task
+from taskspace.toy import WordTokenizer
 from taskspace.tuning import ftgd as ftgd_module
 from taskspace.tuning import gradients
 from taskspace.tuning.ftgd import FTGD, tune, Tuned
@@ -24,11 +29,6 @@ from taskspace.tuning.gradients import (
     trainable,
     undisturbed,
 )
-from taskspace.models.lm import LM
-from taskspace.errors import TaskspaceError
-from taskspace.tasks.pairs import MinimalPair, Task
-from taskspace.toy import WordTokenizer
-
 
 WORDS = [
     *("<s>", "the", "a", "my", "no", "cat", "cats", "dog", "dogs", "sees", "see"),
