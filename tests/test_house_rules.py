@@ -57,7 +57,6 @@ UPWARD = {
     ("tasks.pairs", "tasks.splits"): "`Suite.split` is a thin method of a function that the chapter on splits explains",
 }
 
-# (module, the module that owns them): private names of it
 LINES = 60  # of an exported cell
 
 
