@@ -5,9 +5,55 @@
 # %% ../nbs/api/01_errors.ipynb #dca47ea8
 from __future__ import annotations
 
+import re
+import reprlib
+
 # %% auto #0
-__all__ = ['TaskspaceError']
+__all__ = ['TaskspaceError', 'shown', 'first_line']
 
 # %% ../nbs/api/01_errors.ipynb #3cfca8a2
+_LONGEST = 2000  # letters of a message
+
+# Controls, halves of a character, and marks that turn the direction of what follows: no terminal or file should get them
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+
+def _one_line(text: str) -> str:
+    "A message as one line that any terminal and any file can take; a long one is cut in the middle."
+    if len(text) > _LONGEST:
+        text = f"{text[: 2 * _LONGEST // 3]} ... {text[-_LONGEST // 3 :]}"
+    line = " ".join(filter(None, map(str.strip, text.splitlines())))
+    return _UNSEEN.sub(lambda found: repr(found[0])[1:-1], line)
+
+
 class TaskspaceError(ValueError):
     "Input that taskspace cannot use: the message names the file, row or field, and the remedy."
+
+    def __init__(self, message: object = ""):
+        super().__init__(_one_line(str(message)))
+
+# %% ../nbs/api/01_errors.ipynb #ac152759
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 60
+_short.maxlevel = 2
+
+
+def shown(
+    value: object,  # anything that was read
+) -> str:  # at most 100 letters
+    "A value as a message shows it: like `repr`, but short."
+    if isinstance(value, bytes):
+        value = value[:60]
+    try:
+        text = _short.repr(value)
+    except Exception:  # also a `repr` can fail, and Python prints no number of more than 4,300 digits
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def first_line(
+    error: BaseException,  # of another library
+) -> str:  # at most 200 letters
+    "What another library says of a failure, as far as it fits into a line; its kind where it says nothing."
+    lines = str(error)[:2000].strip().splitlines() or [type(error).__name__]
+    return lines[0][:200].strip()

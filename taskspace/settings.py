@@ -6,33 +6,59 @@
 from __future__ import annotations
 
 import difflib
+import itertools
+import math
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from .errors import TaskspaceError
+from .errors import first_line, shown, TaskspaceError
+from .files import is_whole, text_of
 
 # %% auto #0
 __all__ = ['parse_settings', 'read_text', 'validation_error', 'checked']
 
 # %% ../nbs/api/03_settings.ipynb #80d21258
+_MOST = 10**6  # letters and values in a file of settings
+
+
+def _extent(node: yaml.Node, known: dict[int, float]) -> float:
+    "How many letters and values a node stands for, with all that its aliases repeat."
+    if id(node) not in known:
+        known[id(node)] = math.inf  # a node that is met again while its own parts are counted holds itself
+        if isinstance(node, yaml.ScalarNode):
+            if not is_whole(node.value):
+                raise yaml.MarkedYAMLError(problem="half of a character", problem_mark=node.start_mark)
+            known[id(node)] = 1 + len(node.value)
+        else:
+            parts = itertools.chain(*node.value) if isinstance(node, yaml.MappingNode) else node.value
+            known[id(node)] = 1 + sum(_extent(part, known) for part in parts)
+    return known[id(node)]
+
+
 class _Loader(yaml.SafeLoader):
-    "The safe loader, which also refuses a key given twice."
+    "The safe loader, which also refuses a key given twice, halves of characters, and aliases that repeat too much."
+
+    def construct_document(self, node):
+        if _extent(node, {}) > _MOST:
+            raise yaml.YAMLError(f"its aliases repeat more than {_MOST:,} letters and values")
+        return super().construct_document(node)
 
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if key.tag == "tag:yaml.org,2002:merge":
+            if key.tag == "tag:yaml.org,2002:merge" or not isinstance(key, yaml.ScalarNode):
                 continue
-            if key.value.__hash__ is not None and (name := str(key.value)) in seen:
-                raise yaml.MarkedYAMLError(problem=f"{name}: given twice", problem_mark=key.start_mark)
-            seen.add(str(key.value))
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{shown(key.value)[1:-1]}: given twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 # %% ../nbs/api/03_settings.ipynb #427fdf73
@@ -42,24 +68,22 @@ def parse_settings(
     fields: str,  # a few field names that belong there; a message names them where the text holds something else
 ) -> dict[str, Any]:
     "Settings from YAML text. Raises `TaskspaceError` that names the line."
+    if len(text) > _MOST:
+        raise TaskspaceError(f"{where}: has {len(text):,} letters; settings may have {_MOST:,}")
     try:
         data = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as e:
         line = f", line {e.problem_mark.line + 1}" if e.problem_mark else ""
-        raise TaskspaceError(
-            f"{where}{line}: not valid YAML ({' '.join(str(e.problem or e.context).split())})"
-        ) from None
+        raise TaskspaceError(f"{where}{line}: not valid YAML ({e.problem or e.context})") from None
     # PyYAML lets errors of its converters through: ValueError for a date such as 2001-99-99, RecursionError
     except Exception as e:
-        raise TaskspaceError(
-            f"{where}: not valid YAML ({' '.join(str(e).split())[:100] or type(e).__name__})"
-        ) from None
+        raise TaskspaceError(f"{where}: not valid YAML ({first_line(e)})") from None
     if not isinstance(data, Mapping):
         found = "nothing" if data is None else f"a {type(data).__name__}"
         raise TaskspaceError(f"{where}: holds {found} where fields such as {fields} are needed")
     odd = [k for k in data if not isinstance(k, str)]
     if odd:
-        raise TaskspaceError(f"{where}: {odd[0]!r} is not a field name")
+        raise TaskspaceError(f"{where}: {shown(odd[0])} is not a field name")
     return dict(data)
 
 # %% ../nbs/api/03_settings.ipynb #0f9c4870
@@ -68,15 +92,7 @@ def read_text(
     description: str,  # what such a file is; a message about a missing file ends with it
 ) -> str:
     "The text of a file of settings. Raises `TaskspaceError` that names the file."
-    path = Path(path)
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise TaskspaceError(f"{path}: no such file; {description}") from None
-    except UnicodeDecodeError as e:
-        raise TaskspaceError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start}); save the file as UTF-8") from None
-    except (OSError, ValueError) as e:  # ValueError for a name with a null character
-        raise TaskspaceError(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e})") from None
+    return text_of(path, description, most=4 * _MOST)  # a character has up to four bytes
 
 # %% ../nbs/api/03_settings.ipynb #986c4fbe
 # What pydantic adds to the place of a value that may have several types
@@ -110,8 +126,8 @@ def _wrong(problem: ErrorDetails, kind: type[BaseModel] | None) -> str:
         hint = f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}" if known else ""
         return f"there is no such field{hint}"
     text = "must be a mapping of fields" if problem["type"] == "model_type" else problem["msg"]
-    shown = repr(problem["input"])
-    given = f", not {shown}" if len(shown) < 60 and ", not " not in text else ""
+    value = shown(problem["input"])
+    given = f", not {value}" if len(value) <= 60 and ", not " not in text else ""
     return text[0].lower() + text[1:] + given
 
 # %% ../nbs/api/03_settings.ipynb #52d89ab3
@@ -126,7 +142,7 @@ def validation_error(
     field = ".".join(str(part) for part in problems[0]["loc"] if not _TYPE_TAG.fullmatch(str(part)))
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     line = ": ".join(filter(None, [where, field, _wrong(problems[0], kind)])) + more
-    return TaskspaceError(" ".join(line.split()))
+    return TaskspaceError(line)
 
 # %% ../nbs/api/03_settings.ipynb #5a7498d3
 def checked(
