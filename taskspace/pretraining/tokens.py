@@ -105,6 +105,7 @@ def read_texts(
             ) as lines:
                 block: list[str] = []
                 for line in lines:
+                    line = line.lstrip("\ufeff")  # a byte order mark, see `text_of`
                     ends = documents == "line" or (documents == "block" and not line.strip())
                     if line.strip() or documents == "file":
                         block.append(line)
@@ -119,8 +120,8 @@ def read_texts(
             raise TaskspaceError(f"{path}: not UTF-8 text; save the file as UTF-8") from None
         except (lzma.LZMAError, EOFError):
             raise TaskspaceError(f"{path}: not a complete xz file; compress or copy it again") from None
-        except OSError as e:
-            raise TaskspaceError(f"{path}: cannot be read ({e.strerror})") from None
+        except (OSError, ValueError) as e:  # ValueError for a name with a null character
+            raise TaskspaceError(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e})") from None
 
 # %% ../../nbs/api/pretraining/10_tokens.ipynb #c209cb99
 def byte_tokenizer(

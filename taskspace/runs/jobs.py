@@ -13,7 +13,6 @@ import os
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, TYPE_CHECKING
 
 import pandas as pd
@@ -21,6 +20,7 @@ import pandas as pd
 from .. import __version__
 from ..code import code_digest, modules_behind
 from ..errors import TaskspaceError
+from ..files import text_of
 from ..models.checkpoints import check_model, Checkpoint, digests, expand, in_order, loaded_digests, narrow
 from .formats import compress_suite, decompress_suite, spaces_to_frame, to_bytes
 from .study import Study
@@ -79,12 +79,8 @@ def reference_text(
         from taskspace.tasks.grammar import corpus
 
         return corpus(n, seed=10**6)  # a seed that no built-in model was trained with
-    try:
-        lines = [line.strip() for line in Path(source).read_text(encoding="utf-8").splitlines() if line.strip()][:n]
-    except (OSError, UnicodeDecodeError) as e:
-        raise TaskspaceError(
-            f"{source}: reference text cannot be read ({e.strerror if isinstance(e, OSError) else 'not UTF-8'})"
-        ) from None
+    text = text_of(source, "a reference text is builtin or a text file with one sentence or paragraph a line")
+    lines = [line.strip() for line in text.split("\n") if line.strip()][:n]
     if not lines:
         raise TaskspaceError(f"{source}: no reference text in it; it needs one sentence or paragraph a line")
     return lines

@@ -10,8 +10,9 @@ import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from ..errors import TaskspaceError
-from .pairs import MinimalPair, Suite, Task
+from ..errors import first_line, shown, TaskspaceError
+from ..files import text_of
+from .pairs import MinimalPair, Suite, Task, text_fault
 from .readers import normalise, READERS, rows_of_jsonl, suite_from_file, suite_from_rows
 
 # %% auto #0
@@ -38,10 +39,10 @@ def _rows_of_blimp(file: Path) -> Iterator[tuple[str, Mapping]]:
     for where, row in rows_of_jsonl(file):
         empty = False
         for field in ("UID", "sentence_good", "sentence_bad"):
-            if not isinstance(row.get(field), str) or not row[field].strip():
+            if fault := text_fault(row.get(field)):
+                has = fault if field in row else "is missing"
                 raise TaskspaceError(
-                    f"{where}: field {field!r} is missing or not text; "
-                    "BLiMP rows have UID, sentence_good and sentence_bad"
+                    f"{where}: field {field!r} {has}; BLiMP rows have UID, sentence_good, sentence_bad"
                 )
         yield where, _blimp_row(row)
     if empty:
@@ -74,9 +75,8 @@ def blimp_from_hub(
         configs = get_dataset_config_names(repository, revision=revision)
         rows = [row for c in sorted(configs) for row in load_dataset(repository, c, split="train", revision=revision)]
     except Exception as e:
-        reason = (str(e).splitlines() or [type(e).__name__])[0]
         raise TaskspaceError(
-            f"{repository}: cannot be loaded from the hub ({reason}); without network, use blimp:DIR"
+            f"{repository}: cannot be loaded from the hub ({first_line(e)}); without network, use blimp:DIR"
         ) from None
     return suite_from_rows("blimp", ((f"{repository}, row {i}", _blimp_row(r)) for i, r in enumerate(rows)))
 
@@ -95,11 +95,8 @@ def zorro_from_directory(
 
 def _zorro_task(file: Path) -> Task:
     "One file of Zorro: two lines a pair, the bad sentence first."
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise TaskspaceError(f"{file}: not UTF-8 text; save the file as UTF-8") from None
-    lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    numbered = enumerate(text_of(file).split("\n"), start=1)
+    lines = [(n, line.strip()) for n, line in numbered if line.strip()]
     if not lines:
         raise TaskspaceError(f"{file}: the task has no pairs; remove the file or fill it")
     if len(lines) % 2:
@@ -121,7 +118,9 @@ def load_suite(
     name: str | os.PathLike,  # "builtin", "blimp", "blimp:DIR", "zorro:DIR", or a .jsonl, .csv, .tsv or .parquet file
 ) -> Suite:
     "Load a suite by name. Raises `TaskspaceError` for an unknown name, listing what exists, and for unreadable files."
-    text = os.fspath(name)
+    if not isinstance(name, (str, os.PathLike)):
+        raise TaskspaceError(f"a suite is given by its name or a path, not as {shown(name)}")
+    text = os.fsdecode(name)
     if text in SOURCES:
         source = SOURCES[text]
         return (pkgutil.resolve_name(source) if isinstance(source, str) else source)()
@@ -132,4 +131,4 @@ def load_suite(
         return suite_from_file(text)
     known = [*SOURCES, *(f"{k}:DIR" for k in FOLDERS), *(f"FILE{e}" for e in READERS)]
     hint = f"for a directory write {' or '.join(f'{k}:{text}' for k in FOLDERS)}; " if Path(text).is_dir() else ""
-    raise TaskspaceError(f"unknown suite {text!r}; {hint}there are: {', '.join(known)}")
+    raise TaskspaceError(f"unknown suite {shown(text)}; {hint}there are: {', '.join(known)}")

@@ -15,12 +15,30 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..errors import TaskspaceError
+from ..errors import shown, TaskspaceError
+from ..files import is_whole
 
 # %% auto #0
-__all__ = ['COLUMNS', 'MinimalPair', 'Task', 'Split', 'suite_to_frame', 'suite_digest', 'Suite']
+__all__ = ['COLUMNS', 'text_fault', 'MinimalPair', 'Task', 'Split', 'suite_to_frame', 'suite_digest', 'Suite']
 
 # %% ../../nbs/api/tasks/10_pairs.ipynb #9c244e32
+def text_fault(
+    value: object,  # a sentence or a name that was read
+    wanted: str = "text",  # what it should be
+) -> str | None:  # None: nothing is wrong with it
+    "What is wrong with a sentence or a name: it is not text, it is empty, or no file can hold it."
+    if not isinstance(value, str) or not value.strip():
+        return f"must be {wanted}, not {shown(value)}"
+    return None if is_whole(value) else f"holds half of a character: {shown(value)}; write the text anew, as UTF-8"
+
+
+def _check_labels(where: str, **labels: str | None) -> None:
+    "Refuse names and groups that no file can hold."
+    for name, value in labels.items():
+        if value is not None and (fault := text_fault(value)):
+            raise TaskspaceError(f"{where}: {name} {fault}")
+
+
 @dataclass(frozen=True)
 class MinimalPair:
     """Two sentences that differ in one grammatical point.
@@ -31,12 +49,12 @@ class MinimalPair:
     id: str | None = None  # the benchmark's own identifier
 
     def __post_init__(self):
+        where = "pair" if self.id is None else f"pair {shown(self.id)}"
         for name in ("good", "bad"):
-            sentence = getattr(self, name)
-            if not isinstance(sentence, str) or not sentence.strip():
-                raise TaskspaceError(
-                    f"pair {self.id or ''}: {name!r} must be a sentence, not {sentence!r}".replace("pair :", "pair:")
-                )
+            if fault := text_fault(getattr(self, name), "a sentence"):
+                raise TaskspaceError(f"{where}: {name!r} {fault}")
+        if isinstance(self.id, str) and not is_whole(self.id):
+            raise TaskspaceError(f"{where}: the identifier holds half of a character")
 
     @property
     def identical(self) -> bool:  # nothing distinguishes the sentences: every score is a tie
@@ -63,6 +81,7 @@ class Task:
     def __post_init__(self):
         object.__setattr__(self, "pairs", tuple(self.pairs))
         object.__setattr__(self, "rules", tuple(self.rules))
+        _check_labels(f"task {shown(self.name)}", name=self.name, phenomenon=self.phenomenon, field=self.field)
         if not self.pairs:
             raise TaskspaceError(f"task {self.name!r} has no pairs; remove it or give it at least one")
 
@@ -172,6 +191,7 @@ class Suite(_Cutting):
 
     def __post_init__(self):
         object.__setattr__(self, "tasks", tuple(self.tasks))
+        _check_labels(f"suite {shown(self.name)}", name=self.name)
         if not self.tasks:
             raise TaskspaceError(f"suite {self.name!r} has no tasks; give it at least one")
         twice = [n for n, k in Counter(t.name for t in self.tasks).items() if k > 1]
@@ -216,8 +236,7 @@ class Suite(_Cutting):
 
     def identical_pairs(self) -> pd.DataFrame:  # the rows of `to_frame` whose sentences are the same
         "The pairs whose two sentences are the same; every score counts them as ties."
-        frame = suite_to_frame(self)
-        return frame[frame.good == frame.bad].reset_index(drop=True)
+        return suite_to_frame(self).query("good == bad").reset_index(drop=True)
 
     @property
     def digest(self) -> str:  # 64 hexadecimal digits

@@ -5,6 +5,8 @@
 # %% ../../nbs/api/tasks/30_readers.ipynb #27841925
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,18 +16,25 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..errors import TaskspaceError
-from .pairs import MinimalPair, Suite, Task
+from ..errors import first_line, shown, TaskspaceError
+from ..files import text_of
+from .pairs import MinimalPair, Suite, Task, text_fault
 
 # %% auto #0
 __all__ = ['READERS', 'normalise', 'suite_from_rows', 'suite_from_frame', 'rows_of_jsonl', 'suite_from_file']
 
 # %% ../../nbs/api/tasks/30_readers.ipynb #e12f9592
-def _text(value: object) -> str | None:
+def _text(row: Mapping, field: str, where: str) -> str | None:
     "A cell as text: empty cells and missing values are None."
-    if value is None or (isinstance(value, float) and np.isnan(value)) or value is pd.NA:
+    value = row.get(field)
+    if value is None or (isinstance(value, float) and np.isnan(value)) or value is pd.NA or value == "":
         return None
-    return str(value) if not isinstance(value, float) or not value.is_integer() else str(int(value))
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = value if isinstance(value, str) else shown(value)
+    if isinstance(value, (list, tuple, dict, set, bytes, np.ndarray)) or text_fault(text):
+        raise TaskspaceError(f"{where}: field {field!r} {text_fault(text) or f'must be text, not {shown(value)}'}")
+    return text
 
 
 def normalise(
@@ -44,16 +53,16 @@ def suite_from_rows(
     labels: dict[str, tuple[str | None, str | None]] = {}
     for where, row in rows:
         for field in ("task", "good", "bad"):
-            value = row.get(field)
-            if not isinstance(value, str) or not value.strip():
-                has = "is missing" if field not in row else f"must be text, not {value!r}"
+            if fault := text_fault(row.get(field)):
+                has = fault if field in row else "is missing"
                 raise TaskspaceError(f"{where}: field {field!r} {has}; every row needs task, good and bad")
-        task, label = row["task"], (_text(row.get("phenomenon")), normalise(_text(row.get("field"))))
+        task, label = row["task"], (_text(row, "phenomenon", where), normalise(_text(row, "field", where)))
         if labels.setdefault(task, label) != label:
             raise TaskspaceError(
-                f"{where}: task {task!r} has phenomenon and field {label}, but {labels[task]} in an earlier row"
+                f"{where}: task {shown(task)} has phenomenon and field {shown(label)}, "
+                f"but {shown(labels[task])} in an earlier row"
             )
-        pairs.setdefault(task, []).append(MinimalPair(row["good"], row["bad"], _text(row.get("pair"))))
+        pairs.setdefault(task, []).append(MinimalPair(row["good"], row["bad"], _text(row, "pair", where)))
     if not pairs:
         raise TaskspaceError(f"{name}: no rows; a suite needs at least one pair")
     return Suite(name, tuple(Task(t, tuple(ps), *labels[t]) for t, ps in pairs.items()))
@@ -64,67 +73,101 @@ def suite_from_frame(
     name: str = "table",  # name of the suite
 ) -> Suite:
     "A suite from a table. Raises `TaskspaceError` that names the row (from 0) and the column at fault."
-    records = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    return suite_from_rows(name, ((f"{name}, row {i}", r) for i, r in enumerate(records)))
+    return suite_from_rows(name, _rows_of_frame(frame, name))
+
+
+def _rows_of_frame(frame: pd.DataFrame, name: str) -> Iterator[tuple[str, Mapping]]:
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise TaskspaceError(f"{name}: has column {shown(twice)} more than once; rename or remove one")
+    frame = frame.astype(object).where(frame.notna(), None)
+    yield from ((f"{name}, row {i}", row) for i, row in enumerate(frame.to_dict("records")))
 
 # %% ../../nbs/api/tasks/30_readers.ipynb #6a571b8b
-def _not_utf8(path: Path, error: UnicodeDecodeError) -> TaskspaceError:
-    return TaskspaceError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save the file as UTF-8")
+def _object(items: list[tuple[str, object]]) -> dict[str, object]:
+    "A JSON object whose names are all different."
+    row = dict(items)
+    if len(row) < len(items):
+        names = [name for name, _ in items]
+        raise TaskspaceError(f"{shown(next(n for n in names if names.count(n) > 1))} is given twice")
+    return row
 
 
 def rows_of_jsonl(
     path: Path,  # a file of JSON lines, in UTF-8
 ) -> Iterator[tuple[str, Mapping]]:  # (where, row)
     "The rows of a file of JSON lines; empty lines are skipped. Raises `TaskspaceError` that names the line at fault."
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as e:
-        raise _not_utf8(path, e) from None
-    for n, line in enumerate(text.split("\n"), start=1):
+    for n, line in enumerate(text_of(path).split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {n}"
         try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
+            row = json.loads(line, object_pairs_hook=_object)
+        except TaskspaceError as e:
+            raise TaskspaceError(f"{where}: {e}; each row has one value a field") from None
+        except (ValueError, RecursionError):  # ValueError: not JSON, or a number of thousands of digits
             raise TaskspaceError(f"{where}: not valid JSON; each line must hold one object") from None
         if not isinstance(row, dict):
             raise TaskspaceError(f"{where}: a {type(row).__name__} where an object with task, good and bad is needed")
         yield where, row
 
 # %% ../../nbs/api/tasks/30_readers.ipynb #cc586a37
-def _rows_of_csv(path: Path) -> Iterator[tuple[str, Mapping]]:
-    import csv
+def _unquoted(cell: str) -> str:
+    "A cell of a TSV as it is written, or without the quoting that a program put around quotation marks in it."
+    inside = cell[1:-1]
+    if cell[:1] == cell[-1:] == '"' and '""' in inside and '"' not in inside.replace('""', ""):
+        return inside.replace('""', '"')
+    return cell
 
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as f:
-            reader = csv.DictReader(f, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-            names = reader.fieldnames or []
-            if twice := [n for n in names if names.count(n) > 1]:
-                raise TaskspaceError(f"{path}: the header has column {twice[0]!r} more than once; rename or remove one")
-            for row in reader:
-                where = f"{path}, line {reader.line_num}"
-                if None in row:
-                    raise TaskspaceError(
-                        f"{where}: more cells than the header has; quote sentences that hold the separator"
-                    )
-                yield where, {k: v for k, v in row.items() if v not in (None, "")}
-    except UnicodeDecodeError as e:
-        raise _not_utf8(path, e) from None
-    except csv.Error as e:
-        raise TaskspaceError(f"{path}: not a readable table ({e})") from None
+
+def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    "The rows of a table that are not empty, each with the line on which it begins."
+    text, separator = text_of(path, newline=""), "\t" if path.suffix.lower() == ".tsv" else ","
+    quoted = separator == "," or text.startswith('"')
+    lines = list(io.StringIO(text, newline=""))
+    reader = csv.reader(
+        iter(lines), delimiter=separator, strict=True, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    )
+    width = 0
+    while (first := reader.line_num) < len(lines):
+        try:
+            row = next(reader)
+            swallowed = any(line.count(separator) >= max(width - 1, 1) for line in lines[first + 1 : reader.line_num])
+            fault = "takes in whole rows" if swallowed else ""
+        except csv.Error as e:
+            fault = str(e)
+        if fault:
+            raise TaskspaceError(
+                f"{path}, line {first + 1}: a quotation mark opens a cell here that does not end as it should ({fault}); "
+                'put the whole cell in quotation marks and write "" for each one inside'
+            )
+        width = width or len(row)
+        if row:
+            yield first + 1, row if quoted else list(map(_unquoted, row))
+
+
+def _rows_of_table(path: Path) -> Iterator[tuple[str, Mapping]]:
+    records = _records(path)
+    _, names = next(records, (1, []))
+    if twice := [n for n in names if names.count(n) > 1]:
+        raise TaskspaceError(f"{path}: the header has column {shown(twice[0])} more than once; rename or remove one")
+    for line, row in records:
+        if len(row) > len(names):
+            raise TaskspaceError(
+                f"{path}, line {line}: more cells than the header has; quote sentences that hold the separator"
+            )
+        yield f"{path}, line {line}", {k: v for k, v in zip(names, row, strict=False) if v}
 
 
 def _rows_of_parquet(path: Path) -> Iterator[tuple[str, Mapping]]:
     try:
         frame = pd.read_parquet(path)
     except Exception as e:
-        raise TaskspaceError(f"{path}: not a readable Parquet file ({str(e).splitlines()[0]})") from None
-    frame = frame.astype(object).where(frame.notna(), None)
-    yield from ((f"{path}, row {i}", r) for i, r in enumerate(frame.to_dict("records")))
+        raise TaskspaceError(f"{path}: not a readable Parquet file ({first_line(e)})") from None
+    yield from _rows_of_frame(frame, str(path))
 
 # %% ../../nbs/api/tasks/30_readers.ipynb #3512997f
-READERS = {".jsonl": rows_of_jsonl, ".csv": _rows_of_csv, ".tsv": _rows_of_csv, ".parquet": _rows_of_parquet}
+READERS = {".jsonl": rows_of_jsonl, ".csv": _rows_of_table, ".tsv": _rows_of_table, ".parquet": _rows_of_parquet}
 
 
 def suite_from_file(
@@ -135,8 +178,5 @@ def suite_from_file(
     if path.suffix.lower() not in READERS:
         raise TaskspaceError(f"{path}: unknown ending; a suite file ends in {', '.join(READERS)}")
     if not path.is_file():
-        raise TaskspaceError(f"{path}: no such file")
-    try:
-        return replace(suite_from_rows(str(path), READERS[path.suffix.lower()](path)), name=path.stem)
-    except OSError as e:
-        raise TaskspaceError(f"{path}: cannot be read ({e.strerror})") from None
+        raise TaskspaceError(f"{path}: {'a directory' if path.is_dir() else 'no such file'}; a suite is one file")
+    return replace(suite_from_rows(str(path), READERS[path.suffix.lower()](path)), name=path.stem)

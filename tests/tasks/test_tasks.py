@@ -1,5 +1,6 @@
 """Suites: splits never leak, readers answer any input with a suite or one line, loaders read the real benchmarks."""
 
+import csv
 import json
 import os
 from collections import Counter
@@ -240,6 +241,114 @@ def test_sentences_that_look_like_missing_values_stay_sentences(tmp_path):
     file = tmp_path / "odd.csv"
     file.write_text("task,good,bad\nt,None,nan\nt,1,NA\n")
     assert [(p.good, p.bad) for p in suite_from_file(file)["t"]] == [("None", "nan"), ("1", "NA")]
+
+
+# -- quotation marks, byte order marks, line ends
+TABLE = [("t", f"Good {i}.", f"Bad {i}.") for i in range(10)]
+
+
+def table(ending, *cells):
+    "Ten rows as a file, with the good sentences of the first rows replaced and nothing quoted."
+    rows = [("task", "good", "bad"), *TABLE]
+    for i, cell in enumerate(cells, start=1):
+        rows[i] = (rows[i][0], cell, rows[i][2])
+    return "".join(("\t" if ending == "tsv" else ",").join(row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize(
+    "cells, line",
+    [
+        (['"Stop! he said.'], 2),  # never closed
+        (["Good.", '"Stop" is what he said.'], 3),  # closed too early
+        (["Good.", '"Stop! he said.', "Good.", 'He said "stop."', "Good."], 3),
+        (["Good.", '"Stop! he said.', 'He said "stop"'], 3),  # closed by the mark that ends a cell of the next row
+        (["Good.", '"Stop! he said.', "Good.", 'Then he said "stop"', "Good."], 3),
+        (['"Stop, now," he said.'], 2),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_an_open_quotation_mark_in_csv_is_named(tmp_path, cells, line, end):
+    file = tmp_path / "speech.csv"
+    file.write_bytes(table("csv", *cells).replace("\n", end).encode())
+    with pytest.raises(TaskspaceError, match=f"speech.csv, line {line}: a quotation mark opens"):
+        suite_from_file(file)
+
+
+def test_quoting_of_csv_is_undone(tmp_path):
+    file = tmp_path / "speech.csv"
+    speech = ['"Stop," he said.', 'He said "stop".', "One line\nand another", "One\r\nother, and so on", '"', "a,b"]
+    suite = suite_from_frame(pd.DataFrame({"task": "t", "good": speech, "bad": "x"}))
+    suite.to_frame().to_csv(file, index=False)
+    assert [p.good for p in suite_from_file(file)["t"]] == speech
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ['"Stop!" he said.', '"Stop! he said.', '"Stop!"', '"Yes," he said, "no."', 'He said "stop"', '""Stop""', "5' 3\""],
+)
+def test_cells_of_tsv_are_as_written(tmp_path, cell):
+    file = tmp_path / "speech.tsv"
+    file.write_text(table("tsv", "Good.", cell))
+    assert [p.good for p in suite_from_file(file)["t"]] == ["Good.", cell, *(good for _, good, _ in TABLE[2:])]
+    # what pandas writes is read back too, quoted where it must be or everywhere
+    frame = suite_from_file(file).to_frame()
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
+        frame.to_csv(file, sep="\t", index=False, quoting=quoting)
+        assert suite_from_file(file).to_frame().equals(frame)
+
+
+SEPARATORS = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"  # where `str.splitlines` cuts
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "tsv", "txt"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_any_file_gives_the_sentences_that_stand_in_it(tmp_path, ending, end, mark):
+    "Byte order marks are dropped, also between files that were joined; only three characters end a line."
+    pairs = [(f"A dog{c}barks.", f"A dog{c}bark.") for c in SEPARATORS]
+    if ending == "txt":
+        lines = [sentence for good, bad in pairs for sentence in (bad, good)]
+    elif ending == "jsonl":
+        lines = [json.dumps({"task": "a-b", "good": g, "bad": b}, ensure_ascii=False) for g, b in pairs]
+    else:
+        lines = [
+            ("," if ending == "csv" else "\t").join(row)
+            for row in [("task", "good", "bad"), *(("a-b", *p) for p in pairs)]
+        ]
+    lines[4] = mark + lines[4]
+    (tmp_path / f"a-b.{ending}").write_bytes((mark + "".join(line + end for line in lines)).encode())
+    suite = load_suite(f"zorro:{tmp_path}") if ending == "txt" else load_suite(tmp_path / f"a-b.{ending}")
+    assert [(p.good, p.bad) for p in suite["a-b"]] == pairs
+
+
+# -- what no file of rows should hold
+@pytest.mark.parametrize(
+    "line, says",
+    [
+        ('{"task": "t", "good": "a", "bad": "b", "good": "c"}', "line 2: 'good' is given twice"),
+        ('{"task": "t", "good": "a\\ud83d", "bad": "b"}', "line 2: field 'good' holds half of a character"),
+        ('{"task": "\\udc00", "good": "a", "bad": "b"}', "line 2: field 'task' holds half of a character"),
+        ('{"task": "u", "good": "a", "bad": "b", "phenomenon": "\\udc00"}', "line 2: field 'phenomenon' holds half"),
+        ('{"task": "t", "good": "a", "bad": "b", "pair": "\\udc00"}', "line 2: field 'pair' holds half"),
+        ('{"task": "u", "good": "a", "bad": "b", "phenomenon": ["x"]}', "line 2: field 'phenomenon' must be text"),
+        ('{"task": "t", "good": NaN, "bad": "b"}', "line 2: field 'good' must be text, not nan"),
+        ('{"task": "t", "good": ' + "9" * 5000 + ', "bad": "b"}', "line 2: not valid JSON"),
+        ('{"task": "t", "good": ' + "[" * 10**5, "line 2: not valid JSON"),
+        (json.dumps({"task": "t", "good": ["x" * 10**7], "bad": "b"}), "line 2: field 'good' must be text"),
+    ],
+)
+def test_a_bad_row_of_json_is_named_in_a_short_line(tmp_path, line, says):
+    file = tmp_path / "bad.jsonl"
+    file.write_text('{"task": "t", "good": "a", "bad": "b"}\n' + line + "\n")
+    with pytest.raises(TaskspaceError) as e:
+        load_suite(file)
+    assert says in str(e.value) and len(str(e.value)) < 600
+
+
+def test_tables_name_a_column_that_stands_twice():
+    frame = pd.DataFrame([["t", "a", "b", "c"]], columns=["task", "good", "bad", "good"])
+    with pytest.raises(TaskspaceError, match="column 'good' more than once"):
+        suite_from_frame(frame)
 
 
 def test_digest_is_about_content_and_stays_what_it_was():
