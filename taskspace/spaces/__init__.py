@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .hypotheses import *  # noqa: F403
     from .explaining import *  # noqa: F403
     from .signs import *  # noqa: F403
+    from .levels import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "statistics":
@@ -26,9 +27,10 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "known_labels within_across mantel orthonormal_basis partial_mantel mrqap benjamini_hochberg "
         "student_interval sign_flip_p Estimate over_seeds",
     "resampling":
-        "resample_means split_halves replicate_variance degrees_of_freedom widening interval cell_tests "
-        "auc_of correlation_of noise_variance filled_replicates measurement_errors statistic_replicates "
-        "statistic_interval left_out_interval jackknife_interval noise_ceiling asymmetry",
+        "RELIABLE resample_means split_halves replicate_variance degrees_of_freedom widening interval "
+        "cell_tests auc_of correlation_of noise_variance filled_replicates measurement_errors "
+        "StatisticInterval reliability_of stretch unstretch spread_interval statistic_interval "
+        "left_out_interval jackknife_interval noise_ceiling asymmetry",
     "change":
         "reliability agreement stability change_point",
     "sentence_similarity":
@@ -52,9 +54,11 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "views":
         "long_table stability_of_clusters map_of_tasks",
     "hypotheses":
-        "HYPOTHESES hypothesis_space hypothesis_spaces",
+        "HYPOTHESES hypothesis_space hypothesis_spaces opponents",
     "explaining":
         "FAMILIES UNEXPLAINED explained_share family_of Explanation explain_space explain_course",
     "signs":
         "group_aucs signs_table opposed_contrasts opposition_scores opposition_by_group",
+    "levels":
+        "LEVELS Error level_intervals widest",
 })

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -14,16 +14,47 @@ import numpy as np
 import pandas as pd
 
 from ..errors import TaskspaceError
+from ..models.lm import LM
 from . import statistics
-from .sentence_similarity import edit_likeness, length_likeness, same_label, set_likeness, word_likeness
+from .ngrams import ngram_likeness
+from taskspace.spaces.sentence_similarity import (
+    edit_likeness,
+    length_likeness,
+    same_label,
+    set_likeness,
+    word_likeness,
+    words,
+)
 from .space import TaskSpace
 from ..tasks.pairs import Suite
 
 # %% auto #0
-__all__ = ['HYPOTHESES', 'hypothesis_space', 'hypothesis_spaces']
+__all__ = ['HYPOTHESES', 'hypothesis_space', 'hypothesis_spaces', 'opponents']
 
 # %% ../../nbs/api/spaces/70_hypotheses.ipynb #3063cc79
-HYPOTHESES = ("phenomenon", "field", "rules", "words", "lexicon", "edit", "length")
+HYPOTHESES = ("phenomenon", "field", "rules", "words", "lexicon", "ngrams", "edit", "length")
+
+
+def _tokenizer_of(tokens: LM | Callable[[str], Sequence] | None) -> Callable[[str], Sequence]:
+    "What cuts a sentence: words, the tokenizer of a model, or a function of the user."
+    if tokens is None:
+        return words
+    if not isinstance(tokens, LM):
+        return tokens
+    tokenizer = tokens.tokenizer
+
+    def cut(sentence: str) -> Sequence:
+        return tokenizer.encode(sentence, add_special_tokens=False)
+
+    return cut
+
+
+def _ngram_space(suite: Suite, order: int, tokens: LM | Callable[[str], Sequence] | None) -> TaskSpace:
+    "The null space of word sequences, or of sequences of a model's own tokens."
+    of = "" if tokens is None else f" of {tokens.name}'s tokens" if isinstance(tokens, LM) else " of tokens"
+    meta = {"suite": suite.name, "digest": suite.digest, "by": "ngrams", "order": order, "tokens": of.strip()}
+    matrix = ngram_likeness(suite, order, _tokenizer_of(tokens))
+    return TaskSpace(matrix, f"hypothesis: {order}-grams{of}", suite.groups(), meta=meta)
 
 
 def _from_name(suite: Suite, by: str, part: str) -> TaskSpace:
@@ -90,8 +121,12 @@ def hypothesis_space(
     # A name, labels or a matrix, see above
     by: str | Mapping[str, str | None] | pd.Series | TaskSpace | pd.DataFrame | np.ndarray | Sequence = "phenomenon",
     part: str = "pair",  # for "lexicon": "pair" or "difference"
-) -> TaskSpace:  # cells from 0 (unrelated) to 1, or the matrix as given
+    order: int = 2,  # for "ngrams": how many in a row
+    tokens: LM | Callable[[str], Sequence] | None = None,  # for "ngrams": a model, whose tokens count; None: words
+) -> TaskSpace:  # cells from 0 (unrelated) to 1, from -1 for "ngrams", or the matrix as given
     "What a theory expects of every pair of tasks. Raises `TaskspaceError` when the suite lacks what the theory needs."
+    if isinstance(by, str) and by == "ngrams":
+        return _ngram_space(suite, order, tokens)
     if isinstance(by, str) and by in HYPOTHESES:
         return _from_name(suite, by, part)
     if isinstance(by, pd.Series):
@@ -125,3 +160,20 @@ def hypothesis_spaces(
             if name not in HYPOTHESES:
                 raise
     return found
+
+# %% ../../nbs/api/spaces/70_hypotheses.ipynb #2f9c7be3
+def opponents(
+    suite: Suite,  # the tasks
+    tokens: LM | Callable[[str], Sequence] | None = None,  # cuts sentences for n-grams; None: words
+    orders: Sequence[int] = (1, 2, 3),  # of the n-grams
+) -> dict[str, TaskSpace]:  # name -> space: phenomenon (or rules), lexicon, 1-grams, 2-grams, 3-grams
+    "The hypotheses that a space is explained with: its phenomena against all that words say."
+    found = hypothesis_spaces(suite, ("phenomenon",)) or hypothesis_spaces(suite, ("rules",))
+    found |= hypothesis_spaces(suite, ("lexicon",))
+    for order in orders:
+        try:
+            null = _ngram_space(suite, order, tokens)
+        except TaskspaceError:  # no sequence of this length tells good sentences from bad ones
+            continue
+        found[null.kind.removeprefix("hypothesis: ")] = null
+    return {name: space for name, space in found.items() if np.ptp(statistics.cells(space.matrix)) > 0}

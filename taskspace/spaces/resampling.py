@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,10 +15,10 @@ from ..errors import TaskspaceError
 from .statistics import benjamini_hochberg, cells, orthonormal_basis, square
 
 # %% auto #0
-__all__ = ['resample_means', 'split_halves', 'replicate_variance', 'degrees_of_freedom', 'widening', 'interval', 'cell_tests',
-           'auc_of', 'correlation_of', 'noise_variance', 'filled_replicates', 'measurement_errors',
-           'statistic_replicates', 'statistic_interval', 'left_out_interval', 'jackknife_interval', 'noise_ceiling',
-           'asymmetry']
+__all__ = ['RELIABLE', 'resample_means', 'split_halves', 'replicate_variance', 'degrees_of_freedom', 'widening', 'interval',
+           'cell_tests', 'auc_of', 'correlation_of', 'noise_variance', 'filled_replicates', 'measurement_errors',
+           'StatisticInterval', 'reliability_of', 'stretch', 'unstretch', 'spread_interval', 'statistic_interval',
+           'left_out_interval', 'jackknife_interval', 'noise_ceiling', 'asymmetry']
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #99c8b56f
 def _seeds_first(values: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -221,7 +221,7 @@ def _rest_variance(rest: np.ndarray, basis: np.ndarray) -> np.ndarray:
     return (rest**2).sum(-1) / max(1, rest.shape[-1] - basis.shape[1])
 
 
-def _denoised(values: np.ndarray, noise: float, basis: np.ndarray, floor: float) -> np.ndarray:
+def _denoised(values: np.ndarray, noise: float, basis: np.ndarray, floor: float = 0.05) -> np.ndarray:
     "Cells, shape (..., cells), with the residual on the basis shrunk to the variance that it has without noise."
     fit = (values @ basis) @ basis.T
     rest = values - fit
@@ -258,24 +258,71 @@ def measurement_errors(
     return (flat - flat.mean(0)) * np.sqrt(_correction(pairs))
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #85715ce7
-def statistic_replicates(
-    matrix: np.ndarray,  # shape (tasks, tasks), what was measured
-    replicates: np.ndarray,  # shape (replicates, tasks, tasks)
-    statistic: Callable[[np.ndarray], np.ndarray],  # from cells (..., cells) to values (...)
-    hypotheses: Sequence[np.ndarray],  # the matrices that the statistic compares with
-    pairs: int | None = None,  # evaluation pairs behind each cell
-    floor: float = 0.02,  # least share of the residual variance that must be signal
-) -> tuple[float, np.ndarray] | None:  # corrected statistic, and its replicates; None if there is nothing but noise
-    "The statistic without measurement noise, and how it varies with pairs and seeds."
-    values = cells(matrix)
-    basis = orthonormal_basis([cells(h) for h in hypotheses], len(values))
-    noise = noise_variance(replicates, pairs)
-    rest = values - (values @ basis) @ basis.T
-    if not noise < (1 - floor) * _rest_variance(rest, basis):
-        return None
-    centre = _denoised(values, noise, basis, floor)
-    noisy = centre + np.nan_to_num(measurement_errors(replicates, pairs))
-    return float(statistic(centre)), statistic(_denoised(noisy, noise, basis, floor))
+RELIABLE = 0.3  # least share of the variance that must not be noise for a corrected value
+
+
+class StatisticInterval(NamedTuple):
+    "A statistic of a whole space with its interval over pairs and seeds, as measured and without noise."
+
+    low: float  # lower bound of the measured statistic
+    high: float  # upper bound of the measured statistic
+    corrected: float  # the statistic without noise; missing where the reliability is under `RELIABLE`
+    corrected_low: float  # its lower bound
+    corrected_high: float  # its upper bound
+    reliability: float  # share of the variance of the cells that is not noise
+
+
+def reliability_of(
+    values: np.ndarray,  # shape (cells,)
+    noise: float,  # variance of the noise
+) -> float:  # from 0 to 1
+    "The share of the variance of cells that is not noise."
+    variance = float(np.var(values, ddof=1))
+    return float(np.clip(1 - noise / variance, 0, 1)) if variance > 0 else 0.0
+
+# %% ../../nbs/api/spaces/20_resampling.ipynb #c41f7a0e
+def stretch(
+    value: Any,  # a number, or an array of any shape
+    bounds: tuple[float, float] | None,  # range of the values; None: they have none and stay as they are
+) -> Any:  # of the same shape
+    "Values between bounds on a scale without bounds (Fisher's z)."
+    if bounds is None:
+        return np.asarray(value, dtype=float)
+    floor, top = bounds
+    return np.arctanh(np.clip(2 * (np.asarray(value) - floor) / (top - floor) - 1, -0.9999, 0.9999))
+
+
+def unstretch(
+    value: float,  # on the stretched scale
+    bounds: tuple[float, float] | None,  # as for `stretch`
+) -> float:
+    "The inverse of `stretch`."
+    if bounds is None:
+        return float(value)
+    floor, top = bounds
+    return float(floor + (top - floor) * (np.tanh(value) + 1) / 2)
+
+
+def spread_interval(
+    estimate: float,  # what was measured
+    replicates: np.ndarray,  # shape (replicates,), the statistic of each
+    widen: float = 1.0,  # factor by which the spread is too small
+    pairs: int | None = None,  # evaluation pairs behind each cell; None: unknown
+    level: float = 0.95,  # share of intervals that hold the truth
+    bounds: tuple[float, float] | None = (-1.0, 1.0),  # range of the statistic; None: it has none
+) -> tuple[float, float]:  # holds the estimate; missing where the replicates are
+    "Student's interval around an estimate, with the spread of replicates on a scale without bounds."
+    from scipy.stats import norm, t
+
+    known = np.asarray(replicates, dtype=float)
+    known = known[np.isfinite(known)]
+    if len(known) < 2 or not np.isfinite(estimate):
+        return float("nan"), float("nan")
+    q = (1 + level) / 2
+    factor = float(t.ppf(q, pairs - 1)) if pairs and pairs > 1 else float(norm.ppf(q))
+    reach = factor * widen * float(stretch(known, bounds).std(ddof=1))
+    middle = float(stretch(estimate, bounds))
+    return min(unstretch(middle - reach, bounds), float(estimate)), max(unstretch(middle + reach, bounds), float(estimate))
 
 
 def statistic_interval(
@@ -285,13 +332,24 @@ def statistic_interval(
     hypotheses: Sequence[np.ndarray],  # the matrices that the statistic compares with
     level: float = 0.95,  # share of intervals that hold the truth
     pairs: int | None = None,  # evaluation pairs behind each cell
-) -> tuple[float, float, float]:  # corrected statistic, lower and upper bound; missing if there is nothing but noise
-    "The statistic without measurement noise, with its interval over pairs and seeds."
-    found = statistic_replicates(matrix, replicates, statistic, hypotheses, pairs)
-    if found is None:
-        return float("nan"), float("nan"), float("nan")
-    low, high = np.quantile(found[1], [(1 - level) / 2, (1 + level) / 2])
-    return found[0], float(low), float(high)
+    bounds: tuple[float, float] | None = (-1.0, 1.0),  # range of the statistic; None: it has none
+) -> StatisticInterval:  # bounds of the measured statistic; the corrected one where the space is reliable enough
+    "The statistic of a whole space with its intervals over pairs and seeds."
+    values = cells(matrix)
+    errors = np.nan_to_num(measurement_errors(replicates, pairs))
+    noise = noise_variance(replicates, pairs)
+    again = values + errors
+    widen = float(np.sqrt(again.var(1).mean() / max(values.var(), 1e-300)))
+    low, high = spread_interval(float(statistic(values)), statistic(again), widen, pairs, level, bounds)
+    reliability = reliability_of(values, noise)
+    if not reliability >= RELIABLE:
+        return StatisticInterval(low, high, *[float("nan")] * 3, reliability)
+    basis = orthonormal_basis([cells(h) for h in hypotheses], len(values))
+    corrected = float(statistic(_denoised(values, noise, basis)))
+    drawn = statistic(_denoised(again, 2 * noise, basis))
+    return StatisticInterval(
+        low, high, corrected, *spread_interval(corrected, drawn, 1.0, pairs, level, bounds), reliability
+    )
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #900f73f3
 def left_out_interval(
@@ -303,25 +361,16 @@ def left_out_interval(
     "The jackknife's interval, on a scale stretched towards the bounds. Without bounds it is symmetric."
     from scipy.stats import t
 
-    floor, top = bounds or (0.0, 0.0)
-
-    def stretch(v: Any) -> Any:
-        if bounds is None:
-            return np.asarray(v, dtype=float)
-        return np.arctanh(np.clip(2 * (np.asarray(v) - floor) / (top - floor) - 1, -0.9999, 0.9999))
-
-    def back(v: Any) -> float:
-        return float(v if bounds is None else floor + (top - floor) * (np.tanh(v) + 1) / 2)
-
     n = len(left)
-    stretched = stretch(left)
+    stretched = stretch(left, bounds)
     error = np.sqrt((n - 1) / n * ((stretched - stretched.mean()) ** 2).sum())
     # No spread says nothing about the precision. A statistic without bounds may be small, so any spread of it counts.
     if not error > (0 if bounds is None else 1e-12):
         return float("nan"), float("nan")
     reach = t.ppf((1 + level) / 2, n - 1) * error
-    # A value on the edge has no place on the stretched scale, so the interval is made to hold it.
-    return min(back(stretch(whole) - reach), float(whole)), max(back(stretch(whole) + reach), float(whole))
+    middle = float(stretch(whole, bounds))
+    # A value on the bound is infinite on the stretched scale and was clipped, so the interval is made to hold it.
+    return min(unstretch(middle - reach, bounds), float(whole)), max(unstretch(middle + reach, bounds), float(whole))
 
 
 def jackknife_interval(

@@ -22,6 +22,8 @@ from .statistics import Test
 if TYPE_CHECKING:
     import altair as alt
 
+    from taskspace.spaces.explaining import Explanation
+
 # %% auto #0
 __all__ = ['TaskSpace']
 
@@ -129,7 +131,7 @@ class _Comparing:
         seed: int = 0,  # of the permutations
         alternative: str = "greater",  # cells within groups are larger
         interval: str | None = "auto",  # "pairs" (from the replicates), "tasks" (jackknife), None
-    ) -> Test:  # statistic = AUC; details: corrected (without noise), mean_within, mean_across
+    ) -> Test:  # statistic = AUC; details: reliability, corrected (without noise), mean_within, mean_across
         "Are cells within groups larger than across? See `taskspace.spaces.testing.within_across_groups`."
         from taskspace.spaces.testing import within_across_groups
 
@@ -145,7 +147,7 @@ class _Comparing:
         seed: int = 0,  # of the permutations
         alternative: str = "greater",  # "greater", "less" or "two-sided"
         interval: str | None = "auto",  # "pairs" (from the replicates), "tasks" (jackknife), None
-    ) -> Test:  # statistic = (partial) correlation over off-diagonal cells; details: corrected
+    ) -> Test:  # statistic = (partial) correlation over off-diagonal cells; details: reliability, corrected
         "Does the space go with another one? See `taskspace.spaces.testing.compare_spaces`."
         from taskspace.spaces.testing import compare_spaces
 
@@ -162,6 +164,27 @@ class _Comparing:
         from taskspace.spaces.testing import regress_space
 
         return regress_space(self, hypotheses, method, permutations, seed)
+
+    def explain(
+        self: Any,
+        hypotheses: Mapping[str, TaskSpace] | Sequence[TaskSpace],  # name -> space, or spaces, named by their kind
+        **options: Any,  # families, method, permutations, seed, level of `explain_space`
+    ) -> Explanation:
+        "How much of the space only grammar explains, only words, both or neither; see `taskspace.spaces.explaining`."
+        from taskspace.spaces.explaining import explain_space
+
+        return explain_space(self, hypotheses, **options)
+
+    def signs(
+        self: Any,
+        groups: Mapping[str, str | None] | None = None,  # task -> group; the space's own by default
+        shuffled: TaskSpace | None = None,  # the same probe on shuffled pairs
+        **options: Any,  # permutations and seed of `signs_table`
+    ) -> pd.DataFrame:  # AUC by sign, over all, by group, macro mean, without each group
+        "Do related tasks help each other, or only touch each other? See `taskspace.spaces.signs.signs_table`."
+        from taskspace.spaces.signs import signs_table
+
+        return signs_table(self, groups, shuffled, **options)
 
 # %% ../../nbs/api/spaces/60_space.ipynb #0e82ce09
 class _Testing:

@@ -48,7 +48,7 @@ def attach_interval(
     hypotheses: list[np.ndarray],  # matrices that the statistic takes, each of shape (tasks, tasks)
     bounds: tuple[float, float],  # range of the statistic
     test: Test,  # the test without an interval
-) -> Test:  # with bounds; over pairs also with details["corrected"], the value without noise
+) -> Test:  # with bounds; over pairs also with the value without noise and its bounds, see `_without_noise`
     "Put an interval on a test. Raises `TaskspaceError` for pairs without replicates, and for an unknown interval."
     if over == "auto":
         over = "pairs" if space.replicates is not None else "tasks"
@@ -64,15 +64,28 @@ def attach_interval(
             "measure it with bootstrap=200, or use interval='tasks'"
         )
     flat = [statistics.cells(h) for h in hypotheses]
-    corrected, low, high = resampling.statistic_interval(
+    found = resampling.statistic_interval(
         space.matrix.to_numpy(),
         space.replicates,
         lambda v: statistic(v, *flat),
         hypotheses,
         pairs=space.resampled_pairs(),
+        bounds=bounds,
     )
-    test = replace(test, details={**test.details, "corrected": corrected})
-    return test.with_interval(low, high, "over pairs and seeds")
+    test = replace(test, details={**test.details, **_without_noise(found)})
+    return test.with_interval(found.low, found.high, "over pairs and seeds")
+
+
+def _without_noise(found: resampling.StatisticInterval) -> dict[str, float]:
+    "Reliability, and the corrected value with its own bounds where the space is reliable enough for one."
+    details = {"reliability": found.reliability}
+    if np.isfinite(found.corrected):
+        details |= {
+            "corrected": found.corrected,
+            "corrected_low": found.corrected_low,
+            "corrected_high": found.corrected_high,
+        }
+    return details
 
 # %% ../../nbs/api/spaces/64_testing.ipynb #adcba162
 def within_across_groups(
@@ -82,7 +95,7 @@ def within_across_groups(
     seed: int = 0,  # of the permutations
     alternative: str = "greater",  # cells within groups are larger
     interval: str | None = "auto",  # "pairs" (from the replicates), "tasks" (jackknife), None
-) -> Test:  # statistic = AUC; details: corrected (without noise), mean_within, mean_across
+) -> Test:  # statistic = AUC; details: reliability, corrected (without noise) with bounds, mean_within, mean_across
     """Are cells within groups larger than across? Raises `TaskspaceError` without groups.
     See `taskspace.spaces.statistics.within_across`."""
     labels = group_labels(space, groups)
@@ -125,7 +138,7 @@ def compare_spaces(
     seed: int = 0,  # of the permutations
     alternative: str = "greater",  # "greater", "less" or "two-sided"
     interval: str | None = "auto",  # "pairs" (from the replicates), "tasks" (jackknife), None
-) -> Test:  # statistic = (partial) correlation over off-diagonal cells; details: corrected
+) -> Test:  # statistic = (partial) correlation over off-diagonal cells; details: reliability, corrected with bounds
     """Does the space go with another one? A Mantel test, partial where `control` is given.
     Raises `TaskspaceError` for missing tasks or cells."""
     y = aligned_to(space, other, "the other space").matrix
