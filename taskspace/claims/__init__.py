@@ -9,6 +9,6 @@ if TYPE_CHECKING:
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "verdicts":
-        "CLAIMS VERDICTS Finding no_data judge both paired harm_at claim_a claim_b claim_c claim_d claim_e "
-        "findings claims",
+        "CLAIMS VERDICTS REPLICATED SHARING Finding levels_text no_data judge both paired harm_at claim_a "
+        "summarised claim_b claim_c claim_d claim_e findings claims",
 })

@@ -5,8 +5,8 @@
 # %% ../../nbs/api/claims/10_verdicts.ipynb #dd9a1bcc
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast, TypeVar
 
 import numpy as np
@@ -14,13 +14,13 @@ import pandas as pd
 
 from ..errors import TaskspaceError
 from ..spaces import change, resampling, statistics
+from ..spaces.explaining import cell_columns, explained_share
+from ..spaces.levels import level_error_over_pairs, level_errors, level_intervals, levels_table, widest
 from ..spaces.space import TaskSpace
-from ..spaces.statistics import Test
-from ..spaces.testing import attach_interval
 
 # %% auto #0
-__all__ = ['CLAIMS', 'VERDICTS', 'Finding', 'no_data', 'judge', 'both', 'paired', 'harm_at', 'claim_a', 'claim_b', 'claim_c',
-           'claim_d', 'claim_e', 'findings', 'claims']
+__all__ = ['CLAIMS', 'VERDICTS', 'REPLICATED', 'SHARING', 'Finding', 'levels_text', 'no_data', 'judge', 'both', 'paired',
+           'harm_at', 'claim_a', 'summarised', 'claim_b', 'claim_c', 'claim_d', 'claim_e', 'findings', 'claims']
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #4f4511d7
 CLAIMS = {
@@ -30,7 +30,7 @@ CLAIMS = {
     "d": "Processing becomes more distributed with pre-training: related tasks share more parameters",
     "e": "The patterns are mostly stable through training, with no incisive stages",
 }
-VERDICTS = ("supported", "not supported", "undecided")
+VERDICTS = ("supported", "not supported", "undecided", "not replicated")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Finding:
     "What a study says about one claim."
 
     claim: str  # letter, see `CLAIMS`
-    verdict: str  # "supported", "not supported" or "undecided"
+    verdict: str  # one of `VERDICTS`
     statistic: str  # what `estimate` is, in words
     estimate: float = float("nan")  # its value
     low: float = float("nan")  # lower bound of its 95 % interval
@@ -46,16 +46,28 @@ class Finding:
     p: float = float("nan")  # p-value of the null hypothesis that the claim denies
     why: str = ""  # how the verdict came about, in one sentence
     details: dict = field(default_factory=dict, repr=False)  # further figures
+    levels: pd.DataFrame | None = field(default=None, repr=False)  # the interval at each level, see `level_intervals`
 
     @property
     def says(self) -> str:
         "The claim in words."
         return CLAIMS[self.claim]
 
-    def to_dict(self) -> dict:  # claim, says, verdict, statistic, estimate, low, high, p, why
+    def to_dict(self) -> dict:  # claim, says, verdict, statistic, estimate, low, high, p, levels, why
         "The finding as a row of a table."
-        row = {k: v for k, v in asdict(self).items() if k != "details"}
-        return {"claim": row.pop("claim"), "says": self.says, **row}
+        figures = {name: getattr(self, name) for name in ("verdict", "statistic", "estimate", "low", "high", "p")}
+        return {"claim": self.claim, "says": self.says, **figures, "levels": levels_text(self.levels), "why": self.why}
+
+# %% ../../nbs/api/claims/10_verdicts.ipynb #2dfdec21
+def levels_text(
+    levels: pd.DataFrame | None,  # from `level_intervals`
+) -> str:  # e.g. "tasks [0.01, 0.08], 67; groups [-0.02, 0.11], 13"; empty where there are none
+    "The intervals at all levels as one line: level, bounds, number of units."
+    if levels is None:
+        return ""
+    rows = levels.dropna(subset=["low", "high"])
+    parts = [f"{name} [{row.low:.3g}, {row.high:.3g}], {row.units:.0f}" for name, row in rows.iterrows()]
+    return "; ".join(parts)
 
 
 def no_data(
@@ -192,56 +204,113 @@ def claim_a(
         {"ahead": ahead[0], "ahead_low": ahead[1], "ahead_high": ahead[2], "tasks": len(tasks), "table": tasks},
     )
 
-# %% ../../nbs/api/claims/10_verdicts.ipynb #d449cdb4
-def _contrast(values: np.ndarray, linguistic: np.ndarray, lexical: np.ndarray) -> np.ndarray:
-    "Partial correlation with structure given words, minus that with words given structure; all arguments are cells."
-    structure = resampling.correlation_of(values, linguistic, controls=[lexical])
-    return structure - resampling.correlation_of(values, lexical, controls=[linguistic])
+# %% ../../nbs/api/claims/10_verdicts.ipynb #61612201
+def _advantage(linguistic: np.ndarray, words: Sequence[np.ndarray]) -> Callable[[np.ndarray, np.ndarray], float]:
+    "The statistic of claim b: what only structure explains of the ranks, less what only words explain."
+
+    def statistic(matrix: np.ndarray, keep: np.ndarray) -> float:
+        cut = np.ix_(keep, keep)
+        rows = cell_columns([matrix, linguistic[cut], *(w[cut] for w in words)], "spearman")
+        correlations = rows @ rows.T
+        total = explained_share(correlations, range(1, len(rows)))
+        only_structure = total - explained_share(correlations, range(2, len(rows)))
+        only_words = total - explained_share(correlations, [1])
+        return only_structure - only_words
+
+    return statistic
 
 
-def _verdict_b(low: float, high: float, structure: Test, words: Test, alpha: float) -> str:
-    "Where the interval of the contrast lies, if the hypothesis that wins is significant."
+def _known_levels(levels: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    "Of the levels that a sentence speaks of, those that the data can have; over tasks there always is one."
+    return [name for name in names if name == "tasks" or name in levels.index]
+
+# %% ../../nbs/api/claims/10_verdicts.ipynb #d16a4289
+def _one_model_b(
+    name: str,
+    space: TaskSpace,
+    linguistic: TaskSpace,
+    words: Mapping[str, TaskSpace],
+    permutations: int,
+    seed: int,
+) -> dict[str, Any]:
+    "Verdict, estimate, levels and p of one model. Raises `TaskspaceError` where the hypotheses cannot be told apart."
+    options: dict[str, Any] = dict(permutations=permutations, seed=seed, interval=None)
+    structure = space.compare(linguistic, control=list(words.values()), **options)
+    for word in words.values():  # words that follow from structure would explain nothing of their own
+        space.compare(word, control=linguistic, permutations=0, interval=None)
+    cut = [h.select(space.tasks).matrix.to_numpy() for h in (linguistic, *words.values())]
+    levels = level_intervals(space, _advantage(cut[0], cut[1:]))
+    low, high = widest(levels, _known_levels(levels, ["tasks", "groups"]))
     verdict = judge(low, high)
-    winner = {"supported": structure, "not supported": words}.get(verdict)
-    return "undecided" if winner is not None and winner.p >= alpha else verdict
+    if verdict == "supported" and structure.p >= 0.05:
+        verdict = "undecided"
+    estimate = float(levels["estimate"].iloc[0])
+    said = f"{name} {estimate:+.3f} [{low:.3f}, {high:.3f}], structure given words r = {structure.statistic:+.2f}"
+    return {
+        "model": name,
+        "verdict": verdict,
+        "estimate": estimate,
+        "low": low,
+        "high": high,
+        "p": structure.p,
+        "tasks": len(space),
+        "structure": structure,
+        "levels": levels,
+        "said": f"{said} (p = {structure.p:.3f})",
+    }
 
-# %% ../../nbs/api/claims/10_verdicts.ipynb #b763b345
+
+def summarised(
+    verdicts: Iterable[str],  # one a model
+) -> str:  # the verdict that all share, else "undecided"
+    "One verdict for several models: none speaks for the others."
+    found = set(verdicts)
+    return found.pop() if len(found) == 1 else "undecided"
+
+# %% ../../nbs/api/claims/10_verdicts.ipynb #bee507ed
 def claim_b(
-    space: TaskSpace | None,  # a transfer space
+    spaces: TaskSpace | Mapping[str, TaskSpace] | None,  # a transfer space, or model -> its space
     linguistic: TaskSpace | None,  # hypothesis: phenomenon, rules, ...
-    lexical: TaskSpace | None,  # hypothesis: shared words
-    alpha: float = 0.05,  # of the partial Mantel test
+    words: TaskSpace | Mapping[str, TaskSpace] | None,  # hypotheses of words: lexicon, n-grams
     permutations: int = 999,  # of the tasks
     seed: int = 0,  # of the permutations
-) -> Finding:  # estimate: partial r of the linguistic minus partial r of the lexical hypothesis
-    "Task spaces follow linguistic structure rather than shared vocabulary."
-    if space is None or linguistic is None or lexical is None:
-        given = {"a transfer space": space, "a linguistic hypothesis": linguistic, "a lexical hypothesis": lexical}
-        return no_data("b", " and ".join(what for what, value in given.items() if value is None))
-    space = space.complete()
-    if len(space) < 5:
-        return no_data("b", f"a space of 5 complete tasks or more (there are {len(space)})")
-    options: dict[str, Any] = dict(permutations=permutations, seed=seed, interval=None)
+) -> Finding:  # estimate: what only structure explains less what only words explain, mean over models
+    "Task spaces follow linguistic structure rather than shared words."
+    given = {"a transfer space": spaces, "a linguistic hypothesis": linguistic, "a lexical hypothesis": words}
+    lacking = [what for what, value in given.items() if value is None or not len(value)]
+    if lacking or spaces is None or linguistic is None or words is None:
+        return no_data("b", " and ".join(lacking))
+    named = {"the space": spaces} if isinstance(spaces, TaskSpace) else dict(spaces)
+    of_words = {"lexicon": words} if isinstance(words, TaskSpace) else dict(words)
+    whole = {name: space.complete() for name, space in named.items()}
+    fewest = min(len(space) for space in whole.values())
+    if fewest < 5:
+        return no_data("b", f"a space of 5 complete tasks or more (there are {fewest})")
     try:
-        structure = space.compare(linguistic, control=lexical, **options)
-        words = space.compare(lexical, control=linguistic, **options)
+        models = [_one_model_b(n, s, linguistic, of_words, permutations, seed) for n, s in whole.items()]
     except TaskspaceError as e:
         return no_data("b", f"hypotheses that can be told apart ({e})")
-    hypotheses = [h.select(space.tasks).matrix.to_numpy() for h in (linguistic, lexical)]
-    test = attach_interval(space, "auto", _contrast, hypotheses, (-2.0, 2.0), structure)
-    difference = structure.statistic - words.statistic
+    return _finding_b(models, list(of_words))
+
+
+def _finding_b(models: Sequence[Mapping[str, Any]], words: Sequence[str]) -> Finding:
+    "The finding over all models: the mean estimate, and the interval that holds those of all."
+    last = models[-1]
+    said = "; ".join(m["said"] for m in models)
+    why = (
+        f"Only structure less only words ({', '.join(words)}): {said}; {last['tasks']} tasks, over tasks and phenomena."
+    )
     return Finding(
         "b",
-        _verdict_b(test.low, test.high, structure, words, alpha),
-        "partial r of structure minus partial r of words",
-        test.details.get("corrected", difference),
-        test.low,
-        test.high,
-        structure.p,
-        f"Structure given words: r = {structure.statistic:+.2f} (p = {structure.p:.3f}); "
-        f"words given structure: r = {words.statistic:+.2f} (p = {words.p:.3f}); "
-        f"difference {difference:+.2f} measured, interval {test.details['interval']}; {len(space)} tasks.",
-        {"structure": structure, "words": words, "tasks": len(space)},
+        summarised(m["verdict"] for m in models),
+        "what only structure explains less what only words explain",
+        float(np.mean([m["estimate"] for m in models])),
+        min(m["low"] for m in models),
+        max(m["high"] for m in models),
+        max(m["p"] for m in models),
+        why,
+        {"models": list(models), "tasks": last["tasks"], "structure": last["structure"]},
+        last["levels"],
     )
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #f8563e61
@@ -263,102 +332,98 @@ def _common(
         return None, []
     return {k: s.select(names) for k, s in whole.items()}, labels
 
-# %% ../../nbs/api/claims/10_verdicts.ipynb #53bbe014
-def _slope_over_pairs(
-    spaces: Iterable[TaskSpace],
-    weight: np.ndarray,
-    same: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray] | None:
-    "AUC of each space without noise, and replicates of their weighted sum; None where a space is only noise."
-    inside = statistics.cells(same) > 0
-
-    def auc(v: np.ndarray) -> np.ndarray:
-        return resampling.auc_of(v, inside)
-
-    found = []
-    for s in spaces:
-        statistic = resampling.statistic_replicates(
-            s.matrix.to_numpy(), cast(np.ndarray, s.replicates), auc, [same], s.resampled_pairs()
-        )
-        if statistic is None:
-            return None
-        found.append(statistic)
-    count = min(len(f[1]) for f in found)
-    rng = np.random.default_rng(0)  # scales are measured independently: their replicates are paired at random
-    replicates = sum(w * f[1][rng.permutation(len(f[1]))[:count]] for w, f in zip(weight, found, strict=True))
-    return np.array([f[0] for f in found]), cast(np.ndarray, replicates)
+# %% ../../nbs/api/claims/10_verdicts.ipynb #c52bb626
+REPLICATED = 3  # trainings of each size that a statement about sizes needs
 
 
-def _slope_over_tasks(spaces: Iterable[TaskSpace], weight: np.ndarray, same: np.ndarray) -> tuple[float, float]:
-    "The jackknife's interval of the weighted sum of AUCs."
-    matrices = [s.matrix.to_numpy() for s in spaces]
-    cells = statistics.cells
+def _auc_of(groups: np.ndarray) -> Callable[[np.ndarray, np.ndarray], float]:
+    "The AUC within against across, as a statistic that can be cut; missing where no cells of one kind are left."
 
-    def slope(keep: list[int]) -> float:
-        cut = np.ix_(keep, keep)
-        part = cells(same[cut]) > 0
-        return float(weight @ [float(resampling.auc_of(cells(m[cut]), part)) for m in matrices])
+    def statistic(matrix: np.ndarray, keep: np.ndarray) -> float:
+        inside = statistics.cells(groups[keep][:, None] == groups[keep][None]) > 0
+        if not 0 < inside.sum() < inside.size:
+            return float("nan")
+        return float(resampling.auc_of(statistics.cells(matrix), inside))
 
-    return resampling.jackknife_interval(slope, len(same), bounds=None)
+    return statistic
 
-# %% ../../nbs/api/claims/10_verdicts.ipynb #9b2ba3d7
-def _trend(
-    claim: str,
-    cut: Mapping[str, TaskSpace],
-    weight: np.ndarray,
-    same: np.ndarray,
-    raw: np.ndarray,
-    sizes: Mapping[str, float],
-) -> Finding:
-    "A weighted sum of the spaces' AUCs with its interval."
-    from scipy.stats import norm
 
-    if all(s.replicates is not None for s in cut.values()):
-        found = _slope_over_pairs(cut.values(), weight, same)
-        if found is None:
-            return no_data(claim, "spaces that are more than noise")
-        values, replicates = found
-        low, high = np.quantile(replicates, [0.025, 0.975])
-        error, source = replicates.std(ddof=1), "over pairs and seeds"
-    else:
-        values, source = raw, "over tasks"
-        low, high = _slope_over_tasks(cut.values(), weight, same)
-        error = (high - low) / 3.92
-    estimate = float(weight @ values)
-    p = float(2 * norm.sf(abs(estimate) / max(float(error), 1e-300)))
-    auc = dict(zip(cut, values.tolist(), strict=True))
-    steps = ", ".join(f"{k} {v:.2f}" for k, v in auc.items())
-    return Finding(
-        claim,
-        judge(low, high),
-        "slope of the AUC within/across for ten times the parameters",
-        estimate,
-        float(low),
-        float(high),
-        p,
-        f"AUC {steps}; interval {source}; {len(same)} tasks.",
-        {"auc": auc, "sizes": dict(sizes)},
-    )
+def _slope_levels(
+    trainings: Mapping[str, Sequence[TaskSpace]], weight: np.ndarray, labels: Sequence[str]
+) -> pd.DataFrame:
+    "The slope with its interval over pairs, tasks, groups and, where every size has two or more, trainings."
+    auc = _auc_of(np.array(labels))
+    # (tasks, tasks, sizes): the mean over trainings of each size, cut all together
+    each = {size: [auc(s.matrix.to_numpy(), np.arange(len(s))) for s in spaces] for size, spaces in trainings.items()}
+    stack = np.stack([np.mean([s.matrix.to_numpy() for s in spaces], 0) for spaces in trainings.values()], -1)
 
-# %% ../../nbs/api/claims/10_verdicts.ipynb #ddacfd6c
+    def slope(matrices: np.ndarray, keep: np.ndarray) -> float:
+        return float(weight @ [auc(matrices[..., k], keep) for k in range(len(weight))])
+
+    estimate = float(weight @ [np.mean(v) for v in each.values()])
+    errors = level_errors(stack, slope, np.array(labels), None)
+    of_pairs = [level_error_over_pairs(spaces, auc, None) for spaces in trainings.values()]
+    if all(e is not None for e in of_pairs):
+        known = [e for e in of_pairs if e is not None]
+        error = float(np.sqrt(np.sum((weight * [e.error for e in known]) ** 2)))
+        errors = {"pairs": known[0]._replace(error=error), **errors}
+    if min(map(len, each.values())) > 1:
+        own = [np.std(v, ddof=1) / np.sqrt(len(v)) for v in each.values()]
+        count = sum(map(len, each.values())) - len(each) + 1
+        errors["trainings"] = errors["tasks"]._replace(error=float(np.sqrt(np.sum((weight * own) ** 2))), units=count)
+    return levels_table(estimate, errors, None)
+
+# %% ../../nbs/api/claims/10_verdicts.ipynb #2f6a0ca1
 def claim_c(
-    spaces: Mapping[str, TaskSpace] | None,  # scale -> transfer space
+    spaces: Mapping[str, TaskSpace | Sequence[TaskSpace]] | None,  # scale -> its space, or one for each training
     parameters: Mapping[str, float] | None,  # scale -> number of parameters
     groups: Mapping[str, str | None] | None = None,  # task -> overarching concept; the spaces' own groups by default
 ) -> Finding:  # estimate: slope of the AUC for ten times the parameters
     "Larger models generalise better to overarching concepts."
-    known = {k: s for k, s in (spaces or {}).items() if parameters and k in parameters}
+    known = {
+        k: [s] if isinstance(s, TaskSpace) else list(s) for k, s in (spaces or {}).items() if k in (parameters or {})
+    }
     if not parameters or len({parameters[k] for k in known}) < 2:
         return no_data("c", "transfer spaces of two scales or more, with their numbers of parameters")
-    cut, labels = _common(known, groups)
+    cut, labels = _common({(k, t): s for k, v in known.items() for t, s in enumerate(v)}, groups)
     if cut is None:
         return no_data("c", "common tasks in two groups or more")
-    size = np.log10([parameters[k] for k in cut])
+    trainings = {k: [cut[k, t] for t in range(len(v))] for k, v in known.items()}
+    size = np.log10([parameters[k] for k in trainings])
     weight = (size - size.mean()) / ((size - size.mean()) ** 2).sum()
-    same = np.array([[float(a == b) for b in labels] for a in labels])
-    inside = statistics.cells(same) > 0
-    raw = np.array([float(resampling.auc_of(statistics.cells(s.matrix), inside)) for s in cut.values()])
-    return _trend("c", cut, weight, same, raw, {k: float(parameters[k]) for k in cut})
+    levels = _slope_levels(trainings, weight, labels)
+    return _finding_c(trainings, levels, labels, {k: float(parameters[k]) for k in trainings})
+
+
+def _finding_c(
+    trainings: Mapping[str, Sequence[TaskSpace]], levels: pd.DataFrame, labels: Sequence[str], sizes: dict[str, float]
+) -> Finding:
+    "The finding: judged over tasks and trainings, or not replicated."
+    from scipy.stats import norm
+
+    counts = {k: len(v) for k, v in trainings.items()}
+    replicated = min(counts.values()) >= REPLICATED
+    low, high = widest(levels, ["tasks", "trainings"] if replicated else ["tasks"])
+    estimate = float(levels["estimate"].iloc[0])
+    auc = _auc_of(np.array(labels))
+    of = {k: float(np.mean([auc(s.matrix.to_numpy(), np.arange(len(s))) for s in v])) for k, v in trainings.items()}
+    steps = ", ".join(f"{k} {v:.2f} ({counts[k]} training{'s' * (counts[k] > 1)})" for k, v in of.items())
+    over = (
+        "over tasks and trainings" if replicated else f"over tasks; a verdict needs {REPLICATED} trainings of each size"
+    )
+    error = max((high - low) / 3.92, 1e-300)
+    return Finding(
+        "c",
+        judge(low, high) if replicated else "not replicated",
+        "slope of the AUC within/across for ten times the parameters",
+        estimate,
+        low,
+        high,
+        float(2 * norm.sf(abs(estimate) / error)),
+        f"AUC {steps}; interval {over}; {len(labels)} tasks.",
+        {"auc": of, "sizes": sizes, "trainings": counts},
+        levels,
+    )
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #caa21e0a
 def _slope(steps: Iterable[float], values: np.ndarray) -> np.ndarray:
@@ -379,69 +444,76 @@ def _rise_of_shares(distribution: pd.DataFrame | None) -> tuple[tuple[float, flo
     return paired(_slope(wide.index, wide.to_numpy())), wide.shape[1]
 
 
-def _rise_of_overlap(
+SHARING = ("ratio", "AUC", "difference")  # how much more related tasks share
+
+
+def _sharing(kind: str, groups: np.ndarray, steps: Sequence[int]) -> Callable[[np.ndarray, np.ndarray], float]:
+    "The slope of one figure of sharing, of overlaps of shape (tasks, tasks, steps)."
+    auc = _auc_of(groups)
+
+    def figure(matrix: np.ndarray, keep: np.ndarray) -> float:
+        if kind == "AUC":
+            return auc(matrix, keep)
+        inside = statistics.cells(groups[keep][:, None] == groups[keep][None]) > 0
+        values = statistics.cells(matrix)
+        if not 0 < inside.sum() < inside.size:
+            return float("nan")
+        within, across = float(values[inside].mean()), float(values[~inside].mean())
+        return within - across if kind == "difference" else float(np.log10(max(within, 1e-9) / max(across, 1e-9)))
+
+    def slope(stack: np.ndarray, keep: np.ndarray) -> float:
+        return float(_slope(steps, np.array([figure(stack[..., k], keep) for k in range(len(steps))])))
+
+    return slope
+
+
+def _rise_of_sharing(
     overlap: Mapping[int, TaskSpace] | None, groups: Mapping[str, str | None] | None
-) -> tuple[tuple[float, float, float], int] | None:
-    "Slope of the overlap within groups less across, with the jackknife's bounds, and over how many tasks."
+) -> tuple[dict[str, pd.DataFrame], int] | None:
+    "The slope of each figure of sharing with its intervals over tasks and groups, and over how many tasks."
     trained = {s: o for s, o in sorted((overlap or {}).items()) if s > 0}
     cut, labels = _common(trained, groups) if len(trained) >= 3 else (None, [])
     if cut is None:
         return None
-    stack = np.stack([s.matrix.to_numpy() for s in cut.values()])
-    same = np.array([[float(a == b) for b in labels] for a in labels])
-
-    def rise(keep: list[int]) -> float:
-        within = statistics.cells(same[np.ix_(keep, keep)]) > 0
-        if not 0 < within.sum() < within.size:
-            return 0.0
-        values = stack[:, keep][:, :, keep][:, ~np.eye(len(keep), dtype=bool)]
-        return float(_slope(cut, values[:, within].mean(1) - values[:, ~within].mean(1)))
-
-    low, high = resampling.jackknife_interval(rise, len(same), bounds=None)
-    return (rise(list(range(len(same)))), low, high), len(same)
+    stack = np.stack([s.matrix.to_numpy() for s in cut.values()], -1)
+    of = np.array(labels)
+    found = {}
+    for kind in SHARING:
+        slope = _sharing(kind, of, list(cut))
+        estimate = slope(stack, np.arange(len(of)))
+        found[kind] = levels_table(estimate, level_errors(stack, slope, of, None), None)
+    return found, len(of)
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #18cedf17
 def claim_d(
-    distribution: pd.DataFrame | None,  # columns step, task, share (effective share of parameters)
+    distribution: pd.DataFrame | None,  # columns step, task, share (effective share of parameters); shown, not judged
     overlap: Mapping[int, TaskSpace] | None,  # step -> overlap space
     groups: Mapping[str, str | None] | None = None,  # task -> group; the spaces' own by default
-) -> Finding:  # estimate: rise of the effective share for ten times the steps
-    "Processing becomes more distributed with pre-training: related tasks share more parameters."
-    shares, related = _rise_of_shares(distribution), _rise_of_overlap(overlap, groups)
-    lacks, verdicts, found = [], [], []
-    missing = float("nan")
-    estimate = missing, missing, missing, missing
-    details: dict = {}
-    if shares is None:
-        lacks.append("effective shares at 3 checkpoints or more")
-    else:
-        estimate, tasks = shares
-        mean, low, high, _ = estimate
-        verdicts.append(judge(low, high))
-        found.append(
-            f"the effective share changes by {mean:+.2g} [{low:.2g}, {high:.2g}] for ten times the steps "
-            f"({tasks} tasks)"
-        )
-    if related is None:
-        lacks.append("overlap spaces at 3 checkpoints or more")
-    else:
-        (mean, low, high), tasks = related
-        verdicts.append(judge(low, high))
-        found.append(
-            f"overlap within groups less across changes by {mean:+.2g} [{low:.2g}, {high:.2g}] ({tasks} tasks)"
-        )
-        details = {"related": mean, "related_low": low, "related_high": high}
-    if not verdicts:
-        return no_data("d", " and ".join(lacks))
-    said = "; ".join(found)
-    no_more = f"; no data: {' and '.join(lacks)}" if lacks else ""
+) -> Finding:  # estimate: rise of the logarithm of the ratio within/across for ten times the steps
+    "Related tasks share more parameters with pre-training."
+    shares, sharing = _rise_of_shares(distribution), _rise_of_sharing(overlap, groups)
+    if sharing is None:
+        return no_data("d", "overlap spaces at 3 checkpoints or more")
+    levels, tasks = sharing
+    found = {kind: widest(table, _known_levels(table, ["tasks", "groups"])) for kind, table in levels.items()}
+    estimates = {kind: float(table["estimate"].iloc[0]) for kind, table in levels.items()}
+    said = ", ".join(f"{k} {estimates[k]:+.2g} [{low:.2g}, {high:.2g}]" for k, (low, high) in found.items())
+    why = f"Overlap within groups against across, for ten times the steps: {said}; {tasks} tasks, over tasks and groups"
+    if shares is not None:
+        (mean, low, high, _), _ = shares
+        why += f". Not judged: the effective share changes by {mean:+.2g} [{low:.2g}, {high:.2g}]"
+    low, high = found["ratio"]
     return Finding(
         "d",
-        both(*verdicts, *(["undecided"] if lacks else [])),
-        "rise of the effective share of parameters for ten times the steps",
-        *estimate,
-        f"{said[:1].upper()}{said[1:]}{no_more}.",
-        details,
+        both(*(judge(*found[kind]) for kind in ("ratio", "AUC"))),
+        "rise of log10 of the ratio of overlap within to across groups for ten times the steps",
+        estimates["ratio"],
+        low,
+        high,
+        float("nan"),
+        f"{why}.",
+        {"sharing": levels, "related": estimates["difference"], "shares": shares},
+        levels["ratio"],
     )
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #1e725edc
@@ -577,9 +649,23 @@ def _scale_of_d(
     return max({k for k, _ in overlap} | set(shares.index), default=None, key=rank)
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #7d56350c
+def _trainings(space: TaskSpace | Sequence[TaskSpace]) -> list[TaskSpace]:
+    return [space] if isinstance(space, TaskSpace) else list(space)
+
+
+def _each_training(last: Mapping[str, TaskSpace | Sequence[TaskSpace]]) -> dict[str, TaskSpace]:
+    "Every space by the name of its scale, and by the number of its training where there are several."
+    named: dict[str, TaskSpace] = {}
+    for scale, space in last.items():
+        several = _trainings(space)
+        named |= {f"{scale} {t}" if len(several) > 1 else str(scale): s for t, s in enumerate(several, 1)}
+    return named
+
+
 def findings(
-    spaces: Mapping[tuple[str, int], TaskSpace] | None = None,  # (scale, step) -> transfer space
-    hypotheses: Mapping[str, TaskSpace] | None = None,  # "phenomenon" or "rules", and "lexicon"
+    # (scale, step) -> transfer space, or one for each training of that scale
+    spaces: Mapping[tuple[str, int], TaskSpace | Sequence[TaskSpace]] | None = None,
+    hypotheses: Mapping[str, TaskSpace] | None = None,  # from `opponents`: phenomenon or rules, and those of words
     curves: pd.DataFrame | None = None,  # tuning curves, see `claim_a`
     distribution: pd.DataFrame | None = None,  # columns scale, step, task, share
     overlap: Mapping[tuple[str, int], TaskSpace] | None = None,  # (scale, step) -> overlap space
@@ -595,18 +681,21 @@ def findings(
     table = distribution if distribution is not None and "scale" in distribution else None
     d_scale = _scale_of_d(table, list(overlap), parameters)
     linguistic = hypotheses.get("phenomenon", hypotheses.get("rules"))
+    of_words = {name: h for name, h in hypotheses.items() if name not in ("phenomenon", "rules")}
     return [
         claim_a(curves),
-        claim_b(last[scales[-1]] if scales else None, linguistic, hypotheses.get("lexicon")),
+        claim_b(_each_training(last) or None, linguistic, of_words or None),
         claim_c(last, parameters),
         claim_d(
             distribution if table is None else table[table["scale"] == d_scale],
             {s: o for (k, s), o in overlap.items() if k == d_scale},
         ),
-        claim_e({s: spaces[longest, s] for s in steps[longest]} if longest is not None else None),
+        claim_e({s: _trainings(spaces[longest, s])[0] for s in steps[longest]} if longest is not None else None),
     ]
 
 
-def claims(*args, **options) -> pd.DataFrame:  # columns claim, says, verdict, statistic, estimate, low, high, p, why
+def claims(
+    *args, **options
+) -> pd.DataFrame:  # columns claim, says, verdict, statistic, estimate, low, high, p, levels, why
     "The findings as a table; takes what `findings` takes."
     return pd.DataFrame([f.to_dict() for f in findings(*args, **options)])

@@ -56,9 +56,9 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "hypotheses":
         "HYPOTHESES hypothesis_space hypothesis_spaces opponents",
     "explaining":
-        "FAMILIES UNEXPLAINED explained_share family_of Explanation explain_space explain_course",
+        "FAMILIES UNEXPLAINED cell_columns explained_share family_of Explanation explain_space explain_course",
     "signs":
         "group_aucs signs_table opposed_contrasts opposition_scores opposition_by_group",
     "levels":
-        "LEVELS Error level_intervals widest",
+        "LEVELS Error level_errors level_error_over_pairs levels_table level_intervals widest",
 })

