@@ -48,6 +48,8 @@ UPWARD = {
         "spaces.space",
         "spaces.combining",
     ): "thin methods: `select`, `complete`, `average`, `centred`, `symmetric` and the operators",
+    ("spaces.space", "spaces.explaining"): "thin method: `explain`",
+    ("spaces.space", "spaces.signs"): "thin method: `signs`",
     ("spaces.space", "spaces.saving"): "thin methods: `save` and `load`",
     (
         "spaces.space",

@@ -110,7 +110,7 @@ def levels_table(
         rows[name] = {"estimate": estimate, "low": low, "high": high, "units": error.units}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("level")
 
-
+# %% ../../nbs/api/spaces/76_levels.ipynb #dc5f0e74
 def level_intervals(
     spaces: TaskSpace | Sequence[TaskSpace],  # what was measured; one space for each training
     statistic: Callable[[np.ndarray, np.ndarray], float],  # of a matrix and the numbers of the tasks left in it

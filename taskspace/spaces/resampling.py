@@ -326,7 +326,7 @@ def spread_interval(
         unstretch(middle + reach, bounds), float(estimate)
     )
 
-
+# %% ../../nbs/api/spaces/20_resampling.ipynb #d1093d9d
 def statistic_interval(
     matrix: np.ndarray,  # shape (tasks, tasks), what was measured
     replicates: np.ndarray,  # shape (replicates, tasks, tasks)

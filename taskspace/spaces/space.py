@@ -165,6 +165,10 @@ class _Comparing:
 
         return regress_space(self, hypotheses, method, permutations, seed)
 
+# %% ../../nbs/api/spaces/60_space.ipynb #93d0e7c1
+class _Explaining:
+    "The methods that say what a space is made of."
+
     def explain(
         self: Any,
         hypotheses: Mapping[str, TaskSpace] | Sequence[TaskSpace],  # name -> space, or spaces, named by their kind
@@ -305,7 +309,7 @@ class _Saving:
 
 # %% ../../nbs/api/spaces/60_space.ipynb #7fb0bdf8
 @dataclass(frozen=True, eq=False, repr=False)
-class TaskSpace(_Combining, _Comparing, _Testing, _Structure, _Showing, _Saving):
+class TaskSpace(_Combining, _Comparing, _Explaining, _Testing, _Structure, _Showing, _Saving):
     "A labelled square matrix over tasks. Raises `TaskspaceError` when labels, bounds or replicates do not fit it."
 
     matrix: pd.DataFrame  # row = source task, column = target task, same labels in the same order

@@ -40,7 +40,7 @@ def _over_tasks(
 
     return resampling.jackknife_interval(left, len(matrix), bounds=bounds)
 
-
+# %% ../../nbs/api/spaces/64_testing.ipynb #5f88f662
 def attach_interval(
     space: TaskSpace,  # what was measured
     over: str | None,  # "pairs", "tasks", "auto" or None
