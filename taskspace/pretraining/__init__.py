@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from taskspace.names import hand_on
 
 if TYPE_CHECKING:
+    from .folders import *  # noqa: F403
     from .tokens import *  # noqa: F403
     from .architectures import *  # noqa: F403
     from .training import *  # noqa: F403
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from .ngram_lm import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
+    "folders":
+        "SUMS check_folder read_sums sums_of is_whole checked_sums system_error no_room writing named_errors "
+        "save_bytes write_sums",
     "tokens":
         "EOS PAD UNK DOCUMENTS word_tokenizer pack read_texts byte_tokenizer token_file stream_rows",
     "architectures":

@@ -478,11 +478,8 @@ def save_model(
 
     path = Path(directory)
     path.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {n: p.detach().cpu().contiguous() for n, p in model.named_parameters()},
-        path / "model.safetensors",
-        metadata={"format": "pt"},
-    )
+    weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters()}
+    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
     text = json.dumps({_KEY: model.kind, **asdict(model.config)}, indent=2) + "\n"
     with written(path / "config.json") as scratch:
         scratch.write_text(text, encoding="utf-8")
@@ -506,34 +503,51 @@ def load_model(
 ) -> CausalModel:  # in evaluation mode, on the CPU
     """Load a model.
     Raises `TaskspaceError` for an unknown architecture or setting, and for missing, damaged or other weights."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path, kind = Path(directory), saved_architecture(directory)
     if kind not in MODELS:
         raise TaskspaceError(f"{path}: config.json names no architecture of taskspace; there are: {', '.join(MODELS)}")
-    Model = MODELS[kind]
-    settings = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    known = {f.name for f in fields(Model.Config)} | {_KEY}
-    if unknown := sorted(settings.keys() - known):
-        raise TaskspaceError(
-            f"{path}/config.json: unknown setting {unknown[0]!r} for {kind}; known: {', '.join(sorted(known - {_KEY}))}"
-        )
-    settings.pop(_KEY)
+    settings = _saved_settings(path, kind)
     try:
-        weights = load_file(path / "model.safetensors")
-        model = Model(Model.Config(**settings))
+        weights = _saved_weights(path)
+        model = MODELS[kind](MODELS[kind].Config(**settings))
         if types := {w.dtype for w in weights.values()}:
             model.to(dtype or next(iter(types)))
         missing, extra = model.load_state_dict(weights, strict=False)
-    except (OSError, SafetensorError, TypeError, RuntimeError) as e:
-        raise TaskspaceError(
-            f"{path}: the weights cannot be read ({str(e).splitlines()[0]}); save the model again"
-        ) from None
+    except TaskspaceError as e:
+        raise e if str(e).startswith(str(path)) else TaskspaceError(f"{path}/config.json: {e}") from None
+    except (TypeError, RuntimeError) as e:
+        raise _unreadable(path, e) from None
     lacking = sorted(set(missing) - _tied(model))
     if extra or lacking:
         raise TaskspaceError(f"{path}: the weights do not belong to config.json: missing {lacking}, extra {extra}")
     return model.eval()
+
+# %% ../../nbs/api/pretraining/20_architectures.ipynb #2089668f
+def _saved_settings(path: Path, kind: str) -> dict[str, Any]:
+    "The settings of a saved model. Raises `TaskspaceError` for one that the architecture does not have."
+    settings = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    known = {f.name for f in fields(MODELS[kind].Config)}
+    if unknown := sorted(settings.keys() - known - {_KEY}):
+        raise TaskspaceError(
+            f"{path}/config.json: unknown setting {unknown[0]!r} for {kind}; known: {', '.join(sorted(known))}"
+        )
+    return {name: value for name, value in settings.items() if name != _KEY}
+
+
+def _saved_weights(path: Path) -> dict[str, Tensor]:
+    "The tensors of a saved model. Raises `TaskspaceError` where they cannot be read."
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path / "model.safetensors")
+    except (OSError, SafetensorError) as e:
+        raise _unreadable(path, e) from None
+
+
+def _unreadable(path: Path, error: Exception) -> TaskspaceError:
+    "The line for weights that cannot be read or do not fit."
+    return TaskspaceError(f"{path}: the weights cannot be read ({str(error).splitlines()[0]}); save the model again")
 
 
 def _tied(model: CausalModel) -> set[str]:
@@ -555,30 +569,50 @@ def new_model(
     if architecture not in ARCHITECTURES:
         raise TaskspaceError(f"unknown architecture {architecture!r}; there are: {', '.join(ARCHITECTURES)}")
     if architecture in MODELS:
-        Config = MODELS[architecture].Config
-        if "max_position_embeddings" in Config.__dataclass_fields__:
-            sizes.setdefault("max_position_embeddings", context)
-        try:
-            return build(Config(vocab_size=len(tokenizer), **sizes), seed)
-        except TypeError as e:
-            raise TaskspaceError(
-                f"{architecture}: {str(e).split(') ')[-1]}; known: {', '.join(Config.__dataclass_fields__)}"
-            ) from None
-    from transformers import AutoConfig, AutoModelForCausalLM
+        return _new_own(architecture, len(tokenizer), context, seed, sizes)
+    return _new_hf(_hf_config(architecture, tokenizer, context, sizes), seed)
 
-    special = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad")}
-    sizes = {"tie_word_embeddings": True, **sizes}
-    if architecture == "llama":
-        sizes.setdefault("num_key_value_heads", sizes.get("num_attention_heads"))
-    if architecture == "gpt2":
-        sizes = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0, **sizes}
+
+def _new_own(architecture: str, vocab_size: int, context: int, seed: int, sizes: dict[str, Any]) -> CausalModel:
+    "A new model of an architecture of this module."
+    Config = MODELS[architecture].Config
+    if "max_position_embeddings" in Config.__dataclass_fields__:
+        sizes = {"max_position_embeddings": context, **sizes}
+    try:
+        return build(Config(vocab_size=vocab_size, **sizes), seed)
+    except TypeError as e:
+        known = ", ".join(Config.__dataclass_fields__)
+        raise TaskspaceError(f"{architecture}: {str(e).split(') ')[-1]}; known: {known}") from None
+
+# %% ../../nbs/api/pretraining/20_architectures.ipynb #a7d36048
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "gpt2": {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0},
+}
+
+
+def _check_settings(architecture: str, sizes: Iterable[str]) -> None:
+    "Raise `TaskspaceError` for a setting that the configuration of transformers does not have."
+    from transformers import AutoConfig
+
     config = AutoConfig.for_model(architecture)
     known = {*config.to_dict(), *config.attribute_map} - {"vocab_size"}
-    if unknown := sorted(sizes.keys() - known):
+    if unknown := sorted(set(sizes) - known):
         raise TaskspaceError(
             f"{architecture}: unknown setting {unknown[0]!r}; "
             "sizes are hidden_size, num_hidden_layers, num_attention_heads, intermediate_size"
         )
+
+
+def _hf_config(architecture: str, tokenizer: Any, context: int, sizes: dict[str, Any]) -> Any:
+    "The configuration of a new Hugging Face model. Raises `TaskspaceError` for sizes that do not fit together."
+    from transformers import AutoConfig
+
+    sizes = {"tie_word_embeddings": True, **_DEFAULTS[architecture], **sizes}
+    if architecture == "llama":
+        sizes.setdefault("num_key_value_heads", sizes.get("num_attention_heads"))
+    _check_settings(architecture, sizes)
+    special = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad")}
     try:
         config = AutoConfig.for_model(
             architecture, vocab_size=len(tokenizer), max_position_embeddings=context, **special, **sizes
@@ -590,6 +624,13 @@ def new_model(
             f"{architecture}: hidden_size {config.hidden_size} must be a multiple of "
             f"num_attention_heads {config.num_attention_heads}"
         )
+    return config
+
+
+def _new_hf(config: Any, seed: int) -> nn.Module:
+    "A new Hugging Face model of a configuration; the random state of torch stays as it is."
+    from transformers import AutoModelForCausalLM
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()

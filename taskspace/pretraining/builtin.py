@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -22,8 +21,9 @@ from torch import nn
 
 from ..code import code_digest, modules_behind
 from ..errors import TaskspaceError
-from ..files import file_digest, locked, sweep, written
+from ..files import written
 from .architectures import new_model
+from .folders import is_whole, read_sums
 from .tokens import pack, word_tokenizer
 from .training import checkpoint_steps, pretrain, TrainingConfig
 from ..tasks import grammar
@@ -167,20 +167,10 @@ def _threads(most: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _weights(directory: Path) -> dict[str, str]:
-    return {p.parent.name: file_digest(p) for p in sorted(directory.glob("checkpoint-*/model.safetensors"))}
-
-
-def _whole(directory: Path, checkpoint: str) -> bool:
-    "Whether a checkpoint has the bytes that training left."
-    try:
-        noted = json.loads((directory / "weights.json").read_text())
-        return (
-            file_digest(directory / checkpoint / "model.safetensors") == noted[checkpoint]
-            and (directory / checkpoint / "config.json").exists()
-        )
-    except (OSError, ValueError, KeyError):
-        return False
+def _is_kept(directory: Path, name: str) -> bool:
+    "Whether a checkpoint or the log has the bytes that training left, and the training came to an end."
+    sums = read_sums(directory)
+    return "log.parquet" in sums and is_whole(directory, sums, name)
 
 # %% ../../nbs/api/pretraining/50_builtin.ipynb #e0f152b1
 def builtin_checkpoint(
@@ -198,29 +188,26 @@ def builtin_checkpoint(
             f"builtin:{scale} has no checkpoint at step {step}; there are: {', '.join(map(str, steps))}"
         )
     directory, name = builtin_directory(scale, seed), f"checkpoint-{step}"
-    if _whole(directory, name):
-        return directory / name
-    with locked(directory.with_suffix(".lock")):
-        if not _whole(directory, name):
-            if (directory / "log.parquet").exists():
-                shutil.rmtree(directory)  # a finished run that was damaged
-            sweep(directory)
-            rows, tokenizer = builtin_rows(), word_tokenizer(grammar.vocabulary())
-            with _threads(2):
-                pretrain(
-                    builtin_model(scale, seed),
-                    rows.train,
-                    builtin_config(scale),
-                    directory,
-                    tokenizer,
-                    rows.valid,
-                    tokenizer.pad_token_id,
-                    label=f"pre-training builtin:{scale}",
-                    progress=progress,
-                )
-            with written(directory / "weights.json") as scratch:
-                scratch.write_text(json.dumps(_weights(directory), indent=1))
+    if not _is_kept(directory, name):
+        _train_scale(scale, seed, directory, progress)
     return directory / name
+
+
+def _train_scale(scale: str, seed: int, directory: Path, progress: bool | None) -> None:
+    "Train a built-in scale, or what of it is missing or damaged."
+    rows, tokenizer = builtin_rows(), word_tokenizer(grammar.vocabulary())
+    with _threads(2):
+        pretrain(
+            builtin_model(scale, seed),
+            rows.train,
+            builtin_config(scale),
+            directory,
+            tokenizer,
+            rows.valid,
+            tokenizer.pad_token_id,
+            label=f"pre-training builtin:{scale}",
+            progress=progress,
+        )
 
 # %% ../../nbs/api/pretraining/50_builtin.ipynb #49b9ca22
 def builtin_log(
@@ -228,4 +215,7 @@ def builtin_log(
     seed: int = 0,  # of the initial weights
 ) -> pd.DataFrame:  # one row a step: step, loss and valid_loss (nats a token), learning_rate, tokens
     "The training log of a built-in scale, trained on first use. Raises `TaskspaceError` for an unknown scale."
-    return pd.read_parquet(builtin_checkpoint(scale, seed=seed).parent / "log.parquet")
+    directory = builtin_checkpoint(scale, seed=seed).parent
+    if not _is_kept(directory, "log.parquet"):
+        _train_scale(scale, seed, directory, None)
+    return pd.read_parquet(directory / "log.parquet")

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,8 +23,17 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..devices import pick_device, progress_bar
 from ..errors import TaskspaceError
-from ..files import file_digest, locked, sweep, written
+from ..files import file_digest, locked, sweep
 from .architectures import ARCHITECTURES, new_model
+from taskspace.pretraining.folders import (
+    check_folder,
+    checked_sums,
+    named_errors,
+    save_bytes,
+    sums_of,
+    write_sums,
+    writing,
+)
 from .tokens import byte_tokenizer, read_texts, stream_rows, token_file
 from .training import checkpoint_steps, pretrain, TrainingConfig
 from ..settings import checked, parse_settings, read_text
@@ -64,6 +74,22 @@ def _runs_of(name: str, seeds: Sequence[int]) -> list[str]:
     return [name] if len(seeds) == 1 else [f"{name}-seed{seed}" for seed in seeds]
 
 # %% ../../nbs/api/pretraining/40_texts.ipynb #4877f05f
+_MARK = "taskspace-pretraining.json"  # says that a folder is that of a text pre-training
+_TAKEN = ("tokenizer", "data", "lock", _MARK)
+
+
+def _check_name(name: str) -> None:
+    "Raise `ValueError` where a model's directory would be called like a file of ours, a temporary one or a checkpoint."
+    plain = name.casefold()
+    scratch = plain.endswith((".tmp", ".")) or re.fullmatch(r"checkpoint-\d+", plain)
+    if not re.fullmatch(r"\w[\w.+-]{0,99}", name) or plain in _TAKEN or scratch:
+        raise ValueError(
+            f"{name[:40]!r} cannot be the name of a directory beside {', '.join(_TAKEN)}; "
+            "take up to 100 letters, digits, points and dashes, with a letter or digit first, "
+            "and none that ends in .tmp or is called like a checkpoint"
+        )
+
+# %% ../../nbs/api/pretraining/40_texts.ipynb #91c66baf
 class TextConfig(BaseModel):
     "What `pretrain_text` needs to know."
 
@@ -90,13 +116,10 @@ class TextConfig(BaseModel):
     @classmethod
     def _names(cls, value: dict[str, ModelConfig]) -> dict[str, ModelConfig]:
         for name in value:
-            if not re.fullmatch(r"[\w.+-]*\w[\w.+-]*", name) or name in ("tokenizer", "data", "lock"):
-                raise ValueError(
-                    f"{name!r} cannot be the name of a directory beside tokenizer, data and lock; "
-                    "take letters, digits, points and dashes"
-                )
+            _check_name(name)
         runs = [run for name, m in value.items() for run in _runs_of(name, m.seeds)]
-        twice = next((r for r in runs if runs.count(r) > 1), None)
+        spelt = [unicodedata.normalize("NFC", run).casefold() for run in runs]  # as some file systems compare names
+        twice = next((run for run, s in zip(runs, spelt, strict=True) if spelt.count(s) > 1), None)
         if twice:
             raise ValueError(
                 f"two runs would be called {twice!r}, one of them after its seed; "
@@ -197,8 +220,10 @@ def text_config(
 def _digest(path: Path) -> str:
     try:
         return file_digest(path)
-    except OSError as e:
-        raise TaskspaceError(f"{path}: cannot be read ({e.strerror}); check the path to the text") from None
+    except (OSError, ValueError) as e:  # ValueError for a name with a null character
+        raise TaskspaceError(
+            f"{path}: cannot be read ({getattr(e, 'strerror', None) or e}); check the path to the text"
+        ) from None
 
 
 def _counted(texts: Iterator[str], bar: Any) -> Iterator[str]:
@@ -214,13 +239,15 @@ def _named_tokenizer(path: Path) -> Any:
 
     try:
         loaded = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError):
+    except Exception:  # of many kinds, for files that are missing or damaged
         raise TaskspaceError(f"tokenizer: {path} holds no tokenizer that transformers can load") from None
+    if not getattr(loaded, "is_fast", False):
+        raise TaskspaceError(f"tokenizer: {path} holds a slow tokenizer; save it as a fast one, with tokenizer.json")
     if loaded.eos_token_id is None:
         raise TaskspaceError(f"tokenizer: {path} has no end-of-text token; set its eos_token")
     return loaded
 
-
+# %% ../../nbs/api/pretraining/40_texts.ipynb #6f977738
 def text_tokenizer(
     config: TextConfig,  # from `text_config`
     progress: bool | None = None,  # show a bar while training; None: in a terminal or a notebook
@@ -234,17 +261,25 @@ def text_tokenizer(
     home = config.out / "tokenizer"
     made_of = [[_digest(p) for p in config.train], config.documents, config.vocab_size, config.prefix_space]
     key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
-    note = home / "made_of"
-    if not (note.exists() and note.read_text() == key):
-        with progress_bar(None, "tokenizer", progress, unit=" texts") as bar:
-            texts = _counted(read_texts(config.train, config.documents), bar)
-            trained = byte_tokenizer(texts, config.vocab_size, config.prefix_space)
-        if home.exists():
-            shutil.rmtree(home)
-        with written(home) as scratch:
-            trained.save_pretrained(scratch)
-            (scratch / "made_of").write_text(key)
+    whole, damaged = checked_sums(home)
+    if damaged or whole.get("made_of") != hashlib.sha256(key.encode()).hexdigest():
+        _train_tokenizer(config, home, key, progress)
     return AutoTokenizer.from_pretrained(home)
+
+
+def _train_tokenizer(config: TextConfig, home: Path, key: str, progress: bool | None) -> None:
+    "Train the tokenizer of the text and keep it, in place of one of another text or one that is damaged."
+    if home.exists() and not (home / "made_of").exists():
+        raise TaskspaceError(f"{home}: was not made by this pre-training; move it away, or name it as tokenizer")
+    with progress_bar(None, "tokenizer", progress, unit=" texts") as bar:
+        texts = _counted(read_texts(config.train, config.documents), bar)
+        trained = byte_tokenizer(texts, config.vocab_size, config.prefix_space)
+    if home.exists():
+        shutil.rmtree(home)
+    with writing(home, len(trained.backend_tokenizer.to_str().encode())) as scratch:
+        trained.save_pretrained(scratch)
+        (scratch / "made_of").write_text(key)
+        write_sums(scratch, sums_of(scratch, "."))
 
 # %% ../../nbs/api/pretraining/40_texts.ipynb #e7ea0b3c
 def _chosen_runs(config: TextConfig, only: Sequence[str] | None) -> dict[str, tuple[str, int]]:
@@ -262,8 +297,14 @@ def _check_files(config: TextConfig) -> None:
     for paths in (config.train, config.valid):
         if paths and not any([next(read_texts([p], config.documents), None) for p in paths]):
             raise TaskspaceError(f"{', '.join(map(str, paths))}: the files hold no text")
-    if config.out.exists() and not config.out.is_dir():
-        raise TaskspaceError(f"{config.out}: a file; models need a directory of their own")
+
+
+def _check_out(config: TextConfig) -> None:
+    "Raise `TaskspaceError` where the folder, or that of a run, holds something else. Nothing is changed."
+    runs = config.run_names()
+    check_folder(config.out, _MARK, folders=("tokenizer", "data", *runs))
+    for run in runs:
+        check_folder(config.out / run, "run.json")
 
 
 def _text_rows(config: TextConfig, tokenizer: Any, progress: bool | None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -296,26 +337,45 @@ def pretrain_text(
         config = text_config(config, out)
     runs = _chosen_runs(config, only)
     place = pick_device(device)
+    with named_errors(config.out):
+        tokenizer, train, valid = _prepared(config, progress)
+        return pd.DataFrame([_trained(config, run, tokenizer, train, valid, place, progress) for run in runs])
+
+
+def _prepared(config: TextConfig, progress: bool | None) -> tuple[Any, np.ndarray, np.ndarray | None]:
+    "Tokenizer and rows, made where they are not there yet. Nothing is written before all is checked."
+    _check_out(config)
     _check_files(config)
     with locked(config.out / "lock"):
+        _check_out(config)
         for folder in (config.out, config.out / "data"):
             sweep(folder)
+        if not (config.out / _MARK).exists():
+            save_bytes(config.out / _MARK, b'{"format": 1}\n')
         tokenizer = text_tokenizer(config, progress)
-        train, valid = _text_rows(config, tokenizer, progress)
-    summary = []
-    for run, (name, seed) in runs.items():
-        chosen, settings, directory = config.models[name], config.run_training(name), config.out / run
-        model = new_model(chosen.architecture, tokenizer, config.context, seed, **(chosen.model_extra or {})).to(place)
-        log = pretrain(model, train, settings, directory, tokenizer, valid, None, label=run, progress=progress)
-        summary.append(
-            {
-                "run": run,
-                "directory": str(directory),
-                "parameters": sum(p.numel() for p in model.parameters()),
-                "steps": settings.steps,
-                "tokens": int(log.tokens.sum()),
-                "loss": log.loss.iloc[-1],
-                "valid_loss": log.valid_loss.iloc[-1],
-            }
-        )
-    return pd.DataFrame(summary)
+        return tokenizer, *_text_rows(config, tokenizer, progress)
+
+
+def _trained(
+    config: TextConfig,
+    run: str,
+    tokenizer: Any,
+    train: np.ndarray,
+    valid: np.ndarray | None,
+    device: torch.device,
+    progress: bool | None,
+) -> dict[str, Any]:
+    "Train one run; its row of the table."
+    name, seed = config.run_names()[run]
+    chosen, settings, directory = config.models[name], config.run_training(name), config.out / run
+    model = new_model(chosen.architecture, tokenizer, config.context, seed, **(chosen.model_extra or {})).to(device)
+    log = pretrain(model, train, settings, directory, tokenizer, valid, None, label=run, progress=progress)
+    return {
+        "run": run,
+        "directory": str(directory),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "steps": settings.steps,
+        "tokens": int(log.tokens.sum()),
+        "loss": log.loss.iloc[-1],
+        "valid_loss": log.valid_loss.iloc[-1],
+    }

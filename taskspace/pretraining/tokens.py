@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import TaskspaceError
-from ..files import file_digest, written
+from ..files import file_digest
+from .folders import no_room, save_bytes, writing
 
 # %% auto #0
 __all__ = ['EOS', 'PAD', 'UNK', 'DOCUMENTS', 'word_tokenizer', 'pack', 'read_texts', 'byte_tokenizer', 'token_file',
@@ -101,7 +102,9 @@ def read_texts(
     for path in map(Path, paths):
         try:
             with (
-                lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else open(path, encoding="utf-8")
+                lzma.open(path, "rt", encoding="utf-8-sig")
+                if path.suffix == ".xz"
+                else open(path, encoding="utf-8-sig")
             ) as lines:
                 block: list[str] = []
                 for line in lines:
@@ -155,23 +158,35 @@ def _batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
         yield batch
 
 
-def _is_fresh(out: Path, note: Path, key: str, itemsize: int) -> bool:
-    "Whether a token file is whole and of the same text and tokenizer, by the description beside it."
+def _is_fresh(out: Path, note: Path, key: str) -> bool:
+    "Whether a token file has the bytes that were written, and is of the same text and tokenizer."
     try:
-        described = json.loads(note.read_text())
-        return described["key"] == key and out.stat().st_size == described["tokens"] * itemsize
+        described = json.loads(note.read_text(encoding="utf-8"))
+        return described["key"] == key and file_digest(out) == described["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _write_tokens(texts: Iterable[str], tokenizer: Any, dtype: np.dtype, path: Path) -> int:
-    "Write the ids of texts, an end-of-text id before each; how many there are."
-    with open(path, "wb") as file:
-        for batch in _batched(texts, 512):
-            encoded = tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)
-            for ids in encoded["input_ids"]:
-                file.write(np.array([tokenizer.eos_token_id, *ids], dtype=dtype).tobytes())
-        return file.tell() // dtype.itemsize
+def _token_bytes(texts: Iterable[str], tokenizer: Any, dtype: np.dtype) -> Iterator[bytes]:
+    "The ids of texts, an end-of-text id before each."
+    for batch in _batched(texts, 512):
+        encoded = tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        for ids in encoded["input_ids"]:
+            yield np.array([tokenizer.eos_token_id, *ids], dtype=dtype).tobytes()
+
+
+def _write_tokens(parts: Iterable[bytes], path: Path, scratch: Path) -> str:
+    "Write a token file under its temporary name; its SHA-256, or none where there is no text."
+    digest, size = hashlib.sha256(), 0
+    try:
+        with open(scratch, "wb") as file:
+            for part in parts:
+                size += len(part)
+                digest.update(part)
+                file.write(part)
+    except OSError as e:
+        raise no_room(path, e, size, least=True) from None
+    return digest.hexdigest() if size else ""
 
 # %% ../../nbs/api/pretraining/10_tokens.ipynb #5f8c5af7
 def token_file(
@@ -192,14 +207,13 @@ def token_file(
     made_of = [sources, documents, tokenizer.backend_tokenizer.to_str(), dtype.str]
     key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
     note = out.with_suffix(".json")
-    if not _is_fresh(out, note, key, dtype.itemsize):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with written(out) as scratch:
-            tokens = _write_tokens(progress(read_texts(paths, documents)), tokenizer, dtype, scratch)
-            if not tokens:
+    if not _is_fresh(out, note, key):
+        parts = _token_bytes(progress(read_texts(paths, documents)), tokenizer, dtype)
+        with writing(out, needed=0) as scratch:
+            digest = _write_tokens(parts, out, scratch)
+            if not digest:
                 raise TaskspaceError(f"{', '.join(map(str, paths))}: the files hold no text")
-        with written(note) as scratch:
-            scratch.write_text(json.dumps({"key": key, "tokens": tokens, "dtype": dtype.str}))
+        save_bytes(note, json.dumps({"key": key, "sha256": digest, "dtype": dtype.str}).encode())
     return np.memmap(out, dtype=dtype, mode="r")
 
 # %% ../../nbs/api/pretraining/10_tokens.ipynb #e03d6879

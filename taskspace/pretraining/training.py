@@ -10,6 +10,8 @@ import hashlib
 import json
 import math
 import os
+import re
+import shutil
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,8 +26,19 @@ from torch import nn, Tensor
 
 from ..devices import progress_bar, quiet
 from ..errors import TaskspaceError
-from ..files import locked, sweep, written
+from ..files import locked, sweep
 from .architectures import call_model, CausalModel, logits_of, save_model
+from taskspace.pretraining.folders import (
+    check_folder,
+    checked_sums,
+    named_errors,
+    read_sums,
+    save_bytes,
+    SUMS,
+    sums_of,
+    write_sums,
+    writing,
+)
 
 # %% auto #0
 __all__ = ['TrainingConfig', 'checkpoint_steps', 'learning_rate', 'batch_rows', 'rows_loss', 'mean_loss', 'save_checkpoint',
@@ -165,14 +178,36 @@ def load_weights(
     directory: Path,  # a checkpoint, with one or more .safetensors files
 ) -> None:
     """Put the weights of a checkpoint into a model of the same shape.
-    Raises `TaskspaceError` for a directory without weights."""
+    Raises `TaskspaceError` for a directory without weights, with other weights, and for a damaged file."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     files = sorted(directory.glob("*.safetensors"))
     if not files:
         raise TaskspaceError(f"{directory}: holds no .safetensors file; remove the run's directory to train it again")
+    loaded: set[str] = set()
     for file in files:
-        model.load_state_dict(load_file(file), strict=False)
+        try:
+            weights = load_file(file)
+            unknown = model.load_state_dict(weights, strict=False).unexpected_keys
+        except (OSError, SafetensorError, RuntimeError) as e:
+            reason = str(e).splitlines()[0]
+            raise TaskspaceError(
+                f"{file}: cannot be read ({reason}); remove the run's directory to train it again"
+            ) from None
+        if unknown:
+            raise TaskspaceError(f"{file}: holds {unknown[0]}, which the model does not have; it is of another model")
+        loaded |= weights.keys()
+    if lacking := [names[0] for names in _parameter_names(model) if not loaded.intersection(names)]:
+        raise TaskspaceError(f"{directory}: lacks the weights {lacking[0]}; it is of another model")
+
+
+def _parameter_names(model: nn.Module) -> list[list[str]]:
+    "The names of each parameter: several where a tensor is used twice, as embedding and head."
+    names: dict[int, list[str]] = {}
+    for name, p in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(p), []).append(name)
+    return list(names.values())
 
 # %% ../../nbs/api/pretraining/30_training.ipynb #78d6af2b
 def _groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
@@ -214,6 +249,8 @@ class _Run:
             fused=self.device.type in ("cpu", "cuda") or None,
         )
         self.log: list[dict[str, float]] = []
+        self.sums: dict[str, str] = {}  # of the files in the folder that are whole
+        self.damaged: list[str] = []  # names of files in the folder that are not
 
 
 def _autocast(run: _Run) -> torch.autocast:
@@ -261,11 +298,51 @@ def _validate(run: _Run, step: int) -> None:
         run.log.append({"step": 0, "loss": math.nan, "valid_loss": valid, "learning_rate": 0.0, "tokens": 0})
 
 
-def _save_state(run: _Run, step: int, path: Path) -> None:
-    "Save all that changes from step to step."
-    state = {"step": step, "model": run.model.state_dict(), "optimizer": run.optimizer.state_dict(), "log": run.log}
-    with written(path) as scratch:
-        torch.save(state, scratch)
+def _weights_size(run: _Run) -> int:
+    "How many bytes the weights have."
+    return sum(p.numel() * p.element_size() for p in run.model.parameters())
+
+
+def _following(run: _Run, step: int) -> int:
+    "How many bytes the checkpoints after `step` updates have."
+    return _weights_size(run) * sum(s > step for s in checkpoint_steps(run.config))
+
+
+def _write_checkpoint(run: _Run, out: Path, step: int) -> None:
+    "Save a checkpoint, in place of a damaged or older one."
+    name = f"checkpoint-{step}"
+    if (out / name).exists():
+        shutil.rmtree(out / name)
+    with writing(out / name, _weights_size(run), _following(run, step)) as scratch:
+        save_checkpoint(run.model, run.tokenizer, scratch)
+    run.sums.update(sums_of(out, name))
+
+
+def _write_state(run: _Run, out: Path, step: int) -> None:
+    "Save all that changes from step to step: weights, what AdamW remembers of each, and the log."
+    name = f"state-{step}.pt"
+    state = {"model": run.model.state_dict(), "optimizer": run.optimizer.state_dict(), "log": run.log}
+    with writing(out / name, 3 * _weights_size(run), _following(run, step)) as scratch, open(scratch, "wb") as file:
+        torch.save(state, file)
+    run.sums.update(sums_of(out, name))
+
+# %% ../../nbs/api/pretraining/30_training.ipynb #a9275f98
+_STATE = re.compile(r"state-(\d+)\.pt")
+
+
+def _states(run: _Run) -> list[int]:
+    "The steps of the states that are whole, the newest first."
+    return sorted((int(found[1]) for name in run.sums if (found := _STATE.fullmatch(name))), reverse=True)
+
+
+def _note(run: _Run, out: Path, states: int = 2) -> None:
+    "Note the digests of what is kept, and remove all states but the newest."
+    for step in _states(run)[states:]:
+        del run.sums[f"state-{step}.pt"]
+    write_sums(out, run.sums)
+    for path in out.glob("state-*.pt"):
+        if path.name not in run.sums and path.is_file():
+            path.unlink()
 
 
 def _keep(run: _Run, step: int) -> None:
@@ -276,35 +353,72 @@ def _keep(run: _Run, step: int) -> None:
     if run.out is None:
         return
     if due:
-        with written(run.out / f"checkpoint-{step}") as scratch:
-            save_checkpoint(run.model, run.tokenizer, scratch)
-    if 0 < step < config.steps and (due or step % config.save_every == 0):
-        _save_state(run, step, run.out / "state.pt")
+        _write_checkpoint(run, run.out, step)
+    if going_on := 0 < step < config.steps and (due or step % config.save_every == 0):
+        _write_state(run, run.out, step)
+    if due or going_on:
+        _note(run, run.out)
+
+# %% ../../nbs/api/pretraining/30_training.ipynb #b7b08851
+def _is_whole(run: _Run, name: str) -> bool:
+    "Whether a file of the run, or a checkpoint with all its files, has the bytes that were written."
+
+    def belongs(file: str) -> bool:
+        return file == name or file.startswith(f"{name}/")
+
+    return any(map(belongs, run.sums)) and not any(map(belongs, run.damaged))
+
+
+def _take_up(run: _Run, path: Path) -> None:
+    "Put a saved state into the run."
+    try:
+        state = torch.load(path, map_location=run.device, weights_only=True)
+        run.model.load_state_dict(state["model"])
+        run.optimizer.load_state_dict(state["optimizer"])
+        run.log = list(state["log"])
+    except Exception as e:  # torch has many errors; the bytes are those that were written
+        reason = (str(e).splitlines() or [""])[0][:100]
+        raise TaskspaceError(
+            f"{path}: no state of this run ({type(e).__name__}: {reason}); remove the file and start again"
+        ) from e
 
 
 def _resume(run: _Run) -> int:
-    "Take up the saved state, if there is one that can be read; the step to go on from."
+    "Take up the newest state before which all checkpoints are whole; the step to go on from, 0 where there is none."
     if run.out is None:
         return 0
-    sweep(run.out)
-    try:
-        state = torch.load(run.out / "state.pt", map_location=run.device, weights_only=True)
-    except Exception:  # torch has many errors for a damaged file
-        return 0
-    run.model.load_state_dict(state["model"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.log = state["log"]
-    return state["step"]
+    due = checkpoint_steps(run.config)
+    missing = next((s for s in due if not _is_whole(run, f"checkpoint-{s}")), run.config.steps)
+    step = next((s for s in _states(run) if s < missing), 0)
+    if step:
+        _take_up(run, run.out / f"state-{step}.pt")
+    run.sums = {name: sum_ for name, sum_ in run.sums.items() if _is_of(name, step)}
+    return step
+
+
+def _is_of(name: str, step: int) -> bool:
+    "Whether a file belongs to a run that goes on from this step: its note, and its checkpoints and states up to here."
+    found = re.match(r"(?:checkpoint|state)-(\d+)", name)
+    return step > 0 and int(found[1]) <= step if found else name == "run.json"
 
 
 def _finish(run: _Run) -> pd.DataFrame:
     "Write the log, which says that the run is finished."
     frame = pd.DataFrame(run.log)
     if run.out is not None:
-        with written(run.out / "log.parquet") as scratch:
-            frame.to_parquet(scratch, index=False)
-        (run.out / "state.pt").unlink(missing_ok=True)
+        save_bytes(run.out / "log.parquet", frame.to_parquet(index=False))
+        run.sums.update(sums_of(run.out, "log.parquet"))
+        _note(run, run.out, states=0)
     return frame
+
+
+def _finished(run: _Run, out: Path) -> pd.DataFrame | None:
+    "The log of a run that is finished, and its last weights in the model; None where something is missing or damaged."
+    steps = checkpoint_steps(run.config)
+    if not all(_is_whole(run, name) for name in ("log.parquet", *(f"checkpoint-{s}" for s in steps))):
+        return None
+    load_weights(run.model.eval(), out / f"checkpoint-{steps[-1]}")
+    return pd.read_parquet(out / "log.parquet")
 
 # %% ../../nbs/api/pretraining/30_training.ipynb #a3627798
 def _made_from(run: _Run) -> dict[str, Any]:
@@ -324,19 +438,38 @@ def _made_from(run: _Run) -> dict[str, Any]:
     }
 
 
-def _claim(run: _Run, out: Path) -> None:
-    "Note what the run is made from. Raises `TaskspaceError` when the directory holds another run."
-    note, mine = out / "run.json", _made_from(run)
-    if not note.exists():
-        with written(note) as scratch:
-            scratch.write_text(json.dumps(mine, indent=1) + "\n", encoding="utf-8")
+def _check_owner(run: _Run, out: Path, note: bytes) -> None:
+    "Raise `TaskspaceError` where the folder holds another run or something else. Nothing is changed."
+    checkpoints = [f"checkpoint-{step}" for step in checkpoint_steps(run.config)]
+    ours = read_sums(out).get("run.json") == hashlib.sha256(note).hexdigest()  # also where the note itself is damaged
+    check_folder(out, SUMS if ours else "run.json", ("run.json", "log.parquet", SUMS), checkpoints)
+    path = out / "run.json"
+    if ours or not path.exists() or path.read_bytes() == note:
         return
-    theirs = json.loads(note.read_text(encoding="utf-8"))
-    if theirs != mine:
-        what = next(k for k in mine if mine[k] != theirs.get(k))
+    mine = json.loads(note)
+    try:
+        theirs = json.loads(path.read_bytes())
+        what = next(key for key in mine if mine[key] != theirs[key])
+    except (ValueError, RecursionError, LookupError, TypeError, StopIteration):
         raise TaskspaceError(
-            f"{out}: holds a pre-training run with other {what}; choose another directory or remove this one"
-        )
+            f"{path}: damaged, or not the note of a pre-training; choose another directory or remove this one"
+        ) from None
+    raise TaskspaceError(
+        f"{out}: holds a pre-training run with other {what}; choose another directory or remove this one"
+    )
+
+
+def _open(run: _Run, out: Path, held: contextlib.ExitStack) -> None:
+    "Take the folder for this run alone, for as long as the lock is held, and look which of its files are whole."
+    note = (json.dumps(_made_from(run), indent=1) + "\n").encode()
+    _check_owner(run, out, note)  # before anything is written, even the lock
+    held.enter_context(locked(out / "lock"))
+    _check_owner(run, out, note)
+    sweep(out)
+    run.sums, run.damaged = checked_sums(out)
+    if not (out / "run.json").exists() or (out / "run.json").read_bytes() != note:
+        save_bytes(out / "run.json", note)
+    run.sums["run.json"] = hashlib.sha256(note).hexdigest()
 
 # %% ../../nbs/api/pretraining/30_training.ipynb #2934a54b
 def pretrain(
@@ -350,32 +483,32 @@ def pretrain(
     label: str = "pretrain",  # of the progress bar
     progress: bool | None = None,  # show the bar; None: in a terminal or a notebook
 ) -> pd.DataFrame:  # one row a step: step, loss, valid_loss, learning_rate, tokens
-    """Pre-train a model on the device where it is. A run that was killed goes on from its last saved state and
-    gives the same files, byte for byte, on one machine and thread count.
+    """Pre-train a model on the device where it is. A run that was killed, or whose files were damaged, goes on from
+    its last whole state and gives the same files, byte for byte, on one machine and thread count.
 
-    Raises `TaskspaceError` when `out` holds another run, the disk is full, or the loss is no longer a number."""
-    with torch.random.fork_rng(), contextlib.ExitStack() as stack:
-        run = _Run(model, rows, config, valid, pad_id, None if out is None else Path(out), tokenizer)
-        try:
-            if run.out is not None:
-                stack.enter_context(locked(run.out / "lock"))
-                _claim(run, run.out)
-                if (run.out / "log.parquet").exists():
-                    load_weights(model.eval(), run.out / f"checkpoint-{config.steps}")
-                    return pd.read_parquet(run.out / "log.parquet")
-            start = _resume(run)
-            if not start:
-                _keep(run, 0)
-            model.train()
-            with progress_bar(config.steps, label, progress, initial=start, unit="step") as bar:
-                for step in range(start, config.steps):
-                    bar.set_postfix(loss=f"{_update(run, step):.3f}", refresh=False)
-                    _keep(run, step + 1)
-                    bar.update()
-            model.eval()
-            return _finish(run)
-        except OSError as e:
-            raise TaskspaceError(
-                f"{e.filename or out}: cannot be written ({e.strerror or e}); make room, then start again: "
-                "it goes on from the last saved step"
-            ) from e
+    Raises `TaskspaceError` when `out` holds something else, the disk is full, or the loss is no longer a number."""
+    run = _Run(model, rows, config, valid, pad_id, None if out is None else Path(out), tokenizer)
+    with torch.random.fork_rng(), contextlib.ExitStack() as held:
+        if run.out is not None:
+            held.enter_context(named_errors(run.out))
+            _open(run, run.out, held)
+            if (log := _finished(run, run.out)) is not None:
+                return log
+            (run.out / "log.parquet").unlink(missing_ok=True)
+        return _train(run, label, progress)
+
+
+def _train(run: _Run, label: str, progress: bool | None) -> pd.DataFrame:
+    "Do the updates that are left; the log of all."
+    start = _resume(run)
+    if not start:
+        _keep(run, 0)
+    again = f", again from step {start}: {run.damaged[0]} was damaged" if run.damaged else ""
+    run.model.train()
+    with progress_bar(run.config.steps, label + again, progress, initial=start, unit="step") as bar:
+        for step in range(start, run.config.steps):
+            bar.set_postfix(loss=f"{_update(run, step):.3f}", refresh=False)
+            _keep(run, step + 1)
+            bar.update()
+    run.model.eval()
+    return _finish(run)
