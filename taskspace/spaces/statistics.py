@@ -17,8 +17,8 @@ from ..errors import TaskspaceError
 
 # %% auto #0
 __all__ = ['ALTERNATIVES', 'METHODS', 'square', 'cells', 'from_cells', 'task_permutations', 'permuted_cells', 'permutation_p',
-           'Test', 'known_labels', 'within_across', 'mantel', 'orthonormal_basis', 'partial_mantel', 'mrqap',
-           'benjamini_hochberg', 'student_interval', 'sign_flip_p', 'Estimate', 'over_seeds']
+           'Test', 'known_labels', 'within_across', 'left_out_aucs', 'mantel', 'orthonormal_basis', 'partial_mantel',
+           'mrqap', 'benjamini_hochberg', 'student_interval', 'sign_flip_p', 'Estimate', 'over_seeds']
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #df45cc79
 def square(
@@ -166,6 +166,24 @@ def _membership(matrix: np.ndarray | pd.DataFrame, groups: Sequence) -> tuple[np
         )
     return a, member
 
+# %% ../../nbs/api/spaces/10_statistics.ipynb #5d0c41aa
+def _within_sums(
+    ranks: np.ndarray,  # (tasks, tasks), 0 on the diagonal
+    member: np.ndarray,  # (tasks, groups)
+    orders: np.ndarray,  # (permutations, tasks)
+) -> np.ndarray:  # (permutations,)
+    "The sum of the ranks within groups, for each order of the tasks. It is exact: ranks are whole or half numbers."
+    n = len(ranks)
+    both = ranks + ranks.T
+    first, second = np.triu_indices(n, 1)
+    within = (member @ member.T)[first, second] > 0
+    smaller = within if 2 * within.sum() <= within.size else ~within  # the fewer cells are looked up
+    first, second = first[smaller].astype(np.int32), second[smaller].astype(np.int32)
+    found = np.empty(len(orders))
+    for k, place in enumerate(np.argsort(orders, axis=1).astype(np.int32)):
+        found[k] = np.take(both, place[first] * n + place[second]).sum()
+    return found if smaller is within else ranks.sum() - found
+
 # %% ../../nbs/api/spaces/10_statistics.ipynb #624ec14a
 def within_across(
     matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
@@ -190,8 +208,7 @@ def within_across(
 
     ranks = from_cells(rankdata(values), n)
     observed = float(auc((member * (ranks @ member)).sum()))
-    shuffled = member[task_permutations(n, permutations, seed)]
-    null = auc(np.einsum("pik,pik->p", shuffled, ranks @ shuffled))
+    null = auc(_within_sums(ranks, member, task_permutations(n, permutations, seed)))
     return Test(
         "AUC within/across",
         observed,
@@ -206,6 +223,40 @@ def within_across(
             "cells_within": within,
         },
     )
+
+# %% ../../nbs/api/spaces/10_statistics.ipynb #5d0c41ac
+def _wins(
+    inside: np.ndarray,  # values of cells within groups
+    outside: np.ndarray,  # values of cells across groups
+) -> tuple[np.ndarray, np.ndarray]:  # for each cell inside and for each outside
+    "How many cells of the other kind a cell inside is above, or a cell outside is below; ties count ½."
+
+    def below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+        ordered = np.sort(others)
+        return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / 2
+
+    return below(inside, outside), below(-outside, -inside)
+
+
+def left_out_aucs(
+    matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
+    groups: Sequence,  # one label a task, none of them missing
+) -> np.ndarray:  # shape (tasks,); missing where no cells of one kind are left
+    "The AUC of `within_across` with each task left out in turn."
+    a, member = _membership(matrix, groups)
+    n = len(a)
+    same, off = member @ member.T > 0, ~np.eye(n, dtype=bool)
+    within, across = same & off, ~same  # a task is in its own group, so the diagonal is not across
+    wins = np.zeros((n, n))
+    wins[within], wins[across] = _wins(a[within], a[across])
+    everything, left, pairs = wins[within].sum(), np.empty(n), np.empty(n)
+    cells_within, cells_across = within.sum(), across.sum()
+    for t in range(n):
+        own = np.concatenate([a[t, off[t]], a[off[t], t]])
+        kind = np.tile(same[t, off[t]], 2)
+        left[t] = everything - wins[t].sum() - wins[:, t].sum() + _wins(own[kind], own[~kind])[0].sum()
+        pairs[t] = (cells_within - kind.sum()) * (cells_across - (~kind).sum())
+    return np.divide(left, pairs, out=np.full(n, np.nan), where=pairs > 0)
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #faa9e3d5
 METHODS = ("spearman", "pearson")

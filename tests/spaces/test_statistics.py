@@ -15,6 +15,7 @@ from taskspace.spaces.statistics import (
     benjamini_hochberg,
     cells,
     from_cells,
+    left_out_aucs,
     mantel,
     mrqap,
     partial_mantel,
@@ -72,6 +73,33 @@ def test_null_of_each_test_equals_recomputing_after_relabelling(n, seed):
         r = np.corrcoef([cells(a), cells(rest[np.ix_(order, order)]), cells(z)])
         expected = (r[0, 1] - r[0, 2] * r[1, 2]) / np.sqrt((1 - r[0, 2] ** 2) * (1 - r[1, 2] ** 2))
         assert partial[k] == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("sizes", [(2, 1, 1), (9, 1), (3, 3, 3), (5, 5), (1, 1, 1, 1, 2)])
+def test_the_null_is_that_of_dense_products_to_the_last_bit(sizes):
+    "Groups of all kinds: few cells within, few across; with ties."
+    n = sum(sizes)
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    a = np.random.default_rng(n).integers(0, 7, (n, n)).astype(float)
+    member = np.eye(len(sizes))[labels]
+    ranks = from_cells(stats.rankdata(cells(a)), n)
+    shuffled = member[task_permutations(n, 99, 3)]
+    within = sum(s * (s - 1) for s in sizes)
+    sums = np.einsum("pik,pik->p", shuffled, ranks @ shuffled) - within * (within + 1) / 2
+    assert np.array_equal(within_across(a, labels, 99, seed=3).null, sums / (within * (n * (n - 1) - within)))
+
+
+@given(n=st.integers(4, 12), seed=st.integers(0, 999), k=st.integers(2, 3))
+def test_left_out_aucs_are_those_of_the_smaller_matrices(n, seed, k):
+    rng = np.random.default_rng(seed)
+    a, labels = rng.integers(0, 9, (n, n)).astype(float), np.arange(n) % k
+    for task, found in enumerate(left_out_aucs(a, labels)):
+        keep = np.arange(n) != task
+        rest = labels[keep]
+        if len(set(rest)) == len(rest) or len(set(rest)) == 1:
+            assert np.isnan(found)
+        else:
+            assert found == naive_auc(a[np.ix_(keep, keep)], rest)
 
 
 def test_p_is_close_to_the_exact_one_over_all_relabellings():
@@ -233,6 +261,22 @@ def test_a_planted_effect_is_found():
 
 
 # -- speed and failures
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("k", [2, 67, 500])
+def test_a_thousand_tasks_take_seconds(k):
+    "Permutations and jackknife, for groups large and small. Measured: 3 to 6 seconds on one core."
+    from taskspace.spaces.space import TaskSpace
+
+    names = [f"task {i}" for i in range(1000)]
+    space = TaskSpace(
+        pd.DataFrame(matrix(1000, 0), names, names), "cosine", {t: str(i % k) for i, t in enumerate(names)}
+    )
+    start = perf_counter()
+    test = space.within_across()
+    assert perf_counter() - start < 20
+    assert 0.4 < test.low < test.statistic < test.high < 0.6 and len(test.null) == 999
 
 
 def test_blimp_size_takes_well_under_a_second():
