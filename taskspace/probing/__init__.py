@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "differentials":
-        "SHARED fold_vector fold_width Fold fold_error deal_pairs Subspaces inner_products shared_places "
-        "Differentials collect_differentials step_products",
+        "SHARED fold_vector fold_width Fold fold_error deal_pairs subspace_bytes Subspaces inner_products "
+        "shared_places Differentials group_sums collect_differentials step_products",
     "gradient":
         "GradientSpaces distribution gradient_probe predicted_transfer",
     "rows":

@@ -6,8 +6,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import mmap
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,8 +37,8 @@ from taskspace.tuning.gradients import (
 )
 
 # %% auto #0
-__all__ = ['SHARED', 'fold_vector', 'fold_width', 'Fold', 'fold_error', 'deal_pairs', 'Subspaces', 'inner_products',
-           'shared_places', 'Differentials', 'collect_differentials', 'step_products']
+__all__ = ['SHARED', 'fold_vector', 'fold_width', 'Fold', 'fold_error', 'deal_pairs', 'subspace_bytes', 'Subspaces',
+           'inner_products', 'shared_places', 'Differentials', 'group_sums', 'collect_differentials', 'step_products']
 
 # %% ../../nbs/api/probing/10_differentials.ipynb #09457d9a
 def fold_vector(
@@ -127,6 +131,37 @@ def _checked_blocks(
         raise TaskspaceError(f"blocks must be from 1 to {len(least)}, the pairs of task {least.name!r}, not {blocks}")
     return blocks
 
+# %% ../../nbs/api/probing/10_differentials.ipynb #6aaa83c2
+def _index_type(sizes: Mapping[str, int]) -> type:
+    return np.int32 if max(sizes.values()) < 2**31 else np.int64
+
+
+def subspace_bytes(
+    tasks: int,  # how many
+    sizes: Mapping[str, int],  # parameter name -> number of entries
+    kept: int,  # places of a subspace, over all tensors
+) -> int:  # bytes
+    "What the subspaces of all tasks take."
+    return tasks * kept * (np.dtype(_index_type(sizes)).itemsize + 4)
+
+
+def _in_a_file(
+    size: int,  # bytes
+) -> mmap.mmap:
+    "Room in a temporary file. Raises `TaskspaceError` where the disk has none."
+    with tempfile.TemporaryFile() as f:
+        try:
+            # A file with holes would end the process by a signal once the disk is full
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(f.fileno(), 0, size)
+            f.truncate(size)
+            return mmap.mmap(f.fileno(), size)
+        except OSError as e:
+            raise TaskspaceError(
+                f"{tempfile.gettempdir()}: no room for {size / 1e9:.1f} GB of subspaces ({e.strerror}); set TMPDIR to a "
+                "larger disk, lower keep= of FTGD, take fewer tasks or raise memory="
+            ) from None
+
 # %% ../../nbs/api/probing/10_differentials.ipynb #6aaa83c3
 class Subspaces:
     "For every task the places of its subspace and the differential there, tensor by tensor."
@@ -136,13 +171,23 @@ class Subspaces:
         tasks: int,  # how many
         sizes: Mapping[str, int],  # parameter name -> number of entries
         kept: int,  # places of a subspace, over all tensors
+        memory: float = math.inf,  # bytes for them; what needs more lies in a temporary file
     ):
         self.sizes = dict(sizes)
         self.number = {n: k for k, n in enumerate(sizes)}
-        # Three arrays made beforehand. Many small ones, made task by task, would fragment the memory.
-        self.indices = np.empty((tasks, kept), np.int32 if max(sizes.values()) < 2**31 else np.int64)
-        self.values = np.empty((tasks, kept), np.float32)
+        # All room is made beforehand. Many small ones, made task by task, would fragment the memory.
+        size = subspace_bytes(tasks, sizes, kept)
+        self.file = _in_a_file(size) if size > memory else None
+        room = np.frombuffer(self.file or bytearray(size), np.uint8)
+        ends = tasks * kept * 4
+        self.values = room[:ends].view(np.float32).reshape(tasks, kept)
+        self.indices = room[ends:].view(_index_type(sizes)).reshape(tasks, kept)
         self.ends = np.zeros((tasks, len(sizes) + 1), np.int64)
+
+    def let_go(self) -> None:
+        "Take what lies in a file out of memory; it is read again when it is needed."
+        if self.file is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self.file.madvise(mmap.MADV_DONTNEED)
 
     def put(
         self,
@@ -158,6 +203,14 @@ class Subspaces:
             index, values = self.places(task, n)
             index[:] = k.cpu()
             values[:] = flat[n][k].float().cpu()
+        self.let_go()
+
+    def counts(
+        self,
+        name: str,  # of the tensor
+    ) -> np.ndarray:  # (tasks,)
+        "How many places each task has in one tensor."
+        return np.diff(self.ends[:, self.number[name] :][:, :2])[:, 0]
 
     def places(
         self,
@@ -169,7 +222,15 @@ class Subspaces:
         return self.indices[task, part], self.values[task, part]
 
 # %% ../../nbs/api/probing/10_differentials.ipynb #7a111165
-_PIECE = 1 << 18  # entries of a tensor taken up at once for all tasks
+_PIECE = 1 << 18  # entries of a tensor taken up at once for all tasks, at most
+_AT_ONCE = 1 << 25  # numbers taken up at once, over all tasks
+
+
+def _piece(
+    rows: int,  # how many have the tensor
+) -> int:  # entries
+    "How much of a tensor is taken up at once."
+    return max(1, min(_PIECE, _AT_ONCE // rows))
 
 
 def inner_products(
@@ -177,7 +238,7 @@ def inner_products(
 ) -> np.ndarray:  # (rows, rows) float64
     "Inner product of every row with every other."
     total = torch.zeros(len(rows), len(rows), dtype=torch.float64)
-    for piece in rows.split(_PIECE, dim=1):
+    for piece in rows.split(_piece(len(rows)), dim=1):
         d = piece.double()
         total += d @ d.T
     return total.numpy()
@@ -198,11 +259,11 @@ def _shared_matrices(values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor
 def _dense(
     held: Sequence[tuple[int, np.ndarray, np.ndarray]],  # (task, indices, values) of the tasks with places here
     tasks: int,
-    start: int,  # of the piece
+    piece: tuple[int, int],  # where it starts and ends in the tensor
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # (tasks, places) each: values / scale, and 1 where a place is in the subspace
-    "The places that any task has in the piece of a tensor from `start` on."
-    ends = [np.searchsorted(index, (start, start + _PIECE)) for _, index, _ in held]
+    "The places that any task has in a piece of a tensor."
+    ends = [np.searchsorted(index, piece) for _, index, _ in held]
     here = [(i, index[a:b], value[a:b]) for (i, index, value), (a, b) in zip(held, ends, strict=True)]
     hit = np.unique(np.concatenate([index for _, index, _ in here]))
     values, inside = torch.zeros(2, tasks, len(hit))
@@ -224,10 +285,12 @@ def shared_places(
     held = [(i, index, value) for i, index, value in held if len(index)]
     if not held:
         return out
-    scale = max(float(np.abs(value).max()) for _, _, value in held) or 1.0
+    scale = max(float(max(value.max(), -value.min())) for _, _, value in held) or 1.0
     units = torch.tensor([1, 1, scale**2, scale**2])[:, None, None]
-    for start in range(0, subspaces.sizes[name], _PIECE):
-        out += (units * _shared_matrices(*_dense(held, tasks, start, scale))).double().numpy()
+    step = _piece(tasks)
+    for start in range(0, subspaces.sizes[name], step):
+        out += (units * _shared_matrices(*_dense(held, tasks, (start, start + step), scale))).double().numpy()
+        subspaces.let_go()
     return out
 
 # %% ../../nbs/api/probing/10_differentials.ipynb #9b275d39
@@ -244,8 +307,6 @@ class Differentials:
     subspaces: Subspaces
     squares: np.ndarray  # (tasks, parameters), exact squared norms
     share: np.ndarray  # (tasks,), effective share of the parameters
-    grams: dict[str, np.ndarray] = field(default_factory=dict)  # parameter -> what `gram` has computed
-    common: dict[str, np.ndarray] = field(default_factory=dict)  # parameter -> what `shared` has computed
 
     @property
     def sizes(self) -> dict[str, int]:  # parameter -> entries
@@ -264,23 +325,40 @@ class Differentials:
         "Inner products of the differentials restricted to some parameters."
         total = np.zeros((len(self.suite) * self.blocks,) * 2)
         for n in names:
-            if n not in self.grams:
-                self.grams[n] = inner_products(self.rows[n])
-            total += self.grams[n]
+            total += inner_products(self.rows[n])
         return total
 
     def shared(self, names: Sequence[str]) -> dict[str, np.ndarray]:  # (tasks, tasks) each
         "What every two tasks share in their subspaces over some parameters: the matrices of `SHARED`."
         total = np.zeros((len(SHARED), len(self.suite), len(self.suite)))
         for n in names:
-            if n not in self.common:
-                self.common[n] = shared_places(self.subspaces, n)
-            total += self.common[n]
+            total += shared_places(self.subspaces, n)
         return dict(zip(SHARED, total, strict=True))
 
     def error(self) -> float:  # of a cosine over the whole model; 0 where nothing is folded
         "The largest standard error that folding adds to a cosine of two tasks."
         return fold_error(self.fold, self.squares)
+
+# %% ../../nbs/api/probing/10_differentials.ipynb #9b275d3b
+def group_sums(
+    d: Differentials,  # of all tasks
+    groups: Mapping[Any, Sequence[str]],  # group -> parameter names; a parameter may be in several
+) -> Iterator[tuple[Any, np.ndarray, dict[str, np.ndarray]]]:
+    "For each group what `Differentials.gram` and `Differentials.shared` give for its parameters."
+    tasks, rows = len(d.suite), len(d.suite) * d.blocks
+    left = {group: set(names) for group, names in groups.items()}
+    open_sums: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
+    for n in d.sizes:
+        gram, common = inner_products(d.rows[n]), shared_places(d.subspaces, n)
+        for group in [g for g, names in left.items() if n in names]:
+            if group not in open_sums:
+                open_sums[group] = np.zeros((rows, rows)), np.zeros((len(SHARED), tasks, tasks))
+            for total, part in zip(open_sums[group], (gram, common), strict=True):
+                total += part
+            left[group].remove(n)
+            if not left[group]:
+                whole, shared = open_sums.pop(group)
+                yield group, whole, dict(zip(SHARED, shared, strict=True))
 
 # %% ../../nbs/api/probing/10_differentials.ipynb #9ec6b89f
 def _folded_blocks(d: Differentials, lm: LM, i: int, parts: list[Part], wanted: dict, tokens: int) -> dict:
@@ -304,12 +382,17 @@ def _note_sizes(d: Differentials, i: int, total: Mapping[str, torch.Tensor]) -> 
     d.share[i] = 1 / fourth / sum(d.sizes.values()) if fourth else math.nan
 
 
-def _empty(lm: LM, suite: Suite, names: list[str], ftgd: FTGD, blocks: int, fold: Fold) -> Differentials:
-    "Differentials with room for all tasks."
+def _empty(
+    lm: LM, suite: Suite, sizes: dict[str, int], ftgd: FTGD, blocks: int, memory: int, width: Any, seed: int
+) -> Differentials:
+    "Differentials with room for all tasks: the subspaces first, and the rows in what they leave of the memory."
+    names = list(sizes)
     scopes = scope_groups(lm, names, ftgd.scope)
-    kept = sum(places_kept(sum(fold.sizes[n] for n in group), ftgd.keep) for group in scopes)
+    kept = sum(places_kept(sum(sizes[n] for n in group), ftgd.keep) for group in scopes)
+    subspaces = Subspaces(len(suite), sizes, kept, memory / 2)
+    rest = memory - (0 if subspaces.file else subspace_bytes(len(suite), sizes, kept))
+    fold = Fold(sizes, fold_width(list(sizes.values()), len(suite) * blocks, rest) if width == "auto" else width, seed)
     rows = {n: torch.zeros(len(suite) * blocks, fold.places(n)) for n in names}
-    subspaces = Subspaces(len(suite), fold.sizes, kept)
     squares = np.zeros((len(suite), len(names)))
     table = parameter_table(lm).loc[names]
     return Differentials(suite, table, scopes, blocks, fold, rows, subspaces, squares, np.zeros(len(suite)))
@@ -320,7 +403,7 @@ def collect_differentials(
     suite: Suite,  # the tasks, with the pairs to measure on
     ftgd: FTGD = FTGD(),  # its keep, scope and embeddings say what a subspace is
     blocks: int = 1,  # blocks of pairs, each folded by itself
-    memory: int = 2 << 30,  # bytes for the differentials; what does not fit is folded
+    memory: int = 2 << 30,  # bytes for the differentials; what does not fit is folded, or lies in a temporary file
     width: int | str | None = "auto",  # places for each tensor; None is exact whatever it takes
     seed: int = 0,  # of the signs
     convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
@@ -328,15 +411,13 @@ def collect_differentials(
     progress: bool = False,  # show a bar
 ) -> Differentials:
     """The differentials of all tasks in one pass. Raises `TaskspaceError` for more blocks than pairs, for a task whose
-    pairs do not differ, and for gradients that are not finite."""
+    pairs do not differ, for gradients that are not finite, and for a disk without room for the subspaces."""
     from tqdm.auto import tqdm
 
     blocks = _checked_blocks(suite, blocks)
     wanted = trainable(lm, ftgd.embeddings)
     sizes = {n: p.numel() for n, p in wanted.items()}
-    places = fold_width(list(sizes.values()), len(suite) * blocks, memory) if width == "auto" else width
-    fold = Fold(sizes, places, seed)  # type: ignore[arg-type]
-    d = _empty(lm, suite, list(wanted), ftgd, blocks, fold)
+    d = _empty(lm, suite, sizes, ftgd, blocks, memory, width, seed)
     encoded = [encode_task(lm, t, convention) for t in suite]
     with undisturbed(lm, list(wanted)):
         for i, pairs in enumerate(tqdm(encoded, desc="gradients", disable=not progress)):
@@ -364,7 +445,11 @@ def step_products(
     tasks = len(d.suite)
     out = np.zeros((tasks, tasks))
     for name, rows in d.rows.items():
-        target = rows.view(tasks, d.blocks, -1).sum(1).double().numpy()
-        for i in range(tasks):
-            out[i] += target @ _folded_step(d, i, name, direction or (lambda g: g))
+        some = _piece(rows.shape[1])  # targets taken up at once
+        for first in range(0, tasks, some):
+            part = slice(first, first + some)
+            target = rows.view(tasks, d.blocks, -1)[part].sum(1).double().numpy()
+            for i in range(tasks):
+                out[i, part] += target @ _folded_step(d, i, name, direction or (lambda g: g))
+        d.subspaces.let_go()
     return out

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,15 +14,24 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..errors import TaskspaceError
 from ..models.lm import LM
-from .differentials import collect_differentials, Differentials, step_products
+from .differentials import collect_differentials, Differentials, group_sums, step_products
 from ..scoring.convention import Convention, convention_of
 from ..scoring.encoding import convention_record
 from ..spaces.resampling import interval
 from ..spaces.space import TaskSpace
 from ..tasks.pairs import Suite, Task
 from ..tuning.ftgd import FTGD, tune, Tuned
-from ..tuning.gradients import accumulate, contrast, encode_task, TOKENS, trainable, undisturbed
+from taskspace.tuning.gradients import (
+    accumulate,
+    contrast,
+    encode_task,
+    parameter_table,
+    TOKENS,
+    trainable,
+    undisturbed,
+)
 
 # %% auto #0
 __all__ = ['GradientSpaces', 'distribution', 'gradient_probe', 'predicted_transfer']
@@ -74,27 +83,34 @@ def _cosine_draws(
     counts = rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=(draws, n)) - 1
     move = np.einsum("tib,bij->tij", counts, _pulls(gram, blocks)) / blocks
     move[:, np.arange(n), np.arange(n)] = 0  # a task's cosine with itself is 1 whatever the blocks
-    return _cosines(gram, blocks) + move + move.swapaxes(1, 2)
+    cosines = _cosines(gram, blocks)
+    for draw in move:
+        draw[:] = cosines + draw + draw.T
+    return move
 
 # %% ../../nbs/api/probing/20_gradient.ipynb #b4c09676
 def _expected_count(d: Differentials, names: Sequence[str]) -> np.ndarray:  # (tasks, tasks)
     "How many places two random subspaces of the same sizes share on average."
     total = np.zeros((len(d.suite),) * 2)
     for scope in (list(set(names) & set(group)) for group in d.scopes):
-        own = np.diag(d.shared(scope)["count"])
+        own = sum((d.subspaces.counts(n) for n in scope), np.zeros(len(d.suite)))
         total += own[:, None] * own / max(1, sum(d.sizes[n] for n in scope))
     return total
 
 
-def _measures(d: Differentials, names: Sequence[str]) -> dict[str, np.ndarray]:  # (tasks, tasks) each
+def _measures(
+    d: Differentials,
+    names: Sequence[str],  # parameters
+    gram: np.ndarray,  # as `Differentials.gram` gives it for them
+    s: Mapping[str, np.ndarray],  # as `Differentials.shared` does
+) -> dict[str, np.ndarray]:  # (tasks, tasks) each
     "The five measures over some parameters; missing where there is nothing to divide by."
-    s = d.shared(names)
     k = np.diag(s["count"])
     either = k[:, None] + k
     expected = _expected_count(d, names)
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
-            "cosine": _cosines(d.gram(names), d.blocks),
+            "cosine": _cosines(gram, d.blocks),
             "overlap": s["count"] / (either - s["count"]),
             "chance": expected / (either - expected),
             "alignment": s["inner"] / np.sqrt(s["square"] * s["square"].T),
@@ -102,39 +118,52 @@ def _measures(d: Differentials, names: Sequence[str]) -> dict[str, np.ndarray]: 
         }
 
 # %% ../../nbs/api/probing/20_gradient.ipynb #c35433ed
+_SLAB = 1 << 25  # draws of cells whose bounds are sought at once
+
+
+def _cosine_bounds(draws: np.ndarray, values: np.ndarray, blocks: int) -> Iterator[np.ndarray]:
+    "Lower and upper bounds of the cosine. They are sought for some rows at a time, as quantiles take copies of the draws."
+    step = max(1, _SLAB // (draws.shape[0] * draws.shape[2]))
+    slabs = [slice(k, k + step) for k in range(0, len(values), step)]
+    found = [interval(draws[:, rows], values[rows], pairs=blocks) for rows in slabs]
+    return (np.concatenate(bounds).clip(-1, 1) for bounds in zip(*found, strict=True))
+
+
 def _cosine_evidence(
-    d: Differentials, names: Sequence[str], values: np.ndarray, bootstrap: int, seed: int
+    d: Differentials,
+    gram: np.ndarray,
+    values: np.ndarray,
+    draws: int,
+    seed: int,
+    keep: bool,  # whether the draws themselves are wanted
 ) -> dict[str, Any]:
     "Draws and bounds of the cosine; nothing where there is one block."
-    if d.blocks == 1 or not bootstrap:
+    if d.blocks == 1 or not draws:
         return {}
-    draws = _cosine_draws(d.gram(names), d.blocks, bootstrap, np.random.default_rng(seed))
-    low, high = (
-        pd.DataFrame(b.clip(-1, 1), d.suite.names, d.suite.names) for b in interval(draws, values, pairs=d.blocks)
-    )
-    return {"replicates": draws, "low": low, "high": high}
+    drawn = _cosine_draws(gram, d.blocks, draws, np.random.default_rng(seed))
+    low, high = (pd.DataFrame(b, d.suite.names, d.suite.names) for b in _cosine_bounds(drawn, values, d.blocks))
+    return {"replicates": drawn if keep else None, "low": low, "high": high}
 
 
 def _spaces(
     d: Differentials,
-    names: Sequence[str],  # parameters
+    measures: Mapping[str, np.ndarray],  # from `_measures`
+    evidence: Mapping[str, Any],  # of the cosine
     where: str,  # added to the kind of each space
     meta: dict[str, Any],
-    bootstrap: int,
-    seed: int,
 ) -> dict[str, TaskSpace]:
     "Measure -> task space, over some parameters."
-    found = {}
-    for measure, values in _measures(d, names).items():
-        evidence = _cosine_evidence(d, names, values, bootstrap, seed) if measure == "cosine" else {}
-        found[measure] = TaskSpace(
-            pd.DataFrame(values, d.suite.names, d.suite.names),
+    names = d.suite.names
+    return {
+        measure: TaskSpace(
+            pd.DataFrame(values, names, names),
             kind=f"gradient {measure.replace('_', ' ')}{where}",
             groups=d.suite.groups(),
             meta=meta,
-            **evidence,
+            **(evidence if measure == "cosine" else {}),
         )
-    return found
+        for measure, values in measures.items()
+    }
 
 # %% ../../nbs/api/probing/20_gradient.ipynb #032c4c5d
 def _evenness(shares: np.ndarray) -> np.ndarray:  # (tasks, groups) -> (tasks,)
@@ -165,6 +194,64 @@ def distribution(
     )
     return frame.join(component)
 
+# %% ../../nbs/api/probing/20_gradient.ipynb #46fde081
+_ENOUGH = 4 << 30  # bytes that the matrices over tasks may take at least
+
+
+def _matrix_bytes(
+    tasks: int,
+    blocks: int,
+    draws: int,  # 0 for one block
+    layers: int,
+    components: int,
+    parts_keep: bool,  # whether layers and components keep their draws
+) -> int:
+    "What the matrices over tasks take at once, at most."
+    parts = layers + components
+    spaces = 5 * (parts + 1) + (2 * (parts + 1) + draws * (1 + parts * parts_keep) if draws else 0)
+    sums = (components + 3) * (blocks**2 + 4)  # of the model, the components, and the layer that is open
+    at_work = blocks**2 + 24 + (draws + 2 * blocks**2 if draws else 0)
+    return 8 * tasks**2 * (spaces + sums + at_work)
+
+
+def _keep_all_draws(
+    table: pd.DataFrame,  # layer and component of each parameter
+    tasks: int,
+    blocks: int,
+    draws: int,
+    memory: int,
+) -> bool:  # False: only the whole model keeps draws
+    "What fits. Raises `TaskspaceError`, with what is needed, where nothing does."
+    draws = draws if blocks > 1 else 0
+    layers, components = table["layer"].nunique(), table["component"].nunique()
+    allowed = max(memory, _ENOUGH)
+    needed = {keep: _matrix_bytes(tasks, blocks, draws, layers, components, keep) for keep in (True, False)}
+    if needed[False] > allowed:
+        less = "blocks=1, which gives no intervals, " if draws else ""
+        raise TaskspaceError(
+            f"gradient_probe: the matrices of {tasks:,} tasks need {needed[False] / 1e9:.1f} GB, and "
+            f"{allowed / 1e9:.1f} GB are allowed; take {less}fewer tasks, or memory={needed[False]}"
+        )
+    return needed[True] <= allowed
+
+# %% ../../nbs/api/probing/20_gradient.ipynb #cf93322c
+def _all_spaces(
+    d: Differentials,
+    meta: dict[str, Any],
+    draws: int,
+    seed: int,
+    keep_all: bool,  # whether layers and components keep their draws
+) -> dict[tuple[str, str], dict[str, TaskSpace]]:  # ("layer", "component" or "", group) -> measure -> space
+    "The spaces of the whole model, of its layers and of its components."
+    groups = {("", ""): list(d.sizes)}
+    groups |= {(by, g): names for by in ("layer", "component") for g, names in d.groups(by).items()}
+    found = {}
+    for (by, g), gram, shared in group_sums(d, groups):
+        measures = _measures(d, groups[by, g], gram, shared)
+        evidence = _cosine_evidence(d, gram, measures["cosine"], draws, seed, keep_all or not by)
+        found[by, g] = _spaces(d, measures, evidence, f", {by} {g}" if by else "", meta)
+    return found
+
 # %% ../../nbs/api/probing/20_gradient.ipynb #cf93322d
 def gradient_probe(
     lm: LM,  # model with its tokenizer
@@ -172,7 +259,7 @@ def gradient_probe(
     ftgd: FTGD = FTGD(),  # its keep, scope and embeddings say what a subspace is
     blocks: int = 1,  # blocks of pairs for the intervals of the cosine; 1 gives none
     bootstrap: int = 200,  # draws over the blocks
-    memory: int = 2 << 30,  # bytes for the differentials; what does not fit is folded
+    memory: int = 2 << 30,  # bytes for the differentials; what does not fit is folded, or lies in a temporary file
     width: int | str | None = "auto",  # places for each tensor; None is exact whatever it takes
     seed: int = 0,  # of the signs and draws
     convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
@@ -180,9 +267,11 @@ def gradient_probe(
     progress: bool = False,  # show a bar
 ) -> GradientSpaces:
     """Compare the gradient differentials of all tasks, by one backward pass for each (Weber et al. 2024). Unless all
-    fit into `memory`, one of them is whole at a time. Raises `TaskspaceError` for a task whose pairs do not differ, and
-    for gradients that are not finite."""
+    fit into `memory`, one of them is whole at a time. Raises `TaskspaceError` for a task whose pairs do not differ, for
+    gradients that are not finite, and, before any work, for more tasks than fit into 4 GB or `memory`."""
     rule = convention_of(convention, reduction="sum")
+    table = parameter_table(lm).loc[list(trainable(lm, ftgd.embeddings))]
+    keep_all = _keep_all_draws(table, len(suite), blocks, bootstrap, memory)
     d = collect_differentials(lm, suite, ftgd, blocks, memory, width, seed, rule, tokens, progress)
     meta = {
         "suite": suite.name,
@@ -196,11 +285,10 @@ def gradient_probe(
         "blocks": blocks,
         **_fold_record(d),
     }
-    out = GradientSpaces(_spaces(d, list(d.sizes), "", meta, bootstrap, seed))
+    found = _all_spaces(d, meta, bootstrap, seed, keep_all)
+    out = GradientSpaces(found["", ""])
     for by in ("layer", "component"):
-        parts = d.groups(by).items()
-        each = {g: _spaces(d, names, f", {by} {g}", meta, bootstrap, seed) for g, names in parts}
-        setattr(out, f"by_{by}", {m: {g: s[m] for g, s in each.items()} for m in out})
+        setattr(out, f"by_{by}", {m: {g: found[by, g][m] for g in d.groups(by)} for m in out})
     out.distribution = distribution(d)
     out.meta = meta
     return out

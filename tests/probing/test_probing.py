@@ -15,7 +15,7 @@ from test_ftgd import ARCHITECTURES, make, WORDS
 from taskspace.errors import TaskspaceError
 from taskspace.models.lm import LM
 from taskspace.pretraining.architectures import BigramLM
-from taskspace.probing.differentials import collect_differentials, Fold, fold_width
+from taskspace.probing.differentials import collect_differentials, Fold, fold_width, group_sums, step_products
 from taskspace.probing.gradient import gradient_probe, predicted_transfer
 from taskspace.probing.rows import METRICS, space_from_rows, transfer_row
 from taskspace.probing.transfer import split_sizes, transfer_probe
@@ -589,6 +589,107 @@ def test_folding_keeps_to_the_memory_allowed():
     x, y = torch.randn(2, 100)
     assert torch.allclose(fold("a", x + 2 * y), fold("a", x) + 2 * fold("a", y), atol=1e-5)
     assert torch.equal(fold("b", x[:7]), x[:7]) and len(fold("a", x)) == 7
+
+
+def test_a_file_holds_the_subspaces_that_memory_does_not():
+    lm = make("gpt2")
+    inside = collect_differentials(lm, SUITE, FTGD(keep=0.1), width=None, tokens=4096)
+    outside = collect_differentials(lm, SUITE, FTGD(keep=0.1), memory=1000, width=None, tokens=4096)
+    assert inside.subspaces.file is None and outside.subspaces.file is not None
+    for name in inside.sizes:
+        assert np.array_equal(inside.subspaces.counts(name), outside.subspaces.counts(name))
+        for task in range(len(SUITE)):
+            here, there = inside.subspaces.places(task, name), outside.subspaces.places(task, name)
+            assert all(np.array_equal(a, b) for a, b in zip(here, there, strict=True))
+    assert np.array_equal(step_products(inside), step_products(outside))
+    for measure, here in inside.shared(list(inside.sizes)).items():
+        assert np.array_equal(here, outside.shared(list(inside.sizes))[measure])
+
+
+def test_memory_bounds_rows_and_subspaces_together():
+    lm = make("gpt2")
+    for memory in (20_000, 50_000, 100_000):
+        d = collect_differentials(lm, SUITE, FTGD(keep=0.1), memory=memory, tokens=4096)
+        held = sum(4 * rows.numel() for rows in d.rows.values())
+        kept = 0 if d.subspaces.file else d.subspaces.values.nbytes + d.subspaces.indices.nbytes
+        assert held + kept <= memory and d.fold.signs
+
+
+def test_a_disk_without_room_for_the_subspaces_is_named(monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(TaskspaceError, match=r"no room for .* GB of subspaces \(No space left on device\); set TMPDIR"):
+        collect_differentials(make("gpt2"), SUITE, memory=1000)
+
+
+def test_sums_over_groups_are_those_of_their_parameters():
+    d = collect_differentials(make("gpt2"), SUITE, FTGD(keep=0.05), blocks=2, tokens=4096)
+    groups = {"all": list(d.sizes), **d.groups("layer"), **d.groups("component")}
+    found = {g: (gram, shared) for g, gram, shared in group_sums(d, groups)}
+    assert set(found) == set(groups)
+    for g, names in groups.items():
+        assert np.array_equal(found[g][0], d.gram(names))
+        assert all(np.array_equal(found[g][1][k], m) for k, m in d.shared(names).items())
+
+
+def test_what_a_probe_of_many_tasks_needs_is_said_before_the_first_gradient(monkeypatch):
+    from taskspace.probing import gradient
+
+    lm = make("gpt2")
+    monkeypatch.setattr(gradient, "collect_differentials", None)  # would be called for the first gradient
+    many = Suite("many", [Task(f"t{k}", SUITE.tasks[0].pairs) for k in range(3000)])
+    with pytest.raises(
+        TaskspaceError, match=r"3,000 tasks need [\d.]+ GB, and 4.3 GB are allowed; take fewer tasks, or"
+    ):
+        gradient_probe(lm, many)
+    with pytest.raises(TaskspaceError, match="take blocks=1, which gives no intervals, fewer tasks, or memory="):
+        gradient_probe(lm, many, blocks=2)
+
+
+def test_parts_keep_bounds_where_draws_do_not_fit(monkeypatch):
+    from taskspace.probing import gradient
+
+    lm = make("gpt2")
+    whole = gradient_probe(lm, SUITE, blocks=2)
+    monkeypatch.setattr(gradient, "_keep_all_draws", lambda *_: False)
+    part = gradient_probe(lm, SUITE, blocks=2)
+    assert np.array_equal(part.cosine.replicates, whole.cosine.replicates)
+    for g, space in part.by_layer["cosine"].items():
+        assert space.replicates is None and space.low.equals(whole.by_layer["cosine"][g].low)
+
+
+MEMORY = """
+import resource, torch
+from transformers import GPT2Config, GPT2LMHeadModel
+from taskspace.models.lm import LM
+from taskspace.probing.gradient import gradient_probe
+from taskspace.tasks.pairs import MinimalPair, Suite, Task
+
+class Words:
+    bos = eos = pad = 0
+    def encode(self, text, add_special_tokens=False):
+        return [int(w) for w in text.split()]
+
+config = GPT2Config(n_layer=2, n_head=2, n_embd=64, vocab_size=2048, n_positions=8, bos_token_id=0, eos_token_id=0)
+lm = LM(GPT2LMHeadModel(config), Words(), name="toy")
+tasks = [Task(f"t{k}", [MinimalPair(f"{k} {k + 1} 5", f"{k} {k + 2} 5")], f"g{k % 20}") for k in range(1000)]
+spaces = gradient_probe(lm, Suite("many", tasks), memory=64 << 20)
+assert spaces.cosine.matrix.shape == (1000, 1000) and spaces.meta["fold_width"]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_a_thousand_tasks_stay_under_the_memory_of_a_laptop():
+    "Measured: 2.1 GB, of which torch and the model are 0.5."
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout.split()[-1]) < 4_000_000
 
 
 def test_probes_refuse_what_has_no_gradient():
