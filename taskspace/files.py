@@ -20,8 +20,8 @@ from pathlib import Path
 from .errors import TaskspaceError
 
 # %% auto #0
-__all__ = ['is_whole', 'text_of', 'sync_folder', 'written', 'cannot_write', 'write_atomically', 'sweep', 'is_locked',
-           'lock_holder', 'locked', 'file_digest']
+__all__ = ['is_whole', 'text_of', 'sync_folder', 'written', 'bytes_in_words', 'cannot_write', 'write_atomically', 'sweep',
+           'is_locked', 'lock_holder', 'locked', 'leads_out', 'without_folders', 'file_digest']
 
 # %% ../nbs/api/02_files.ipynb #986cdadd
 def is_whole(
@@ -86,8 +86,8 @@ def _sync(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    "Remove a file or directory, if it is there."
-    if path.is_dir():
+    "Remove a file or directory, if it is there; of a link the link alone."
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):
@@ -102,6 +102,7 @@ def written(
     "Give a temporary name to write to. It becomes `path` when the block ends well, and is removed otherwise."
     path = Path(path)
     temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove(temporary)  # what stands there may be a link to a file that is none of ours
     try:
         yield temporary
         _sync(temporary)
@@ -117,14 +118,26 @@ def written(
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+def bytes_in_words(
+    n: int,  # a number of bytes
+) -> str:  # e.g. "3.2 MB"
+    "A number of bytes for people."
+    units = ("B", "kB", "MB", "GB", "TB")
+    power = next(i for i, unit in enumerate(units) if n < 1000 ** (i + 1) or unit == "TB")
+    return f"{n / 1000**power:.1f} {units[power]}" if power else f"{n} B"
+
+
 def cannot_write(
     path: str | os.PathLike,  # what was to be written
     error: OSError,  # why it was not
+    needed: int | None = None,  # its bytes, where they are known
 ) -> TaskspaceError:  # to be raised
     "The error of one line for a failed write."
     if error.errno in _FULL:
+        size = "" if needed is None else f" (this file needs {bytes_in_words(needed)})"
         return TaskspaceError(
-            f"{path}: no space left on the disk; free some and start the same command again, finished work is kept"
+            f"{path}: no space left on the disk; free some and start the same command again, "
+            f"finished work is kept{size}"
         )
     return TaskspaceError(f"{path}: cannot be written ({error.strerror or error})")
 
@@ -139,14 +152,15 @@ def write_atomically(
         with written(path, temporary) as scratch:
             scratch.write_bytes(data)
     except OSError as e:
-        raise cannot_write(path, e) from None
+        raise cannot_write(path, e, len(data)) from None
 
 # %% ../nbs/api/02_files.ipynb #3d9cffe4
 def sweep(
     directory: Path,  # one whose lock is held, so that no other process writes in it
+    names: str = "*.tmp",  # a pattern; "*" where the whole directory is for temporary files
 ) -> None:
     "Remove the temporary files that killed processes left."
-    for left in directory.glob("*.tmp"):
+    for left in directory.glob(names):
         _remove(left)
 
 # %% ../nbs/api/02_files.ipynb #08c16119
@@ -223,6 +237,35 @@ def locked(
         yield
     finally:
         os.close(fd)  # which also frees the lock
+
+# %% ../nbs/api/02_files.ipynb #bbcd9302
+def leads_out(
+    path: Path,  # a file or directory in the folder, there or not
+    folder: Path,  # the folder that it must stay in
+) -> bool:
+    "Whether a path is a symbolic link to a place outside a folder, or to one that cannot be told."
+    if not path.is_symlink():
+        return False
+    try:
+        return not path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a link to itself
+        return True
+
+# %% ../nbs/api/02_files.ipynb #8e1b4912
+# Where a path begins: not inside a word, an address such as https://x/y or another path
+_ABSOLUTE = re.compile(
+    r"(?<![\w/\\.~<-])(?:file://)?(?:[A-Za-z]:[/\\]|\\\\|~[\w.-]*[/\\]|/)(?=[\w.~@+-])"
+    r"(?:[^\s\"'`<>|:;,()\[\]{}/\\]+[/\\]+)+([^\s\"'`<>|:;,()\[\]{}/\\]*)"
+)
+
+
+def without_folders(
+    text: str,  # e.g. a message
+) -> str:  # the same, with "/home/ada/models/small" as "small"
+    "A text in which every absolute path is cut down to its last part."
+    if os.path.isabs(text) and not any(end in text for end in "\n:;,"):  # a path alone may have spaces
+        return Path(text).name or text
+    return _ABSOLUTE.sub(lambda found: found[1] or re.split(r"[/\\]+", found[0].rstrip("/\\"))[-1], text)
 
 # %% ../nbs/api/02_files.ipynb #9bc86c90
 def file_digest(

@@ -11,12 +11,21 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from ..errors import TaskspaceError
-from ..files import cannot_write, is_locked, lock_holder, locked, sync_folder, write_atomically
+from taskspace.files import (
+    cannot_write,
+    is_locked,
+    leads_out,
+    lock_holder,
+    locked,
+    sweep,
+    sync_folder,
+    write_atomically,
+)
 
 # %% auto #0
 __all__ = ['StorePaths', 'checksum', 'put_result', 'read_result', 'result_files', 'result_sizes', 'valid_sizes', 'clean_results',
@@ -28,6 +37,17 @@ def _in_use(folder: Path, lock: Path) -> str:
     return (
         f"{folder}: another run is writing here ({lock_holder(lock)}); wait until it ends, or choose another directory"
     )
+
+
+def _check_inside(folder: Path, places: Iterable[os.DirEntry]) -> None:
+    "Refuse links that lead out of a run's folder, and what is neither a file nor a directory."
+    for entry in places:
+        if entry.is_symlink() and leads_out(Path(entry.path), folder):
+            raise TaskspaceError(
+                f"{entry.path}: a symbolic link that leads out of the run's folder; put there what it leads to"
+            )
+        if not (entry.is_symlink() or entry.is_file() or entry.is_dir()):
+            raise TaskspaceError(f"{entry.path}: neither a file nor a directory; remove it")
 
 # %% ../../nbs/api/runs/10_store.ipynb #053143d0
 class StorePaths:
@@ -54,10 +74,25 @@ class StorePaths:
         "Whether a run is going on."
         return is_locked(self.lock_path)
 
+    def check_places(self) -> Self:  # itself
+        "Refuse a folder whose places are links to elsewhere, or of the wrong kind."
+        for folder in (self.path, self.results):
+            if folder.is_dir():
+                with os.scandir(folder) as places:
+                    _check_inside(self.path, places)
+        for place in (self.results, self.aside, self.temporary):
+            if place.exists() and not place.is_dir():
+                raise TaskspaceError(f"{place}: a file where a run has a directory; remove it")
+        for place in (self.log_path, self.lock_path):
+            if place.is_dir():
+                raise TaskspaceError(f"{place}: a directory where a run has a file; remove it")
+        return self
+
     def check(self) -> Self:  # itself
         "Refuse a folder that is something else or in use, before any work is done for it."
         if self.path.exists() and not self.path.is_dir():
             raise TaskspaceError(f"{self.path}: a file; a run needs a directory of its own")
+        self.check_places()
         if self.path.is_dir() and not self.exists and any(p.name not in ("lock", ".tmp") for p in self.path.iterdir()):
             raise TaskspaceError(
                 f"{self.path}: this directory holds something other than a run; name a new or empty one"
@@ -81,6 +116,7 @@ class StorePaths:
         start = f"taskspace run STUDY.yaml --out {self.path}"
         if not self.path.is_dir():
             raise TaskspaceError(f"{self.path}: no such directory; start a run with {start}")
+        self.check_places()
         if not self.exists:
             raise TaskspaceError(f"{self.path}: holds no run; start one with {start}")
         return self
@@ -106,7 +142,7 @@ def put_result(
             target.parent.mkdir()
             sync_folder(store.results)
     except OSError as e:
-        raise cannot_write(target, e) from None
+        raise cannot_write(target, e, len(data)) from None
     write_atomically(target, data, store.temporary / target.name)
     return target
 
@@ -130,6 +166,7 @@ def _result_entries(results: Path) -> Iterator[tuple[str, os.DirEntry]]:
             with os.scandir(subfolder) as entries:
                 for entry in entries:
                     if match := _NAME.fullmatch(entry.name):
+                        _check_inside(results.parent, [entry])
                         yield match[1], entry
 
 
@@ -171,9 +208,13 @@ def valid_sizes(
 # %% ../../nbs/api/runs/10_store.ipynb #7936404b
 def _set_aside(store: StorePaths, path: Path) -> Path:
     "Move a damaged file, under a name that is still free."
-    store.aside.mkdir(exist_ok=True)
-    target = next(p for i in range(10**6) if not (p := store.aside / f"{path.name}.{i}").exists())
-    os.replace(path, target)
+    target = store.aside / f"{path.name}.0"
+    try:
+        store.aside.mkdir(exist_ok=True)
+        target = next(p for i in range(10**6) if not os.path.lexists(p := store.aside / f"{path.name}.{i}"))
+        os.replace(path, target)
+    except OSError as e:
+        raise cannot_write(target, e) from None
     return target
 
 
@@ -181,8 +222,7 @@ def clean_results(
     store: StorePaths,  # of the run; the caller holds its lock
 ) -> tuple[dict[str, Path], list[Path]]:  # (sound results by key, files set aside)
     "Check every result, set damaged ones aside, and remove unfinished files."
-    for p in store.temporary.iterdir():
-        p.unlink(missing_ok=True)
+    sweep(store.temporary, "*")
     sound, damaged = {}, []
     for key, path in result_files(store).items():
         if read_result(path) is not None:
@@ -204,9 +244,9 @@ def write_log(
                 f.seek(-1, os.SEEK_END)
                 if f.read(1) != b"\n":
                     line = "\n" + line
-            f.write(line.encode())
+            f.write(line.encode(errors="replace"))
     except OSError as e:
-        raise cannot_write(store.log_path, e) from None
+        raise cannot_write(store.log_path, e, len(line)) from None
 
 
 def log_entries(
@@ -243,6 +283,8 @@ class Store(StorePaths):
                 held.enter_context(locked(self.lock_path, wait=False))
             except BlockingIOError:
                 raise TaskspaceError(_in_use(self.path, self.lock_path)) from None
+            except OSError as e:
+                raise cannot_write(self.lock_path, e) from None
             yield self
 
 # %% ../../nbs/api/runs/10_store.ipynb #82fcbdf5
