@@ -15,6 +15,6 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "loading":
         "causal_config load_lm",
     "checkpoints":
-        "path_as_text checkpoint_choice log_spaced ModelSpec Checkpoint step_of expand in_order narrow "
-        "directory_digests digests check_model loaded_digests",
+        "path_as_text checkpoint_choice log_spaced ModelSpec Checkpoint step_of check_distinct expand "
+        "in_order narrow directory_digests digests check_model loaded_digests",
 })

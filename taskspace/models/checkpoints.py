@@ -20,13 +20,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..errors import TaskspaceError
+from ..files import file_digest
 
 if TYPE_CHECKING:
     from taskspace.models.lm import LM
 
 # %% auto #0
-__all__ = ['path_as_text', 'checkpoint_choice', 'log_spaced', 'ModelSpec', 'Checkpoint', 'step_of', 'expand', 'in_order',
-           'narrow', 'directory_digests', 'digests', 'check_model', 'loaded_digests']
+__all__ = ['path_as_text', 'checkpoint_choice', 'log_spaced', 'ModelSpec', 'Checkpoint', 'step_of', 'check_distinct', 'expand',
+           'in_order', 'narrow', 'directory_digests', 'digests', 'check_model', 'loaded_digests']
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #33a8f52a
 def path_as_text(
@@ -101,8 +102,8 @@ class ModelSpec(BaseModel):
 
     @property
     def title(self) -> str:  # label or name
-        "What tables and charts call the model."
-        return self.label or self.name
+        "What tables and charts call the model; of an absolute path the last part, since tables are published."
+        return self.label or (os.path.isabs(self.name) and Path(self.name).name) or self.name
 
     @property
     def size(self) -> str:  # scale, or what the name suggests
@@ -169,6 +170,25 @@ def step_of(
 
     return int(name) if name.isdecimal() else training_step(name)
 
+# %% ../../nbs/api/models/30_checkpoints.ipynb #74e864f4
+def check_distinct(
+    checkpoints: Iterable[Checkpoint],  # of a study
+) -> None:
+    "Raise `TaskspaceError` for two checkpoints of a model that tables could not tell apart."
+    seen: dict[tuple, str] = {}
+    for c in checkpoints:
+        name = c.revision or Path(c.name).name
+        place = (c.model, c.step) if c.step is not None else (c.model, None, name)
+        if place not in seen:
+            seen[place] = name
+            continue
+        if c.step is None:
+            raise TaskspaceError(f"model {c.model}: checkpoint {name!r} is listed twice; list it once")
+        raise TaskspaceError(
+            f"model {c.model}: {seen[place]!r} and {name!r} are both step {c.step}; list one of them, or list the model "
+            "twice, each time with a label, a scale and the checkpoints of one stage"
+        )
+
 # %% ../../nbs/api/models/30_checkpoints.ipynb #9510cc64
 def _saved_steps(directory: Path) -> dict[str, int]:
     "Subfolders that hold a model, with their steps, in order of steps."
@@ -212,14 +232,19 @@ def _pick(choice: Any, steps: dict[str, int], where: str) -> list[tuple[str, int
     if choice == "all":
         return list(items)
     if choice == "last":
-        return [items[-1]]
+        return [item for item in items if item[1] == items[-1][1]]
     if isinstance(choice, str):
         wanted = set(log_spaced(list(steps.values()), int(choice.split()[1])))
-        return [i for i in {s: (n, s) for n, s in items}.values() if i[1] in wanted]
+        return [item for item in items if item[1] in wanted]
     by_step: dict[int | None, str] = {s: n for n, s in items}
     chosen: list[tuple[str, int | None]] = []
     for c in choice:
         name = c if isinstance(c, str) and c in steps else by_step.get(step_of(str(c)))
+        same = [n for n, s in items if name is not None and s == steps[name]]
+        if len(same) > 1 and name != c:
+            raise TaskspaceError(
+                f"{where}: checkpoint {c!r} stands for {' and '.join(same)}; list one of them by its name"
+            )
         if name is None:
             raise TaskspaceError(f"{where}: no checkpoint {c!r}; there are: {', '.join(str(s) for s in by_step)}")
         if (name, steps[name]) in chosen:
@@ -232,9 +257,16 @@ def expand(
     spec: ModelSpec,  # one model of a study
     default: Any = "last",  # the study's choice, for a model without its own
 ) -> list[Checkpoint]:  # in order of steps, or as listed
-    "The checkpoints of one model. Raises `TaskspaceError` for one that does not exist, listing those that do."
+    """The checkpoints of one model. Raises `TaskspaceError` for one that does not exist, listing those that do,
+    and for two of one step."""
     if spec.contradiction:
         raise TaskspaceError(f"model {spec.contradiction}")
+    found = _expanded(spec, default)
+    check_distinct(found)
+    return found
+
+
+def _expanded(spec: ModelSpec, default: Any) -> list[Checkpoint]:
     choice = "last" if spec.revision else spec.checkpoints or default  # a model with a revision has chosen
     kwargs = json.dumps(spec.kwargs, sort_keys=True, default=str)
     make = functools.partial(Checkpoint, spec.title, spec.size, loader=spec.loader, kwargs=kwargs)
@@ -332,18 +364,22 @@ _NEITHER = re.compile(
 )
 
 
+def _remembered(place: str, sign: list[int], digest: str) -> list:
+    "What is kept of a file's digest, with a checksum of it all: what a damaged disk changed is not believed."
+    return [sign, digest, hashlib.sha256(json.dumps([place, sign, digest]).encode()).hexdigest()[:16]]
+
+
 def _file_digest(path: Path, memory: dict[str, list]) -> str:
     "SHA-256 of a file. `memory` spares reading it again as long as size, times and inode are the same."
     if path.is_symlink() and path.resolve().parent.name == "blobs":
         return path.resolve().name
-    s = path.stat()
+    s, place = path.stat(), str(path.resolve())
     sign = [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
-    known = memory.get(str(path.resolve()))
-    if known and known[0] == sign:
+    known = memory.get(place)
+    if isinstance(known, list) and len(known) == 3 and known == _remembered(place, sign, known[1]):
         return known[1]
-    with path.open("rb") as f:
-        digest = hashlib.file_digest(f, "sha256").hexdigest()
-    memory[str(path.resolve())] = [sign, digest]
+    digest = file_digest(path)
+    memory[place] = _remembered(place, sign, digest)
     return digest
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #c800aa74

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "store":
         "StorePaths checksum put_result read_result result_files result_sizes valid_sizes clean_results "
-        "write_log log_entries Store put_current get_current",
+        "write_log log_entries Store put_current keep_only get_current",
     "study":
         "PROBES CONTROLS Study parse_study read_study",
     "formats":
-        "suite_to_json suite_from_json compress_suite decompress_suite to_bytes from_bytes spaces_to_frame "
-        "frame_to_spaces",
+        "as_written check_columns suite_to_json suite_from_json compress_suite decompress_suite to_bytes "
+        "from_bytes result_from_bytes spaces_to_frame frame_to_spaces",
     "jobs":
         "GRADIENT_BLOCKS GRADIENT_MEMORY code_version Job seed_of reference_text Plan job_settings list_jobs "
         "job_payload compute work",

@@ -5,6 +5,7 @@
 # %% ../../nbs/api/runs/25_formats.ipynb #b2e99f84
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -15,6 +16,7 @@ from typing import Any, TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ..errors import TaskspaceError
 from ..tasks.pairs import MinimalPair, Suite, Task
 
 if TYPE_CHECKING:
@@ -22,8 +24,48 @@ if TYPE_CHECKING:
     from taskspace.spaces.space import TaskSpace
 
 # %% auto #0
-__all__ = ['suite_to_json', 'suite_from_json', 'compress_suite', 'decompress_suite', 'to_bytes', 'from_bytes', 'spaces_to_frame',
-           'frame_to_spaces']
+__all__ = ['as_written', 'check_columns', 'suite_to_json', 'suite_from_json', 'compress_suite', 'decompress_suite', 'to_bytes',
+           'from_bytes', 'result_from_bytes', 'spaces_to_frame', 'frame_to_spaces']
+
+# %% ../../nbs/api/runs/25_formats.ipynb #8d2edf23
+@contextlib.contextmanager
+def as_written(
+    where: Any,  # the file; the line begins with it
+    remedy: str,  # what to do about it; the line ends with it
+) -> Iterator[None]:
+    "Around the decoding of a file: whatever goes wrong is raised as a `TaskspaceError` of one line."
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as e:  # JSON, Arrow, pandas, pydantic and we ourselves each have errors of their own for bad data
+        said = " ".join(str(e).split())[:200]
+        why = said if isinstance(e, TaskspaceError) else f"{type(e).__name__}: {said}"
+        raise TaskspaceError(f"{where}: damaged, or not written by taskspace ({why}); {remedy}") from None
+
+
+_NUMBERS = {"floating", "integer", "mixed-integer-float", "boolean", "empty"}
+
+
+def _holds(column: pd.Series, kind: str) -> bool:
+    "Whether a column holds text or numbers, apart from what is missing."
+    if kind == "number" and (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)):
+        return not pd.api.types.is_complex_dtype(column)
+    values: Any = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
+    found = pd.api.types.infer_dtype(values, skipna=True)
+    return found in ({"string", "empty"} if kind == "text" else _NUMBERS)
+
+
+def check_columns(
+    frame: pd.DataFrame,  # as it was read
+    columns: Mapping[str, str],  # column -> "text", "number" or "any"
+) -> None:
+    "Raise `TaskspaceError` for a table that lacks a column, or has something else in it."
+    for name, kind in columns.items():
+        if list(frame.columns).count(name) != 1:
+            raise TaskspaceError(f"it needs one column {name!r}")
+        if kind != "any" and not _holds(frame[name], kind):
+            raise TaskspaceError(f"its column {name!r} holds no {kind}")
 
 # %% ../../nbs/api/runs/25_formats.ipynb #95d5ff21
 def suite_to_json(
@@ -34,11 +76,19 @@ def suite_to_json(
     return json.dumps({"name": suite.name, "tasks": tasks}, ensure_ascii=False)
 
 
+def _names(*values: Any) -> None:
+    "Refuse what is no name: text, or None."
+    if odd := [v for v in values if not isinstance(v, str | None)]:
+        raise TaskspaceError(f"a {type(odd[0]).__name__} where a name belongs")
+
+
 def suite_from_json(
     text: str,  # from `suite_to_json`
 ) -> Suite:  # of the same digest
-    "The suite that `suite_to_json` wrote."
+    "The suite that `suite_to_json` wrote. Raises an error for anything else."
     data = json.loads(text)
+    for name, phenomenon, field, rules, lexicon, pairs in data["tasks"]:
+        _names(data["name"], name, phenomenon, field, *rules, lexicon, *(p[2] for p in pairs))
     tasks = (
         Task(name, tuple(MinimalPair(*p) for p in pairs), phenomenon, field, tuple(rules), lexicon)
         for name, phenomenon, field, rules, lexicon, pairs in data["tasks"]
@@ -108,6 +158,32 @@ def from_bytes(
     header = json.loads((table.schema.metadata or {})[b"taskspace"])
     frame = table.to_pandas()
     frame.attrs = _decode(header.pop("attrs"))
+    return frame, header
+
+# %% ../../nbs/api/runs/25_formats.ipynb #2d7227d5
+_COLUMNS = {
+    "score": {"task": "text", "phenomenon": "text", "pair": "text", "margin": "number", "correct": "number"},
+    "gradient": {"part": "text", "measure": "text", "source": "text", "target": "text", "value": "number"},
+    "transfer": {"task": "text", "pair": "text", "before": "number", "after": "number"},
+}
+_LOG = {"step": "number", "loss": "number", "eval_margin": "number", "perplexity": "number"}
+
+
+def result_from_bytes(
+    data: bytes,  # from `to_bytes`
+    key: str,  # of the job
+    kind: str,  # of the job
+) -> tuple[pd.DataFrame, dict[str, Any]]:  # (numbers with `attrs`, header)
+    "A result, checked. Raises an error for what is none, and for that of another job."
+    frame, header = from_bytes(data)
+    if header.get("key") != key or header.get("kind") != kind:
+        raise TaskspaceError("the result of another job")
+    check_columns(frame, _COLUMNS.get(kind, {}))
+    if frame.empty:
+        raise TaskspaceError("it has no rows")
+    if kind == "transfer":
+        log = pd.DataFrame(frame.attrs.get("log", []))
+        check_columns(log, {name: is_a for name, is_a in _LOG.items() if name in log})
     return frame, header
 
 # %% ../../nbs/api/runs/25_formats.ipynb #81d9b413

@@ -11,15 +11,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast, Self
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..errors import TaskspaceError
-from ..models.checkpoints import in_order
-from .formats import from_bytes, suite_from_json, suite_to_json
+from ..models.checkpoints import check_distinct, Checkpoint, in_order
+from .formats import as_written, check_columns, result_from_bytes, suite_from_json, suite_to_json
 from .jobs import Job, Plan
-from .store import get_current, put_current, Store
+from .store import get_current, keep_only, put_current, Store
 from .study import parse_study, Study
 from ..tasks.pairs import Suite
 
@@ -36,6 +37,7 @@ def save_plan(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    suite = put_current(store, "suite", "json", suite_to_json(plan.suite).encode())
     columns = {name: pa.array([getattr(j, name) for j in jobs]) for name in Job._fields}
     for name in ("kind", "control", "source"):
         columns[name] = columns[name].cast(pa.string()).dictionary_encode()
@@ -44,27 +46,76 @@ def save_plan(
         "checkpoints": [asdict(c) for c in plan.checkpoints],
         "digests": plan.digests,
         "suite": plan.suite.digest,
+        "suite_file": suite.name.split(".")[1],
     }
     table = pa.table(columns).replace_schema_metadata({"taskspace": json.dumps(header)})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    put_current(store, "suite", "json", suite_to_json(plan.suite).encode())
-    put_current(store, "plan", "parquet", sink.getvalue().to_pybytes())
+    keep_only(put_current(store, "plan", "parquet", sink.getvalue().to_pybytes()))
+    keep_only(suite)
+
+# %% ../../nbs/api/runs/40_plans.ipynb #2f54bb3b
+class _Header(BaseModel):
+    "What a plan says beside its jobs."
+
+    model_config = ConfigDict(strict=True)
+    study: str  # YAML
+    checkpoints: Annotated[list[Checkpoint], Field(min_length=1)]
+    digests: list[tuple[str, str]]  # of weights and tokenizer, one a checkpoint
+    suite: str  # its digest
+    suite_file: Annotated[str, Field(pattern="^[0-9a-f]{16}$")] | None = None  # its checksum; older plans lack it
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(self.digests) != len(self.checkpoints):
+            raise ValueError("it has not one digest a checkpoint")
+        if any(c.step is not None and not 0 <= c.step < 2**62 for c in self.checkpoints):
+            raise ValueError("a step of it is no step")
+        return self
+
+
+_JOBS = {"key": "text", "kind": "text", "at": "number", "seed": "number", "control": "text", "source": "text"}
+
+
+def _jobs_of(frame: pd.DataFrame, checkpoints: int) -> pd.DataFrame:
+    "The jobs of a plan. Raises an error for a table that holds none, or jobs that lack what their kind needs."
+    check_columns(frame, _JOBS)
+    frame = frame.astype({"at": "int64", "seed": "Int64"})
+    right = frame["key"].astype(str).str.fullmatch("[0-9a-f]{32}") & frame["at"].between(0, checkpoints - 1)
+    right &= frame["kind"].notna()
+    for kinds, needed in ((("gradient", "transfer"), ["seed"]), (("transfer",), ["control", "source"])):
+        right &= ~frame["kind"].isin(kinds) | frame[needed].notna().all(axis=1)
+    if frame.empty or not right.all():
+        raise TaskspaceError("a row of it is no job" if len(frame) else "it has no jobs")
+    return frame
+
+# %% ../../nbs/api/runs/40_plans.ipynb #45f487e2
+def _decode_plan(data: bytes) -> tuple[pd.DataFrame, dict[str, Any]]:
+    "The table of jobs and the header, as a plan's file holds them."
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(pa.BufferReader(data))
+    header = _Header.model_validate_json((table.schema.metadata or {})[b"taskspace"])
+    return _jobs_of(table.select(list(Job._fields)).to_pandas(), len(header.checkpoints)), header.model_dump()
+
+
+_AGAIN = "start the same taskspace run again, finished jobs are kept"
 
 
 def load_plan(
     store: Store,  # of the run
 ) -> tuple[pd.DataFrame, dict[str, Any]]:  # (one row a job, header with study and checkpoints)
-    "The plan of a run, with what its checkpoints are called."
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(pa.BufferReader(get_current(store, "plan", "parquet")))
-    header = json.loads((table.schema.metadata or {})[b"taskspace"])
+    "The plan of a run, with what its checkpoints are called. Raises `TaskspaceError` for what is none."
+    path, data = get_current(store, "plan", "parquet")
+    with as_written(path, _AGAIN):
+        frame, header = _decode_plan(data)
+    try:
+        check_distinct([Checkpoint(**c) for c in header["checkpoints"]])
+    except TaskspaceError as e:  # earlier versions allowed it
+        raise TaskspaceError(f"{store.path}: {e}; then start the run again, finished jobs are kept") from None
     names = [{k: c[k] for k in ("model", "scale", "step", "revision")} for c in header["checkpoints"]]
     checkpoints = pd.DataFrame(names).astype({"step": "Int64"})
-    frame = table.to_pandas()
-    frame["seed"] = frame["seed"].astype("Int64")
     return pd.concat([frame, checkpoints.iloc[frame["at"]].reset_index(drop=True)], axis=1), header
 
 # %% ../../nbs/api/runs/40_plans.ipynb #09c2b34a
@@ -74,6 +125,7 @@ class RunData:
     def __init__(self, path: str | os.PathLike):
         self.store = Store(path).require()
         self.plan, self.header = load_plan(self.store)
+        self._check_suite()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r}: {self.study.name}, {len(self.plan)} jobs)"
@@ -90,8 +142,22 @@ class RunData:
 
     @functools.cached_property
     def suite(self) -> Suite:
-        "The tasks and pairs, as they were when the run was planned."
-        return suite_from_json(get_current(self.store, "suite", "json").decode())
+        "The tasks and pairs, as they were when the run was planned. Raises `TaskspaceError` for any other suite."
+        path, data = get_current(self.store, "suite", "json", self.header["suite_file"] or "*")
+        with as_written(path, _AGAIN):
+            suite = suite_from_json(data.decode())
+            digest = suite.digest
+        if digest != self.header["suite"]:
+            raise TaskspaceError(f"{path}: not the suite that the plan was made with; {_AGAIN}")
+        return suite
+
+    def _check_suite(self) -> None:
+        "Refuse at once a folder whose suite is gone or that of another plan, since scores are meant for one suite."
+        named = self.header["suite_file"]
+        if named is None:
+            self.suite  # noqa: B018 - older plans do not name the file, so it has to be read
+        elif not (self.store.path / f"suite.{named}.json").is_file():
+            get_current(self.store, "suite", "json", named)
 
     @property
     def checkpoints(self) -> pd.DataFrame:  # columns model, scale, step, revision, weights, tokenizer
@@ -158,5 +224,8 @@ def finished_results(
     files = run.store.files()
     for job in cast(Any, jobs).itertuples(index=False):
         data = run.store.read(files[job.key]) if job.key in files else None
-        if data is not None:
-            yield job, *from_bytes(data)
+        if data is None:
+            continue
+        with as_written(files[job.key], "remove the file and start the same taskspace run again"):
+            frame, header = result_from_bytes(data, job.key, job.kind)
+        yield job, frame, header

@@ -29,7 +29,7 @@ from taskspace.files import (
 
 # %% auto #0
 __all__ = ['StorePaths', 'checksum', 'put_result', 'read_result', 'result_files', 'result_sizes', 'valid_sizes', 'clean_results',
-           'write_log', 'log_entries', 'Store', 'put_current', 'get_current']
+           'write_log', 'log_entries', 'Store', 'put_current', 'keep_only', 'get_current']
 
 # %% ../../nbs/api/runs/10_store.ipynb #709b808e
 def _in_use(folder: Path, lock: Path) -> str:
@@ -293,12 +293,20 @@ def put_current(
     stem: str,  # what it is, e.g. "plan"
     ending: str,  # of the file's name, e.g. "parquet"
     data: bytes,  # the whole file
-) -> None:
-    "Store a file under its checksum, and remove the older ones of its kind."
+) -> Path:  # where it is stored
+    "Store a file under its checksum, beside the older ones of its kind."
     target = store.path / f"{stem}.{checksum(data)}.{ending}"
     write_atomically(target, data, store.temporary / target.name)
-    for old in store.path.glob(f"{stem}.*.{ending}"):
-        if old != target:
+    return target
+
+
+def keep_only(
+    path: Path,  # from `put_current`
+) -> None:
+    "Remove the older files of a file's kind."
+    stem, _, ending = path.name.split(".")
+    for old in path.parent.glob(f"{stem}.*.{ending}"):
+        if old != path:
             old.unlink(missing_ok=True)
 
 
@@ -310,14 +318,15 @@ def get_current(
     store: StorePaths,  # of the run
     stem: str,  # what it is, e.g. "plan"
     ending: str,  # of the file's name, e.g. "parquet"
-) -> bytes:  # the whole file
-    "The newest sound file of its kind. Raises `TaskspaceError` where there is none."
+    wanted: str = "*",  # its checksum; the newest sound file where any will do
+) -> tuple[Path, bytes]:  # which file it is, and all that is in it
+    "A sound file of its kind. Raises `TaskspaceError` where there is none."
     for _ in range(3):  # the file may be replaced between the look and the reading
-        for path in sorted(store.path.glob(f"{stem}.*.{ending}"), key=_modified, reverse=True):
-            with contextlib.suppress(FileNotFoundError):
+        for path in sorted(store.path.glob(f"{stem}.{wanted}.{ending}"), key=_modified, reverse=True):
+            with contextlib.suppress(OSError):
                 data = path.read_bytes()
                 if checksum(data) == path.name.split(".")[1]:
-                    return data
+                    return path, data
     raise TaskspaceError(
         f"{store.path}: the {stem} is missing or damaged; start the same taskspace run again, finished jobs are kept"
     )

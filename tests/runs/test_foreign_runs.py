@@ -1,4 +1,4 @@
-"""Folders of runs that someone else made, or that went wrong: what stands in them is data, and mistakes are one line."""
+"""Folders of runs that someone else made, or that went wrong: what is in them is data, and mistakes are one line."""
 
 import os
 import shutil
