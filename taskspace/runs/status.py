@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from ..files import bytes_in_words
 from .plans import RunData
 
 # %% auto #0
@@ -30,22 +31,16 @@ def duration(
     return f"{int(seconds // size)} {big}" + (f" {rest} {small}" if rest else "")
 
 
-def _size(n: int) -> str:
-    "A number of bytes for people."
-    units = ("B", "kB", "MB", "GB", "TB")
-    power = next(i for i, unit in enumerate(units) if n < 1000 ** (i + 1) or unit == "TB")
-    return f"{n / 1000**power:.1f} {units[power]}"
-
-
 def failure_lines(
-    failures: pd.DataFrame,  # columns kind, model, step, source, error
+    failures: pd.DataFrame,  # columns kind, model, step, source, error[, revision]
     most: int = 5,  # different causes shown
 ) -> list[str]:
     "Failures summed up: one line for each cause, the most frequent first."
     lines = []
     for error, rows in sorted(failures.groupby("error"), key=lambda item: -len(item[1])):
         first = rows.iloc[0]
-        named = (first.kind, first.model, None if pd.isna(first.step) else f"step {first.step}", first.source)
+        at = first.get("revision") if pd.isna(first.step) else f"step {first.step}"
+        named = (first.kind, first.model, at, first.source)
         where = " ".join(str(v) for v in named if v is not None and not pd.isna(v))
         more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
         lines.append(f"  failed: {where}{more}: {error}")
@@ -64,14 +59,14 @@ class Status:
     seconds: float  # spent in finished jobs, all workers together
     running: bool  # whether a process is at work on it now
     set_aside: int  # damaged files that were found
-    failures: pd.DataFrame = field(repr=False)  # columns kind, model, step, source, error
+    failures: pd.DataFrame = field(repr=False)  # columns kind, model, step, revision, source, key, error
     kinds: pd.DataFrame = field(repr=False)  # index kind; columns total, done, failed, missing, seconds
 
     def __str__(self) -> str:
         counts = f"{self.done} of {self.total} jobs done, {self.failed} failed, {self.missing} missing"
         running = "; running now" if self.running else ""
         aside = f"; {self.set_aside} damaged files set aside" if self.set_aside else ""
-        first = f"{counts}; {_size(self.bytes)}; {duration(self.seconds)} of computing{running}{aside}"
+        first = f"{counts}; {bytes_in_words(self.bytes)}; {duration(self.seconds)} of computing{running}{aside}"
         kinds = [
             f"  {row.Index:<9} {row.done:>7} of {row.total}" + (f", {row.failed} failed" if row.failed else "")
             for row in cast(Any, self.kinds).itertuples()
@@ -79,11 +74,34 @@ class Status:
         return "\n".join([first, *kinds, *failure_lines(self.failures)])
 
 # %% ../../nbs/api/runs/42_status.ipynb #7d09c209
+_MOST = 10**15  # bytes or seconds: more than any job has
+
+
+def _line_of(value: Any) -> str | None:
+    "Text as one line that can be printed; None for what is no text."
+    if not isinstance(value, str):
+        return None
+    seen = " ".join(value[:1000].encode(errors="replace").decode().split())
+    return "".join(c if c.isprintable() else "?" for c in seen)
+
+
+def _number_of(value: Any) -> float | int | None:
+    "A size or a time; None for what is none."
+    right = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MOST
+    return value if right else None
+
+
+_FIELDS = {name: _line_of for name in ("state", "time", "worker", "error")} | {
+    name: _number_of for name in ("seconds", "bytes")
+}
+
+
 def last_entries(
     run: RunData,  # an opened run
-) -> dict[str, dict]:  # job key -> entry of the log
+) -> dict[str, dict]:  # job key -> state, time, worker, error, seconds, bytes; None where the log does not say
     "What the log last says of each job."
-    return {e["key"]: e for e in run.store.entries() if isinstance(e.get("key"), str)}
+    entries = {e["key"]: e for e in run.store.entries() if isinstance(e.get("key"), str)}
+    return {key: {name: read(e.get(name)) for name, read in _FIELDS.items()} for key, e in entries.items()}
 
 
 def _sound(run: RunData, last: dict[str, dict], check: bool) -> dict[str, int]:
@@ -111,7 +129,7 @@ def run_status(
     sound = _sound(run, last, check)
     plan = run.plan.drop_duplicates("key").reset_index(drop=True)
     jobs = _counts(plan, last, sound)
-    failures = plan.loc[jobs["failed"] == 1, ["kind", "model", "step", "source", "key"]]
+    failures = plan.loc[jobs["failed"] == 1, ["kind", "model", "step", "revision", "source", "key"]]
     aside = run.store.aside
     return Status(
         total=len(plan),
@@ -120,7 +138,7 @@ def run_status(
         seconds=float(jobs["seconds"].to_numpy().sum()),
         running=run.store.busy,
         set_aside=sum(1 for _ in aside.iterdir()) if aside.is_dir() else 0,
-        failures=failures.assign(error=[last[key].get("error", "") for key in failures["key"]]),
+        failures=failures.assign(error=[last[key]["error"] or "" for key in failures["key"]]),
         kinds=jobs.groupby(plan["kind"].astype(str), sort=False).sum(),
     )
 

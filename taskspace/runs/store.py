@@ -257,7 +257,7 @@ def log_entries(
         for line in f:
             try:
                 entry = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):  # cut short, or nested without end
                 continue
             if isinstance(entry, dict):
                 yield entry
