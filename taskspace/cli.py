@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast, TYPE_CHECKING
@@ -62,6 +64,7 @@ def main(
 ) -> None:
     "Run a command and exit with its status: 0 done, 1 some jobs failed, 2 a mistake in the input, 130 interrupted."
     _quiet_libraries()
+    _interrupt_once()
     try:
         status = app(args=list(args) if args is not None else None, prog_name="taskspace", standalone_mode=False)
     except TaskspaceError as e:
@@ -84,6 +87,21 @@ def main(
     if status == 130:
         typer.echo("taskspace: interrupted; the same command continues where it stopped", err=True)
     sys.exit(status or 0)
+
+
+def _interrupt_once() -> None:
+    "Let the first Ctrl-C end the command and ignore all further ones: workers and files are being put away by then."
+
+    def first(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    # A caller that ignores Ctrl-C, such as nohup, goes on doing so; a test may run in a thread, which handles no signals
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):
+        signal.signal(signal.SIGINT, first)
 
 
 def _complain(text: str) -> int:

@@ -29,7 +29,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "from_bytes result_from_bytes spaces_to_frame frame_to_spaces",
     "jobs":
         "GRADIENT_BLOCKS GRADIENT_MEMORY code_version Job seed_of reference_text Plan job_settings list_jobs "
-        "job_payload compute work",
+        "job_payload ModelChanged compute work",
     "plans":
         "save_plan load_plan RunData find_checkpoint find_tuned_checkpoint finished_results",
     "status":

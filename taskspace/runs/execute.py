@@ -121,6 +121,39 @@ class _Serial(Executor):
         return future
 
 # %% ../../nbs/api/runs/50_execute.ipynb #f36a895a
+def _is_file(given: str) -> bool:
+    with contextlib.suppress(OSError, ValueError):  # ValueError for a name with a null character
+        return Path(given).is_file()
+    return False
+
+
+def _scheduler_address(given: str) -> str:
+    "The address, or the one that a scheduler file names. Raises `TaskspaceError` for a file that names none."
+    if not _is_file(given):
+        return given
+    try:
+        found = json.loads(Path(given).read_text(encoding="utf-8"))
+    except OSError as e:
+        raise TaskspaceError(f"{given}: the scheduler file cannot be read ({e.strerror})") from None
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict) and isinstance(found.get("address"), str):
+        return found["address"]
+    raise TaskspaceError(
+        f"{given}: not a scheduler file, which is JSON with an address; dask scheduler --scheduler-file FILE writes one"
+    )
+
+
+def _check_certificates(address: str) -> None:
+    "Refuse an encrypted address without certificates: a client that fails over them hangs when Python ends."
+    from distributed.security import Security
+
+    if address.startswith(("tls:", "wss:")) and Security().get_connection_args("client").get("ssl_context") is None:
+        raise TaskspaceError(
+            f"scheduler {address}: needs certificates; name them in Dask's configuration, under distributed.comm.tls"
+        )
+
+
 @contextlib.contextmanager
 def dask_executor(
     address: str,  # of the scheduler, e.g. "tcp://10.0.0.1:8786", or a scheduler file
@@ -131,13 +164,11 @@ def dask_executor(
         from distributed import Client
     except ImportError:
         raise TaskspaceError("the dask executor needs Dask: pip install 'taskspace[dask]'") from None
+    where = _scheduler_address(address)
+    _check_certificates(where)
     try:
-        client = (
-            Client(scheduler_file=address, timeout=timeout)
-            if Path(address).is_file()
-            else Client(address, timeout=timeout)
-        )
-    except (OSError, TimeoutError, ValueError) as e:
+        client = Client(where, timeout=timeout)
+    except Exception as e:  # Dask has errors of many kinds for an address that it cannot use
         reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
         raise TaskspaceError(
             f"scheduler {address}: does not answer ({reason}); start one with dask scheduler"
@@ -287,11 +318,15 @@ def _check_device(device: str) -> None:
 # %% ../../nbs/api/runs/50_execute.ipynb #c010703a
 def _digest_memory(store: Store) -> dict[str, list]:
     "What is known about files of weights from earlier runs in this folder."
-    with contextlib.suppress(OSError, ValueError):
-        memory = json.loads((store.path / ".digests.json").read_text())
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        memory = json.loads(_memory_path(store).read_text())
         if isinstance(memory, dict):
             return memory
     return {}
+
+
+def _memory_path(store: Store) -> Path:
+    return store.path / ".digests.json"
 
 
 def _store_results(driver: _Driver, store: Store, bar: Any) -> None:
@@ -299,6 +334,8 @@ def _store_results(driver: _Driver, store: Store, bar: Any) -> None:
     failed = 0
     for job, result in driver:
         data = result.pop("data", None)
+        if result.pop("changed", False):  # perhaps what was remembered of its files is wrong
+            _memory_path(store).unlink(missing_ok=True)
         if data is None:
             store.log(**result, state="failed")
             failed += 1
@@ -333,10 +370,11 @@ def _execute(
         if pool and pool.executor:
             pool.executor.shutdown(wait=True)
     finally:
-        for future in driver.running:
-            future.cancel()
-        if pool:
-            pool.stop()
+        with interrupt_later():  # a second Ctrl-C must not leave workers behind
+            for future in driver.running:
+                future.cancel()
+            if pool:
+                pool.stop()
 
 # %% ../../nbs/api/runs/50_execute.ipynb #3d099f8f
 def run_study(
@@ -359,7 +397,7 @@ def run_study(
         jobs = list(plan.jobs())
         save_plan(store, plan, jobs)
         write_atomically(store.path / "study.yaml", study.to_yaml().encode())
-        write_atomically(store.path / ".digests.json", json.dumps(memory).encode())
+        write_atomically(_memory_path(store), json.dumps(memory).encode())
         done, aside = store.clean()
         for path in aside:
             store.log(state="aside", file=path.name)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['GRADIENT_BLOCKS', 'GRADIENT_MEMORY', 'code_version', 'Job', 'seed_of', 'reference_text', 'Plan', 'job_settings',
-           'list_jobs', 'job_payload', 'compute', 'work']
+           'list_jobs', 'job_payload', 'ModelChanged', 'compute', 'work']
 
 # %% ../../nbs/api/runs/30_jobs.ipynb #7d6a601b
 # What draws, or judges results that are already there, changes no result.
@@ -278,6 +278,10 @@ _model: dict[tuple, LM] = {}  # the model of the last job
 _before: dict[tuple, Any] = {}  # its margins before tuning
 
 
+class ModelChanged(TaskspaceError):
+    "The files of a model are not those that the plan looked at, or remembered wrongly."
+
+
 def _same_code(code: str) -> None:
     "Raise `TaskspaceError` when the worker has another version of the package than the run."
     if code != code_version():
@@ -301,7 +305,7 @@ def _load(payload: Mapping[str, Any]) -> LM:
         found = loaded_digests(lm) if checkpoint.loader else digests(checkpoint)
         for (what, digest), now in zip(planned.items(), found, strict=True):
             if now != digest:
-                raise TaskspaceError(
+                raise ModelChanged(
                     f"model {checkpoint.name}: its {what} changed after the run was planned; start the run again"
                 )
         _model[identity] = lm
@@ -365,7 +369,7 @@ def _libraries() -> dict[str, str]:
     }
 
 
-def _header(payload: Mapping[str, Any]) -> dict[str, Any]:
+def _header(payload: Mapping[str, Any], parameters: int) -> dict[str, Any]:
     "From what the result of a job is computed."
     job, checkpoint = Job(*payload["job"]), payload["checkpoint"]
     return {
@@ -378,6 +382,7 @@ def _header(payload: Mapping[str, Any]) -> dict[str, Any]:
         "weights": payload["weights"],
         "tokenizer": payload["tokenizer"],
         **_loaded_by(checkpoint),
+        "parameters": parameters,
         "data": payload["data"],
         "seed": job.seed,
         "control": job.control,
@@ -388,16 +393,19 @@ def _header(payload: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 # %% ../../nbs/api/runs/30_jobs.ipynb #ddf0c010
-def _failure(error: Exception) -> dict[str, str]:
+def _failure(error: Exception) -> dict[str, Any]:
     "What is kept of an exception: its first line, and where it arose."
     line = next((s.strip() for s in str(error).splitlines() if s.strip()), "")
     text = line if isinstance(error, TaskspaceError) else f"{type(error).__name__}: {line}"
-    return {"error": text, "trace": traceback.format_exc()}
+    changed = {"changed": True} if isinstance(error, ModelChanged) else {}
+    return {"error": text, "trace": traceback.format_exc(), **changed}
 
 
 def work(
     payload: dict[str, Any],  # from `Plan.payload`
-) -> dict[str, Any]:  # key, seconds, worker and either `data` (bytes of the result file) or `error` and `trace`
+) -> dict[
+    str, Any
+]:  # key, seconds, worker and either `data` (bytes of the result file) or `error`, `trace`[, `changed`]
     "Do one job; errors come back as text."
     import socket
     import time
@@ -410,7 +418,8 @@ def work(
         threads = torch.get_num_threads()
         try:
             torch.set_num_threads(1)
-            done["data"] = to_bytes(compute(payload), _header(payload))
+            found = compute(payload)
+            done["data"] = to_bytes(found, _header(payload, _load(payload).n_parameters))
         except Exception as e:  # any failure of one job, from a bad model to a bug, must not end the others
             done |= _failure(e)
         finally:
