@@ -120,10 +120,17 @@ def _quiet_libraries() -> None:
         os.environ.setdefault(name, value)
 
 # %% ../nbs/api/90_cli.ipynb #dcb8cb67
+def _write_csv(frame: pd.DataFrame, path: Path, separator: str = ",") -> None:
+    "Write a table in which a spreadsheet computes no cell."
+    from taskspace.report.escaping import in_csv
+
+    in_csv(frame).to_csv(path, index=False, sep=separator)
+
+
 _WRITERS: dict[str, Callable[[pd.DataFrame, Path], Any]] = {
     ".parquet": lambda frame, path: frame.to_parquet(path, index=False),
-    ".csv": lambda frame, path: frame.to_csv(path, index=False),
-    ".tsv": lambda frame, path: frame.to_csv(path, index=False, sep="\t"),
+    ".csv": _write_csv,
+    ".tsv": lambda frame, path: _write_csv(frame, path, "\t"),
 }
 
 

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import contextlib
+import html
+import json
 import math
 import multiprocessing.util
 import re
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     from torch import nn, Tensor
 
 # %% auto #0
-__all__ = ['tanh_gelu', 'fuse_gelu', 'gguf_read_once', 'without_modules', 'release_semaphores', 'interrupt_later']
+__all__ = ['tanh_gelu', 'fuse_gelu', 'gguf_read_once', 'without_modules', 'search_as_text', 'release_semaphores',
+           'interrupt_later']
 
 # %% ../nbs/api/06_workarounds.ipynb #d3bd55e4
 def tanh_gelu(
@@ -119,6 +122,21 @@ def without_modules(
             new = re.sub(_tag(script), lambda found: re.sub(r"""\btype=["']module["']""", "defer", found[0]), new)
             if new != old:
                 page.write_text(new, encoding="utf-8")
+
+# %% ../nbs/api/06_workarounds.ipynb #a857d7f2
+def search_as_text(
+    site: Path,  # a website that Quarto rendered
+) -> None:
+    "Write the texts of the search index as HTML, once."
+    index = site / "search.json"
+    if not index.exists():
+        return
+    entries = json.loads(index.read_text(encoding="utf-8"))
+    for entry in entries:
+        if isinstance(entry.get("text"), str):
+            # Quarto may have done so itself; what is text already stays
+            entry["text"] = html.escape(html.unescape(entry["text"]), quote=False)
+    index.write_text(json.dumps(entries), encoding="utf-8")
 
 # %% ../nbs/api/06_workarounds.ipynb #f8460b76
 def release_semaphores() -> None:

@@ -1,5 +1,6 @@
 """A tiny study for tests of reports: two untrained models with two checkpoints, eight tasks."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -56,4 +57,57 @@ def tiny_study(folder: Path) -> Study:
         controls=["full"],
         reference="builtin",
         reference_texts=5,
+    )
+
+
+HOSTILE = (
+    "<script>window.pwned=1</script>",
+    '<img src="x.png" onerror="window.pwned=2">',
+    "![](http://203.0.113.9/a.png)",
+    "{{< env TASKSPACE_SECRET >}}",
+    "<!--<script>",
+    "$x_1$ and $$y$$",
+    "__x__ *y* `z` ~~w~~",
+    "constructor",
+    "__proto__",
+    "toString",
+    "a|b || c",
+    "=1+1",
+    "</script></div></table>",
+    "[click](javascript:window.pwned=3)",
+    "# head\n\n- item\n\n---\n\n::: {.x}",
+    "a--b... \"q\" 'r' &amp; &lt;b&gt;",
+    "@online [^1] ^up^ \\(x\\) \\alpha http://203.0.113.9/ {.c #d}",
+    "'; alert(1); //",
+    "1e3",
+    "null",
+    "a: b # c",
+    "@x" + "y" * 300,
+    "\u202eabc\u2028d\x07",
+    "```\n```{=html}\n<b>",
+)
+
+
+def hostile_study(folder: Path) -> Study:
+    "Names that are markup, code or parts of JavaScript, for tasks, phenomena, models, scales and the study itself."
+    rows = [
+        {"task": name, "phenomenon": HOSTILE[i // 2], "field": HOSTILE[-1 - i % 3], "good": pair.good, "bad": pair.bad}
+        for i, (name, task) in enumerate(zip(HOSTILE, load_suite("builtin"), strict=False))
+        for pair in task.pairs[:30]
+    ]
+    suite = folder / "{{< env TASKSPACE_SECRET >}} __y__ $z$.jsonl"
+    suite.parent.mkdir(parents=True, exist_ok=True)
+    suite.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    models = tiny_models(folder)
+    names = {"small": HOSTILE[0], "large": "{{< env TASKSPACE_SECRET >}} __x__ $x$ " + "m" * 300}
+    specs = [{"name": str(models[key]), "label": name, "scale": name} for key, name in names.items()]
+    return Study(
+        name='<img src=x onerror="window.pwned=4"> {{< env TASKSPACE_SECRET >}} $x$ __s__: # 1',
+        suite=str(suite),
+        models=specs,
+        checkpoints="last",
+        train_pairs=4,
+        eval_pairs=4,
+        score_pairs=6,
+        ftgd={"steps": 1},
     )

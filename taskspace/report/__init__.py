@@ -5,14 +5,18 @@ from typing import TYPE_CHECKING
 from taskspace.names import hand_on
 
 if TYPE_CHECKING:
+    from .escaping import *  # noqa: F403
     from .renderer import *  # noqa: F403
     from .charts import *  # noqa: F403
     from .evidence import *  # noqa: F403
+    from .checkpoints import *  # noqa: F403
     from .templates import *  # noqa: F403
     from .pages import *  # noqa: F403
     from .site import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
+    "escaping":
+        "in_markdown in_html in_yaml in_script in_chart in_csv",
     "renderer":
         "MIME to_columns html mimebundle enable asset write_bundle",
     "charts":
@@ -21,6 +25,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "layers before_after",
     "evidence":
         "PART_COLOURS explanation_chart explanation_course signs_chart opposition_chart",
+    "checkpoints":
+        "called checkpoint_names scores_at last_scores repeated_steps",
     "templates":
         "page_templates template parameters check_parameters check execute",
     "pages":

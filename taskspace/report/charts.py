@@ -16,6 +16,7 @@ import pandas as pd
 
 import taskspace.report.renderer  # noqa: F401 - makes the renderer that of all charts
 from ..errors import TaskspaceError
+from .escaping import in_chart
 from ..spaces.space import TaskSpace
 
 # %% auto #0
@@ -146,7 +147,7 @@ def save(
     path = Path(path)
     if path.suffix not in (".png", ".svg", ".json"):
         raise TaskspaceError(f"{path}: unknown ending; a chart is saved as .png, .svg or .json")
-    spec = chart.to_dict()
+    spec = in_chart(chart.to_dict())
     spec["config"] = config(theme)
     try:
         if path.suffix == ".png":
@@ -265,6 +266,8 @@ def headline(
     parts = [str(meta["model"])] if meta.get("model") else []
     if meta.get("step") is not None:
         parts.append(f"step {meta['step']}")
+    elif meta.get("revision"):
+        parts.append(str(meta["revision"]))
     parts.append(f"{len(space)} tasks")
     try:
         test = space.within_across(interval=None)

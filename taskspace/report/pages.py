@@ -5,6 +5,7 @@
 # %% ../../nbs/api/report/40_pages.ipynb #9b9e82db
 from __future__ import annotations
 
+import html
 import importlib.metadata
 import itertools
 import platform
@@ -14,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TYPE_CHECKING
 
 import pandas as pd
-import yaml
+
+from .escaping import in_html, in_markdown, in_yaml
 
 if TYPE_CHECKING:
     from taskspace.runs.results import Run
@@ -27,13 +29,14 @@ def _text(value: str | list[str]) -> str:
     return "".join(value) if isinstance(value, list) else value
 
 
-def _raw(html: str) -> str:
-    "HTML as a block of Markdown that leaves it as it is."
-    fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`+", html))])
-    if "<script" not in html:
+def _raw(given: str) -> str:
+    "HTML as a block of Markdown that leaves it as it is, also where it holds what looks like a short code."
+    shown = given.replace("{{", "&#123;&#123;")
+    fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`+", shown))])
+    if "<script" not in shown:
         # Quarto 1.4 breaks a block that has two tables
-        html = re.sub(r"<table(?=[\s>])", '<table data-quarto-disable-processing="true"', html)
-    return f"{fence}{{=html}}\n{html}\n{fence}\n"
+        shown = re.sub(r"<table(?=[\s>])", '<table data-quarto-disable-processing="true"', shown)
+    return f"{fence}{{=html}}\n{shown}\n{fence}\n"
 
 
 def for_page(
@@ -54,10 +57,10 @@ def for_page(
 def _front_matter(first: re.Match | None, title: str | None) -> dict[str, Any]:
     "The first cell of a page: its title and description."
     meta = {
-        "title": title or (first[1].strip() if first else "Report"),
+        "title": in_markdown(title) if title else first[1].strip() if first else "Report",
         "description": " ".join((first[2] or "").replace("\n>", " ").split()) if first else "",
     }
-    source = f"---\n{yaml.safe_dump(meta, allow_unicode=True, sort_keys=False, width=10_000)}---"
+    source = f"---\n{in_yaml(meta)}---"
     return {"cell_type": "raw", "id": "front", "metadata": {}, "source": source}
 
 
@@ -80,7 +83,7 @@ def _page_cell(cell: Mapping[str, Any], name: str) -> dict[str, Any] | None:
 
 def page(
     notebook: Mapping[str, Any],  # an executed notebook, as JSON
-    title: str | None = None,  # in place of its own
+    title: str | None = None,  # in place of its own, such as the name of a model
 ) -> dict:  # the notebook as renderers should show it
     "A notebook as a page of a report: its text and outputs, without code."
     cells = list(notebook["cells"])
@@ -112,7 +115,8 @@ def proportioned(
 def _visible_cells(row: str) -> list[str]:
     "The cells of a row of a table as a reader sees them: without marks of code, links and HTML."
     return [
-        re.sub(r"\]\([^)]*\)|<[^>]*>|[`*[]", "", cell).strip() for cell in re.split(r"(?<!\\)\|", row.strip())[1:-1]
+        html.unescape(re.sub(r"\]\([^)]*\)|<[^>]*>|[`*[]", "", cell)).strip()
+        for cell in re.split(r"(?<!\\)\|", row.strip())[1:-1]
     ]
 
 
@@ -139,7 +143,7 @@ _LIBRARIES = ("taskspace", "torch", "transformers", "numpy", "pandas", "scipy", 
 
 def _table(frame: pd.DataFrame) -> str:
     "A frame as a Markdown table."
-    head = "| " + " | ".join(map(str, frame.columns)) + " |"
+    head = "| " + " | ".join(map(in_markdown, frame.columns)) + " |"
     rows = ["| " + " | ".join(map(_cell, row)) + " |" for row in frame.itertuples(index=False)]
     return "\n".join([head, "|" + "---|" * len(frame.columns), *rows])
 
@@ -148,7 +152,20 @@ def _cell(value: Any) -> str:
     "A value as a cell of a Markdown table; nothing for a missing one."
     if value is None or (not isinstance(value, (list, dict)) and pd.isna(value)):
         return ""
-    return str(value).replace("|", "∣").replace("\n", " ")
+    return in_markdown(value)
+
+
+def _as_code(text: Any) -> str:
+    "A name as inline code."
+    return f"<code>{in_markdown(text)}</code>"
+
+
+def _block_of_yaml(text: str) -> str:
+    "YAML as a block of code; as HTML where it could be taken for a short code, which Quarto obeys in code too."
+    if "{{" in text:
+        return _raw(f"<pre><code>{in_html(text)}</code></pre>")
+    fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`+", text))])
+    return f"{fence}yaml\n{text}\n{fence}"
 
 
 def _task_table(run: Run) -> str:
@@ -175,9 +192,9 @@ def _what_was_measured(run: Run) -> str:
     rule = convention_of(study.convention, study.prefix)
     space = "a" if rule.leading_space else "no"
     return f"""\
-The suite `{suite.name}` has {len(suite)} tasks and {suite.n_pairs:,} minimal pairs (digest `{suite.digest[:16]}`).
+The suite {_as_code(suite.name)} has {len(suite)} tasks and {suite.n_pairs:,} minimal pairs (digest `{suite.digest[:16]}`).
 A score is the {rule.reduction} of the natural-log probabilities of all tokens of a sentence. The convention is
-`{rule.name}`, with prefix `{rule.prefix}` and {space} leading space. A margin is score(good) − score(bad). Accuracy is
+{_as_code(rule.name)}, with prefix {_as_code(rule.prefix)} and {space} leading space. A margin is score(good) − score(bad). Accuracy is
 the share of pairs with a margin above 0; a tie counts ½.
 
 {_how_transfer_was_measured(run)}
@@ -218,7 +235,7 @@ def _with_what(run: Run) -> str:
     return f"""\
 {_version_table()}
 
-Python {platform.python_version()} on {platform.system()} {platform.machine()}; code version of the results: `{code}`; \
+Python {platform.python_version()} on {platform.system()} {platform.machine()}; code version of the results: {_as_code(code)}; \
 report made on {now}."""
 
 # %% ../../nbs/api/report/40_pages.ipynb #42708e34
@@ -248,9 +265,7 @@ The digests are SHA-256 over the files of weights and of the tokenizer, shortene
 
 ## The study
 
-```yaml
-{run.study.to_yaml().strip()}
-```
+{_block_of_yaml(run.study.to_yaml().strip())}
 
 ## What was computed
 
@@ -265,17 +280,19 @@ The digests are SHA-256 over the files of weights and of the tokenizer, shortene
 class Tiles:
     "A row of figures with captions, as HTML."
 
-    def __init__(self, **figures: Any):  # caption (with underscores for spaces) = figure
-        self.figures = figures
+    def __init__(
+        self,
+        named: Mapping[str, Any] | None = None,  # caption -> figure, where a caption holds a name
+        **figures: Any,  # caption (with underscores for spaces) = figure
+    ):
+        self.figures = {name.replace("_", " "): figure for name, figure in figures.items()} | dict(named or {})
 
     def _repr_html_(self) -> str:
-        import html
-
         cells = (
-            f"<div><b>{html.escape(str(figure))}</b><span>{html.escape(name.replace('_', ' '))}</span></div>"
-            for name, figure in self.figures.items()
+            f"<div><b>{in_html(figure)}</b><span>{in_html(caption)}</span></div>"
+            for caption, figure in self.figures.items()
         )
         return f'<div class="figures">{"".join(cells)}</div>'
 
     def __repr__(self) -> str:
-        return ", ".join(f"{name.replace('_', ' ')}: {figure}" for name, figure in self.figures.items())
+        return ", ".join(f"{caption}: {figure}" for caption, figure in self.figures.items())

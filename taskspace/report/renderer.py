@@ -5,11 +5,11 @@
 # %% ../../nbs/api/report/10_renderer.ipynb #48449e8b
 from __future__ import annotations
 
-import html as _html
-import json
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+from .escaping import in_chart, in_html, in_script
 
 # %% auto #0
 __all__ = ['MIME', 'to_columns', 'html', 'mimebundle', 'enable', 'asset', 'write_bundle']
@@ -53,12 +53,10 @@ def html(
     chart: Any,  # an Altair chart, or a Vega-Lite specification as a dict
 ) -> str:  # one <div>, to be drawn by the scripts that `write_bundle` writes
     "HTML of a chart that draws from its site's own copy of Vega."
-    spec = dict(_spec(chart))
+    spec = dict(in_chart(_spec(chart)))
     tables = {name: to_columns(rows) for name, rows in spec.pop("datasets", {}).items()}
-    # "</" would end the script element that holds the data
-    content = {"spec": spec, "tables": tables}
-    data = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
-    label = _html.escape(_title(spec), quote=True)
+    data = in_script({"spec": spec, "tables": tables})
+    label = in_html(_title(spec))
     return (
         f'<div class="taskspace-chart" role="figure" aria-label="{label}">'
         f'<div class="taskspace-stage">{label}</div>'
@@ -74,6 +72,7 @@ def mimebundle(
     **metadata: Any,  # ignored; Altair may give it
 ) -> dict[str, Any]:  # MIME type -> what to show
     "What a notebook shows of a chart: a specification for JupyterLab, HTML for websites, text for the rest."
+    spec = in_chart(spec)
     return {MIME: spec, "text/html": html(spec), "text/plain": f"<chart: {_title(spec)}>"}
 
 

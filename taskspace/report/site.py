@@ -21,12 +21,13 @@ import pandas as pd
 import yaml
 
 from ..errors import TaskspaceError
+from .escaping import in_csv, in_markdown, in_yaml
 from .pages import methods, page, proportioned
 from .renderer import asset, write_bundle
 from .templates import execute, page_templates
 from ..runs.run_spaces import space_at
 from ..runs.summaries import distributedness, learning_curves, missing, missing_line
-from ..workarounds import without_modules
+from ..workarounds import search_as_text, without_modules
 
 if TYPE_CHECKING:
     from taskspace.runs.results import Run
@@ -121,7 +122,7 @@ def write_data(
         frame.to_parquet(folder / f"{name}.parquet", index=False)
         listed.append((f"{name}.parquet", len(frame), what))
         if len(frame) <= _CSV_ROWS.get(name, len(frame)):
-            frame.to_csv(folder / f"{name}.csv", index=False)
+            in_csv(frame).to_csv(folder / f"{name}.csv", index=False)
             listed.append((f"{name}.csv", len(frame), what))
     (folder / "study.yaml").write_text(run.study.to_yaml(), encoding="utf-8")
     listed.append(("study.yaml", 0, "the study, to be run again"))
@@ -140,7 +141,7 @@ def render(
     command = (
         ["quarto", "render", "."]
         if site_renderer() == "quarto"
-        else [sys.executable, "-m", "smalldocs.cli", "render", "--quiet", "."]
+        else [sys.executable, "-P", "-m", "smalldocs.cli", "render", "--quiet", "."]
     )
     done = subprocess.run(
         command,
@@ -155,6 +156,8 @@ def render(
         said = done.stdout.strip().splitlines() or ["no index.html came out"]
         why = next((line for line in said if "ERROR" in line), said[-1])  # Quarto's last lines are its own stack
         raise TaskspaceError(f"{site_renderer()} could not render the report: {why}")
+    if site_renderer() == "quarto":
+        search_as_text(site)
     write_bundle(site / "assets")
     without_modules(site)
     return site
@@ -165,22 +168,30 @@ _HEAD = "site-head.txt"
 
 
 def _slug(text: Any) -> str:
-    "A name that is safe in files and addresses."
-    return re.sub(r"[^a-z0-9]+", "-", str(text).lower()).strip("-") or "x"
+    "A name that is safe in files and addresses, of 60 letters at most."
+    return re.sub(r"[^a-z0-9]+", "-", str(text).lower()).strip("-")[:60].strip("-") or "x"
+
+
+def _brief(name: Any) -> str:
+    "A name as it fits a navigation bar: a long one without its middle."
+    text = " ".join(str(name).split())
+    return text if len(text) <= 40 else f"{text[:24]}…{text[-15:]}"
 
 
 def _configuration(title: str, scales: Mapping[str, str], others: Iterable[str]) -> str:
-    "The `_quarto.yml` of a report."
+    "The `_quarto.yml` of a report. Quarto reads the texts of its navigation as Markdown, smalldocs takes them as they are."
     config = yaml.safe_load(asset("report.yml"))
+    as_text = in_markdown if site_renderer() == "quarto" else str
     pages = {"training": ("Training", "training.ipynb"), "dissimilarity": ("Dissimilarity", "dissimilarity.ipynb")}
     left: list[dict[str, Any]] = [{"text": "Summary", "href": "index.ipynb"}]
-    entries = [{"text": model, "href": f"{slug}.ipynb"} for model, slug in scales.items()]
+    entries = [{"text": as_text(_brief(model)), "href": f"{slug}.ipynb"} for model, slug in scales.items()]
     left += [{"text": "Models", "menu": entries}] if len(entries) > 4 else entries
     left += [{"text": pages[name][0], "href": pages[name][1]} for name in others]
     left += [{"text": "Methods", "href": "methods.md"}, {"text": "Data", "href": "data.md"}]
     config["format"]["html"]["include-in-header"] = _HEAD
-    config["website"] |= {"title": title, "description": f"Report of the study {title}", "navbar": {"left": left}}
-    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    about = {"title": as_text(title), "description": f"Report of the study {as_text(title)}"}
+    config["website"] |= {**about, "navbar": {"title": as_text(_brief(title)), "left": left}}
+    return in_yaml(config)
 
 
 def _download(folder: str, name: str) -> str:

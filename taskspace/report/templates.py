@@ -5,6 +5,8 @@
 # %% ../../nbs/api/report/30_templates.ipynb #70482236
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -42,11 +44,16 @@ def parameters(
     import papermill
 
     with _quiet_papermill():
-        found = papermill.inspect_notebook(str(template(name)))
+        found = papermill.inspect_notebook(_literal(template(name)))
     rows = {
         k: {"type": v["inferred_type_name"], "default": v["default"], "meaning": v["help"]} for k, v in found.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index", columns=["type", "default", "meaning"])
+
+
+def _literal(path: Path) -> str:
+    "A path as papermill takes it, which fills in parameters where braces stand."
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _quiet_papermill() -> Any:
@@ -107,30 +114,50 @@ def check(
     check_parameters(name, given)
 
 # %% ../../nbs/api/report/30_templates.ipynb #c432562f
+_KERNEL = (
+    "--IPKernelApp.log_level=50",  # only critical errors, none of its advice at start
+    "--IPKernelApp.ignore_cwd=True",  # nothing is imported from where it starts
+)
+
+
+def _run(source: Path, given: Mapping[str, Any]) -> Any:
+    "The executed notebook, from a kernel in an empty directory."
+    import papermill
+
+    with tempfile.TemporaryDirectory(prefix="taskspace-", ignore_cleanup_errors=True) as place, _quiet_papermill():
+        # No `cwd`: papermill would change the directory of this whole process, and pages are made in threads
+        return papermill.execute_notebook(
+            _literal(source),
+            None,
+            parameters=dict(given),
+            kernel_name="python3",
+            progress_bar=False,
+            request_save_on_cell_execute=False,
+            resources={"metadata": {"path": place}},
+            extra_arguments=list(_KERNEL),
+        )
+
+
 def execute(
     name: str,  # of a template
     out: Path | str,  # the executed notebook
     given: Mapping[str, Any] | None = None,  # its parameters
 ) -> Path:  # the executed notebook
     "Execute a template. Raises `TaskspaceError` for bad parameters, and with the first error inside the notebook."
+    import nbformat
     import papermill
 
-    check_parameters(name, given or {})
+    given = dict(given or {})
+    check_parameters(name, given)
+    if given.get("run"):
+        given["run"] = os.path.abspath(given["run"])  # the kernel starts elsewhere
     try:
-        with _quiet_papermill():
-            # No `cwd`: papermill would change the directory of this whole process, and pages are made in threads.
-            # Level 50: the kernels log only critical errors, none of their advice at start.
-            papermill.execute_notebook(
-                str(template(name)),
-                str(Path(out).absolute()),
-                parameters=dict(given or {}),
-                kernel_name="python3",
-                progress_bar=False,
-                request_save_on_cell_execute=False,
-                extra_arguments=["--IPKernelApp.log_level=50"],
-            )
+        notebook = _run(template(name), given)
     except papermill.PapermillExecutionError as error:
         raise TaskspaceError(
             f"template {name!r}: {error.ename} in cell {error.cell_index}: {' '.join(str(error.evalue).split())}"
         ) from None
+    for part in (notebook, *notebook.cells):
+        part.metadata.pop("papermill", None)  # when, and in which folder
+    nbformat.write(notebook, out)
     return Path(out)

@@ -167,7 +167,7 @@ def test_c_intervals_over_pairs_hold_what_other_pairs_give():
     ]
     expected = np.mean([f.estimate for f in found])
     rows = [f.levels.loc["pairs"] for f in found]
-    assert 0.9 <= np.mean([row.low <= expected <= row.high for row in rows])
+    assert np.mean([row.low <= expected <= row.high for row in rows]) >= 0.9
 
 
 def spread(rise, together, seed=0):
