@@ -29,3 +29,23 @@ def tiny(tmp_path_factory) -> Path:
             run = run_study(tiny_study(folder / "models"), folder / "run", workers=0, progress=False)
             render_report(run, folder / "report", progress=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory) -> Path:
+    """The report of a run whose names are markup, code and parts of JavaScript, in a folder with braces in its name.
+    It is made once for all processes that test."""
+    from taskspace.files import locked
+    from taskspace.report.site import render_report
+    from taskspace.runs.execute import run_study
+    from toysite import hostile_study
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "hostile {model}"
+    with locked(folder.with_name("hostile.lock")):
+        if not (folder / "report" / "index.html").exists():
+            run = run_study(hostile_study(folder / "models"), folder / "run", workers=0, progress=False)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("TASKSPACE_SECRET", "s3cr3t")
+                render_report(run, folder / "report", progress=False)
+    return folder / "report"

@@ -393,3 +393,43 @@ def test_packed_tables_come_out_as_they_went_in(browser, tmp_path):
     )
     assert [r[0] for r in back] == [r["name"] for r in rows] and [r[2] for r in back] == [r["flag"] for r in rows]
     assert [r[1] for r in back] == [None if r["value"] is None else pytest.approx(r["value"], rel=1e-5) for r in rows]
+
+
+OBEYED = """return [
+    window.pwned || 0, window.asked,
+    [...document.querySelectorAll('main img, main iframe, a[href^="javascript:"], .math, mjx-container, .katex')]
+        .map(e => e.outerHTML.slice(0, 200)),
+    performance.getEntriesByType('resource').map(e => e.name).filter(name => !name.startsWith('file:')),
+    [...document.querySelectorAll('.taskspace-chart')].map(c => +c.dataset.marks),
+]"""
+
+
+def test_hostile_names_run_nothing_fetch_nothing_and_are_shown(browser, hostile):
+    from toysite import HOSTILE
+
+    asked = "window.asked = 0; window.alert = window.confirm = window.prompt = () => { window.asked++; };"
+    browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": asked})
+    for page in sorted(hostile.glob("*.html")):
+        opened(browser, page)
+        pwned, asked, made, fetched, marks = browser.execute_script(OBEYED)
+        assert (pwned, asked, made, fetched) == (0, 0, [], []), page.name
+        assert all(n > 0 for n in marks), (page.name, marks)
+    opened(browser, hostile / "methods.html")
+    rows = "document.querySelector('main table').querySelectorAll('tbody tr')"
+    told = browser.execute_script(f"return [...{rows}].map(row => row.cells[0].textContent)")
+    assert told == [" ".join(name.replace("\x07", "\N{REPLACEMENT CHARACTER}").split()) for name in HOSTILE]
+
+
+def test_a_search_for_a_hostile_name_shows_it_as_text(browser, hostile):
+    opened(browser, hostile / "index.html")
+    box = browser.find_element("css selector", ".smalldocs-search input, #quarto-search input")
+    browser.execute_script("arguments[0].focus()", box)
+    box.send_keys("img src")
+    wait_for(browser, "document.querySelectorAll('.search-result, .search-item').length")
+    inside = "document.querySelectorAll('.smalldocs-search img, #quarto-search img, .aa-Panel img').length"
+    assert browser.execute_script(f"return [window.pwned || 0, {inside}]") == [0, 0]
+
+
+def test_a_report_publishes_no_variable_of_the_environment(hostile):
+    for path in hostile.rglob("*"):
+        assert not path.is_file() or b"s3cr3t" not in path.read_bytes(), path

@@ -1,6 +1,7 @@
 """Reports: whole or not at all, honest about what is missing, and every parameter checked."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -275,3 +276,22 @@ def test_steps_that_were_not_measured_are_no_part_of_a_curve():
         and found["gain"].tolist() == [0.0, 1.0, 3.0]
         and found["harm"].round(6).tolist() == [0.0, 0.693147, 0.0]
     )
+
+
+def test_a_kernel_imports_nothing_from_where_a_report_is_made(run, tmp_path, monkeypatch):
+    "Neither from the current directory nor from the run; braces in a path are part of it."
+    place = tmp_path / "runs" / "{model} {0} {"
+    shutil.copytree(run.path, place)
+    for name in ("altair", "pandas", "taskspace", "ipykernel_launcher", "IPython", "json"):
+        (place / f"{name}.py").write_text(f"open({str(tmp_path / 'obeyed')!r}, 'w')")
+    monkeypatch.chdir(place)
+    out = execute("scale", "out.ipynb", {"run": ".", "model": "small"})
+    notebook = json.loads(out.read_text(encoding="utf-8"))
+    assert not (tmp_path / "obeyed").exists() and Path.cwd() == place
+    assert "figures" in json.dumps(notebook["cells"])
+    assert "papermill" not in notebook["metadata"] and "papermill" not in notebook["cells"][-1]["metadata"]
+
+
+def test_no_table_has_a_head_only(made):
+    for path in made.parent.glob("*.html"):
+        assert not re.search(r"<tbody>\s*</tbody>", path.read_text(encoding="utf-8")), path.name
