@@ -4,6 +4,7 @@
     python tools/docs.py finish    after rendering: what pages load, also where a site is opened from a disk
     python tools/docs.py readme    nbs/index.ipynb -> README.md, index.qmd; with --check, say whether they are in step
     python tools/docs.py links DIR check all local links, anchors and images of a built site
+    python tools/docs.py where     say where the site is rendered, to those who try it in nbs/
 
 nbdev's own commands for this call Quarto, whichever is installed; these steps feed Quarto and smalldocs alike.
 """
@@ -354,6 +355,18 @@ def outputs(cell: dict) -> list[dict]:
     return kept
 
 
+def as_text(cell: dict) -> list[dict] | None:
+    """A cell without code whose outputs are all Markdown, as Markdown cells; None for any other cell. Quarto's table of
+    contents leaves out the headings of outputs."""
+    found, _ = directives(text(cell["source"]))
+    given = [out.get("data", {}) for out in cell.get("outputs", [])]
+    if found.get("echo") != "false" or set(found) - {"echo", "output"} or found.get("output") == "false" or not given:
+        return None
+    if any("text/markdown" not in data or "text/html" in data for data in given):
+        return None
+    return [markdown(text(out["data"]["text/markdown"])) for out in outputs(cell)]
+
+
 def process(notebook: dict, page: Path, names: dict[str, str]) -> dict:
     "A notebook as its page shows it."
     from taskspace.report.pages import proportioned
@@ -388,6 +401,9 @@ def process(notebook: dict, page: Path, names: dict[str, str]) -> dict:
         elif cell["cell_type"] == "code" and source.strip():
             found, code = directives(source)
             if "hide" in found or "default_exp" in found:
+                continue
+            if shown_as_text := as_text(cell):
+                shown += shown_as_text
                 continue
             options = [f"#| {name}: {value}" for name, value in found.items() if name.startswith(KEPT)]
             if full and {"export", "exports", "exporti"} & set(found):
@@ -468,15 +484,30 @@ def write_pages() -> None:
     )
 
 
-def say_what_was_late() -> None:
-    "Quarto 1.4 lists the pages of a site before it runs what makes them; newer versions and smalldocs look again."
-    listed = os.environ.get("QUARTO_PROJECT_INPUT_FILES", "").split()
+def late(site: Path) -> list[str]:
+    "The pages that were made and not rendered since: Quarto 1.4 lists what there is before it runs what makes them."
     made = [path for path in PAGES.rglob("*") if path.suffix in (".ipynb", ".md")]
-    if os.environ.get("QUARTO_PROJECT_RENDER_ALL") and "SMALLDOCS" not in os.environ and len(listed) < len(made):
+    rendered = {path: (site / path.relative_to(PAGES.parent)).with_suffix(".html") for path in made}
+    return [
+        str(path.relative_to(PAGES.parent))
+        for path, html_file in rendered.items()
+        if not html_file.exists() or html_file.stat().st_mtime < path.stat().st_mtime
+    ]
+
+
+def say_what_was_late(site: Path) -> None:
+    "One line where a whole site was wanted and pages are missing."
+    if os.environ.get("QUARTO_PROJECT_RENDER_ALL") and (missing := late(site)):
         print(
-            f"pages/ was made just now, {len(made)} pages. Quarto 1.4 renders only what was there "
-            f"before: with that version, run it again."
+            f"{len(missing)} pages were made after Quarto had listed what it renders, {missing[0]} among them: "
+            "run it again, or use `make docs`."
         )
+
+
+WHERE = (
+    "the site is rendered at the top of the repository, from pages that are made of these notebooks: run `make docs` "
+    "there, or `quarto render pages/tutorials/probe_your_model.ipynb` for one page"
+)
 
 
 # ---------------------------------------------------------------- README
@@ -608,9 +639,12 @@ def main() -> None:
     match sys.argv[1:]:
         case ["pages"]:
             write_pages()
-            say_what_was_late()
         case ["finish"]:
-            finish(TOP / os.environ.get("QUARTO_PROJECT_OUTPUT_DIR", "_docs"))
+            site = TOP / os.environ.get("QUARTO_PROJECT_OUTPUT_DIR", "_docs")
+            finish(site)
+            say_what_was_late(site)
+        case ["where"]:
+            sys.exit(WHERE)
         case ["readme", *rest]:
             write_readme(check="--check" in rest)
         case ["links", folder]:

@@ -223,6 +223,85 @@ def test_a_phone_needs_no_sideways_scroll(browser, report, page):
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+SEEN = r"""
+    const luminance = (c) => {
+        const [r, g, b] = c.match(/[\d.]+/g).map(Number);
+        return (0.2126 * r + 0.7152 * g + 0.0722 * b) / 255;
+    };
+    const ground = (e) => {
+        for (; e; e = e.parentElement) {
+            const c = getComputedStyle(e).backgroundColor;
+            if (!c.startsWith("rgba")) return c;
+        }
+        return "rgb(255, 255, 255)";
+    };
+    return [...document.querySelectorAll("code, a, input, mark, .search-item, .search-result-title-container")].map(
+        (e) => [e.tagName + "." + e.className, luminance(getComputedStyle(e).color), luminance(ground(e))])"""
+
+
+def quarto_page(folder, dark):
+    from taskspace.report.renderer import asset
+
+    sheet, body = ((Path(__file__).parent / f"like_quarto.{kind}").read_text() for kind in ("css", "html"))
+    css = sheet if dark else sheet.replace("#272b30", "#fff").replace("#fff !important", "#0d6efd !important")
+    viewport = "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+    page = page_of(folder / "page.html", body, head=f"{viewport}<style>{css}</style><style>{asset('site.css')}</style>")
+    scheme = "dark" if dark else "light"
+    page.write_text(page.read_text().replace("<body>", f"<body class='floating quarto-{scheme}'>"))
+    return page
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_under_quarto_text_stands_out_from_its_ground(browser, tmp_path, dark):
+    "Inline code, the box of the search and its results, breadcrumbs, active entries."
+    opened(browser, quarto_page(tmp_path, dark))
+    seen = browser.execute_script(SEEN)
+    assert len(seen) > 12
+    assert not [s for s in seen if (s[1] - s[2] if dark else s[2] - s[1]) < 0.3], seen
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_under_quarto_pages_have_the_layout_of_the_site(browser, tmp_path, dark):
+    opened(browser, quarto_page(tmp_path, dark))
+    style = "const style = (s, p) => getComputedStyle(document.querySelector(s))[p];"
+    width, top, weight, faded = browser.execute_script(
+        f"{style} return [document.querySelector('main').clientWidth, parseFloat(style('section h2', 'marginTop')), "
+        "+style('h3 code', 'fontWeight'), +style('h3', 'opacity')]"
+    )
+    assert width > 740 and top > 30 and weight >= 600 and faded == 1
+
+
+def test_under_quarto_a_table_scrolls_in_its_own_box(browser, tmp_path):
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    )
+    try:
+        opened(browser, quarto_page(tmp_path, False))
+        page, inside, box = browser.execute_script(
+            "const t = document.querySelector('main table');"
+            "return [document.documentElement.scrollWidth, t.scrollWidth, t.clientWidth]"
+        )
+        assert page <= 390 and inside > box
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_cells_of_a_heat_map_have_no_seams(browser, linked):
+    opened(browser, linked)
+    edges = "getComputedStyle(document.querySelector('.taskspace-chart .mark-rect.role-mark path')).shapeRendering"
+    assert browser.execute_script(f"return {edges}") != "crispedges"  # the page has no style sheet
+    browser.execute_script(
+        "const s = document.createElement('style'); s.textContent = arguments[0]; document.head.append(s)", site_css()
+    )
+    assert browser.execute_script(f"return {edges}") == "crispedges"
+
+
+def site_css():
+    from taskspace.report.renderer import asset
+
+    return asset("site.css")
+
+
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
     "A page with a column of 740 pixels, as on a screen of 1300: a clustermap, a chart of two panels, a small one."

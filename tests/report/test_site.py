@@ -6,6 +6,7 @@ needs Quarto.
 
 import collections
 import json
+import os
 import re
 import subprocess
 import sys
@@ -387,6 +388,84 @@ def test_what_the_command_line_shows_as_it_stands_is_code_on_the_page():
         "Do it, as given by `--out`.\n\n```bash\ntaskspace do --out x\ntaskspace do\n```\n\n"
         "A file:\n\n```yaml\na: 1\n  b: 2\n```\n\nThe `--end`."
     )
+
+
+def code_cell(source, *data):
+    outputs = [{"output_type": "display_data", "metadata": {}, "data": d} for d in data]
+    return {"cell_type": "code", "metadata": {}, "execution_count": None, "source": source, "outputs": outputs}
+
+
+def test_what_a_cell_without_code_shows_as_markdown_is_text_of_the_page():
+    "Quarto's table of contents leaves out the headings of outputs."
+    told = {"text/markdown": ["## First\n", "words `--out`"], "text/plain": "x"}
+    cells = [
+        markdown_cell("# Title\n\n> About."),
+        code_cell("#| echo: false\nshow()", told, {"text/markdown": "## Second"}),
+    ]
+    shown = docs.process({"cells": cells, "metadata": {}}, docs.PAGES / "x.ipynb", {})["cells"][1:]
+    assert [(c["cell_type"], "".join(c["source"])) for c in shown] == [
+        ("markdown", "## First\nwords `--out`"),
+        ("markdown", "## Second"),
+    ]
+    others = (
+        code_cell("show()", told),  # its code is shown
+        code_cell("#| echo: false\nshow()", told, {"text/plain": "x"}),
+        code_cell("#| echo: false\nshow()", {**told, "text/html": "<b>x</b>"}),
+        code_cell("#| echo: false\n#| output: false\nshow()", told),
+        code_cell("#| echo: false\nshow()"),
+    )
+    assert [docs.as_text(cell) for cell in others] == [None] * len(others)
+
+
+def markdown_cell(source):
+    return {"cell_type": "markdown", "metadata": {}, "source": source}
+
+
+@pytest.mark.parametrize(("page", "entries"), [("command_line", 7), ("study_file", 5)])
+def test_reference_pages_have_their_headings_in_text(page, entries, names):
+    path = TOP / "nbs" / "reference" / f"{page}.ipynb"
+    cells = docs.process(json.loads(path.read_text()), docs.page_of(path), names)["cells"]
+    texts = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    assert len(re.findall(r"^## ", texts, re.M)) >= entries
+
+
+def test_only_pages_that_were_not_rendered_are_called_late(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(docs, "PAGES", tmp_path / "pages")
+    for name in ("a.ipynb", "sub/b.md"):
+        page, shown = tmp_path / "pages" / name, (tmp_path / "_docs" / "pages" / name).with_suffix(".html")
+        for path, when in ((page, 100), (shown, 200)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("x")
+            os.utime(path, (when, when))
+    monkeypatch.setenv("QUARTO_PROJECT_RENDER_ALL", "1")
+    docs.say_what_was_late(tmp_path / "_docs")
+    assert capsys.readouterr().out == ""
+    os.utime(tmp_path / "_docs/pages/sub/b.html", (50, 50))  # of an earlier render
+    docs.say_what_was_late(tmp_path / "_docs")
+    assert capsys.readouterr().out.startswith(
+        "1 pages were made after Quarto had listed what it renders, pages/sub/b.md"
+    )
+    monkeypatch.delenv("QUARTO_PROJECT_RENDER_ALL")  # one page was asked for
+    docs.say_what_was_late(tmp_path / "_docs")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_render_among_the_notebooks_says_where_in_a_line():
+    command = yaml.safe_load((TOP / "nbs" / "_quarto.yml").read_text())["project"]["pre-render"]
+    done = subprocess.run([sys.executable, *command.split()[1:]], cwd=TOP / "nbs", capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1 and "make docs" in done.stderr
+    left = [
+        f"nbs/{name}" for name in ("method.html", "method_files/x.png", "site_libs/a.js", "nbdev.yml", "sidebar.yml")
+    ]
+    ignored = subprocess.run(["git", "check-ignore", *left], cwd=TOP, capture_output=True, text=True).stdout.split()
+    assert ignored == left
+
+
+def test_the_sidebar_of_the_first_page_names_no_entry_of_the_bar():
+    "Quarto marks such an entry as the active one."
+    website = yaml.safe_load((TOP / "_quarto.yml").read_text())["website"]
+    first = next(s for s in website["sidebar"] if "index.qmd" in json.dumps(s))
+    assert not [e["href"] for e in website["navbar"]["left"] if e["href"] in json.dumps(first)]
 
 
 def test_a_heading_leaves_its_id_to_the_name_that_it_is_about():
