@@ -207,7 +207,7 @@ def convention_words(
 _MODEL = typer.Option(
     "--model",
     "-m",
-    help="Hugging Face id or directory, or builtin:nano, builtin:micro or builtin:mini. "
+    help="Hugging Face id or directory, or builtin:nano, builtin:micro or builtin:mini, or ngram:2 and the like. "
     "A built-in name may end in @STEP for a checkpoint, e.g. builtin:nano@300.",
 )
 _SUITE = typer.Option(

@@ -278,6 +278,8 @@ def _expanded(spec: ModelSpec, default: Any) -> list[Checkpoint]:
         return [make(spec.name, str(c), step_of(str(c))) for c in choice]
     if spec.name.startswith("builtin:"):
         return _expand_builtin(spec, choice, make)
+    if spec.name.startswith("ngram:"):
+        return [_only_checkpoint(spec, choice, make)]
     path = Path(os.path.expanduser(spec.name))
     if path.is_dir():
         return _expand_directory(spec, path, choice, make)
@@ -315,6 +317,14 @@ def _expand_builtin(spec: ModelSpec, choice: Any, make: Callable[..., Checkpoint
     if at or spec.revision:
         choice = [step if at else spec.revision]
     return [make(f"builtin:{scale}@{n}", None, s) for n, s in _pick(choice, steps, f"model builtin:{scale}")]
+
+
+def _only_checkpoint(spec: ModelSpec, choice: Any, make: Callable[..., Checkpoint]) -> Checkpoint:
+    "An n-gram model is counted, not trained: it has the last checkpoint alone."
+    if spec.revision or choice != "last":
+        what = "revisions; leave revision out" if spec.revision else "checkpoints; set its checkpoints to last"
+        raise TaskspaceError(f"model {spec.name}: an n-gram model has no {what}")
+    return make(spec.name)
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #c405a978
 def in_order(
@@ -489,6 +499,10 @@ def _folder(checkpoint: Checkpoint) -> Path | None:
                 f"model {checkpoint.model}: kwargs: seed must be a whole number of at least 0, not {seed!r}"
             )
         return Path(builtin_checkpoint(scale, int(step) if step else None, seed))
+    if checkpoint.name.startswith("ngram:"):
+        from taskspace.pretraining.ngram_lm import named_ngram
+
+        return named_ngram(checkpoint.name, kwargs)
     path = Path(checkpoint.name)
     if not path.is_dir():
         return None

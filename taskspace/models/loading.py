@@ -20,6 +20,7 @@ from ..errors import TaskspaceError
 from .lm import LM, training_step
 from ..pretraining.architectures import load_model, saved_architecture
 from ..pretraining.builtin import builtin_checkpoint, builtin_steps
+from ..pretraining.ngram_lm import load_ngram, named_ngram
 from ..workarounds import fuse_gelu, gguf_read_once
 
 # %% auto #0
@@ -43,6 +44,12 @@ def _builtin(name: str, revision: str | None, **kwargs: Any) -> tuple[nn.Module,
     step = int(digits) if at else steps[-1]
     model, tokenizer, _ = _from_directory(builtin_checkpoint(scale, step, **kwargs))
     return model, tokenizer, {"step": step, "scale": scale}
+
+
+def _ngram(name: str, revision: str | None, **kwargs: Any) -> tuple[nn.Module, Any, dict[str, Any]]:
+    if revision:
+        raise TaskspaceError(f"{name}: an n-gram model has no revisions; leave revision {revision!r} out")
+    return _from_directory(named_ngram(name, kwargs))[:2] + ({},)
 
 # %% ../../nbs/api/models/20_loading.ipynb #33a6927e
 def _run_checkpoint(path: Path, revision: str | None) -> Path:
@@ -163,8 +170,8 @@ def _also_masked(config: Any) -> bool:
 def _hf_model(name: str, kwargs: dict[str, Any]) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
-    if Path(name).is_dir() and saved_architecture(name):
-        return load_model(name)
+    if Path(name).is_dir() and (architecture := saved_architecture(name)):
+        return load_ngram(name) if architecture == "ngram" else load_model(name)
     config = causal_config(name, kwargs)
     with _explained(name, "weights", kwargs):
         # Loading reports weights that were made up because the files lack them; scores of such a model would be noise.
@@ -203,19 +210,22 @@ _TOKENIZER_FILES = (
 
 # %% ../../nbs/api/models/20_loading.ipynb #0cf80b8b
 def load_lm(
-    name: str | os.PathLike,  # "builtin:SCALE", "builtin:SCALE@STEP", a directory, or a Hugging Face id
+    # "builtin:SCALE", "builtin:SCALE@STEP", "ngram:ORDER", a directory, or a Hugging Face id
+    name: str | os.PathLike,
     # branch, tag or commit on the hub; "checkpoint-STEP" or "stepSTEP" in a training run's directory
     revision: str | None = None,
     device: str | torch.device = "auto",  # "auto": a GPU where there is one
     dtype: str | torch.dtype = "auto",  # "auto": that of the saved weights
     tokenizer: Any = None,  # used instead of the model's own
-    **kwargs,  # passed on: to transformers (gguf_file, cache_dir, trust_remote_code, ...), or seed for built-in scales
+    # passed on: to transformers (gguf_file, cache_dir, trust_remote_code, ...), seed for built-in scales, text and
+    # documents for n-gram models
+    **kwargs,
 ) -> LM:
     "Load a causal LM by name. Raises `TaskspaceError` for what is missing, damaged or no causal LM, naming the remedy."
     text, chosen, place = os.fspath(name), pick_dtype(dtype), pick_device(device)
     identity: dict[str, Any] = {"revision": revision}
-    if text.startswith("builtin:"):
-        model, own, known = _builtin(text, revision, **kwargs)
+    if text.startswith(("builtin:", "ngram:")):
+        model, own, known = (_builtin if text.startswith("builtin:") else _ngram)(text, revision, **kwargs)
         identity.update(known, revision=None)
     else:
         path = Path(text).expanduser()
@@ -230,7 +240,7 @@ def load_lm(
         elif not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", text) or text.startswith((".", "/")) or text.endswith("/"):
             raise TaskspaceError(
                 f"{text}: no such directory; a model is a directory, a Hugging Face id, "
-                "or builtin:nano, builtin:micro, builtin:mini"
+                "or builtin:nano, builtin:micro, builtin:mini, ngram:2"
             )
         else:
             source, options = text, {**kwargs, **({"revision": revision} if revision else {})}

@@ -33,5 +33,5 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "SCALES RECIPE SENTENCES ROW BATCH STEPS CONTEXT Scale builtin_config builtin_steps builtin_model "
         "Rows builtin_rows cache_dir corpus_digest builtin_directory builtin_checkpoint builtin_log",
     "ngram_lm":
-        "NOTHING VOCABULARY NgramLM save_ngram load_ngram ngram_checkpoint",
+        "NOTHING VOCABULARY HIGHEST NgramLM save_ngram load_ngram ngram_checkpoint named_ngram",
 })

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,14 @@ import torch
 from torch import nn, Tensor
 
 from ..errors import TaskspaceError
-from ..files import file_digest, locked, written
+from ..files import file_digest, locked
 from .builtin import cache_dir, corpus_digest, SENTENCES
-from .tokens import byte_tokenizer, read_texts, word_tokenizer
+from .folders import checked_sums, save_bytes, sums_of, write_sums, writing
+from .tokens import byte_tokenizer, DOCUMENTS, read_texts, word_tokenizer
 from ..tasks import grammar
 
 # %% auto #0
-__all__ = ['NOTHING', 'VOCABULARY', 'NgramLM', 'save_ngram', 'load_ngram', 'ngram_checkpoint']
+__all__ = ['NOTHING', 'VOCABULARY', 'HIGHEST', 'NgramLM', 'save_ngram', 'load_ngram', 'ngram_checkpoint', 'named_ngram']
 
 # %% ../../nbs/api/pretraining/60_ngram_lm.ipynb #78134fb3
 NOTHING = -1  # the number of a history that was never seen
@@ -223,11 +226,10 @@ def save_ngram(
     path = Path(directory)
     path.mkdir(parents=True, exist_ok=True)
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    with written(path / "model.safetensors") as scratch:
+    with writing(path / "model.safetensors", sum(t.numel() * t.element_size() for t in tensors.values())) as scratch:
         save_file(tensors, scratch, metadata={"format": "pt"})
-    with written(path / "config.json") as scratch:
-        config = {"taskspace_architecture": _KIND, "vocab_size": model.vocab_size, "order": model.order}
-        scratch.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    config = {"taskspace_architecture": _KIND, "vocab_size": model.vocab_size, "order": model.order}
+    save_bytes(path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
     return path
 
 
@@ -281,17 +283,52 @@ def ngram_checkpoint(
     builtin = text == "builtin"
     try:
         source = corpus_digest() if builtin else file_digest(text)
-    except OSError as e:
-        raise TaskspaceError(f"{text}: cannot be read ({e.strerror}); check the path to the text") from None
+    except (OSError, ValueError) as e:  # ValueError for a name with a null character
+        reason = getattr(e, "strerror", None) or e
+        raise TaskspaceError(f"{text}: cannot be read ({reason}); check the path to the text") from None
     made_of = ["ngram/1", order, source, None if builtin else [documents, VOCABULARY]]
     key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
     directory = cache_dir() / "ngram" / f"{order}-{key}"
     with locked(directory.with_suffix(".lock")):
-        if not (directory / "config.json").exists():  # written last
-            tokenizer, texts = _builtin_text() if builtin else _file_text(text, documents)
-            ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-            model = NgramLM.fit(([tokenizer.eos_token_id, *s] for s in ids), len(tokenizer), order)
-            directory.mkdir(parents=True, exist_ok=True)
-            tokenizer.save_pretrained(directory)
-            save_ngram(model, directory)
+        whole, damaged = checked_sums(directory)
+        if damaged or not whole:
+            _count_text(directory, order, *(_builtin_text() if builtin else _file_text(text, documents)))
     return directory
+
+
+def _count_text(directory: Path, order: int, tokenizer: Any, texts: Iterable[str]) -> None:
+    "Count texts and keep model and tokenizer, in place of what is damaged."
+    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    model = NgramLM.fit(([tokenizer.eos_token_id, *s] for s in ids), len(tokenizer), order)
+    if directory.exists():
+        shutil.rmtree(directory)
+    with writing(directory, sum(t.numel() * t.element_size() for t in model.state_dict().values())) as scratch:
+        save_ngram(model, scratch)
+        tokenizer.save_pretrained(scratch)
+        write_sums(scratch, sums_of(scratch, "."))
+
+# %% ../../nbs/api/pretraining/60_ngram_lm.ipynb #4950d2da
+HIGHEST = 9  # order of a named model; longer histories hardly ever occur twice
+
+
+def named_ngram(
+    name: str,  # "ngram:ORDER", e.g. "ngram:2"
+    arguments: Mapping[str, Any] | None = None,  # text and documents, as for `ngram_checkpoint`
+) -> Path:  # a directory that holds model and tokenizer
+    """The n-gram model of a name, counted on first use.
+    Raises `TaskspaceError` for an unknown order or argument, and for a file without text."""
+    given = dict(arguments or {})
+    if not re.fullmatch(f"ngram:[1-{HIGHEST}]", name):
+        raise TaskspaceError(f"{name[:40]!r} is no n-gram model; there are: ngram:1 to ngram:{HIGHEST}")
+    if other := sorted(given.keys() - {"text", "documents"}):
+        raise TaskspaceError(
+            f"{name}: an n-gram model takes no {other[0]!r}; besides the name it takes text and documents"
+        )
+    text, documents = given.get("text", "builtin"), given.get("documents", "line")
+    if not isinstance(text, str | os.PathLike) or not os.fspath(text):
+        raise TaskspaceError(f"{name}: text must be builtin or the path of a text file, not {str(text)[:40]!r}")
+    if documents not in DOCUMENTS:
+        raise TaskspaceError(f"{name}: documents must be one of {', '.join(DOCUMENTS)}, not {str(documents)[:40]!r}")
+    if text == "builtin" and "documents" in given:
+        raise TaskspaceError(f"{name}: documents belongs to a text file; give text too, or leave documents out")
+    return ngram_checkpoint(int(name[-1]), os.path.expanduser(text), documents)
