@@ -18,12 +18,15 @@ _LONGEST = 2000  # letters of a message
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
+def _cut(text: str) -> str:
+    "A long message without its middle."
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 505]} ... {text[-500:]}"
+
+
 def _one_line(text: str) -> str:
-    "A message as one line that any terminal and any file can take; a long one is cut in the middle."
-    if len(text) > _LONGEST:
-        text = f"{text[: 2 * _LONGEST // 3]} ... {text[-_LONGEST // 3 :]}"
-    line = " ".join(filter(None, map(str.strip, text.splitlines())))
-    return _UNSEEN.sub(lambda found: repr(found[0])[1:-1], line)
+    "A message as one line that any terminal and any file can take."
+    line = " ".join(filter(None, map(str.strip, _cut(text).splitlines())))
+    return _cut(_UNSEEN.sub(lambda found: repr(found[0])[1:-1], line))
 
 
 class TaskspaceError(ValueError):
