@@ -634,13 +634,13 @@ def claim_e(
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #c8bf2aa7
 def _scale_of_d(
-    table: pd.DataFrame | None, overlap: Iterable[tuple[str, int]], parameters: Mapping[str, float]
+    table: pd.DataFrame | None, overlap: Iterable[tuple[str, int | None]], parameters: Mapping[str, float]
 ) -> str | None:
     "The largest scale with most of the data for claim d."
     shares = pd.Series(dtype=int)
     if table is not None:
         shares = table[table["step"] > 0].groupby("scale", observed=True)["step"].nunique()
-    overlaps = pd.Series([k for k, s in overlap if s > 0], dtype=object).value_counts()
+    overlaps = pd.Series([k for k, s in overlap if s is not None and s > 0], dtype=object).value_counts()
 
     def rank(scale: str) -> tuple[int, float, str]:
         enough = sum(kind.get(scale, 0) >= 3 for kind in (overlaps, shares))
@@ -663,20 +663,20 @@ def _each_training(last: Mapping[str, TaskSpace | Sequence[TaskSpace]]) -> dict[
 
 
 def findings(
-    # (scale, step) -> transfer space, or one for each training of that scale
-    spaces: Mapping[tuple[str, int], TaskSpace | Sequence[TaskSpace]] | None = None,
+    # (scale, step) -> transfer space, or one for each training. A step of None is the last of all, such as `main`
+    spaces: Mapping[tuple[str, int | None], TaskSpace | Sequence[TaskSpace]] | None = None,
     hypotheses: Mapping[str, TaskSpace] | None = None,  # from `opponents`: phenomenon or rules, and those of words
     curves: pd.DataFrame | None = None,  # tuning curves, see `claim_a`
     distribution: pd.DataFrame | None = None,  # columns scale, step, task, share
-    overlap: Mapping[tuple[str, int], TaskSpace] | None = None,  # (scale, step) -> overlap space
+    overlap: Mapping[tuple[str, int | None], TaskSpace] | None = None,  # (scale, step) -> overlap space
     parameters: Mapping[str, float] | None = None,  # scale -> number of parameters
 ) -> list[Finding]:  # one a claim
     "What a study says about each claim."
     spaces, hypotheses = dict(spaces or {}), dict(hypotheses or {})
     overlap, parameters = dict(overlap or {}), dict(parameters or {})
     scales = sorted({k for k, _ in spaces}, key=lambda k: parameters.get(k, 0.0))
-    steps = {k: sorted(s for scale, s in spaces if scale == k) for k in scales}
-    last = {k: spaces[k, steps[k][-1]] for k in scales}
+    steps = {k: sorted(s for scale, s in spaces if scale == k and s is not None) for k in scales}
+    last = {k: spaces[k, None] if (k, None) in spaces else spaces[k, steps[k][-1]] for k in scales}
     longest = max(scales, key=lambda k: (len(steps[k]), parameters.get(k, 0.0)), default=None)
     table = distribution if distribution is not None and "scale" in distribution else None
     d_scale = _scale_of_d(table, list(overlap), parameters)
@@ -688,7 +688,7 @@ def findings(
         claim_c(last, parameters),
         claim_d(
             distribution if table is None else table[table["scale"] == d_scale],
-            {s: o for (k, s), o in overlap.items() if k == d_scale},
+            {s: o for (k, s), o in overlap.items() if k == d_scale and s is not None},
         ),
         claim_e({s: _trainings(spaces[longest, s])[0] for s in steps[longest]} if longest is not None else None),
     ]

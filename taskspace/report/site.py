@@ -25,6 +25,7 @@ from .escaping import in_csv, in_markdown, in_yaml
 from .pages import methods, page, proportioned
 from .renderer import asset, write_bundle
 from .templates import execute, page_templates
+from ..runs.plans import NotThere
 from ..runs.run_spaces import space_at
 from ..runs.summaries import distributedness, learning_curves, missing, missing_line
 from ..workarounds import search_as_text, without_modules
@@ -58,7 +59,7 @@ def all_spaces(
         for kind in [kind for probe in run.study.probes for kind in _KINDS.get(probe, ())]:
             try:
                 space = space_at(run, position, kind)
-            except TaskspaceError:
+            except NotThere:
                 continue  # a partial run; the first page says what is missing
             parts.append(
                 space.to_long().assign(model=checkpoint.model, step=step, revision=checkpoint.revision, kind=kind)

@@ -23,7 +23,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "StorePaths checksum put_result read_result result_files result_sizes valid_sizes clean_results "
         "write_log log_entries Store put_current keep_only get_current",
     "study":
-        "PROBES CONTROLS Study parse_study read_study",
+        "PROBES CONTROLS Study parse_study read_study public_study",
     "formats":
         "as_written check_columns suite_to_json suite_from_json compress_suite decompress_suite to_bytes "
         "from_bytes result_from_bytes spaces_to_frame frame_to_spaces",
@@ -31,7 +31,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "GRADIENT_BLOCKS GRADIENT_MEMORY code_version Job seed_of reference_text Plan job_settings list_jobs "
         "job_payload ModelChanged compute work",
     "plans":
-        "save_plan load_plan RunData find_checkpoint find_tuned_checkpoint finished_results",
+        "save_plan load_plan RunData NotThere find_checkpoint find_tuned_checkpoint finished_results",
     "status":
         "duration failure_lines Status last_entries run_status job_log",
     "readings":
@@ -43,7 +43,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "execute":
         "dask_executor run_study demo_study example_study example_run",
     "summaries":
-        "missing missing_line learning_curves checkpoint_spaces distributedness parameter_counts claims_of",
+        "missing missing_line learning_curves checkpoint_places checkpoint_spaces distributedness "
+        "parameter_counts claims_of",
     "extract":
         "KINDS DECIMALS space_rows space_of space_tests write_extract Extract open_extract",
 })

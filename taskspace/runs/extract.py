@@ -17,13 +17,24 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, ConfigDict
 
 from ..devices import progress_bar
 from ..errors import TaskspaceError
+from ..files import cannot_write, leads_out, without_folders
+from .formats import as_written, check_columns
 from .results import Run
 from .run_spaces import space_at
-from .study import CONTROLS, parse_study, Study
-from .summaries import claims_of, distributedness, learning_curves, missing
+from .study import CONTROLS, parse_study, public_study, Study
+from .plans import NotThere
+from taskspace.runs.summaries import (
+    checkpoint_places,
+    claims_of,
+    distributedness,
+    learning_curves,
+    missing,
+    parameter_counts,
+)
 from ..spaces.hypotheses import hypothesis_spaces
 from ..spaces.space import TaskSpace
 
@@ -105,8 +116,8 @@ def space_tests(
     return row
 
 # %% ../../nbs/api/runs/70_extract.ipynb #2ca2230d
-def _spaces(run: Run) -> Iterator[tuple[dict[str, Any], TaskSpace]]:
-    "Every space of a run with what it is called, checkpoint by checkpoint."
+def _spaces(run: Run) -> Iterator[tuple[int, dict[str, Any], TaskSpace]]:
+    "Every space of a run with the position of its checkpoint and what it is called, checkpoint by checkpoint."
     transfer, *gradients = KINDS
     wanted = [(transfer, control) for control in ("none", *CONTROLS)] + [(kind, "none") for kind in gradients]
     for at, c in enumerate(cast(Any, run.checkpoints).itertuples(index=False)):
@@ -115,9 +126,9 @@ def _spaces(run: Run) -> Iterator[tuple[dict[str, Any], TaskSpace]]:
         for kind, control in wanted:
             try:
                 space = space_at(run, at, kind, control)
-            except TaskspaceError:
-                continue  # not part of the study, or not there yet
-            yield {**checkpoint, "kind": kind, "control": control}, space
+            except NotThere:
+                continue
+            yield at, {**checkpoint, "kind": kind, "control": control}, space
 
 
 def _accuracy(run: Run) -> pd.DataFrame:
@@ -130,13 +141,13 @@ def _accuracy(run: Run) -> pd.DataFrame:
     return table.astype({"accuracy": np.float32, "margin": np.float32, "spread": np.float32})
 
 # %% ../../nbs/api/runs/70_extract.ipynb #d88be7c7
-def _stability(spaces: Mapping[tuple[str, int | None], TaskSpace]) -> pd.DataFrame:  # (scale, step) -> space
+def _stability(spaces: Mapping[tuple[str, Any], TaskSpace]) -> pd.DataFrame:  # (scale, step) -> space
     "How far every model's transfer spaces agree from checkpoint to checkpoint."
     from taskspace.spaces import change
 
     parts = []
     for scale in dict.fromkeys(s for s, _ in spaces):
-        steps = sorted(step for s, step in spaces if s == scale and step is not None)
+        steps = sorted(step for s, step in spaces if s == scale and isinstance(step, int))
         path = [spaces[scale, step] for step in steps]
         if len(path) < 2 or any(s.replicates is None or s.matrix.isna().to_numpy().any() for s in path):
             continue
@@ -155,13 +166,14 @@ def _tables(
 ) -> dict[str, pd.DataFrame]:
     "Everything that an extract holds, by name."
     hypotheses, cells, tests = hypothesis_spaces(run.suite), [], []
+    places = checkpoint_places(run)
     kept: dict[str, dict] = {"transfer": {}, "overlap": {}}
     with progress_bar(None, "spaces", progress, unit="space") as bar:
-        for names, space in _spaces(run):
+        for at, names, space in _spaces(run):
             cells.append(space_rows(space).assign(**names))
             tests.append({**names, **space_tests(space, hypotheses, permutations)})
             if names["kind"] in kept and names["control"] == "none":
-                kept[names["kind"]][names["scale"], names["step"]] = space
+                kept[names["kind"]][places[at]] = space
             bar.update()
     transfer, overlap = kept["transfer"], kept["overlap"]
     curves, distribution = learning_curves(run), distributedness(run)
@@ -186,11 +198,17 @@ def _header(run: Run) -> dict[str, Any]:
     suite = run.suite
     return {
         "format": 1,
-        "study": run.study.to_yaml(),
-        "suite": {"name": suite.name, "digest": suite.digest, "tasks": len(suite), "pairs": suite.n_pairs},
+        "study": public_study(run.study).to_yaml(),
+        "suite": {
+            "name": without_folders(suite.name),
+            "digest": suite.digest,
+            "tasks": len(suite),
+            "pairs": suite.n_pairs,
+        },
         "groups": suite.groups(),
         "checkpoints": json.loads(run.checkpoints.to_json(orient="records")),
-        "code": sorted(set(provenance["code"].astype(str))),
+        "parameters": parameter_counts(run),
+        "code": sorted(set(provenance["code"].astype(str))) if "code" in provenance else [],
         "taskspace": importlib.metadata.version("taskspace"),
         "jobs": status.total,
         "missing": status.missing + status.failed,
@@ -201,13 +219,32 @@ def _header(run: Run) -> dict[str, Any]:
 _NAMES = ("model", "scale", "revision", "kind", "control", "source", "target", "task", "phenomenon", "method")
 
 
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    "Names are stored as categories, steps as whole numbers that may be missing."
+def _table_bytes(table: pd.DataFrame) -> bytes:
+    "A table as a Parquet file. Names are stored as categories, steps as whole numbers that may be missing."
     types = {column: "category" for column in _NAMES if column in table}
     if "step" in table:
         types["step"] = "Int64"
     table.attrs = {}
-    table.astype(cast(Any, types)).to_parquet(path, index=False, compression="zstd")
+    return table.astype(cast(Any, types)).to_parquet(None, index=False, compression="zstd")
+
+
+def _write_files(files: Mapping[str, bytes], folder: Path) -> None:
+    "Write a folder of files as a whole. Raises `TaskspaceError` that names the file for which there was no room."
+    file, data = "", b""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name[:40]}-", dir=folder.parent))
+        try:
+            for file, data in files.items():
+                (work / file).write_bytes(data)
+            work.chmod(0o755)
+            if folder.exists():
+                shutil.rmtree(folder)
+            work.rename(folder)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    except OSError as e:
+        raise cannot_write(folder / file, e, len(data)) from None
 
 # %% ../../nbs/api/runs/70_extract.ipynb #ed174fd0
 def write_extract(
@@ -225,21 +262,16 @@ def write_extract(
         raise TaskspaceError(
             f"{run.path}: {gone['jobs'].sum()} results are missing; go on with the run, or extract with --partial"
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir()) and not (folder / _MARK).exists()):
+    if (
+        folder.is_symlink()
+        or folder.exists()
+        and (not folder.is_dir() or any(folder.iterdir()) and not (folder / _MARK).exists())
+    ):
         raise TaskspaceError(f"{folder}: is there and not an extract; name another folder")
     tables = _tables(run, scales, permutations, progress)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        for name, table in tables.items():
-            _write_table(table, work / f"{name}.parquet")
-        (work / _MARK).write_text(json.dumps(_header(run), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        work.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        work.rename(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    files = {f"{name}.parquet": _table_bytes(table) for name, table in tables.items()}
+    files[_MARK] = (json.dumps(_header(run), indent=1, ensure_ascii=False) + "\n").encode(errors="replace")
+    _write_files(files, folder)
     return folder
 
 # %% ../../nbs/api/runs/70_extract.ipynb #3446263c
@@ -264,13 +296,18 @@ def _rows_at(table: pd.DataFrame, path: Path, scale: str, name: str, value: Any)
     return found
 
 
-def _last_checkpoint(cells: pd.DataFrame) -> pd.DataFrame:
-    "The last checkpoint, as in a run: the last listed of those without a step, else that of the last step."
+def _last_checkpoint(cells: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The last checkpoint, as in a run: the last listed of those without a step, else that of the last step.
+    Raises `TaskspaceError` for two of one step, which earlier versions allowed."""
     steps = cells["step"]
     cells = cells[steps.isna() if steps.isna().any() else steps == steps.max()]
-    if "revision" in cells and pd.notna(last := cells["revision"].iloc[-1]):
-        cells = cells[cells["revision"] == last]
-    return cells.drop_duplicates(["source", "target"], keep="last")
+    if "revision" not in cells or cells["revision"].isna().all():
+        return cells
+    if len(several := cells["revision"].unique()) > 1 and cells["step"].notna().all():
+        raise TaskspaceError(
+            f"{path}: {' and '.join(map(str, several))} are both step {cells['step'].iloc[0]}; give revision"
+        )
+    return cells[cells["revision"] == cells["revision"].iloc[-1]]
 
 
 def _cells_of(
@@ -288,41 +325,60 @@ def _cells_of(
     for name, value in checkpoint:
         if value is not None:
             table = _rows_at(table, path, scale, name, value)
-    return _last_checkpoint(table)
+    return _last_checkpoint(table, path)
 
 # %% ../../nbs/api/runs/70_extract.ipynb #8d00c5d5
-def _damaged(folder: Path, file: str, why: str) -> TaskspaceError:
-    first = (why.strip().splitlines() or ["unreadable"])[0]
-    return TaskspaceError(
-        f"{folder / file}: damaged ({first}); write the extract anew with taskspace extract RUN --out {folder}"
-    )
+class _ExtractHeader(BaseModel):
+    "What `extract.json` must hold. It may hold more."
+
+    model_config = ConfigDict(strict=True, extra="allow")
+    study: str
+    checkpoints: list[dict[str, Any]]
+    groups: dict[str, str | None]
+
+
+_NUMBERS = dict.fromkeys(("value", "low", "high"), "number")
+_COLUMNS = {
+    "spaces": dict.fromkeys(("model", "scale", "kind", "control", "source", "target"), "text")
+    | {"step": "number"}
+    | _NUMBERS,
+    "accuracy": {"model": "text", "task": "text", "accuracy": "number", "margin": "number"},
+    "claims": {"claim": "text", "verdict": "text", "estimate": "number", "p": "number"},
+}
+
+
+_ANEW = "write the extract anew with taskspace extract RUN --out"
+
+
+@contextlib.contextmanager
+def _read(folder: Path, file: str) -> Iterator[Path]:  # its path
+    "Around what reads a file of an extract: it is there, inside, and holds what was written. Else a line says so."
+    path = folder / file
+    if leads_out(path, folder):
+        raise TaskspaceError(f"{path}: a symbolic link that leads out of the extract; put there what it leads to")
+    if not path.is_file():
+        raise TaskspaceError(f"{path}: not a file; {_ANEW} {folder}")
+    with as_written(path, f"{_ANEW} {folder}"):
+        yield path
 
 
 def _read_header(folder: Path) -> dict[str, Any]:
     "What `extract.json` says. Raises `TaskspaceError` when it is missing or damaged."
-    if not (folder / _MARK).is_file():
+    if not os.path.lexists(folder / _MARK):
         raise TaskspaceError(f"{folder}: no extract of a run; write one with taskspace extract RUN --out {folder}")
-    try:
-        header = json.loads((folder / _MARK).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise _damaged(folder, _MARK, str(e)) from None
-    for name, kind in {"study": str, "checkpoints": list, "groups": dict}.items():
-        if not isinstance(header, dict) or not isinstance(header.get(name), kind):
-            raise _damaged(folder, _MARK, f"it lacks {name}")
-    return header
+    with _read(folder, _MARK) as path:
+        return _ExtractHeader.model_validate_json(path.read_bytes()).model_dump()
 
 
 def _read_table(folder: Path, name: str) -> pd.DataFrame:
     "One of the tables. Raises `TaskspaceError` for one that is not there or damaged."
-    file = folder / f"{name}.parquet"
-    if not file.is_file():
-        there = ", ".join(sorted(p.stem for p in folder.glob("*.parquet")))
-        raise TaskspaceError(f"{folder}: no table {name!r}; there are: {there}")
-    try:
-        frame = pd.read_parquet(file)
-    except (OSError, ValueError) as e:  # what Arrow raises is one of these
-        raise _damaged(folder, file.name, str(e)) from None
-    return frame.astype({c: object for c in frame if isinstance(frame[c].dtype, pd.CategoricalDtype)})
+    tables = {p.stem: p.name for p in sorted(folder.glob("*.parquet"))}
+    if name not in tables:
+        raise TaskspaceError(f"{folder}: no table {name!r}; there are: {', '.join(tables)}")
+    with _read(folder, tables[name]) as path:
+        frame = pd.read_parquet(path)
+        check_columns(frame, _COLUMNS.get(name, {}))
+        return frame.astype({c: object for c in frame if isinstance(frame[c].dtype, pd.CategoricalDtype)})
 
 # %% ../../nbs/api/runs/70_extract.ipynb #88b3ab3e
 class Extract:
@@ -359,17 +415,18 @@ class Extract:
         revision: str | None = None,  # of a checkpoint without a step
     ) -> TaskSpace:
         "A space of the run, to four decimals. Raises `TaskspaceError` that lists what there is."
-        names = {"scale": scale, "kind": kind, "control": control}
+        names, study = {"scale": scale, "kind": kind, "control": control}, self.study
         rows = _cells_of(self.table("spaces"), self.path, names, [("step", step), ("revision", revision)])
         found = rows["step"].iloc[0]
         meta = {
             "scale": scale,
             "step": None if pd.isna(found) else int(found),
             "control": control,
-            "study": self.study.name,
-            "eval_pairs": self.study.eval_pairs,
+            "study": study.name,
+            "eval_pairs": study.eval_pairs,
         }
-        return space_of(rows, kind, self.about["groups"], meta)
+        with as_written(self.path / "spaces.parquet", f"{_ANEW} {self.path}"):
+            return space_of(rows, kind, self.about["groups"], meta)
 
 
 def open_extract(

@@ -15,8 +15,10 @@ from typing import Any, TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from ..errors import TaskspaceError
+from ..settings import validation_error
 from ..tasks.pairs import MinimalPair, Suite, Task
 
 if TYPE_CHECKING:
@@ -39,9 +41,10 @@ def as_written(
     except MemoryError:
         raise
     except Exception as e:  # JSON, Arrow, pandas, pydantic and we ourselves each have errors of their own for bad data
-        said = " ".join(str(e).split())[:200]
-        why = said if isinstance(e, TaskspaceError) else f"{type(e).__name__}: {said}"
-        raise TaskspaceError(f"{where}: damaged, or not written by taskspace ({why}); {remedy}") from None
+        known = validation_error(e) if isinstance(e, ValidationError) else e
+        said = " ".join(str(known).split())[:200]
+        why = said if isinstance(known, TaskspaceError) else f"{type(e).__name__}: {said}"
+        raise TaskspaceError(f"{where}: damaged ({why}); {remedy}") from None
 
 
 _NUMBERS = {"floating", "integer", "mixed-integer-float", "boolean", "empty"}

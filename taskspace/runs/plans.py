@@ -25,7 +25,7 @@ from .study import parse_study, Study
 from ..tasks.pairs import Suite
 
 # %% auto #0
-__all__ = ['save_plan', 'load_plan', 'RunData', 'find_checkpoint', 'find_tuned_checkpoint', 'finished_results']
+__all__ = ['save_plan', 'load_plan', 'RunData', 'NotThere', 'find_checkpoint', 'find_tuned_checkpoint', 'finished_results']
 
 # %% ../../nbs/api/runs/40_plans.ipynb #f5565894
 def save_plan(
@@ -171,6 +171,10 @@ def _last_of(run: RunData, positions: list[int]) -> int:
     "The last of some checkpoints, see `in_order`."
     steps = run.checkpoints["step"]
     return positions[in_order([None if pd.isna(steps[at]) else int(steps[at]) for at in positions])[-1]]
+
+
+class NotThere(TaskspaceError):
+    "Something that a study does not measure, or has not measured yet. A damaged result is another matter."
 
 
 def find_checkpoint(

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ..errors import TaskspaceError
-from .plans import find_checkpoint, find_tuned_checkpoint, finished_results, RunData
+from .plans import find_checkpoint, find_tuned_checkpoint, finished_results, NotThere, RunData
 from .status import last_entries
 
 # %% auto #0
@@ -50,7 +49,7 @@ def rows_at(
     if jobs.empty:
         known = sorted(transfer["control"].dropna().unique())
         there = f"; there are: {', '.join(known)}" if known else ""
-        raise TaskspaceError(f"{run.path}: no transfer jobs with control {control!r} in this study{there}")
+        raise NotThere(f"{run.path}: no transfer jobs with control {control!r} in this study{there}")
     return {(job.source, int(job.seed)): frame for job, frame, _ in finished_results(run, jobs)}
 
 

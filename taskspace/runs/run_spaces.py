@@ -13,9 +13,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 
-from ..errors import TaskspaceError
-from .formats import frame_to_spaces
-from .plans import find_checkpoint, find_tuned_checkpoint, finished_results, RunData
+from .formats import as_written, frame_to_spaces
+from .plans import find_checkpoint, find_tuned_checkpoint, finished_results, NotThere, RunData
 from .readings import rows_at
 from ..spaces.resampling import interval
 from ..spaces.space import TaskSpace
@@ -84,11 +83,14 @@ def gradients_at(
     done = tuple(key for key in jobs["key"] if key in files)
     keys, found = _kept.get(run, ((), []))
     if done != keys:
-        found = [frame_to_spaces(frame) for _, frame, _ in finished_results(run, jobs)]
+        found = []
+        for job, frame, _ in finished_results(run, jobs):
+            with as_written(files[job.key], "remove the file and start the same taskspace run again"):
+                found.append(frame_to_spaces(frame))
         _kept[run] = done, found
     if not found:
         why = "; the study has no gradient probe" if jobs.empty else f" yet; see taskspace status {run.path}"
-        raise TaskspaceError(f"{run.path}: no gradient result of {run.checkpoints['model'][at]!r} is there{why}")
+        raise NotThere(f"{run.path}: no gradient result of {run.checkpoints['model'][at]!r} is there{why}")
     return found
 
 
@@ -117,7 +119,7 @@ def _transfer_space(
     header = _header_of(run, at)
     rows = rows_at(run, at, control)
     if not rows:
-        raise TaskspaceError(
+        raise NotThere(
             f"{run.path}: no transfer result of {header['model']!r} is there yet; see taskspace status {run.path}"
         )
     study = run.study
@@ -129,7 +131,7 @@ def _transfer_space(
 def _gradient_space(run: RunData, at: int, kind: str) -> TaskSpace:
     found = gradients_at(run, at)
     if kind not in found[0]:
-        raise TaskspaceError(f"{run.path}: no space of kind {kind!r}; there are: transfer, {', '.join(found[0])}")
+        raise NotThere(f"{run.path}: no space of kind {kind!r}; there are: transfer, {', '.join(found[0])}")
     return mean_space([spaces[kind] for spaces in found], _header_of(run, at))
 
 

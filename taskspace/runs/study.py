@@ -19,11 +19,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator, ValidationError
 
 from ..errors import TaskspaceError
+from ..files import without_folders
 from ..models.checkpoints import checkpoint_choice, ModelSpec, path_as_text
 from ..settings import parse_settings, read_text, validation_error
 
 # %% auto #0
-__all__ = ['PROBES', 'CONTROLS', 'Study', 'parse_study', 'read_study']
+__all__ = ['PROBES', 'CONTROLS', 'Study', 'parse_study', 'read_study', 'public_study']
 
 # %% ../../nbs/api/runs/20_study.ipynb #80b7edec
 # Set while a study is read from a run's folder.
@@ -278,3 +279,31 @@ def read_study(
 ) -> Study:
     "Read a study file. Raises `TaskspaceError` that names the file and the line or field."
     return parse_study(read_text(path, "a study is a YAML file, see taskspace run --help"), str(Path(path)))
+
+# %% ../../nbs/api/runs/20_study.ipynb #a1485482
+def _public(value: Any) -> Any:
+    "Settings with every absolute path cut down to its last part."
+    if isinstance(value, str):
+        return without_folders(value)
+    if isinstance(value, Mapping):
+        return {key: _public(inner) for key, inner in value.items()}
+    return [_public(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def public_study(
+    study: Study,  # as it was run
+) -> Study:  # as it may be published
+    "A study without the folders of the machine. It names the same models, suite and settings."
+    token = _stored.set(True)
+    try:
+        given = study.model_dump(mode="json")
+        fields = {name: _public(value) for name, value in given.items() if name != "models"}
+        models = [
+            model
+            if _public(model) == model
+            else {**_public(model), "label": without_folders(spec.title), "scale": spec.size}
+            for model, spec in zip(given["models"], study.models, strict=True)
+        ]
+        return Study(**fields, models=models)
+    finally:
+        _stored.reset(token)

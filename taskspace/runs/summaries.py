@@ -5,13 +5,14 @@
 # %% ../../nbs/api/runs/60_summaries.ipynb #71c6135c
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast, TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from ..errors import TaskspaceError
+from .plans import find_checkpoint, finished_results, NotThere, RunData
 from .run_spaces import gradients_at, space_at
 
 if TYPE_CHECKING:
@@ -19,20 +20,23 @@ if TYPE_CHECKING:
     from taskspace.spaces.space import TaskSpace
 
 # %% auto #0
-__all__ = ['missing', 'missing_line', 'learning_curves', 'checkpoint_spaces', 'distributedness', 'parameter_counts', 'claims_of']
+__all__ = ['missing', 'missing_line', 'learning_curves', 'checkpoint_places', 'checkpoint_spaces', 'distributedness',
+           'parameter_counts', 'claims_of']
 
 # %% ../../nbs/api/runs/60_summaries.ipynb #07bf1ce1
 def missing(
     run: Run,  # an opened run
-) -> pd.DataFrame:  # columns model, step, kind, control, state, jobs, sources
+) -> pd.DataFrame:  # columns model, step, revision, kind, control, state, jobs, sources
     """Which results of a run are missing or damaged, one row a checkpoint and kind.
     Reads every file, since what a report is made of must be whole."""
     log = run.log(check=True)
     gone = log[log["state"] != "done"].copy()
     if gone.empty:
-        return pd.DataFrame(columns=["model", "step", "kind", "control", "state", "jobs", "sources"])
+        return pd.DataFrame(columns=["model", "step", "revision", "kind", "control", "state", "jobs", "sources"])
     gone["control"] = gone["control"].astype(object).where(gone["control"].notna(), "")
-    groups = gone.groupby(["model", "step", "kind", "control", "state"], sort=False, dropna=False, observed=True)
+    groups = gone.groupby(
+        ["model", "step", "revision", "kind", "control", "state"], sort=False, dropna=False, observed=True
+    )
     return groups.agg(
         jobs=("key", "size"), sources=("source", lambda s: ", ".join(sorted(set(s.dropna().astype(str)))))
     ).reset_index()
@@ -44,7 +48,7 @@ def missing_line(
 ) -> str:
     "One line that says what is missing, and what to do."
     first = gone.iloc[0]
-    step = f"step {first['step']}" if pd.notna(first["step"]) else ""
+    step = f"step {first['step']}" if pd.notna(first["step"]) else first["revision"] or ""
     what = " ".join(str(v) for v in (first["kind"], first["model"], step, first["sources"]) if str(v))
     rest = f" and {len(gone) - 1} more kinds" if len(gone) > 1 else ""
     return (
@@ -81,8 +85,8 @@ def learning_curves(
         for control, method in (("none", "ftgd"), ("full", "full")):
             try:
                 log = run.tuning(model, control=control)
-            except TaskspaceError:
-                continue  # not part of the study
+            except NotThere:
+                continue
             if not log.empty and "perplexity" in log:
                 parts.append(_curve(log, scale, method))
     if not parts:
@@ -92,59 +96,77 @@ def learning_curves(
     return whole.dropna(subset=["gain", "harm"]).reset_index(drop=True)
 
 # %% ../../nbs/api/runs/60_summaries.ipynb #2d4592a4
+def checkpoint_places(
+    run: RunData,  # an opened run
+) -> list[tuple[str, int | str | None]]:  # (scale, step); without a step None for the last, else its revision
+    "Under which place each checkpoint of a run stands in tables by scale and step. No two have the same."
+    known = run.checkpoints
+    last = {model: find_checkpoint(run, model) for model in known["model"].unique()}
+    places: list[tuple[str, int | str | None]] = []
+    for at, c in enumerate(cast(Any, known).itertuples(index=False)):
+        without = None if at == last[c.model] else c.revision
+        places.append((c.scale, without if pd.isna(c.step) else int(c.step)))
+    return places
+
+
 def checkpoint_spaces(
     run: Run,  # an opened run
     kind: str = "transfer",  # as in `Run.space`
     **options: Any,  # passed on to `Run.space`
-) -> dict[tuple[str, int | None], TaskSpace]:  # by (scale, step); of several without a step the last
+) -> dict[tuple[str, int | str | None], TaskSpace]:  # by (scale, step), see `checkpoint_places`
     "The spaces of one kind of all checkpoints that have one."
     found = {}
-    for at, c in enumerate(cast(Any, run.checkpoints).itertuples(index=False)):
+    for at, place in enumerate(checkpoint_places(run)):
         try:
-            found[(c.scale, None if pd.isna(c.step) else int(c.step))] = space_at(run, at, kind, **options)
-        except TaskspaceError:
-            continue  # not part of the study, or not there yet
+            found[place] = space_at(run, at, kind, **options)
+        except NotThere:
+            continue
     return found
 
 
 def distributedness(
     run: Run,  # with gradient jobs
-) -> pd.DataFrame:  # columns scale, step, task, share, layer_spread, component_spread
+) -> pd.DataFrame:  # columns scale, step, revision, task, share, layer_spread, component_spread
     "How widely each task's gradient differential is spread over a model, at every checkpoint."
     parts = []
     for at, c in enumerate(cast(Any, run.checkpoints).itertuples(index=False)):
         step = float("nan") if pd.isna(c.step) else int(c.step)
         try:
             found = gradients_at(run, at)
-        except TaskspaceError:
-            continue  # not part of the study, or not there yet
+        except NotThere:
+            continue
         for spaces in found:
             table = spaces.distribution.rename_axis("task").reset_index().rename(columns={"effective_share": "share"})
-            parts.append(table[["task", "share", "layer_spread", "component_spread"]].assign(scale=c.scale, step=step))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["scale", "step", "task", "share"])
+            parts.append(
+                table[["task", "share", "layer_spread", "component_spread"]].assign(
+                    scale=c.scale, step=step, revision=c.revision
+                )
+            )
+    return (
+        pd.concat(parts, ignore_index=True)
+        if parts
+        else pd.DataFrame(columns=["scale", "step", "revision", "task", "share"])
+    )
 
 # %% ../../nbs/api/runs/60_summaries.ipynb #62bfa4ec
 def parameter_counts(
-    run: Run,  # an opened run
-) -> dict[str, int]:  # scale -> number of parameters, for models that can be loaded here
-    "How large the models of a run are."
-    from taskspace.models.checkpoints import Checkpoint
-
+    run: RunData,  # an opened run
+) -> dict[str, int]:  # scale -> number of parameters, for models of which a result says so
+    "How large the models of a run are, as their results have it. Runs of earlier versions do not say so."
     counts = {}
-    for scale, checkpoint in {c["scale"]: c for c in run.header["checkpoints"]}.items():
-        try:
-            counts[scale] = Checkpoint(**checkpoint).load(device="cpu").n_parameters
-        except (TaskspaceError, OSError):
-            continue  # a report may be made where the models are not
+    for scale, jobs in run.plan.groupby("scale", sort=False):
+        _, _, header = next(finished_results(run, jobs), (None, None, {}))
+        if isinstance(n := header.get("parameters"), int) and 0 < n < 2**60:
+            counts[str(scale)] = n
     return counts
 
 
-def _numbered(spaces: dict[tuple[str, int | None], Any], scales: Sequence[str] | None) -> dict[tuple[str, int], Any]:
-    "The spaces of some scales. A model without steps gets step -1, before all others: claims on training leave it out."
+def _judged(spaces: Mapping[tuple[str, Any], Any], scales: Sequence[str] | None) -> dict[tuple[str, int | None], Any]:
+    "The spaces of some scales, by step, with the last of those without a step; earlier ones without a step are no data."
     return {
-        (scale, -1 if step is None else step): space
+        (scale, step): space
         for (scale, step), space in spaces.items()
-        if scales is None or scale in scales
+        if (scales is None or scale in scales) and not isinstance(step, str)
     }
 
 
@@ -172,10 +194,10 @@ def claims_of(
     }
     found = {name: known[name] if name in known else reader(run) for name, reader in read.items()}
     return claims(
-        spaces=_numbered(found["spaces"], scales),
+        spaces=_judged(found["spaces"], scales),
         hypotheses=opponents(run.suite),
         curves=_of_scales(found["curves"], scales),
         distribution=_of_scales(found["distribution"], scales),
-        overlap=_numbered(found["overlap"], scales),
+        overlap=_judged(found["overlap"], scales),
         parameters=parameter_counts(run),
     )
