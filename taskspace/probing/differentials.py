@@ -181,7 +181,7 @@ class Subspaces:
         room = np.frombuffer(self.file or bytearray(size), np.uint8)
         ends = tasks * kept * 4
         self.values = room[:ends].view(np.float32).reshape(tasks, kept)
-        self.indices = room[ends:].view(_index_type(sizes)).reshape(tasks, kept)
+        self.indices: np.ndarray = room[ends:].view(_index_type(sizes)).reshape(tasks, kept)
         self.ends = np.zeros((tasks, len(sizes) + 1), np.int64)
 
     def let_go(self) -> None:

@@ -100,10 +100,23 @@ def test_the_probes_run_on_it(here, suite):
     space = transfer_probe(lm, suite, FTGD(steps=2), train_pairs=6, eval_pairs=6)
     assert lm.digest() == before
     assert np.isfinite(space.matrix.to_numpy()).all() and (space.matrix != 0).any(axis=None)
-    task = next(iter(suite))
-    with tune(lm, task, FTGD(keep=1.0, steps=3, lr=0.05)).applied(lm):
-        tuned = score_pairs(lm, Suite("one", (task,)), progress=False).margin.mean()
-    assert tuned > score_pairs(lm, Suite("one", (task,)), progress=False).margin.mean() and lm.digest() == before
+
+
+def test_tuning_teaches_what_stands_side_by_side_and_nothing_else(here, suite):
+    """In the task on reflexives each pair comes with its mirror image: "the king saw herself", "the queen saw himself".
+    A model of word pairs sees the same words on both sides, so tuning cannot raise the mean margin."""
+
+    def margin(task):
+        return score_pairs(lm, Suite("one", (task,)), progress=False).margin.mean()
+
+    lm, gains = load_lm("ngram:2"), {}
+    before = lm.digest()
+    for task in suite:
+        untuned = margin(task)
+        with tune(lm, task, FTGD(keep=1.0, steps=3, lr=0.05)).applied(lm):
+            gains[task.name] = margin(task) - untuned
+    assert lm.digest() == before
+    assert abs(gains["reflexive_gender_court"]) < 1e-5 and max(gains.values()) > 0.05, gains
 
 
 def test_another_text_is_another_model(here):
