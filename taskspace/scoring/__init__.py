@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from .convention import *  # noqa: F403
     from .encoding import *  # noqa: F403
     from .prefixtree import *  # noqa: F403
+    from .causality import *  # noqa: F403
     from .logprobs import *  # noqa: F403
     from .scores import *  # noqa: F403
 
@@ -15,11 +16,13 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "convention":
         "METHODS REDUCTIONS CONVENTIONS Convention convention_of",
     "encoding":
-        "prefix_id convention_record EncodedPair encode_sentences encode_pairs",
+        "prefix_id vocabulary_size convention_record EncodedPair encode_sentences encode_pairs",
     "prefixtree":
         "PrefixTree prefix_tree Row sentence_rows shared_rows visible inputs",
+    "causality":
+        "LENGTH ROUNDING TWICE evaluating check_logits autocast check_causal",
     "logprobs":
-        "SLICE BITS SHARED_ROW_TYPES MINUS ROW BUDGET WORKERS CELLS LOGITS linear_logprobs evaluating "
+        "SLICE BITS SHARED_ROW_TYPES LIBRARIES MINUS ROW BUDGET WORKERS CELLS LOGITS linear_logprobs "
         "Shortcuts find_shortcuts batches token_logprobs sequence_logprobs",
     "scores":
         "score_pairs score_sentences accuracy text_loss",

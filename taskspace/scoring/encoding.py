@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+import torch
+
 from ..errors import TaskspaceError
 from ..models.lm import LM
 from .convention import Convention, convention_of
 from ..tasks.pairs import MinimalPair, Task
 
 # %% auto #0
-__all__ = ['prefix_id', 'convention_record', 'EncodedPair', 'encode_sentences', 'encode_pairs']
+__all__ = ['prefix_id', 'vocabulary_size', 'convention_record', 'EncodedPair', 'encode_sentences', 'encode_pairs']
 
 # %% ../../nbs/api/scoring/20_encoding.ipynb #acf88b57
 def _tokens(lm: LM, texts: Sequence[str], special: bool) -> Iterator[list[int]]:
@@ -64,7 +66,7 @@ def prefix_id(
         return lm.bos_id if lm.bos_id is not None else lm.eos_id
     if isinstance(prefix, bool) or not isinstance(prefix, int):
         raise TaskspaceError(f"prefix must be 'auto', 'tokenizer', None or a token id, not {prefix!r}")
-    rows = _vocabulary(lm)
+    rows = vocabulary_size(lm)
     if prefix < 0 or (rows is not None and prefix >= rows):
         raise TaskspaceError(
             f"prefix {prefix}: model {lm.name!r} has no such token; its ids go from 0 to {rows - 1 if rows else '?'}"
@@ -88,10 +90,29 @@ def _begins_every_text(lm: LM, token: int) -> bool:
         return False  # it refuses the empty text
 
 
-def _vocabulary(lm: LM) -> int | None:
+def vocabulary_size(
+    lm: LM,  # model with its tokenizer
+) -> int | None:  # ids go from 0 to one less; None where the model does not tell
+    "How many tokens a model can read and give a probability: rows of its embedding and of its output layer."
     get = getattr(lm.model, "get_input_embeddings", None)
+    config: Any = getattr(lm.model, "config", None)
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
     table = get() if get is not None else None
-    return getattr(table, "num_embeddings", None) or getattr(getattr(lm.model, "config", None), "vocab_size", None)
+    read = getattr(table, "num_embeddings", None) or getattr(config, "vocab_size", None)
+    sizes = [n for n in (read, getattr(lm.head, "out_features", None)) if isinstance(n, int)]
+    return min(sizes, default=None) or _columns(lm)
+
+
+def _columns(lm: LM) -> int | None:
+    "The logits of a position, where a model says nothing else of its vocabulary."
+    if lm.model.training:
+        return None  # a run might move what training moves
+    one = torch.zeros(1, 2, dtype=torch.long, device=lm.device)
+    try:
+        with torch.no_grad():
+            return lm.logits(one, torch.ones_like(one)).shape[-1]
+    except Exception:  # scoring says what is wrong with it
+        return None
 
 # %% ../../nbs/api/scoring/20_encoding.ipynb #b86c4f21
 def convention_record(
@@ -111,6 +132,44 @@ class EncodedPair(NamedTuple):
     start: int  # position of the first scored token
     shared: int  # length of the common beginning
 
+# %% ../../nbs/api/scoring/20_encoding.ipynb #74bb34f6
+def _no_ids(sentence: str, error: Exception) -> str:
+    "Why a sentence has no token ids, in one line."
+    if isinstance(error, UnicodeEncodeError) and error.encoding == "utf-8":
+        return (
+            f"{sentence[:60]!r} has half a character (U+{ord(error.object[error.start]):04X}) at position "
+            f"{error.start}, a lone surrogate; write the whole character, or decode the file as UTF-8"
+        )
+    reason = " ".join(str(error).split())[:200]
+    return f"the tokenizer cannot encode {sentence[:60]!r} ({type(error).__name__}: {reason})"
+
+
+def _beyond(lm: LM, ids: list[int], rows: int | None) -> str | None:
+    "What to do about a token that the model does not know; None where it knows all."
+    odd = next((i for i in ids if i < 0 or (rows is not None and i >= rows)), None)
+    if odd is None:
+        return None
+    try:
+        token = f"token {lm.tokenizer.convert_ids_to_tokens(odd)!r}"
+    except Exception:  # a tokenizer that cannot tell
+        token = "a token"
+    return (
+        f"{token} has id {odd}, but the ids of model {lm.name!r} go from 0 to {rows - 1 if rows else '?'}; use the "
+        "model's own tokenizer, or resize the embeddings (resize_token_embeddings) and train the model"
+    )
+
+
+def _fault(lm: LM, sentence: str, ids: list[int], known: bool, limit: int | None) -> str | None:
+    "Why a sentence would have no score, or a meaningless one, and what to do; None where it is sound."
+    if not ids or not known:
+        verb = "cannot express" if ids else "gives no tokens for"
+        return f"the tokenizer {verb} {sentence!r}; remove the pair or use the model's own tokenizer"
+    if len(ids) < 2:
+        return f"{sentence!r} is one token with nothing before it, which has no probability; give a prefix token"
+    if limit is not None and len(ids) > limit:
+        return f"{len(ids)} tokens, but model {lm.name!r} takes {limit}; shorten or remove {sentence[:60]!r}"
+    return None
+
 # %% ../../nbs/api/scoring/20_encoding.ipynb #5f7a28c0
 def encode_sentences(
     lm: LM,  # model with its tokenizer
@@ -128,36 +187,24 @@ def encode_sentences(
     if unknown in (lm.bos_id, lm.eos_id):
         unknown = None
     doubled = first is not None and _begins_every_text(lm, first)
+    rows = vocabulary_size(lm)
     found = _tokens(lm, [" " + s for s in sentences] if rule.leading_space else sentences, special)
     out = []
     for n, sentence in enumerate(sentences):
         try:
+            sentence.encode()  # half a character, as a text that was cut or wrongly decoded has it, is refused here
             ids = next(found)
         except TaskspaceError as e:
             raise TaskspaceError(f"{where(n)}: {e}") from None
         except Exception as e:
-            raise TaskspaceError(
-                f"{where(n)}: the tokenizer cannot encode {sentence!r} ({type(e).__name__}: {e})"
-            ) from None
+            raise TaskspaceError(f"{where(n)}: {_no_ids(sentence, e)}") from None
         known = unknown is None or unknown not in ids
         if ids and known and first is not None and not doubled:
             ids = [first, *ids]
-        if fault := _fault(lm, sentence, ids, known, limit):
+        if fault := _fault(lm, sentence, ids, known, limit) or _beyond(lm, ids, rows):
             raise TaskspaceError(f"{where(n)}: {fault}")
         out.append(ids)
     return out
-
-
-def _fault(lm: LM, sentence: str, ids: list[int], known: bool, limit: int | None) -> str | None:
-    "Why a sentence would have no score, or a meaningless one, and what to do; None where it is sound."
-    if not ids or not known:
-        verb = "cannot express" if ids else "gives no tokens for"
-        return f"the tokenizer {verb} {sentence!r}; remove the pair or use the model's own tokenizer"
-    if len(ids) < 2:
-        return f"{sentence!r} is one token with nothing before it, which has no probability; give a prefix token"
-    if limit is not None and len(ids) > limit:
-        return f"{len(ids)} tokens, but model {lm.name!r} takes {limit}; shorten or remove {sentence[:60]!r}"
-    return None
 
 # %% ../../nbs/api/scoring/20_encoding.ipynb #92b0f5d4
 def encode_pairs(

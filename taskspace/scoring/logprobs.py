@@ -18,11 +18,12 @@ import torch
 from torch import nn, Tensor
 
 from ..models.lm import LM
+from .causality import autocast, check_causal, evaluating
 from .prefixtree import prefix_tree, PrefixTree, Row, sentence_rows, shared_rows, visible
 
 # %% auto #0
-__all__ = ['SLICE', 'BITS', 'SHARED_ROW_TYPES', 'MINUS', 'ROW', 'BUDGET', 'WORKERS', 'CELLS', 'LOGITS', 'linear_logprobs',
-           'evaluating', 'Shortcuts', 'find_shortcuts', 'batches', 'token_logprobs', 'sequence_logprobs']
+__all__ = ['SLICE', 'BITS', 'SHARED_ROW_TYPES', 'LIBRARIES', 'MINUS', 'ROW', 'BUDGET', 'WORKERS', 'CELLS', 'LOGITS',
+           'linear_logprobs', 'Shortcuts', 'find_shortcuts', 'batches', 'token_logprobs', 'sequence_logprobs']
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #47cb2e63
 SLICE = {"cpu": 1 << 19, "else": 1 << 26}  # logits held at once, by kind of device: 2 MB and 256 MB in float32
@@ -117,26 +118,11 @@ def linear_logprobs(
         return _LinearLogprobs.apply(x, weight, bias, rows, targets)
     return _LinearLogprobs.forward(None, x, weight, bias, rows, targets)
 
-# %% ../../nbs/api/scoring/40_logprobs.ipynb #29c4cf13
-@contextmanager
-def evaluating(
-    *lms: LM,  # models with their tokenizers
-) -> Iterator[None]:
-    "Evaluation mode for all modules of the models; on leaving each module has the mode that it had."
-    modes = [(m, m.training) for lm in lms for m in lm.model.modules()]
-    # The flags themselves, and not `eval()`: a module may do more there, such as merge its weights, and to set a flag
-    # back would not undo that.
-    for m, _ in modes:
-        m.training = False
-    try:
-        yield
-    finally:
-        for m, mode in modes:
-            m.training = mode
-
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #811903fc
-# model types that take masks and positions; each model is tried before use
+# model types that take masks and positions
 SHARED_ROW_TYPES = {"gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "phi", "olmo", "olmo2"}
+# whose classes keep to the attention mask, position by position, for any weights
+LIBRARIES = {"torch", "transformers", "taskspace", "peft", "accelerate", "bitsandbytes", "torchao", "gptqmodel", "awq"}
 MINUS = -1  # padding in matrices of nodes
 
 
@@ -154,14 +140,21 @@ class _Batch(NamedTuple):
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #567d71c1
 @contextmanager
-def _hooked(head: nn.Module | None, hook: Callable) -> Iterator[None]:
+def _hooked(head: nn.Module | None, hook: Callable, behind: Callable | None = None) -> Iterator[None]:
     assert head is not None, "`find_shortcuts` gives a model without a head its full logits"
     me = threading.get_ident()
-    handle = head.register_forward_pre_hook(lambda *args: hook(*args) if threading.get_ident() == me else None)
+
+    def mine(function: Callable | None) -> Callable:
+        return lambda *args: function(*args) if function is not None and threading.get_ident() == me else None
+
+    handles = [head.register_forward_pre_hook(mine(hook))]
+    if behind is not None:
+        handles.append(head.register_forward_hook(mine(behind)))
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _hidden(lm: LM, batch: _Batch, index: Tensor) -> Tensor:
@@ -190,8 +183,13 @@ def _chosen_logits(lm: LM, batch: _Batch, index: Tensor, head: str) -> Tensor:
         return lm.logits(*batch).flatten(0, 1)[index]
     if head == "linear":
         return nn.functional.linear(_hidden(lm, batch, index), *_linear(lm))
-    with _hooked(lm.head, lambda _, args: (args[0].flatten(0, -2)[index][None], *args[1:])):
+    with _hooked(lm.head, _choose(index)):
         return lm.logits(*batch)[0]
+
+
+def _choose(index: Tensor) -> Callable:
+    "A hook that lets the output layer see flat positions `index` alone."
+    return lambda _, args: (args[0].flatten(0, -2)[index][None], *args[1:])
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #a9ce64f3
 def _collate(lm: LM, tree: PrefixTree, nodes: Sequence[np.ndarray], shared: bool) -> tuple[_Batch, np.ndarray]:
@@ -208,53 +206,161 @@ def _collate(lm: LM, tree: PrefixTree, nodes: Sequence[np.ndarray], shared: bool
     mask = torch.zeros(hidden.shape, dtype=lm.dtype, device=lm.device).masked_fill_(hidden, torch.finfo(lm.dtype).min)
     return _Batch(ids, mask[:, None], positions), table
 
-# %% ../../nbs/api/scoring/40_logprobs.ipynb #46e425f0
-_known: WeakKeyDictionary[nn.Module, dict[tuple, Shortcuts]] = WeakKeyDictionary()
+# %% ../../nbs/api/scoring/40_logprobs.ipynb #f62c8b84
+class _Answer(NamedTuple):
+    "What is kept of a model."
+
+    seen: tuple  # the fingerprint for which the answer holds
+    shortcuts: Shortcuts
+    weights: tuple | None  # as they were when the look at causality showed nothing; None where it showed enough
+
+
+_known: WeakKeyDictionary[nn.Module, _Answer] = WeakKeyDictionary()
 
 
 def find_shortcuts(
     lm: LM,  # model with its tokenizer
     tokens: Sequence[int] | np.ndarray = (0,),  # some ids that the model knows
-) -> Shortcuts:  # tried once for each model
-    "Which shortcuts give this model's own numbers."
-    key = _fingerprint(lm)
-    found = _known.setdefault(lm.model, {})
-    if key not in found:
+) -> Shortcuts:  # found once for each model
+    "Which shortcuts give this model's own numbers. Raises `TaskspaceError` for a model that is not causal."
+    seen, known = _fingerprint(lm), _known.get(lm.model)
+    new = known is None or known.seen != seen
+    if known is None or new or (known.weights is not None and known.weights != _written(lm)):
+        weights = None if check_causal(lm, tokens) else _written(lm)
         with evaluating(lm), torch.no_grad():
-            found[key] = _try_shortcuts(lm, tokens)
-    return found[key]
+            found = _try_shortcuts(lm, tokens) if known is None or new else known.shortcuts
+        known = _known[lm.model] = _Answer(seen, found, weights)
+    return known.shortcuts
+
+
+def _written(lm: LM) -> tuple:
+    "Changes when torch sees the weights written to."
+    tensors = [*lm.model.parameters(), *lm.model.buffers()]
+    return tuple((t.data_ptr(), None if t.is_inference() else t._version) for t in tensors)
+
+# %% ../../nbs/api/scoring/40_logprobs.ipynb #4d78e5cf
+_PLAIN = frozenset({bool, int, float, str, type(None), torch.dtype})
+_NESTED = _PLAIN | {list, tuple, dict}
+
+
+def _settings(thing: Any) -> tuple:
+    "Plain attributes, such as the size of a cap."
+    found = getattr(thing, "__dict__", {}).items()
+    return tuple((k, v if type(v) in _PLAIN else repr(v)) for k, v in found if type(v) in _NESTED)
+
+
+def _module_settings(module: nn.Module) -> tuple:
+    "The same of a module, beside its class, its hooks and a `forward` of its own."
+    plain = tuple((k, v) for k, v in vars(module).items() if type(v) in _PLAIN and k != "training")
+    own = vars(module).get("forward")
+    return id(module), type(module), *module._forward_hooks, None, *module._forward_pre_hooks, id(own), plain
 
 
 def _fingerprint(lm: LM) -> tuple:
-    config, head = getattr(lm.model, "config", None), lm.head
-    return (
-        id(head),
-        type(head),
-        len(getattr(head, "_forward_hooks", ())),
-        len(getattr(head, "_forward_pre_hooks", ())),
-        getattr(config, "_attn_implementation", None),
-        lm.dtype,
-        lm.device,
+    config: Any = getattr(lm.model, "config", None)
+    inner = config.get_text_config() if hasattr(config, "get_text_config") else None
+    modules = tuple(map(_module_settings, lm.model.modules()))
+    return modules, _settings(config), _settings(inner), id(lm.head), lm.dtype, lm.device, autocast(lm)
+
+# %% ../../nbs/api/scoring/40_logprobs.ipynb #76c99482
+def _library(thing: Any) -> str:
+    "The library in which a class or function is defined."
+    thing = getattr(thing, "func", thing)  # of a functools.partial
+    return str(getattr(thing, "__module__", None) or "").partition(".")[0]
+
+
+def _is_known(lm: LM) -> bool:
+    return all(
+        _library(type(m)) in LIBRARIES
+        and _library(vars(m).get("forward", type(m))) in LIBRARIES
+        and all(
+            _library(h) in LIBRARIES - {"taskspace"}
+            for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())
+        )
+        for m in lm.model.modules()
     )
 
-# %% ../../nbs/api/scoring/40_logprobs.ipynb #854b23ec
+# %% ../../nbs/api/scoring/40_logprobs.ipynb #3fd5c211
+_VIEWS = {
+    "AliasBackward0",
+    "ReshapeAliasBackward0",
+    "SliceBackward0",
+    "ToCopyBackward0",
+    "UnsafeViewBackward0",
+    "ViewBackward0",
+}
+
+
+def _numbers(shape: torch.Size, like: Tensor) -> Tensor:
+    "Random numbers of all sizes from .001 to 1,000, the same ones for the same shape."
+    g = torch.Generator().manual_seed(0)
+    size = 10 ** (6 * torch.rand(shape, generator=g) - 3)
+    return (size * torch.randn(shape, generator=g).sign()).to(like)
+
+
+def _nothing_follows(lm: LM, batch: _Batch) -> bool:
+    "Whether the model gives what its output layer computes, as it is or in a wider type."
+    given: list[Tensor] = []
+
+    def replace(_: nn.Module, args: tuple, out: Tensor) -> Tensor:
+        given.append(_numbers(out.shape, out).requires_grad_())
+        return given[-1]
+
+    try:
+        with torch.enable_grad(), _hooked(lm.head, lambda *_: None, replace):
+            logits = lm.logits(*batch)
+        (own,) = given
+        node = logits.grad_fn
+        while node is not None and node.name() in _VIEWS:
+            node = node.next_functions[0][0]
+        recorded = logits is own or getattr(node, "variable", None) is own
+        # Numbers made anew, since a change through `.data` is not recorded and is in `own` too
+        return (
+            recorded and logits.shape == own.shape and torch.equal(logits.double(), _numbers(own.shape, own).double())
+        )
+    except Exception:  # whatever a foreign model raises: the shortcut is not for it
+        return False
+
+
+def _follows_each_position(lm: LM, batch: _Batch, index: Tensor) -> bool:
+    "Whether what follows the output layer does the same at every position, with numbers of all sizes."
+    found = []
+    try:
+        for choose in (None, _choose(index)):
+
+            def replace(_: nn.Module, args: tuple, out: Tensor, choose: Callable | None = choose) -> Tensor:
+                every = _numbers(torch.Size((*batch.ids.shape, out.shape[-1])), out)
+                return every if choose is None else every.flatten(0, 1)[index][None]
+
+            with _hooked(lm.head, choose or (lambda *_: None), replace):
+                found.append(lm.logits(*batch))
+        whole, part = found[0].flatten(0, 1)[index].float(), found[1][0].float()
+        return torch.allclose(whole, part, rtol=8 * torch.finfo(lm.dtype).eps, atol=1e-6, equal_nan=True)
+    except Exception:
+        return False
+
+# %% ../../nbs/api/scoring/40_logprobs.ipynb #5dd67abf
 def _try_shortcuts(lm: LM, tokens: Sequence[int] | np.ndarray) -> Shortcuts:
     t = [int(tokens[k % len(tokens)]) for k in range(6)]
     tree = prefix_tree([[*t[:3], t[0], t[0]], [*t[:3], t[3], t[4], t[5]], [t[5], t[1], t[2]]])
     rows = list(sentence_rows(tree))
     batch, table = _collate(lm, tree, [r.nodes for r in rows], shared=False)
     index = _flat(table, table >= 0, lm)
-    plain = lm.logits(*batch).flatten(0, 1)[index]
+    plain, known = lm.logits(*batch).flatten(0, 1)[index], _is_known(lm)
 
-    def head_agrees(head: str) -> bool:
-        return _head_allows(lm, head) and _agrees(plain, lambda: _chosen_logits(lm, batch, index, head))
+    def head_allows(head: str) -> bool:
+        if head == "linear":
+            proven = _is_plain_linear(lm) and _nothing_follows(lm, batch)
+        else:
+            proven = known and lm.head is not None and _follows_each_position(lm, batch, index)
+        return proven and _agrees(plain, lambda: _chosen_logits(lm, batch, index, head))
 
     def rows_agree() -> bool:
         pieces = list(shared_rows(tree))
         return _attention_allows(lm) and _agrees(plain, lambda: _shared_row_logits(lm, tree, pieces, table, head))
 
-    head = next(filter(head_agrees, ("linear", "rows")), "full")
-    return Shortcuts(head, rows_agree())
+    head = next(filter(head_allows, ("linear", "rows")), "full")
+    return Shortcuts(head, known and rows_agree())
 
 
 def _flat(table: np.ndarray, where: np.ndarray, lm: LM) -> Tensor:
@@ -268,7 +374,7 @@ def _shared_row_logits(lm: LM, tree: PrefixTree, pieces: list[Row], table: np.nd
     place = np.searchsorted(nodes[nodes >= 0], table[table >= 0])
     return logits[torch.from_numpy(place).to(lm.device)]
 
-# %% ../../nbs/api/scoring/40_logprobs.ipynb #ef4b1bbd
+# %% ../../nbs/api/scoring/40_logprobs.ipynb #faf46872
 def _agrees(plain: Tensor, other: Callable[[], Tensor]) -> bool:
     try:
         got = other().float()
@@ -281,12 +387,12 @@ def _agrees(plain: Tensor, other: Callable[[], Tensor]) -> bool:
     return bool(((got - plain.float()).abs() <= tolerance * scale).all())
 
 
-def _head_allows(lm: LM, head: str) -> bool:
-    if lm.head is None:
+def _is_plain_linear(lm: LM) -> bool:
+    head = lm.head
+    if type(head) is not nn.Linear or head._forward_hooks or head._forward_pre_hooks or autocast(lm):
         return False
-    return head == "rows" or (
-        type(lm.head) is nn.Linear and not lm.head._forward_hooks and not lm.head._forward_pre_hooks
-    )
+    replaced = "forward" in vars(head) and not hasattr(head, "_hf_hook")  # accelerate moves inputs between devices
+    return not replaced and type(head.weight) in (Tensor, nn.Parameter) and not head.weight.is_meta
 
 
 def _attention_allows(lm: LM) -> bool:

@@ -68,10 +68,8 @@ def score_pairs(
     if not isinstance(suite, Suite):
         suite = Suite(suite.name, (suite,)) if isinstance(suite, Task) else Suite("tasks", tuple(suite))
     rule = convention_of(convention)
-    pairs = suite.to_frame()
-    where = [
-        f"task {t!r}, pair {p}" for t, p in zip(pairs.task.tolist(), pairs.pair.tolist(), strict=True) for _ in (0, 1)
-    ]
+    places = [f"task {t.name!r}, pair {n if p.id is None else p.id}" for t in suite for n, p in enumerate(t)]
+    where = [place for place in places for _ in (0, 1)]
     sentences = [s for task in suite for p in task for s in (p.good, p.bad)]
     sequences = encode_sentences(lm, sentences, rule, where.__getitem__)
     counts = np.array([len(s) - 1 for s in sequences])
@@ -79,7 +77,7 @@ def score_pairs(
         counts if rule.reduction == "mean" else 1
     )
     margin = values[::2] - values[1::2]
-    frame = pairs[["task", "phenomenon", "pair"]].assign(
+    frame = suite.to_frame()[["task", "phenomenon", "pair"]].assign(
         logp_good=values[::2],
         logp_bad=values[1::2],
         tokens_good=counts[::2],
