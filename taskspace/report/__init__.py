@@ -20,9 +20,9 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "renderer":
         "MIME to_columns html mimebundle enable asset write_bundle",
     "charts":
-        "GROUP_COLOURS DIVERGING SEQUENTIAL FONT INK config save headline heatmap task_map clustermap network "
-        "small_multiples fixed_colours curves training_curves scale_curves stability_chart forest frontier "
-        "layers before_after",
+        "GROUP_COLOURS DIVERGING SEQUENTIAL FONT INK config save headline group_means heatmap task_map "
+        "clustermap network small_multiples fixed_colours curves training_curves scale_curves stability_chart "
+        "forest frontier layers before_after",
     "evidence":
         "PART_COLOURS explanation_chart explanation_course signs_chart opposition_chart",
     "checkpoints":

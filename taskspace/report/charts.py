@@ -20,9 +20,9 @@ from .escaping import in_chart
 from ..spaces.space import TaskSpace
 
 # %% auto #0
-__all__ = ['GROUP_COLOURS', 'DIVERGING', 'SEQUENTIAL', 'FONT', 'INK', 'config', 'save', 'headline', 'heatmap', 'task_map',
-           'clustermap', 'network', 'small_multiples', 'fixed_colours', 'curves', 'training_curves', 'scale_curves',
-           'stability_chart', 'forest', 'frontier', 'layers', 'before_after']
+__all__ = ['GROUP_COLOURS', 'DIVERGING', 'SEQUENTIAL', 'FONT', 'INK', 'config', 'save', 'headline', 'group_means', 'heatmap',
+           'task_map', 'clustermap', 'network', 'small_multiples', 'fixed_colours', 'curves', 'training_curves',
+           'scale_curves', 'stability_chart', 'forest', 'frontier', 'layers', 'before_after']
 
 # %% ../../nbs/api/report/20_charts.ipynb #b07c11b6
 GROUP_COLOURS = (
@@ -277,6 +277,13 @@ def headline(
     return alt.TitleParams(title or space.kind[:1].upper() + space.kind[1:], subtitle=", ".join(parts))
 
 
+def _noted(words: alt.TitleParams, note: str) -> alt.TitleParams:
+    "A title with one more part below it."
+    if note:
+        words.subtitle = f"{words.subtitle}, {note}"
+    return words
+
+
 def _order(space: TaskSpace, order: str | Sequence[str]) -> list[str]:
     if not isinstance(order, str):
         return space.select(order).tasks
@@ -431,6 +438,56 @@ def _heat_row(
         row.append(_dendrogram(space, names, side))
     return row
 
+# %% ../../nbs/api/report/20_charts.ipynb #8d185574
+_MOST = 250  # tasks of which single cells are drawn
+
+
+def _branches(space: TaskSpace) -> dict[str, str]:
+    "Task -> branch of the tree, 60 at most; neighbours in the suite where cells are missing."
+    from scipy.cluster.hierarchy import fcluster
+
+    if _finished(space):
+        tree = space.cluster()
+        tasks, number = list(tree.tasks), fcluster(tree.linkage, 60, "maxclust")
+    else:
+        tasks, number = space.tasks, np.arange(len(space)) * 60 // len(space)
+    members: dict[int, list[str]] = {}
+    for task, k in zip(tasks, number, strict=True):
+        members.setdefault(int(k), []).append(task)
+    names = {k: f"{t[0]} and {len(t) - 1} more" if len(t) > 1 else t[0] for k, t in members.items()}
+    return {task: names[k] for k, found in members.items() for task in found}
+
+
+def _coarse_labels(space: TaskSpace) -> dict[str, str]:
+    "Task -> what stands for it where there are too many tasks: its group, or else its branch."
+    groups = {t: g or "no group" for t, g in (space.groups or {}).items()}
+    return groups if 2 < len(set(groups.values())) <= _MOST else _branches(space)
+
+
+def group_means(
+    space: TaskSpace,  # with or without missing cells
+    groups: Mapping[str, str],  # task -> group, for every task
+) -> TaskSpace:  # one task a group; intervals and draws are left out
+    "The mean of the cells between the tasks of every two groups, without the diagonal. A group of one keeps its own cell."
+    names = list(dict.fromkeys(groups[t] for t in space.tasks))
+    member = np.array([[groups[t] == g for g in names] for t in space.tasks], dtype=float)
+    values = space.matrix.to_numpy(dtype=float)
+    alone = np.array([member[:, names.index(groups[t])].sum() == 1 for t in space.tasks])
+    known = np.isfinite(values) & (~np.eye(len(values), dtype=bool) | alone[:, None])
+    with np.errstate(invalid="ignore"):
+        means = (member.T @ np.where(known, values, 0.0) @ member) / (member.T @ known @ member)
+    own: dict[str, str | None] | None = {g: g for g in names} if space.groups else None
+    return TaskSpace(pd.DataFrame(means, names, names), space.kind, own, meta=space.meta)
+
+
+def _drawable(space: TaskSpace, order: str | Sequence[str]) -> tuple[TaskSpace, str | Sequence[str], str]:
+    "What of a space can be drawn cell by cell, in which order, and what the title says of that."
+    space = space if isinstance(order, str) else space.select(order)
+    if len(space) <= _MOST:
+        return space, order, ""
+    coarse = group_means(space, _coarse_labels(space))
+    return coarse, order if isinstance(order, str) else "suite", f"means over {len(coarse)} groups of tasks"
+
 # %% ../../nbs/api/report/20_charts.ipynb #cb1df225
 def heatmap(
     space: TaskSpace,  # with or without groups; cells may be missing
@@ -439,12 +496,14 @@ def heatmap(
     size: int | None = None,  # side of the matrix in pixels; None: chosen by the number of tasks
     title: str | None = None,  # None: the kind of the space
 ) -> alt.TopLevelMixin:
-    "A space as a clustered heat map. Raises `TaskspaceError` for an unknown order or task."
-    picked, groups = _pick(), _groups(space)
-    row = _heat_row(space, order, tree, size, picked)
+    """A space as a clustered heat map; above 250 tasks of groups, unless a list names fewer. Raises `TaskspaceError` for an
+    unknown order or task."""
+    shown, order, note = _drawable(space, order)
+    picked, groups = _pick(), _groups(shown)
+    row = _heat_row(shown, order, tree, size, picked)
     if groups:
         row.append(_group_list(groups, picked))
-    return _joined(alt.hconcat, *row, spacing=4, title=headline(space, title))
+    return _joined(alt.hconcat, *row, spacing=4, title=_noted(headline(space, title), note))
 
 # %% ../../nbs/api/report/20_charts.ipynb #b07c11aa
 def task_map(
@@ -571,15 +630,17 @@ def clustermap(
     size: int | None = None,  # side of the heat map in pixels; None: chosen by the number of tasks
     title: str | None = None,  # None: the kind of the space
 ) -> alt.TopLevelMixin:
-    """Heat map with its tree, and below it the map, linked: pick a group in either.
+    """Heat map with its tree, and below it the map of all tasks, linked: pick a group in either. Above 250 tasks the heat
+    map is one of groups.
     Raises `TaskspaceError` for an unknown order, task or embedding, and for missing cells."""
     picked, groups = _pick(), _groups(space)
-    above = _joined(alt.hconcat, *_heat_row(space, order, True, size, picked), spacing=4)
+    shown, order, note = _drawable(space, order)
+    above = _joined(alt.hconcat, *_heat_row(shown, order, True, size, picked), spacing=4)
     below: list[Any] = [_map_chart(space, embedding, None, 400, None, picked)]
     if groups:
         below.append(_group_list(groups, picked))
     lower = _joined(alt.hconcat, *below, spacing=20)
-    return _joined(alt.vconcat, above, lower, spacing=18, title=headline(space, title))
+    return _joined(alt.vconcat, above, lower, spacing=18, title=_noted(headline(space, title), note))
 
 # %% ../../nbs/api/report/20_charts.ipynb #b07c11ae
 def _links(space: TaskSpace, links: int | None, alpha: float) -> pd.DataFrame:
@@ -694,10 +755,14 @@ def small_multiples(
     columns: int = 4,  # in a row
     title: str | None = None,  # None: no title
 ) -> alt.TopLevelMixin:
-    """Spaces side by side, in one order and one colour scale.
+    """Spaces side by side, in one order and one colour scale; above 250 tasks of groups.
     Raises `TaskspaceError` when their tasks differ, and when there are none."""
     if not spaces:
         raise TaskspaceError("small_multiples: no spaces")
+    last = list(spaces.values())[-1]
+    if isinstance(order, str) and len(last) > _MOST:
+        labels = _coarse_labels(last)
+        spaces = {name: group_means(space.select(last.tasks), labels) for name, space in spaces.items()}
     names = _order(list(spaces.values())[-1], order)
     cut = {k: s.select(names) for k, s in spaces.items()}
     values = np.concatenate([_off_diagonal(s) for s in cut.values()])

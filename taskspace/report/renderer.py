@@ -49,18 +49,24 @@ def _title(spec: dict) -> str:
     return str(spec.get("description") or (" ".join(text) if isinstance(text, list) else text) or "chart")
 
 
+_HEAVY = 3_000_000  # bytes
+
+
 def html(
     chart: Any,  # an Altair chart, or a Vega-Lite specification as a dict
 ) -> str:  # one <div>, to be drawn by the scripts that `write_bundle` writes
-    "HTML of a chart that draws from its site's own copy of Vega."
+    "HTML of a chart that draws from its site's own copy of Vega. A chart of more than 3 MB says so."
     spec = dict(in_chart(_spec(chart)))
     tables = {name: to_columns(rows) for name, rows in spec.pop("datasets", {}).items()}
     data = in_script({"spec": spec, "tables": tables})
     label = in_html(_title(spec))
+    size = len(data.encode())
+    heavy = f'<p class="taskspace-heavy">This chart holds {size / 1e6:.1f} MB of data and may be slow to draw.</p>'
     return (
         f'<div class="taskspace-chart" role="figure" aria-label="{label}">'
         f'<div class="taskspace-stage">{label}</div>'
-        f'<script type="application/json" class="taskspace-spec">{data}</script></div>'
+        f'<script type="application/json" class="taskspace-spec">{data}</script>'
+        f"{heavy if size > _HEAVY else ''}</div>"
     )
 
 # %% ../../nbs/api/report/10_renderer.ipynb #fd6a475d

@@ -3,12 +3,15 @@
 import json
 import re
 
+import altair as alt
 import numpy as np
 import pandas as pd
 import pytest
 
 from taskspace.errors import TaskspaceError
 from taskspace.report import charts
+from taskspace.report.charts import clustermap, group_means, heatmap, small_multiples
+from taskspace.report.renderer import html
 from taskspace.spaces.change import stability
 from taskspace.spaces.resampling import resample_means
 from taskspace.spaces.space import TaskSpace
@@ -384,3 +387,47 @@ def test_scales_keep_their_order_for_everyone(theme, kind):
     assert all(np.diff(ramp) > 4) and all(np.diff(both[3:]) > 4) and all(np.diff(both[3::-1]) > 4)
     ends = [lab(charts.DIVERGING[theme][i], kind) for i in (1, 5)]
     assert np.linalg.norm(ends[0] - ends[1]) > 35  # helps and harms
+
+
+def many(n=1000, groups=20, seed=0):
+    names = [f"task {i}" for i in range(n)]
+    values = np.random.default_rng(seed).normal(size=(n, n))
+    found = {t: f"group {i % groups}" for i, t in enumerate(names)} if groups else None
+    return TaskSpace(pd.DataFrame(values, names, names), kind="margin transfer", groups=found)
+
+
+@pytest.mark.parametrize("groups", [20, 0, 600])
+def test_a_thousand_tasks_are_drawn_as_groups_first(groups):
+    "With groups, with none, with too many."
+    space = many(groups=groups)
+    for chart in (heatmap(space), small_multiples({"a": space, "b": many(groups=groups, seed=1)})):
+        assert len(html(chart)) < 500_000
+    spec = heatmap(space).to_dict()
+    cells = [rows for rows in spec["datasets"].values() if rows and "source" in rows[0]]
+    assert len(cells[0]) == {20: 400, 0: 3600, 600: 3600}[groups]
+    assert "means over" in spec["title"]["subtitle"] and "1000 tasks" in spec["title"]["subtitle"]
+    named = heatmap(space, order=space.tasks[:5]).to_dict()
+    assert max(len(rows) for rows in named["datasets"].values()) == 25 and "means" not in named["title"]["subtitle"]
+
+
+def test_the_map_below_a_heat_map_of_groups_has_every_task():
+    spec = clustermap(many(300, 6), embedding="classical").to_dict()
+    assert sorted(len(rows) for rows in spec["datasets"].values() if "source" in rows[0]) == [36]
+    assert max(len(rows) for rows in spec["datasets"].values()) == 300
+
+
+def test_group_means_are_means_of_cells_off_the_diagonal():
+    space = many(7, 0)
+    labels = dict(zip(space.tasks, "aabbbcc", strict=True))
+    space.matrix.iloc[0, 3] = np.nan
+    a, means = space.matrix.to_numpy(), group_means(space, labels).matrix
+    assert means.loc["a", "a"] == pytest.approx((a[0, 1] + a[1, 0]) / 2)
+    assert means.loc["a", "b"] == pytest.approx(np.nanmean(a[:2, 2:5]))
+    assert group_means(space, {**labels, "task 6": "d"}).matrix.loc["d", "d"] == pytest.approx(a[6, 6])
+
+
+def test_a_chart_of_more_than_3_megabytes_says_so():
+    chart = alt.Chart(pd.DataFrame({"x": np.random.default_rng(0).normal(size=400_000)})).mark_point().encode(x="x:Q")
+    with alt.data_transformers.enable("default", max_rows=None):
+        heavy = html(chart)
+    assert re.search(r"This chart holds [3-9]\.\d MB of data", heavy) and "MB of data" not in html(heatmap(many(20)))
