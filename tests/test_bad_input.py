@@ -2,6 +2,7 @@
 
 Each gives one line on standard error and exit status 2, no traceback, and no file that is half written."""
 
+import gzip
 import json
 import os
 import shutil
@@ -17,12 +18,15 @@ import toylm
 from taskspace.cli import main
 from taskspace.errors import TaskspaceError
 from taskspace.pretraining.texts import ModelConfig, text_config, TextConfig
+from taskspace.pretraining.tokens import read_texts
 from taskspace.pretraining.training import TrainingConfig
 from taskspace.runs.execute import run_study
+from taskspace.runs.jobs import reference_text
 from taskspace.runs.results import open_run
 from taskspace.runs.store import Store
-from taskspace.runs.study import Study
+from taskspace.runs.study import read_study, Study
 from taskspace.settings import parse_settings
+from taskspace.spaces.space import TaskSpace
 from taskspace.tasks.catalogue import load_suite
 
 STUDY = """\
@@ -419,6 +423,121 @@ def test_a_sentence_longer_than_the_context_is_named(tmp_path, capsys, monkeypat
         and "the cat the cat" in err
         and not (tmp_path / "scores.csv").exists()
     )
+
+
+# -- every entry point with every kind of badness
+def sound_text(path):
+    "A sound suite in the format that the ending names; sound settings for YAML; sentences for all else."
+    rows = [("t", "A dog barks.", "A dog bark."), ("t", "A cat sleeps.", "A cat sleep.")]
+    frame = pd.DataFrame(rows, columns=["task", "good", "bad"])
+    if path.suffix == ".jsonl":
+        return frame.assign(UID="t", sentence_good=frame.good, sentence_bad=frame.bad).to_json(
+            orient="records", lines=True
+        )
+    if path.suffix in (".csv", ".tsv"):
+        return frame.to_csv(sep="\t" if path.suffix == ".tsv" else ",", index=False)
+    if path.suffix == ".yaml":
+        return STUDY if "study" in path.stem else text(out="m")
+    return "".join(f"{bad}\n{good}\n" for _, good, bad in rows)
+
+
+def write_sound(path):
+    if "space" in path.stem:
+        names = ["a", "b"]
+        TaskSpace(pd.DataFrame([[1.0, 2.0], [3.0, 4.0]], names, names)).save(path)
+    elif path.suffix == ".parquet":
+        pd.DataFrame({"task": ["t"], "good": ["A dog barks."], "bad": ["A dog bark."]}).to_parquet(path)
+    else:
+        path.write_text(sound_text(path), encoding="utf-8")
+
+
+# name: (file, what reads it)
+ENTRIES = {
+    "suite of JSON lines": ("suite.jsonl", load_suite),
+    "suite in CSV": ("suite.csv", load_suite),
+    "suite in TSV": ("suite.tsv", load_suite),
+    "suite in Parquet": ("suite.parquet", load_suite),
+    "task of BLiMP": ("t.jsonl", lambda path: load_suite(f"blimp:{path.parent}")),
+    "task of Zorro": ("agreement-t.txt", lambda path: load_suite(f"zorro:{path.parent}")),
+    "space": ("space.parquet", TaskSpace.load),
+    "study": ("study.yaml", read_study),
+    "pre-training": ("pretraining.yaml", text_config),
+    "text to train on": ("corpus.txt", lambda path: list(read_texts([path]))),
+    "reference text": ("reference.txt", lambda path: reference_text(str(path), 2)),
+}
+TABLES = {"suite in Parquet", "space"}  # binary: damage to text is only other damage there
+# These take any text
+PLAIN = {"task of Zorro", "text to train on", "reference text"}
+
+
+def remove(path):
+    path.unlink()
+
+
+def make_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def rewrite(change):
+    return lambda path: path.write_bytes(change(path.read_bytes()))
+
+
+# name: (what is done to the sound file, which entries may read the result, "" for none)
+BADNESS = {
+    "missing": (remove, ""),
+    "a folder": (make_folder, ""),
+    "a link to nothing": (lambda path: (path.unlink(), path.symlink_to("nowhere")), ""),
+    "a link to itself": (lambda path: (path.unlink(), path.symlink_to(path.name)), ""),
+    "empty": (rewrite(lambda b: b""), "text to train on"),
+    "blank lines": (rewrite(lambda b: b"\n \n\n"), "text to train on"),
+    "only a byte order mark": (rewrite(lambda b: "\ufeff".encode()), "text to train on"),
+    "Latin-1": (rewrite(lambda b: b + b"caf\xe9"), ""),
+    "UTF-16": (rewrite(lambda b: b.decode("latin-1").encode("utf-16")), ""),
+    "UTF-8 with halves of characters": (rewrite(lambda b: b + "\ud83d".encode("utf-8", "surrogatepass")), ""),
+    "an image": (rewrite(lambda b: b"\x89PNG\r\n\x1a\n" + bytes(range(256))), ""),
+    "compressed": (rewrite(gzip.compress), ""),
+    "another Parquet file": (lambda path: pd.DataFrame({"a": [1]}).to_parquet(path), ""),
+    "brackets": (rewrite(lambda b: b"[" * 10**4 + b"\n"), "PLAIN"),
+    "a page of HTML": (
+        rewrite(lambda b: b"<!DOCTYPE html>\n<html><p>Not found: [</p>\n"),
+        "task of Zorro, text to train on, reference text",
+    ),
+    "a row too short": (rewrite(lambda b: b + b'\n{"task": "t"}\n'), "task of Zorro, text to train on, reference text"),
+}
+
+
+def reads(entry, allowed):
+    return entry in allowed or (allowed == "PLAIN" and entry in PLAIN - {"task of Zorro"})
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("badness", BADNESS)
+def test_every_reader_answers_every_bad_file_with_one_line(entry, badness, tmp_path):
+    (name, read), (spoil, allowed) = ENTRIES[entry], BADNESS[badness]
+    write_sound(tmp_path / name)
+    spoil(tmp_path / name)
+    if reads(entry, allowed) or (entry in TABLES and badness in ("Latin-1", "UTF-8 with halves of characters")):
+        try:
+            read(tmp_path / name)
+        except TaskspaceError as e:
+            assert str(tmp_path) in str(e)
+        return
+    with pytest.raises(TaskspaceError) as e:
+        read(tmp_path / name)
+    assert str(tmp_path) in str(e.value)
+    assert len(str(e.value).splitlines()) == 1 and len(str(e.value)) < 500 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_every_reader_takes_the_sound_file_with_and_without_a_byte_order_mark(entry, tmp_path):
+    name, read = ENTRIES[entry]
+    write_sound(tmp_path / name)
+    sound = read(tmp_path / name)
+    if entry not in TABLES:
+        rewrite(lambda b: "\ufeff".encode() + b.replace(b"\n", b"\r\n"))(tmp_path / name)
+        again = read(tmp_path / name)
+        assert getattr(again, "digest", again) == getattr(sound, "digest", sound)
 
 
 # -- fuzzing
