@@ -318,7 +318,7 @@ def _expand_builtin(spec: ModelSpec, choice: Any, make: Callable[..., Checkpoint
         choice = [step if at else spec.revision]
     return [make(f"builtin:{scale}@{n}", None, s) for n, s in _pick(choice, steps, f"model builtin:{scale}")]
 
-
+# %% ../../nbs/api/models/30_checkpoints.ipynb #88785673
 def _only_checkpoint(spec: ModelSpec, choice: Any, make: Callable[..., Checkpoint]) -> Checkpoint:
     "An n-gram model is counted, not trained: it has the last checkpoint alone."
     if spec.revision or choice != "last":
@@ -539,7 +539,7 @@ def check_model(
             f"prefix {prefix}: model {checkpoint.model} has no such token; its ids go from 0 to {rows - 1}"
         )
 
-
+# %% ../../nbs/api/models/30_checkpoints.ipynb #46179fd8
 def _vocabulary_size(path: Path) -> int | None:
     "How many tokens a saved model knows, as far as its configuration says."
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
