@@ -243,6 +243,8 @@ def methods(
     run: Run,  # an opened run
 ) -> str:  # a Markdown page
     "What the run did, with which settings, versions and weights, and how long it took."
+    from taskspace.runs.study import public_study
+
     return f"""\
 ---
 title: Methods and provenance
@@ -265,7 +267,7 @@ The digests are SHA-256 over the files of weights and of the tokenizer, shortene
 
 ## The study
 
-{_block_of_yaml(run.study.to_yaml().strip())}
+{_block_of_yaml(public_study(run.study).to_yaml().strip())}
 
 ## What was computed
 

@@ -21,12 +21,14 @@ import pandas as pd
 import yaml
 
 from ..errors import TaskspaceError
+from ..files import cannot_write, without_folders
 from .escaping import in_csv, in_markdown, in_yaml
 from .pages import methods, page, proportioned
 from .renderer import asset, write_bundle
 from .templates import execute, page_templates
 from ..runs.plans import NotThere
 from ..runs.run_spaces import space_at
+from ..runs.study import public_study
 from ..runs.summaries import distributedness, learning_curves, missing, missing_line
 from ..workarounds import search_as_text, without_modules
 
@@ -104,10 +106,12 @@ def data_tables(
     ]
     tables = [table for table in tables if len(table[1])]
     jobs = run.log().drop(columns=["key"]).astype({"kind": str})
+    jobs["worker"] = pd.factorize(jobs["worker"])[0] + 1  # not under which name and on which machine it worked
+    jobs["error"] = [without_folders(e) if isinstance(e, str) else None for e in jobs["error"]]
     return [
         *tables,
         ("checkpoints", run.checkpoints, "every checkpoint with the SHA-256 of its weights and of its tokenizer"),
-        ("jobs", jobs, "state, time and seconds of every job"),
+        ("jobs", jobs, "state, time, seconds and worker of every job"),
     ]
 
 
@@ -125,8 +129,8 @@ def write_data(
         if len(frame) <= _CSV_ROWS.get(name, len(frame)):
             in_csv(frame).to_csv(folder / f"{name}.csv", index=False)
             listed.append((f"{name}.csv", len(frame), what))
-    (folder / "study.yaml").write_text(run.study.to_yaml(), encoding="utf-8")
-    listed.append(("study.yaml", 0, "the study, to be run again"))
+    (folder / "study.yaml").write_text(public_study(run.study).to_yaml(), encoding="utf-8")
+    listed.append(("study.yaml", 0, "the study, to be run again; of a path the last part"))
     return pd.DataFrame(listed, columns=["file", "rows", "what"])
 
 # %% ../../nbs/api/report/50_site.ipynb #28358a20
@@ -252,17 +256,20 @@ def render_report(
         raise TaskspaceError(f"{run.path}: no result is there yet; run the study first")
     out = Path(out if out is not None else run.path / "report").absolute()
     _accepts(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        _write_pages(run, work, len(gone) > 0, progress)
-        site = render(work)
-        _complete(site, work, run)
-        if out.exists():
-            out.rename(work / "old")
-        site.rename(out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        try:
+            _write_pages(run, work, len(gone) > 0, progress)
+            site = render(work)
+            _complete(site, work, run)
+            if out.exists():
+                out.rename(work / "old")
+            site.rename(out)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    except OSError as e:
+        raise cannot_write(e.filename or out, e) from None
     return out / "index.html"
 
 
@@ -273,7 +280,7 @@ def _complete(site: Path, work: Path, run: Run) -> None:
     for name in _SOURCES:
         for path in work.glob(name):
             shutil.copyfile(path, site / path.name)
-    mark = {"run": str(run.path), "study": run.study.name, "renderer": site_renderer()}
+    mark = {"study": run.study.name, "renderer": site_renderer()}
     (site / _MARK).write_text(json.dumps(mark) + "\n")
 
 # %% ../../nbs/api/report/50_site.ipynb #f542fea7
@@ -285,6 +292,22 @@ def _page_jobs(run: Run, scales: Mapping[str, str], others: Iterable[str], parti
         *(("scale", slug, {**shared, "model": model}, model) for model, slug in scales.items()),
         *((name, name, shared, None) for name in others),
     ]
+
+
+def _path_in_text(path: Path) -> re.Pattern:
+    "Matches a path, also where Markdown or HTML had to escape its signs."
+    return re.compile("".join(c if c.isalnum() else rf"(?:\\*{re.escape(c)}|&#?\w+;)" for c in str(path)))
+
+
+def _published(value: Any, folder: re.Pattern, name: str) -> Any:
+    "Part of a notebook as it is published: without warnings and papermill's notes, and the run's folder by its name."
+    if isinstance(value, str):
+        return folder.sub(lambda _: name, value)
+    if isinstance(value, list):
+        return [_published(v, folder, name) for v in value if not (isinstance(v, dict) and v.get("name") == "stderr")]
+    if isinstance(value, dict):
+        return {k: _published(v, folder, name) for k, v in value.items() if k != "papermill"}
+    return value
 
 
 def _page_names(models: Iterable[str]) -> dict[str, str]:
@@ -305,10 +328,13 @@ def _write_pages(run: Run, work: Path, partial: bool, progress: bool) -> None:
     jobs = _page_jobs(run, scales, others, partial)
     notebooks = work / "_notebooks"  # the renderers leave folders with an underscore alone
     notebooks.mkdir()
+    folder = _path_in_text(run.path.absolute())
 
     def make(job: tuple[str, str, dict, str | None]) -> None:
         name, file, given, title = job
-        executed = json.loads(execute(name, notebooks / f"{file}.ipynb", given).read_text(encoding="utf-8"))
+        notebook = execute(name, notebooks / f"{file}.ipynb", given)
+        executed = _published(json.loads(notebook.read_text(encoding="utf-8")), folder, run.path.name)
+        notebook.write_text(json.dumps(executed, indent=1, ensure_ascii=False), encoding="utf-8")
         (work / f"{file}.ipynb").write_text(json.dumps(page(executed, title), ensure_ascii=False), encoding="utf-8")
 
     with ThreadPoolExecutor(2) as pool:
