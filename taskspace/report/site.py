@@ -76,6 +76,13 @@ def all_spaces(
 _CSV_ROWS = {"scores": 50_000, "spaces": 200_000}  # a table with more rows is written as Parquet only
 
 
+def _public_error(run: Run, error: str) -> str:
+    "What a job failed of, without the folders of the machine; those of the models are known, so they may have spaces."
+    for name in {c["name"] for c in run.header["checkpoints"] if os.path.isabs(c["name"])}:
+        error = error.replace(name, Path(name).name)
+    return without_folders(error)
+
+
 def data_tables(
     run: Run,  # an opened run
 ) -> list[tuple[str, pd.DataFrame, str]]:  # name, table, what it holds
@@ -107,7 +114,7 @@ def data_tables(
     tables = [table for table in tables if len(table[1])]
     jobs = run.log().drop(columns=["key"]).astype({"kind": str})
     jobs["worker"] = pd.factorize(jobs["worker"])[0] + 1  # not under which name and on which machine it worked
-    jobs["error"] = [without_folders(e) if isinstance(e, str) else None for e in jobs["error"]]
+    jobs["error"] = [_public_error(run, e) if isinstance(e, str) else None for e in jobs["error"]]
     return [
         *tables,
         ("checkpoints", run.checkpoints, "every checkpoint with the SHA-256 of its weights and of its tokenizer"),

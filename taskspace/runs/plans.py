@@ -80,7 +80,7 @@ _JOBS = {"key": "text", "kind": "text", "at": "number", "seed": "number", "contr
 def _jobs_of(frame: pd.DataFrame, checkpoints: int) -> pd.DataFrame:
     "The jobs of a plan. Raises an error for a table that holds none, or jobs that lack what their kind needs."
     check_columns(frame, _JOBS)
-    frame = frame.astype({"at": "int64", "seed": "Int64"})
+    frame = frame.astype({"at": "Int64", "seed": "Int64"}).astype({"at": "int64"})  # Int64 takes no fraction
     right = frame["key"].astype(str).str.fullmatch("[0-9a-f]{32}") & frame["at"].between(0, checkpoints - 1)
     right &= frame["kind"].notna()
     for kinds, needed in ((("gradient", "transfer"), ["seed"]), (("transfer",), ["control", "source"])):
