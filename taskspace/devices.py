@@ -82,6 +82,7 @@ def pick_dtype(
     found: Any = dtype
     if isinstance(dtype, str):
         found = None if dtype == "auto" else getattr(torch, dtype.removeprefix("torch."), dtype)
-    if found is not None and not (isinstance(found, torch.dtype) and found.is_floating_point):
+    # Those of 8 bits store weights; torch does not compute in them
+    if found is not None and found not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
         raise TaskspaceError(f"unknown dtype {dtype!r}; there are: auto, float32, bfloat16, float16, float64")
     return found

@@ -13,7 +13,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "lm":
         "context_length weights_digest save_lm LM training_step",
     "loading":
-        "causal_config load_lm",
+        "causal_config check_options load_lm",
     "checkpoints":
         "path_as_text checkpoint_choice log_spaced ModelSpec Checkpoint step_of check_distinct expand "
         "in_order narrow directory_digests digests check_model loaded_digests",

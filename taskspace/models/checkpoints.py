@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import json
 import os
 import pkgutil
@@ -511,33 +512,64 @@ def _folder(checkpoint: Checkpoint) -> Path | None:
         raise TaskspaceError(f"model {checkpoint.name}: has no subfolder {kwargs['subfolder']!r}")
     return path
 
-
+# %% ../../nbs/api/models/30_checkpoints.ipynb #a2b3131c
 def check_model(
     checkpoint: Checkpoint,  # from `expand`
     prefix: Any = None,  # what a study puts before each sentence
 ) -> None:
     """Check a checkpoint by its configuration, before any job loads it.
     Raises `TaskspaceError` for a directory that holds no causal LM, and for one that lacks the prefix token."""
-    if checkpoint.loader or (path := _folder(checkpoint)) is None:
-        return
+    from taskspace.models.loading import causal_config, check_options
     from taskspace.pretraining.architectures import saved_architecture
 
     kwargs = json.loads(checkpoint.kwargs)
+    if checkpoint.loader:
+        return _check_loader(checkpoint, kwargs)
+    path = _folder(checkpoint)
+    if not checkpoint.name.startswith("builtin:"):
+        check_options(f"model {checkpoint.model}", kwargs)
+    if path is None:
+        return None
     if "gguf_file" in kwargs:
         if not (path / kwargs["gguf_file"]).is_file():
             raise TaskspaceError(f"model {path}: has no file {kwargs['gguf_file']}")
-        return
+        return None
     if not (path / "config.json").is_file():
         raise TaskspaceError(f"model {path}: no config.json there; it must be a directory that save_pretrained wrote")
     if not checkpoint.name.startswith("builtin:") and not saved_architecture(path):
-        from taskspace.models.loading import causal_config
-
         causal_config(checkpoint.name, kwargs)
     rows = _vocabulary_size(path)
     if isinstance(prefix, int) and rows is not None and prefix >= rows:
         raise TaskspaceError(
             f"prefix {prefix}: model {checkpoint.model} has no such token; its ids go from 0 to {rows - 1}"
         )
+    return None
+
+
+def _check_loader(checkpoint: Checkpoint, kwargs: dict[str, Any]) -> None:
+    "Raise `TaskspaceError` where a loader of one's own does not take what it would be given."
+    loader = _resolve(checkpoint.loader or "")
+    try:
+        signature = inspect.signature(loader)
+    except (TypeError, ValueError):
+        return  # a function that hides what it takes
+    try:
+        signature.bind(checkpoint.name, revision=checkpoint.revision, **kwargs)
+    except TypeError as e:
+        given = ", ".join(["the name", "revision", *sorted(kwargs)])
+        raise TaskspaceError(
+            f"model {checkpoint.model}: loader {checkpoint.loader} cannot be called with {given}: {e}"
+        ) from None
+
+
+def _vocabulary_size(path: Path) -> int | None:
+    "How many tokens a saved model knows, as far as its configuration says."
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    if not isinstance(config, dict):
+        return None
+    inner = config.get("text_config")
+    sizes = [c.get("vocab_size") for c in (config, inner) if isinstance(c, dict)]
+    return next((n for n in sizes if isinstance(n, int)), None)
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #46179fd8
 def _vocabulary_size(path: Path) -> int | None:

@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
+import inspect
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -24,7 +27,7 @@ from ..pretraining.ngram_lm import load_ngram, named_ngram
 from ..workarounds import fuse_gelu, gguf_read_once
 
 # %% auto #0
-__all__ = ['causal_config', 'load_lm']
+__all__ = ['causal_config', 'check_options', 'load_lm']
 
 # %% ../../nbs/api/models/20_loading.ipynb #5a9c13d6
 def _builtin(name: str, revision: str | None, **kwargs: Any) -> tuple[nn.Module, Any, dict[str, Any]]:
@@ -166,6 +169,48 @@ def _also_masked(config: Any) -> bool:
 
     return type(config) in AutoModelForMaskedLM._model_mapping
 
+# %% ../../nbs/api/models/20_loading.ipynb #e6528b25
+# What from_pretrained takes without naming it in its signature
+_OPTIONS = (
+    "adapter_kwargs",
+    "adapter_name",
+    "allow_all_kernels",
+    "attn_implementation",
+    "device_map",
+    "device_mesh",
+    "distributed_config",
+    "experts_implementation",
+    "generation_config",
+    "kernel_config",
+    "key_mapping",
+    "max_memory",
+    "offload_buffers",
+    "offload_folder",
+    "proxies",
+    "quantization_config",
+    "tp_plan",
+    "tp_size",
+    "use_kernels",
+    "variant",
+)
+
+
+def check_options(
+    name: str,  # of the model, for the message
+    kwargs: dict[str, Any],  # what would be passed on to transformers
+) -> None:
+    "Raise `TaskspaceError` for an argument that loading a model does not take, naming the nearest that it takes."
+    from transformers import PreTrainedModel
+
+    named = {
+        k for k, p in inspect.signature(PreTrainedModel.from_pretrained).parameters.items() if p.default is not p.empty
+    }
+    known = {*named, *_HUB, *_OPTIONS} - {"config", "revision"}
+    for odd in sorted(kwargs.keys() - known):
+        near = difflib.get_close_matches(odd, sorted(known), 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(known))}"
+        raise TaskspaceError(f"{name}: loading takes no argument {odd!r}; {hint}")
+
 # %% ../../nbs/api/models/20_loading.ipynb #55307a8b
 def _hf_model(name: str, kwargs: dict[str, Any]) -> nn.Module:
     from transformers import AutoModelForCausalLM
@@ -174,15 +219,68 @@ def _hf_model(name: str, kwargs: dict[str, Any]) -> nn.Module:
         return load_ngram(name) if architecture == "ngram" else load_model(name)
     config = causal_config(name, kwargs)
     with _explained(name, "weights", kwargs):
-        # Loading reports weights that were made up because the files lack them; scores of such a model would be noise.
-        loaded: Any = AutoModelForCausalLM.from_pretrained(name, config=config, output_loading_info=True, **kwargs)
+        # What does not fit is reported rather than raised, so that the message can say what it is.
+        options = {**kwargs, "ignore_mismatched_sizes": True}
+        loaded: Any = AutoModelForCausalLM.from_pretrained(name, config=config, output_loading_info=True, **options)
         model, info = loaded
-    if missing := sorted(info.get("missing_keys") or ()):
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise TaskspaceError(
-            f"{name}: the files lack weights that the model needs ({missing[0]}{more}); it is not a complete causal LM"
-        )
+    if fault := _misfit(name, model, config, info):
+        raise TaskspaceError(f"{name}: {fault}")
     return model
+
+
+def _misfit(name: str, model: nn.Module, config: Any, info: dict[str, Any]) -> str | None:
+    "How weights and configuration differ, and what to do; None where they fit."
+    if odd := sorted(info.get("mismatched_keys") or ()):
+        return _other_size(name, config, *odd[0])
+    if missing := sorted(info.get("missing_keys") or ()):
+        return f"the files lack weights that the model needs ({_some(missing)}); it is not a complete causal LM"
+    extra = sorted(k for k in info.get("unexpected_keys") or () if not _computed(k, model))
+    if not extra:
+        return None
+    if any(re.search(r"lora_|adapter|base_layer", key) for key in extra):
+        remedy = "merge the adapters (merge_and_unload of peft) and save the model again"
+    else:
+        remedy = "correct config.json where it switches them off, or save the model again with what belongs to it"
+    return f"the files hold weights that the model does not use ({_some(extra)}); {remedy}"
+
+# %% ../../nbs/api/models/20_loading.ipynb #2f7cd900
+def _some(keys: list[str]) -> str:
+    return keys[0] + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
+
+
+_COMPUTED = re.compile(r"(^|\.)(inv_freq|masked_bias|position_ids|(cos|sin)_cached|embed_positions\._float_tensor)$")
+
+
+def _computed(key: str, model: nn.Module) -> bool:
+    "Whether a model computes by itself what a file calls so."
+    buffers = (f".{name}" for name, _ in model.named_buffers())
+    return bool(_COMPUTED.search(key)) or any(b.endswith(f".{key}") or f".{key}".endswith(b) for b in buffers)
+
+
+def _other_size(name: str, config: Any, key: str, stored: Any, wanted: Any) -> str:
+    "Which sizes the file and the configuration have, for the vocabulary in words."
+    file = _file_of(name, key)
+    stored, wanted = tuple(stored), tuple(wanted)
+    text = config.get_text_config()
+    if stored[1:] == wanted[1:] and wanted[:1] == (getattr(text, "vocab_size", None),):
+        return (
+            f"{file} has {stored[0]} tokens ({key}), config.json has vocab_size {wanted[0]}; set vocab_size to "
+            f"{stored[0]} in config.json, or save model and configuration together after resizing the embeddings"
+        )
+    return (
+        f"{file} has {key} of shape {stored}, by config.json it is {wanted}; correct config.json, or save model and "
+        "configuration together"
+    )
+
+
+def _file_of(name: str, key: str) -> str:
+    "The file that holds a weight, as far as a directory tells."
+    path = Path(name)
+    for index in sorted(path.glob("*.index.json")):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if file := json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).get(key):
+                return str(file)
+    return next((p.name for p in sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin"))), "the file")
 
 # %% ../../nbs/api/models/20_loading.ipynb #b5e8f30a
 def _hf_tokenizer(name: str, kwargs: dict[str, Any]) -> Any:
@@ -229,6 +327,7 @@ def load_lm(
         identity.update(known, revision=None)
     else:
         path = Path(text).expanduser()
+        check_options(text, kwargs)
         if path.is_dir():
             path = _run_checkpoint(path, revision)
             source, options = str(path), kwargs
