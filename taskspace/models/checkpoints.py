@@ -571,16 +571,6 @@ def _vocabulary_size(path: Path) -> int | None:
     sizes = [c.get("vocab_size") for c in (config, inner) if isinstance(c, dict)]
     return next((n for n in sizes if isinstance(n, int)), None)
 
-# %% ../../nbs/api/models/30_checkpoints.ipynb #46179fd8
-def _vocabulary_size(path: Path) -> int | None:
-    "How many tokens a saved model knows, as far as its configuration says."
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    if not isinstance(config, dict):
-        return None
-    inner = config.get("text_config")
-    sizes = [c.get("vocab_size") for c in (config, inner) if isinstance(c, dict)]
-    return next((n for n in sizes if isinstance(n, int)), None)
-
 # %% ../../nbs/api/models/30_checkpoints.ipynb #7abb0384
 def loaded_digests(
     lm: LM,  # model with its tokenizer
