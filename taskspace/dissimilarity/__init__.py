@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "measures":
-        "as_matrix RowSums hsic_of_sums ExactCKA centred_grams MinibatchCKA cka procrustes mean_matching",
+        "RowSums hsic_of_sums as_matrix rounding above_rounding ExactCKA centred_grams MinibatchCKA cka "
+        "procrustes mean_matching",
     "states":
         "POSITIONS find_blocks layer_numbers capture replacing Encoded text_list is_encoder encode_text pad "
         "text_batches Reader own_tokens stream_states hidden_states",

@@ -13,26 +13,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import TaskspaceError
+from ..errors import shown, TaskspaceError
 
 # %% auto #0
-__all__ = ['as_matrix', 'RowSums', 'hsic_of_sums', 'ExactCKA', 'centred_grams', 'MinibatchCKA', 'cka', 'procrustes',
-           'mean_matching']
+__all__ = ['RowSums', 'hsic_of_sums', 'as_matrix', 'rounding', 'above_rounding', 'ExactCKA', 'centred_grams', 'MinibatchCKA',
+           'cka', 'procrustes', 'mean_matching']
 
 # %% ../../nbs/api/dissimilarity/10_measures.ipynb #677865bf
-def as_matrix(
-    X: Any,  # an array of two axes, of any library
-    name: str = "X",  # for messages
-) -> torch.Tensor:  # (rows, features), of a floating-point type
-    "A matrix from any array; integers become floats. Raises `TaskspaceError` for another number of axes."
-    X = (X if isinstance(X, torch.Tensor) else torch.from_numpy(np.array(X))).detach()
-    if X.ndim != 2:
-        raise TaskspaceError(
-            f"{name} must be a matrix of rows (tokens or texts) and features, not of shape {tuple(X.shape)}"
-        )
-    return X if X.is_floating_point() else X.double()
-
-
 class RowSums(NamedTuple):
     "Sums over the rows of X and Y from which HSIC follows; a and b are the squared lengths of these rows."
 
@@ -59,6 +46,56 @@ def hsic_of_sums(
     ones = (s @ s - a) * (t @ t - b) / ((n - 1) * (n - 2))
     rows = s @ C @ t - t @ ay - s @ bx + ab
     return float(trace + ones - 2 * rows / (n - 2))
+
+# %% ../../nbs/api/dissimilarity/10_measures.ipynb #3daadac7
+def _as_array(X: Any, name: str) -> np.ndarray:
+    "What NumPy makes of an array of any library, in a type of numbers that torch knows."
+    try:
+        array = np.array(X)
+        if array.dtype.kind == "O" and any(isinstance(v, (str, bytes, complex)) for v in array.flat):
+            raise TypeError
+        if array.dtype.kind not in "biufOV":  # V: formats that NumPy does not know itself, such as bfloat16
+            raise TypeError
+        return array if array.dtype in (np.float16, np.float32, np.float64) else array.astype(np.float64)
+    except Exception:  # rows of different lengths, text, complex numbers, dates, objects
+        kind = getattr(X, "dtype", type(X).__name__)
+        raise TaskspaceError(f"{name} must be a matrix of real numbers, not of type {shown(str(kind))[1:-1]}") from None
+
+
+def as_matrix(
+    X: Any,  # an array of two axes, of any library
+    name: str = "X",  # for messages
+) -> torch.Tensor:  # (rows, features), of a floating-point type
+    """A matrix from any array; integers become floats. Raises `TaskspaceError` for what is no matrix of real and finite
+    numbers."""
+    X = X.detach() if isinstance(X, torch.Tensor) else torch.from_numpy(_as_array(X, name))
+    X = X.dequantize() if X.is_quantized else X if X.layout is torch.strided else X.to_dense()
+    if X.is_complex():
+        raise TaskspaceError(f"{name} must be a matrix of real numbers, not of type {X.dtype}")
+    if X.ndim != 2:
+        raise TaskspaceError(
+            f"{name} must be a matrix of rows (tokens or texts) and features, not of shape {tuple(X.shape)}"
+        )
+    if not X.shape[1]:
+        raise TaskspaceError(f"{name} has no features; a row is the state of a token or text")
+    X = X if X.is_floating_point() and X.dtype.itemsize > 1 else X.double()
+    if not (finite := torch.isfinite(X)).all():
+        row, column = (~finite).nonzero()[0].tolist()
+        raise TaskspaceError(
+            f"{name} is not finite: {float(X[row, column])} in row {row}, feature {column}; see its model"
+        )
+    return X
+
+
+def _working(X: torch.Tensor) -> torch.Tensor:
+    "States in the type that they are computed in: float32 and float64 stay, all else becomes float64."
+    return X if X.dtype in (torch.float32, torch.float64) else X.double()
+
+
+def _in_range(X: torch.Tensor) -> torch.Tensor:
+    "A matrix times a power of 2, so that its squares neither overflow nor vanish; no digit changes."
+    exponent = math.frexp(float(X.abs().max()))[1] if len(X) else 0
+    return X * 2.0 ** -max(-1022, min(1022, exponent))
 
 # %% ../../nbs/api/dissimilarity/10_measures.ipynb #315b281e
 def _own_terms(V: torch.Tensor, widths: list[int], lengths: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
@@ -91,6 +128,50 @@ def _add_terms(sums: dict[str, torch.Tensor], terms: Iterator[tuple[str, torch.T
 def _squared_lengths(V: torch.Tensor, widths: list[int]) -> torch.Tensor:  # (layers, rows)
     return torch.stack([v.square().sum(1) for v in V.split(widths, 1)])
 
+# %% ../../nbs/api/dissimilarity/10_measures.ipynb #80137171
+def rounding(
+    dtype: torch.dtype,  # of states
+) -> float:  # relative to the size of a row
+    "The greatest difference between rows that may be rounding alone: 32 units of the last digit, in half precision 0.002."
+    eps = torch.finfo(dtype if dtype.is_floating_point else torch.float64).eps
+    return min(32 * eps, 2e-3)
+
+
+def _spread_and_size(
+    n: int, a: Sequence[torch.Tensor], s: Sequence[torch.Tensor], shift: Sequence[torch.Tensor]
+) -> tuple[np.ndarray, np.ndarray]:  # (layers,) each: Σ|x - mean|², Σ|x|²
+    "Spread and size of the rows of layers, from a = Σ|x - shift|² and s = Σ(x - shift)."
+    spread = np.array([float(a_i - s_i @ s_i / n) for a_i, s_i in zip(a, s, strict=True)])
+    means = [float((s_i / n + m.double()).square().sum()) for s_i, m in zip(s, shift, strict=True)]
+    return spread, spread + n * np.array(means)
+
+
+def above_rounding(
+    own: np.ndarray,  # (layers,) HSIC of each layer with itself
+    spread: np.ndarray,  # (layers,) sums of squared distances of the rows from their mean
+    size: np.ndarray,  # (layers,) sums of squared lengths of the rows
+    tolerance: float,  # from `rounding`
+    eps: float,  # relative error of the type that `own` was computed in
+) -> np.ndarray:  # (layers,)
+    "HSIC of layers with themselves, 0 where rounding is all that it holds. Raises `TaskspaceError` where it is not finite."
+    if not np.isfinite(own).all():
+        place = int(np.flatnonzero(~np.isfinite(own))[0])
+        raise TaskspaceError(
+            f"CKA: the states of layer {place} (of those given, from 0) are not finite or too large; load the model in float32"
+        )
+    return np.where((spread <= tolerance**2 * size) | (own <= 64 * eps * spread**2), 0.0, own)
+
+
+def _own_hsic(
+    n: int, sums: dict[str, torch.Tensor], widths: list[int], shift: torch.Tensor, unbiased: bool, tolerance: float
+) -> np.ndarray:  # (layers,)
+    "HSIC of the layers of one side with themselves, from sums over rows that `shift` was subtracted from."
+    s, ax, a, aa = sums["s"].split(widths), sums["ax"].split(widths), sums["a"], sums["aa"]
+    layers = [RowSums(n, sums[f"C{i}"], s[i], s[i], a[i], a[i], aa[i], ax[i], ax[i]) for i in range(len(widths))]
+    own = np.array([hsic_of_sums(layer, unbiased) for layer in layers])
+    spread, size = _spread_and_size(n, list(a), s, shift.split(widths))
+    return above_rounding(own, spread, size, tolerance, torch.finfo(shift.dtype).eps)
+
 # %% ../../nbs/api/dissimilarity/10_measures.ipynb #0d95e3d2
 class ExactCKA:
     "CKA of every pair of two lists of matrices, from sums over rows; memory (sum of widths of X) x (that of Y)."
@@ -98,6 +179,7 @@ class ExactCKA:
     def __init__(self, unbiased: bool = True):
         self.unbiased = unbiased
         self.n = 0
+        self.rounding = 0.0  # see `rounding`
         self.of_x: dict[str, torch.Tensor] = {}
         self.of_y: dict[str, torch.Tensor] = {}
         self.of_both: dict[str, torch.Tensor] = {}
@@ -108,7 +190,8 @@ class ExactCKA:
         ys: Sequence[torch.Tensor],  # the same rows in the layers of the second model
     ) -> None:
         "Add a batch of rows."
-        X, Y = torch.cat(list(xs), 1), torch.cat(list(ys), 1)
+        self.rounding = max(self.rounding, *(rounding(v.dtype) for v in (*xs, *ys)))
+        X, Y = (torch.cat(list(map(_working, side)), 1) for side in (xs, ys))
         if not self.n:
             self.xw, self.yw = [x.shape[1] for x in xs], [y.shape[1] for y in ys]
             self.x0, self.y0 = X.mean(0), Y.mean(0)
@@ -126,7 +209,8 @@ class ExactCKA:
         need = 4 if self.unbiased else 2
         if self.n < need:
             raise TaskspaceError(f"CKA needs {need} rows or more, not {self.n}; give more tokens or texts")
-        own = [self._own(sums, widths) for sums, widths in ((self.of_x, self.xw), (self.of_y, self.yw))]
+        sides = ((self.of_x, self.xw, self.x0), (self.of_y, self.yw, self.y0))
+        own = [_own_hsic(self.n, *side, self.unbiased, self.rounding) for side in sides]
         return self._cross(), own[0], own[1]
 
     def _cross(self) -> np.ndarray:  # (layers of X, layers of Y)
@@ -140,13 +224,6 @@ class ExactCKA:
 
         rows = both["C"].split(self.xw, 0)
         return np.array([[pair(i, j, C) for j, C in enumerate(row.split(self.yw, 1))] for i, row in enumerate(rows)])
-
-    def _own(self, sums: dict[str, torch.Tensor], widths: list[int]) -> np.ndarray:  # (layers,)
-        s, ax, a, aa = sums["s"].split(widths), sums["ax"].split(widths), sums["a"], sums["aa"]
-        layers = [
-            RowSums(self.n, sums[f"C{i}"], s[i], s[i], a[i], a[i], aa[i], ax[i], ax[i]) for i in range(len(widths))
-        ]
-        return np.array([hsic_of_sums(layer, self.unbiased) for layer in layers])
 
     def value(self) -> np.ndarray:  # (layers of X, layers of Y) similarities
         "The CKA of every pair."
@@ -175,6 +252,15 @@ def centred_grams(
         K.diagonal(dim1=1, dim2=2).zero_()
     return K.flatten(1)
 
+
+def _own_of_grams(
+    K: torch.Tensor, X: torch.Tensor, widths: list[int], scale: float, tolerance: float
+) -> np.ndarray:  # (layers,)
+    "HSIC of the layers of one side with themselves, from their centred Gram matrices K and their rows X."
+    own = K.square().sum(1).double().cpu().numpy()
+    spread, size = (_squared_lengths(v, widths).double().sum(1).cpu().numpy() for v in (X - X.mean(0), X))
+    return above_rounding(own, spread, size, tolerance, torch.finfo(X.dtype).eps) / scale
+
 # %% ../../nbs/api/dissimilarity/10_measures.ipynb #6e82d72b
 class MinibatchCKA:
     "CKA of every pair of two lists of matrices, from Gram matrices of `batch` rows; memory layers x batch^2."
@@ -192,6 +278,7 @@ class MinibatchCKA:
         self.batch, self.unbiased, self.average = batch, unbiased, average
         self.n = 0  # rows in full batches
         self.rows = 0  # rows that wait
+        self.rounding = 0.0  # see `rounding`
         self.total: list[Any] = [0.0, 0.0, 0.0]
         self.held: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -201,7 +288,8 @@ class MinibatchCKA:
         ys: Sequence[torch.Tensor],  # the same rows in the layers of the second model
     ) -> None:
         "Add rows; those that do not fill a minibatch wait for the next."
-        self.held.append((torch.cat(list(xs), 1), torch.cat(list(ys), 1)))
+        self.rounding = max(self.rounding, *(rounding(v.dtype) for v in (*xs, *ys)))
+        self.held.append((torch.cat(list(map(_working, xs)), 1), torch.cat(list(map(_working, ys)), 1)))
         self.xw, self.yw = [x.shape[1] for x in xs], [y.shape[1] for y in ys]
         self.rows += len(xs[0])
         if self.rows < self.batch:
@@ -218,8 +306,9 @@ class MinibatchCKA:
         K, L = centred_grams(X, self.xw, self.unbiased), centred_grams(Y, self.yw, self.unbiased)
         n = len(X)
         scale = n * (n - 3) if self.unbiased else (n - 1) ** 2
-        hsic = [(v / scale).double().cpu().numpy() for v in (K @ L.T, K.square().sum(1), L.square().sum(1))]
-        found = [_ratio(*hsic)] if self.average == "ratio" else hsic
+        cross = (K @ L.T / scale).double().cpu().numpy()
+        own = [_own_of_grams(*side, scale, self.rounding) for side in ((K, X, self.xw), (L, Y, self.yw))]
+        found = [_ratio(cross, *own)] if self.average == "ratio" else [cross, *own]
         self.total = [t + n * h for t, h in zip(self.total, found, strict=False)]
         self.n += n
 
@@ -242,9 +331,11 @@ def cka(
     batch: int | None = None,  # rows a minibatch (Nguyen et al. 2021); None: all rows at once, exactly
     average: str = "hsic",  # over minibatches: "hsic" sums numerators and denominators, "ratio" averages ratios
 ) -> float:  # 1 for the same geometry, about 0 for unrelated ones; the unbiased form can fall a little below 0
-    """Linear centred kernel alignment; nan without spread. Raises `TaskspaceError` for row counts that differ or are
-    too small."""
-    X, Y = as_matrix(X, "X").double(), as_matrix(Y, "Y").double()
+    """Linear centred kernel alignment; nan where all rows of a matrix are equal. Raises `TaskspaceError` for row counts
+    that differ or are too small, and for what is no matrix of finite numbers."""
+    X, Y = as_matrix(X, "X"), as_matrix(Y, "Y")
+    tolerance = max(rounding(X.dtype), rounding(Y.dtype))
+    X, Y = _in_range(X.double()), _in_range(Y.double())
     if len(X) != len(Y):
         raise TaskspaceError(f"X has {len(X)} rows and Y {len(Y)}: row i of both must be the same token or text")
     n, wide = len(X), max(X.shape[1], Y.shape[1])
@@ -252,21 +343,21 @@ def cka(
         sums: ExactCKA | MinibatchCKA = MinibatchCKA(n, unbiased) if 4 <= n <= wide else ExactCKA(unbiased)
     else:  # the biased form of a whole text follows from cross-covariances, whatever the batches
         sums = MinibatchCKA(batch, unbiased, average) if unbiased or average == "ratio" else ExactCKA(unbiased)
-    for i in range(0, n, batch or n):
-        sums.update([X[i : i + (batch or n)]], [Y[i : i + (batch or n)]])
+    sums.rounding, step = tolerance, batch or max(n, 1)
+    for i in range(0, n, step):
+        sums.update([X[i : i + step]], [Y[i : i + step]])
     return float(sums.value()[0, 0])
 
 # %% ../../nbs/api/dissimilarity/10_measures.ipynb #bd56cda7
 def _unit(X: Any, name: str) -> torch.Tensor:
     "Centred and scaled to Frobenius norm 1."
-    X = as_matrix(X, name).double()
-    X = X - X.mean(0)
-    size = X.norm()
-    if not torch.isfinite(size) or size == 0:
-        raise TaskspaceError(
-            f"{name} has no spread or holds values that are not finite; a distance needs two different rows"
-        )
-    return X / size
+    X = as_matrix(X, name)
+    tolerance, X = rounding(X.dtype), _in_range(X.double())
+    centred = X - X.mean(0)
+    size = centred.norm()
+    if not size > tolerance * X.norm():  # also where there is no row, and the mean is nan
+        raise TaskspaceError(f"{name} has no spread: all its rows are equal; a distance needs two different rows")
+    return centred / size
 
 
 def _distance(residual: torch.Tensor, kind: str) -> float:
@@ -291,7 +382,7 @@ def procrustes(
     kind: str = "angular",  # "angular": radians, 0 to pi/2; "euclidean": 0 to sqrt(2)
 ) -> float:  # 0 when a shift, a turn and a scaling take one into the other
     """Orthogonal Procrustes distance (Schönemann 1966; as a metric Williams et al. 2021). Raises `TaskspaceError` when
-    rows differ in number or are all equal."""
+    rows differ in number or are all equal, and for what is no matrix of finite numbers."""
     X, Y = _pad(_unit(X, "X"), _unit(Y, "Y"))
     U, _, Vt = torch.linalg.svd(Y.T @ X)
     return _distance((X - Y @ (U @ Vt)).norm(), kind)

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel
 
-from ..errors import TaskspaceError
+from ..errors import first_line, shown, TaskspaceError
 from ..files import written
+from ..settings import checked
 from .space import TaskSpace
 
 # %% auto #0
@@ -50,10 +51,10 @@ def _parquet_table(space: TaskSpace, header: str) -> Any:
     "The cells as an Arrow table: one row a cell, with its replicates as a list of fixed size."
     import pyarrow as pa
 
-    n = len(space)
+    n, names = len(space), np.array(space.tasks, dtype=object)  # NumPy's own type for text drops a null at the end
     columns = {
-        "source": np.repeat(space.tasks, n),
-        "target": np.tile(space.tasks, n),
+        "source": np.repeat(names, n),
+        "target": np.tile(names, n),
         "value": space.matrix.to_numpy().ravel(),
     }
     for name in ("low", "high"):
@@ -88,18 +89,53 @@ def save_space(
     return path
 
 # %% ../../nbs/api/spaces/66_saving.ipynb #d843f124
-def _read_header(table: Any, path: Path) -> dict[str, Any]:
+class _Header(BaseModel):
+    "What a file says of its space."
+
+    format: int
+    kind: str
+    tasks: list[str]
+    groups: dict[str, str | None] | None
+    meta: dict[str, Any] | None
+
+
+def _read_header(table: Any, path: Path) -> _Header:
     "What a file says of its space. Raises `KeyError` for a file that holds no space."
     header = json.loads((table.schema.metadata or {})[b"taskspace"])
-    if header["format"] > _FORMAT:
+    if isinstance(header, dict) and isinstance(header.get("format"), int) and header["format"] > _FORMAT:
         raise TaskspaceError(f"{path}: format {header['format']} is newer than this version can read; update taskspace")
-    return header
+    return checked(_Header, header, f"{path}: header of the space")
 
 
-def _space_from(table: Any, header: Mapping[str, Any]) -> TaskSpace:
-    "The space in an Arrow table that `save_space` wrote."
-    tasks = header["tasks"]
-    n = len(tasks)
+def _places(column: Any, tasks: list[str]) -> np.ndarray:  # -1 where a name is no task
+    "The place of each row's task among the tasks."
+    place, encoded = {task: i for i, task in enumerate(tasks)}, column.combine_chunks().dictionary_encode()
+    places = np.array([*(place.get(name, -1) for name in encoded.dictionary.to_pylist()), -1])
+    return places[encoded.indices.fill_null(len(places) - 1).to_numpy(zero_copy_only=False)]
+
+
+def _in_order(table: Any, tasks: list[str], path: Path) -> Any:
+    "The table with one row a cell, in the order of the tasks, whatever its order in the file."
+    n, (source, target) = len(tasks), (_places(table[name], tasks) for name in ("source", "target"))
+    if len(set(tasks)) < n:
+        twice = next(task for task in tasks if tasks.count(task) > 1)
+        raise TaskspaceError(f"{path}: task {shown(twice)} stands twice; save the space anew")
+    stray = np.flatnonzero((source < 0) | (target < 0))
+    if len(stray):
+        cell = " → ".join(shown(table[name][int(stray[0])].as_py()) for name in ("source", "target"))
+        raise TaskspaceError(f"{path}, row {stray[0]}: {cell} is no cell of this space; save the space anew")
+    cells = source * n + target
+    counts = np.bincount(cells, minlength=n * n)
+    if (counts != 1).any():
+        at = int(np.flatnonzero(counts != 1)[0])
+        cell, fault = f"{shown(tasks[at // n])} → {shown(tasks[at % n])}", "twice" if counts[at] else "nowhere"
+        raise TaskspaceError(f"{path}: the cell {cell} stands {fault} in the file; save the space anew")
+    return table if (np.diff(cells) > 0).all() else table.take(np.argsort(cells))
+
+# %% ../../nbs/api/spaces/66_saving.ipynb #14d3dee4
+def _space_from(table: Any, header: _Header) -> TaskSpace:
+    "The space in an Arrow table whose rows are in order."
+    tasks, n = header.tasks, len(header.tasks)
 
     def frame(name: str) -> Any:
         if name not in table.column_names:
@@ -113,34 +149,36 @@ def _space_from(table: Any, header: Mapping[str, Any]) -> TaskSpace:
         return flat.reshape((-1, 2, n, n) if name == "halves" else (-1, n, n))
 
     return TaskSpace(
-        frame("value"),
-        header["kind"],
-        header["groups"],
+        pd.DataFrame(table["value"].to_numpy().reshape(n, n), tasks, tasks),
+        header.kind,
+        header.groups,
         frame("low"),
         frame("high"),
         array("replicates"),
-        header["meta"],
+        header.meta,
         array("halves"),
-        array("seed_deviations" if header["format"] > 1 else "seeds"),
+        array("seed_deviations" if header.format > 1 else "seeds"),
     )
 
-
+# %% ../../nbs/api/spaces/66_saving.ipynb #557da006
 def load_space(
     path: str | os.PathLike,  # a file that `save_space` wrote
 ) -> TaskSpace:
     "Read a space. Raises `TaskspaceError` for a file that is missing, damaged or something else."
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = Path(path)
     if not path.is_file():
-        raise TaskspaceError(f"{path}: no such file")
+        raise TaskspaceError(f"{path}: {'a directory' if path.is_dir() else 'no such file'}; a space is one file")
     try:
         table = pq.read_table(path)
-        return _space_from(table, _read_header(table, path))
+        header = _read_header(table, path)
+        return _space_from(_in_order(table, header.tasks, path), header)
+    except TaskspaceError as e:
+        raise e if str(e).startswith(str(path)) else TaskspaceError(f"{path}: {e}") from None
     except KeyError:
         raise TaskspaceError(f"{path}: a Parquet file, but not a task space; write one with TaskSpace.save") from None
-    except (pa.ArrowException, OSError, ValueError) as e:
+    except Exception as e:  # what a damaged table raises depends on where it is damaged
         raise TaskspaceError(
-            f"{path}: not a readable task space ({str(e).splitlines()[0]}); write it anew with TaskSpace.save"
+            f"{path}: not a readable task space ({first_line(e)}); write it anew with TaskSpace.save"
         ) from None
