@@ -88,7 +88,7 @@ def main(
         typer.echo("taskspace: interrupted; the same command continues where it stopped", err=True)
     sys.exit(status or 0)
 
-
+# %% ../nbs/api/90_cli.ipynb #3b17114f
 def _interrupt_once() -> None:
     "Let the first Ctrl-C end the command and ignore all further ones: workers and files are being put away by then."
 

@@ -224,7 +224,7 @@ def _hub_steps(name: str) -> dict[str, int]:
     found = {r.name: s for r in [*refs.branches, *refs.tags] if (s := step_of(r.name)) is not None}
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
-
+# %% ../../nbs/api/models/30_checkpoints.ipynb #dd20be6c
 def _pick(choice: Any, steps: dict[str, int], where: str) -> list[tuple[str, int | None]]:
     "The (name, step) pairs of a choice among those that exist; raises TaskspaceError listing them."
     if not steps:
@@ -295,7 +295,7 @@ def _expanded(spec: ModelSpec, default: Any) -> list[Checkpoint]:
         for c in choice
     ]
 
-
+# %% ../../nbs/api/models/30_checkpoints.ipynb #ae25d02c
 def _expand_directory(spec: ModelSpec, path: Path, choice: Any, make: Callable[..., Checkpoint]) -> list[Checkpoint]:
     "A revision is resolved to its folder here, so that the files that are hashed are those that are loaded."
     steps, where = _saved_steps(path), f"model {spec.name}"

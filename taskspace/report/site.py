@@ -121,7 +121,7 @@ def data_tables(
         ("jobs", jobs, "state, time, seconds and worker of every job"),
     ]
 
-
+# %% ../../nbs/api/report/50_site.ipynb #61945cf2
 def write_data(
     run: Run,  # an opened run
     folder: Path,  # made if need be
@@ -300,7 +300,7 @@ def _page_jobs(run: Run, scales: Mapping[str, str], others: Iterable[str], parti
         *((name, name, shared, None) for name in others),
     ]
 
-
+# %% ../../nbs/api/report/50_site.ipynb #c01d6076
 def _path_in_text(path: Path) -> re.Pattern:
     "Matches a path, also where Markdown or HTML had to escape its signs."
     return re.compile("".join(c if c.isalnum() else rf"(?:\\*{re.escape(c)}|&#?\w+;)" for c in str(path)))

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "store":
-        "StorePaths checksum put_result read_result result_files result_sizes valid_sizes clean_results "
-        "write_log log_entries Store put_current keep_only get_current",
+        "StorePaths check_places checksum put_result read_result result_files result_sizes valid_sizes "
+        "clean_results write_log log_entries Store put_current keep_only get_current",
     "study":
         "PROBES CONTROLS Study parse_study read_study public_study",
     "formats":

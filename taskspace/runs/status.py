@@ -103,7 +103,7 @@ def last_entries(
     entries = {e["key"]: e for e in run.store.entries() if isinstance(e.get("key"), str)}
     return {key: {name: read(e.get(name)) for name, read in _FIELDS.items()} for key, e in entries.items()}
 
-
+# %% ../../nbs/api/runs/42_status.ipynb #8c43ddf6
 def _sound(run: RunData, last: dict[str, dict], check: bool) -> dict[str, int]:
     "Job key -> bytes, of the results that are sound."
     return run.store.valid_sizes({key: entry.get("bytes") for key, entry in last.items()}, check)

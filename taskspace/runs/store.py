@@ -28,8 +28,8 @@ from taskspace.files import (
 )
 
 # %% auto #0
-__all__ = ['StorePaths', 'checksum', 'put_result', 'read_result', 'result_files', 'result_sizes', 'valid_sizes', 'clean_results',
-           'write_log', 'log_entries', 'Store', 'put_current', 'keep_only', 'get_current']
+__all__ = ['StorePaths', 'check_places', 'checksum', 'put_result', 'read_result', 'result_files', 'result_sizes', 'valid_sizes',
+           'clean_results', 'write_log', 'log_entries', 'Store', 'put_current', 'keep_only', 'get_current']
 
 # %% ../../nbs/api/runs/10_store.ipynb #709b808e
 def _in_use(folder: Path, lock: Path) -> str:
@@ -76,16 +76,7 @@ class StorePaths:
 
     def check_places(self) -> Self:  # itself
         "Refuse a folder whose places are links to elsewhere, or of the wrong kind."
-        for folder in (self.path, self.results):
-            if folder.is_dir():
-                with os.scandir(folder) as places:
-                    _check_inside(self.path, places)
-        for place in (self.results, self.aside, self.temporary):
-            if place.exists() and not place.is_dir():
-                raise TaskspaceError(f"{place}: a file where a run has a directory; remove it")
-        for place in (self.log_path, self.lock_path):
-            if place.is_dir():
-                raise TaskspaceError(f"{place}: a directory where a run has a file; remove it")
+        check_places(self)
         return self
 
     def check(self) -> Self:  # itself
@@ -120,6 +111,22 @@ class StorePaths:
         if not self.exists:
             raise TaskspaceError(f"{self.path}: holds no run; start one with {start}")
         return self
+
+# %% ../../nbs/api/runs/10_store.ipynb #c8d21b04
+def check_places(
+    store: StorePaths,  # of the run
+) -> None:
+    "Refuse a folder whose places are links to elsewhere, or of the wrong kind."
+    for folder in (store.path, store.results):
+        if folder.is_dir():
+            with os.scandir(folder) as places:
+                _check_inside(store.path, places)
+    for place in (store.results, store.aside, store.temporary):
+        if place.exists() and not place.is_dir():
+            raise TaskspaceError(f"{place}: a file where a run has a directory; remove it")
+    for place in (store.log_path, store.lock_path):
+        if place.is_dir():
+            raise TaskspaceError(f"{place}: a directory where a run has a file; remove it")
 
 # %% ../../nbs/api/runs/10_store.ipynb #6966b28b
 _NAME = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{16})\.parquet")
