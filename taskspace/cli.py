@@ -96,7 +96,7 @@ def _interrupt_once() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    # A caller that ignores Ctrl-C, such as nohup, goes on doing so; a test may run in a thread, which handles no signals
+    # A caller that ignores Ctrl-C, such as nohup, goes on doing so. A thread handles no signals
     if (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler

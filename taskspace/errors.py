@@ -14,7 +14,7 @@ __all__ = ['TaskspaceError', 'shown', 'first_line']
 # %% ../nbs/api/01_errors.ipynb #3cfca8a2
 _LONGEST = 2000  # letters of a message
 
-# Controls, halves of a character, and marks that turn the direction of what follows: no terminal or file should get them
+# Controls, halves of a character, and marks that turn the direction of what follows: no terminal should get them
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 

@@ -132,7 +132,7 @@ def _squared_lengths(V: torch.Tensor, widths: list[int]) -> torch.Tensor:  # (la
 def rounding(
     dtype: torch.dtype,  # of states
 ) -> float:  # relative to the size of a row
-    "The greatest difference between rows that may be rounding alone: 32 units of the last digit, in half precision 0.002."
+    "The greatest difference of rows that may be rounding: 32 units of the last digit, in half precision 0.002."
     eps = torch.finfo(dtype if dtype.is_floating_point else torch.float64).eps
     return min(32 * eps, 2e-3)
 
@@ -153,11 +153,12 @@ def above_rounding(
     tolerance: float,  # from `rounding`
     eps: float,  # relative error of the type that `own` was computed in
 ) -> np.ndarray:  # (layers,)
-    "HSIC of layers with themselves, 0 where rounding is all that it holds. Raises `TaskspaceError` where it is not finite."
+    "HSIC of layers with themselves, 0 where it holds rounding alone. Raises `TaskspaceError` where it is not finite."
     if not np.isfinite(own).all():
         place = int(np.flatnonzero(~np.isfinite(own))[0])
         raise TaskspaceError(
-            f"CKA: the states of layer {place} (of those given, from 0) are not finite or too large; load the model in float32"
+            f"CKA: the states of layer {place} (of those given, from 0) are not finite or too large; "
+            "load the model in float32"
         )
     return np.where((spread <= tolerance**2 * size) | (own <= 64 * eps * spread**2), 0.0, own)
 

@@ -158,7 +158,7 @@ def _in_a_file(
             return mmap.mmap(f.fileno(), size)
         except OSError as e:
             raise TaskspaceError(
-                f"{tempfile.gettempdir()}: no room for {size / 1e9:.1f} GB of subspaces ({e.strerror}); set TMPDIR to a "
+                f"{tempfile.gettempdir()}: no room for {size / 1e9:.1f} GB ({e.strerror}); set TMPDIR to a "
                 "larger disk, lower keep= of FTGD, take fewer tasks or raise memory="
             ) from None
 

@@ -122,7 +122,7 @@ _SLAB = 1 << 25  # draws of cells whose bounds are sought at once
 
 
 def _cosine_bounds(draws: np.ndarray, values: np.ndarray, blocks: int) -> Iterator[np.ndarray]:
-    "Lower and upper bounds of the cosine. They are sought for some rows at a time, as quantiles take copies of the draws."
+    "Lower and upper bounds of the cosine. They are sought for some rows at a time: quantiles copy the draws."
     step = max(1, _SLAB // (draws.shape[0] * draws.shape[2]))
     slabs = [slice(k, k + step) for k in range(0, len(values), step)]
     found = [interval(draws[:, rows], values[rows], pairs=blocks) for rows in slabs]

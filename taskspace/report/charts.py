@@ -468,7 +468,7 @@ def group_means(
     space: TaskSpace,  # with or without missing cells
     groups: Mapping[str, str],  # task -> group, for every task
 ) -> TaskSpace:  # one task a group; intervals and draws are left out
-    "The mean of the cells between the tasks of every two groups, without the diagonal. A group of one keeps its own cell."
+    "The mean of the cells between the tasks of every two groups, off the diagonal. A group of one keeps its cell."
     names = list(dict.fromkeys(groups[t] for t in space.tasks))
     member = np.array([[groups[t] == g for g in names] for t in space.tasks], dtype=float)
     values = space.matrix.to_numpy(dtype=float)
@@ -496,7 +496,8 @@ def heatmap(
     size: int | None = None,  # side of the matrix in pixels; None: chosen by the number of tasks
     title: str | None = None,  # None: the kind of the space
 ) -> alt.TopLevelMixin:
-    """A space as a clustered heat map; above 250 tasks of groups, unless a list names fewer. Raises `TaskspaceError` for an
+    """A space as a clustered heat map; above 250 tasks of groups, unless a list names fewer.
+    Raises `TaskspaceError` for an
     unknown order or task."""
     shown, order, note = _drawable(space, order)
     picked, groups = _pick(), _groups(shown)
@@ -630,7 +631,8 @@ def clustermap(
     size: int | None = None,  # side of the heat map in pixels; None: chosen by the number of tasks
     title: str | None = None,  # None: the kind of the space
 ) -> alt.TopLevelMixin:
-    """Heat map with its tree, and below it the map of all tasks, linked: pick a group in either. Above 250 tasks the heat
+    """Heat map with its tree, and below it the map of all tasks, linked: pick a group in either.
+    Above 250 tasks the heat
     map is one of groups.
     Raises `TaskspaceError` for an unknown order, task or embedding, and for missing cells."""
     picked, groups = _pick(), _groups(space)

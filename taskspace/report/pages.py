@@ -192,9 +192,11 @@ def _what_was_measured(run: Run) -> str:
     rule = convention_of(study.convention, study.prefix)
     space = "a" if rule.leading_space else "no"
     return f"""\
-The suite {_as_code(suite.name)} has {len(suite)} tasks and {suite.n_pairs:,} minimal pairs (digest `{suite.digest[:16]}`).
+The suite {_as_code(suite.name)} has {len(suite)} tasks and {suite.n_pairs:,} minimal pairs
+(digest `{suite.digest[:16]}`).
 A score is the {rule.reduction} of the natural-log probabilities of all tokens of a sentence. The convention is
-{_as_code(rule.name)}, with prefix {_as_code(rule.prefix)} and {space} leading space. A margin is score(good) − score(bad). Accuracy is
+{_as_code(rule.name)}, with prefix {_as_code(rule.prefix)} and {space} leading space.
+A margin is score(good) − score(bad). Accuracy is
 the share of pairs with a margin above 0; a tie counts ½.
 
 {_how_transfer_was_measured(run)}
@@ -235,7 +237,8 @@ def _with_what(run: Run) -> str:
     return f"""\
 {_version_table()}
 
-Python {platform.python_version()} on {platform.system()} {platform.machine()}; code version of the results: {_as_code(code)}; \
+Python {platform.python_version()} on {platform.system()} {platform.machine()}; \
+code version of the results: {_as_code(code)}; \
 report made on {now}."""
 
 # %% ../../nbs/api/report/40_pages.ipynb #42708e34

@@ -191,7 +191,7 @@ def _brief(name: Any) -> str:
 
 
 def _configuration(title: str, scales: Mapping[str, str], others: Iterable[str]) -> str:
-    "The `_quarto.yml` of a report. Quarto reads the texts of its navigation as Markdown, smalldocs takes them as they are."
+    "The `_quarto.yml` of a report. Quarto reads texts of its navigation as Markdown, smalldocs as they are."
     config = yaml.safe_load(asset("report.yml"))
     as_text = in_markdown if site_renderer() == "quarto" else str
     pages = {"training": ("Training", "training.ipynb"), "dissimilarity": ("Dissimilarity", "dissimilarity.ipynb")}

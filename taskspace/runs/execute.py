@@ -153,10 +153,8 @@ def _check_certificates(address: str) -> None:
             f"scheduler {address}: needs certificates; name them in Dask's configuration, under distributed.comm.tls"
         )
 
-
-@contextlib.contextmanager
-
 # %% ../../nbs/api/runs/50_execute.ipynb #103cec64
+@contextlib.contextmanager
 def dask_executor(
     address: str,  # of the scheduler, e.g. "tcp://10.0.0.1:8786", or a scheduler file
     timeout: float = 30,  # seconds to wait for it

@@ -23,10 +23,10 @@ from ..devices import progress_bar
 from ..errors import TaskspaceError
 from ..files import cannot_write, leads_out, without_folders
 from .formats import as_written, check_columns
+from .plans import NotThere
 from .results import Run
 from .run_spaces import space_at
 from .study import CONTROLS, parse_study, public_study, Study
-from .plans import NotThere
 from taskspace.runs.summaries import (
     checkpoint_places,
     claims_of,

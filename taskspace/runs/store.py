@@ -85,9 +85,7 @@ class StorePaths:
             raise TaskspaceError(f"{self.path}: a file; a run needs a directory of its own")
         self.check_places()
         if self.path.is_dir() and not self.exists and any(p.name not in ("lock", ".tmp") for p in self.path.iterdir()):
-            raise TaskspaceError(
-                f"{self.path}: this directory holds something other than a run; name a new or empty one"
-            )
+            raise TaskspaceError(f"{self.path}: holds something other than a run; name a new or empty one")
         if self.busy:
             raise TaskspaceError(_in_use(self.path, self.lock_path))
         return self

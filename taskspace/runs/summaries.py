@@ -162,7 +162,7 @@ def parameter_counts(
 
 
 def _judged(spaces: Mapping[tuple[str, Any], Any], scales: Sequence[str] | None) -> dict[tuple[str, int | None], Any]:
-    "The spaces of some scales, by step, with the last of those without a step; earlier ones without a step are no data."
+    "The spaces of some scales, by step. Of those without a step only the last is data."
     return {
         (scale, step): space
         for (scale, step), space in spaces.items()
