@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "lm":
-        "context_length weights_digest save_lm LM training_step",
+        "context_length weights_digest save_lm LM training_step checkpoint_number checkpoint_folders "
+        "checkpoint_folder",
     "loading":
         "causal_config check_options load_lm",
     "checkpoints":

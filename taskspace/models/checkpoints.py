@@ -12,7 +12,7 @@ import json
 import os
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
@@ -191,14 +191,6 @@ def check_distinct(
         )
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #9510cc64
-def _saved_steps(directory: Path) -> dict[str, int]:
-    "Subfolders that hold a model, with their steps, in order of steps."
-    found = {
-        p.name: s for p in directory.iterdir() if (s := step_of(p.name)) is not None and (p / "config.json").is_file()
-    }
-    return dict(sorted(found.items(), key=lambda item: (item[1], item[0])))
-
-
 def _hub_steps(name: str) -> dict[str, int]:
     """Revisions of a hub repository that are named after steps: those on the hub.
     Where HF_HUB_OFFLINE is set: those in the cache."""
@@ -223,6 +215,44 @@ def _hub_steps(name: str) -> dict[str, int]:
         ) from None
     found = {r.name: s for r in [*refs.branches, *refs.tags] if (s := step_of(r.name)) is not None}
     return dict(sorted(found.items(), key=lambda item: item[1]))
+
+# %% ../../nbs/api/models/30_checkpoints.ipynb #99586da5
+def _pick(choice: Any, steps: Mapping[str, int | None], where: str) -> list[tuple[str, int | None]]:
+    "The (name, step) pairs of a choice among those that exist; raises TaskspaceError listing them."
+    if not steps:
+        raise TaskspaceError(f"{where}: no checkpoints are saved there; use checkpoints: last")
+    items = list(steps.items())
+    if choice == "all":
+        return list(items)
+    if choice == "last":
+        return [items[-1]]
+    if isinstance(choice, str):
+        wanted = set(log_spaced([s for s in steps.values() if s is not None], int(choice.split()[1])))
+        return [i for i in {s: (n, s) for n, s in items}.values() if i[1] in wanted]
+    from taskspace.models.lm import checkpoint_number
+
+    by_step = {s: n for n, s in items if s is not None}
+    chosen: list[tuple[str, int | None]] = []
+
+    def number(c: Any) -> int:
+        found = checkpoint_number(str(c))
+        return -1 if found is None else found
+
+    for c in choice:
+        name = c if isinstance(c, str) and c in steps else by_step.get(number(c))
+        if name is None:
+            raise TaskspaceError(
+                f"{where}: no checkpoint {c!r}; there are: {', '.join(_spelled(n, s) for n, s in items)}"
+            )
+        if (name, steps[name]) in chosen:
+            raise TaskspaceError(f"{where}: checkpoint {c!r} is listed twice, in two spellings; list it once")
+        chosen.append((name, steps[name]))
+    return chosen
+
+
+def _spelled(name: str, step: int | None) -> str:
+    "A checkpoint as a list may call it: by its step, or by its name where that counts in thousands or millions."
+    return str(step) if str(step) in name else name
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #dd20be6c
 def _pick(choice: Any, steps: dict[str, int], where: str) -> list[tuple[str, int | None]]:
@@ -294,6 +324,41 @@ def _expanded(spec: ModelSpec, default: Any) -> list[Checkpoint]:
         make(spec.name, f"step{c}" if isinstance(c, int) else c, c if isinstance(c, int) else step_of(c))
         for c in choice
     ]
+
+# %% ../../nbs/api/models/30_checkpoints.ipynb #46205bc5
+def _expand_directory(spec: ModelSpec, path: Path, choice: Any, make: Callable[..., Checkpoint]) -> list[Checkpoint]:
+    "A revision is resolved to its folder here, so that the files that are hashed are those that are loaded."
+    from taskspace.models.lm import checkpoint_folder, checkpoint_folders
+
+    steps: dict[str, int] = {}
+    where = f"model {spec.name}"
+    if spec.revision or choice != "last" or not (path / "config.json").is_file():
+        steps = checkpoint_folders(path)
+    if spec.revision:
+        if not steps:
+            raise TaskspaceError(
+                f"{where}: has no revisions, being a directory without checkpoint-STEP directories; leave revision out"
+            )
+        choice = [spec.revision]
+    elif choice == "last" and not steps:
+        return [make(str(path) if spec.name.startswith("~") else spec.name)]
+    if isinstance(choice, str):
+        return [make(str(path / n), None, s) for n, s in _pick(choice, steps, where)]
+    # Any folder that holds a model may be listed by its name, also one without a number, such as main
+    meant = {c: checkpoint_folder(path, c) for c in choice}
+    known = {**{folder: None for folder in meant.values() if folder}, **steps}
+    listed = [meant[c] or c for c in choice]
+    return [make(str(path / n), None, s) for n, s in _pick(listed, known, where)]
+
+
+def _expand_builtin(spec: ModelSpec, choice: Any, make: Callable[..., Checkpoint]) -> list[Checkpoint]:
+    from taskspace.pretraining.builtin import builtin_steps
+
+    scale, at, step = spec.name.removeprefix("builtin:").partition("@")
+    steps = {str(s): s for s in builtin_steps(scale)}
+    if at or spec.revision:
+        choice = [step if at else spec.revision]
+    return [make(f"builtin:{scale}@{n}", None, s) for n, s in _pick(choice, steps, f"model builtin:{scale}")]
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #ae25d02c
 def _expand_directory(spec: ModelSpec, path: Path, choice: Any, make: Callable[..., Checkpoint]) -> list[Checkpoint]:

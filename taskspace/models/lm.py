@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from itertools import chain
@@ -21,7 +22,8 @@ from ..pretraining.architectures import call_model, logits_of
 from ..pretraining.training import save_checkpoint
 
 # %% auto #0
-__all__ = ['context_length', 'weights_digest', 'save_lm', 'LM', 'training_step']
+__all__ = ['context_length', 'weights_digest', 'save_lm', 'LM', 'training_step', 'checkpoint_number', 'checkpoint_folders',
+           'checkpoint_folder']
 
 # %% ../../nbs/api/models/10_lm.ipynb #97e7c370
 def _token_id(tokenizer: Any, role: str) -> int | None:
@@ -203,3 +205,65 @@ def training_step(*names: str | None) -> int | None:  # None where no name tells
         if found := _STEP.search(str(name or "").lower()):
             return int(found[1])
     return None
+
+# %% ../../nbs/api/models/10_lm.ipynb #6ee8fcfb
+_LAST_NUMBER = re.compile(
+    r"(?:.*[^\d.])?(\d+(?:\.\d+(?=[-_ ]?[kmb]))?)[-_ ]?([kmb]?)[-_ ]?(?:words?|tokens?|steps?|epochs?)?", re.I
+)
+_NO_NUMBER = re.compile(r"(?=.*[a-f])(?=.*\d)[0-9a-f]{7,}|(.*[^a-z])?v\d+(\.\d+)*", re.I)
+
+
+def checkpoint_number(
+    name: str,  # of a folder or revision: "checkpoint-500", "iter_0001000", "chck_10M", "64"
+) -> int | None:  # None where it ends in no number
+    "The number that orders a checkpoint among those of its training: its step, or the number in which its name ends."
+    step = training_step(name)
+    if step is not None and not re.search(r"\d\.\d", name):  # a point: "ckpt_1.5M", or a file that is being written
+        return step
+    found = None if _NO_NUMBER.fullmatch(name) else _LAST_NUMBER.fullmatch(name)
+    return found and round(float(found[1]) * {"k": 10**3, "m": 10**6, "b": 10**9}.get(found[2].lower(), 1))
+
+
+def _shape(folder: Path) -> tuple:
+    "What is the same for all checkpoints of one training: the kind of model and its sizes."
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ()  # loading says what is wrong with it
+    if not isinstance(config, dict):
+        return ()
+    kind = [(k, config[k]) for k in ("model_type", "taskspace_architecture") if k in config]
+    sizes = [(k, v) for k, v in config.items() if re.search("size|layer|head|embd|d_model|width", k) and type(v) is int]
+    return *kind, *sorted(sizes)
+
+
+def checkpoint_folders(
+    directory: Path,  # of a training run
+) -> dict[str, int]:  # name -> number, in order of numbers
+    """The folders in a directory that hold the checkpoints of one training.
+    Raises `TaskspaceError` where they hold models of different sizes."""
+    holding = [p for p in directory.iterdir() if (p / "config.json").is_file()]
+    found = {p.name: n for p in holding if (n := checkpoint_number(p.name)) is not None}
+    names = sorted(found, key=lambda name: (found[name], name))
+    other = next((n for n in names if _shape(directory / n) != _shape(directory / names[0])), None)
+    if other is not None:
+        raise TaskspaceError(
+            f"{directory}: {names[0]} and {other} are models of different sizes, no checkpoints of one training; "
+            "name the folder of one model"
+        )
+    return {name: found[name] for name in names}
+
+
+def checkpoint_folder(
+    directory: Path,  # of a training run
+    which: str | int,  # name of a folder, or its number in any spelling: "chck_10M", "10M", 10_000_000
+) -> str | None:  # name of the folder; None where there is no such checkpoint
+    "The checkpoint that is meant. Raises `TaskspaceError` for a number that two folders have."
+    name, folders = str(which), checkpoint_folders(directory)
+    if name in folders or (Path(name).name == name and (directory / name / "config.json").is_file()):
+        return name
+    number = checkpoint_number(name)
+    same = [n for n, s in folders.items() if s == number]
+    if len(same) > 1:
+        raise TaskspaceError(f"{directory}: {name} may be {' or '.join(same)}; give the name of the folder")
+    return next(iter(same), None)

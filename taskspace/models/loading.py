@@ -20,7 +20,7 @@ from torch import nn
 
 from ..devices import pick_device, pick_dtype, quiet
 from ..errors import TaskspaceError
-from .lm import LM, training_step
+from .lm import checkpoint_folder, checkpoint_folders, checkpoint_number, LM, training_step
 from ..pretraining.architectures import load_model, saved_architecture
 from ..pretraining.builtin import builtin_checkpoint, builtin_steps
 from ..pretraining.ngram_lm import load_ngram, named_ngram
@@ -57,19 +57,24 @@ def _ngram(name: str, revision: str | None, **kwargs: Any) -> tuple[nn.Module, A
 # %% ../../nbs/api/models/20_loading.ipynb #33a6927e
 def _run_checkpoint(path: Path, revision: str | None) -> Path:
     "The checkpoint directory that is meant; the directory itself where it holds a model and no revision is asked for."
-    steps = {int(p.name[11:]): p for p in path.glob("checkpoint-*") if p.is_dir() and p.name[11:].isdecimal()}
     if revision is None:
-        return path if not steps or (path / "config.json").exists() or any(path.glob("*.gguf")) else steps[max(steps)]
-    step = int(revision) if revision.isdecimal() else training_step(revision)
-    if step in steps:
-        return steps[step]
-    if steps:
-        raise TaskspaceError(
-            f"{path}: no checkpoint {revision!r}; there are: {', '.join(f'checkpoint-{s}' for s in sorted(steps))}"
-        )
+        if (path / "config.json").exists() or any(path.glob("*.gguf")):
+            return path
+        return path / next(reversed(checkpoint_folders(path)), "")
+    if (found := checkpoint_folder(path, revision)) is not None:
+        return path / found
+    if folders := checkpoint_folders(path):
+        raise TaskspaceError(f"{path}: no checkpoint {revision!r}; there are: {', '.join(folders)}")
     raise TaskspaceError(
         f"{path}: has no revisions, being a directory without checkpoint-STEP directories; leave revision out"
     )
+
+
+def _step(revision: str | None, path: Path) -> int | None:
+    "The step of what is loaded, as far as a name tells; a folder of a training run counts by its number."
+    if path.is_dir() and revision is not None:
+        return checkpoint_number(path.name)
+    return training_step(revision, path.name if path.is_dir() else None)
 
 
 def _from_directory(path: Path) -> tuple[nn.Module, Any, None]:
@@ -310,7 +315,7 @@ _TOKENIZER_FILES = (
 def load_lm(
     # "builtin:SCALE", "builtin:SCALE@STEP", "ngram:ORDER", a directory, or a Hugging Face id
     name: str | os.PathLike,
-    # branch, tag or commit on the hub; "checkpoint-STEP" or "stepSTEP" in a training run's directory
+    # branch, tag or commit on the hub; a checkpoint in a training run's directory, by name or number
     revision: str | None = None,
     device: str | torch.device = "auto",  # "auto": a GPU where there is one
     dtype: str | torch.dtype = "auto",  # "auto": that of the saved weights
@@ -350,6 +355,6 @@ def load_lm(
                 )
             )
             own = tokenizer or _hf_tokenizer(source, options)
-        identity["step"] = training_step(revision, path.name if path.is_dir() else None)
+        identity["step"] = _step(revision, path)
     model = model.to(device=place, dtype=chosen) if chosen else model.to(place)
     return LM(model, tokenizer or own, name=text, **identity)
