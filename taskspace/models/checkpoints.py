@@ -225,10 +225,10 @@ def _pick(choice: Any, steps: Mapping[str, int | None], where: str) -> list[tupl
     if choice == "all":
         return list(items)
     if choice == "last":
-        return [items[-1]]
+        return [item for item in items if item[1] == items[-1][1]]
     if isinstance(choice, str):
         wanted = set(log_spaced([s for s in steps.values() if s is not None], int(choice.split()[1])))
-        return [i for i in {s: (n, s) for n, s in items}.values() if i[1] in wanted]
+        return [item for item in items if item[1] in wanted]
     from taskspace.models.lm import checkpoint_number
 
     by_step = {s: n for n, s in items if s is not None}
@@ -241,8 +241,12 @@ def _pick(choice: Any, steps: Mapping[str, int | None], where: str) -> list[tupl
     for c in choice:
         name = c if isinstance(c, str) and c in steps else by_step.get(number(c))
         if name is None:
+            known = ", ".join(_spelled(n, s) for n, s in items)
+            raise TaskspaceError(f"{where}: no checkpoint {c!r}; there are: {known}")
+        same = [n for n, s in items if s is not None and s == steps[name]]
+        if len(same) > 1 and name != c:
             raise TaskspaceError(
-                f"{where}: no checkpoint {c!r}; there are: {', '.join(_spelled(n, s) for n, s in items)}"
+                f"{where}: checkpoint {c!r} stands for {' and '.join(same)}; list one of them by its name"
             )
         if (name, steps[name]) in chosen:
             raise TaskspaceError(f"{where}: checkpoint {c!r} is listed twice, in two spellings; list it once")
@@ -253,35 +257,6 @@ def _pick(choice: Any, steps: Mapping[str, int | None], where: str) -> list[tupl
 def _spelled(name: str, step: int | None) -> str:
     "A checkpoint as a list may call it: by its step, or by its name where that counts in thousands or millions."
     return str(step) if str(step) in name else name
-
-# %% ../../nbs/api/models/30_checkpoints.ipynb #dd20be6c
-def _pick(choice: Any, steps: dict[str, int], where: str) -> list[tuple[str, int | None]]:
-    "The (name, step) pairs of a choice among those that exist; raises TaskspaceError listing them."
-    if not steps:
-        raise TaskspaceError(f"{where}: no checkpoints are saved there; use checkpoints: last")
-    items = list(steps.items())
-    if choice == "all":
-        return list(items)
-    if choice == "last":
-        return [item for item in items if item[1] == items[-1][1]]
-    if isinstance(choice, str):
-        wanted = set(log_spaced(list(steps.values()), int(choice.split()[1])))
-        return [item for item in items if item[1] in wanted]
-    by_step: dict[int | None, str] = {s: n for n, s in items}
-    chosen: list[tuple[str, int | None]] = []
-    for c in choice:
-        name = c if isinstance(c, str) and c in steps else by_step.get(step_of(str(c)))
-        same = [n for n, s in items if name is not None and s == steps[name]]
-        if len(same) > 1 and name != c:
-            raise TaskspaceError(
-                f"{where}: checkpoint {c!r} stands for {' and '.join(same)}; list one of them by its name"
-            )
-        if name is None:
-            raise TaskspaceError(f"{where}: no checkpoint {c!r}; there are: {', '.join(str(s) for s in by_step)}")
-        if (name, steps[name]) in chosen:
-            raise TaskspaceError(f"{where}: checkpoint {c!r} is listed twice, in two spellings; list it once")
-        chosen.append((name, steps[name]))
-    return chosen
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #e6404370
 def expand(
@@ -349,30 +324,6 @@ def _expand_directory(spec: ModelSpec, path: Path, choice: Any, make: Callable[.
     known = {**{folder: None for folder in meant.values() if folder}, **steps}
     listed = [meant[c] or c for c in choice]
     return [make(str(path / n), None, s) for n, s in _pick(listed, known, where)]
-
-
-def _expand_builtin(spec: ModelSpec, choice: Any, make: Callable[..., Checkpoint]) -> list[Checkpoint]:
-    from taskspace.pretraining.builtin import builtin_steps
-
-    scale, at, step = spec.name.removeprefix("builtin:").partition("@")
-    steps = {str(s): s for s in builtin_steps(scale)}
-    if at or spec.revision:
-        choice = [step if at else spec.revision]
-    return [make(f"builtin:{scale}@{n}", None, s) for n, s in _pick(choice, steps, f"model builtin:{scale}")]
-
-# %% ../../nbs/api/models/30_checkpoints.ipynb #ae25d02c
-def _expand_directory(spec: ModelSpec, path: Path, choice: Any, make: Callable[..., Checkpoint]) -> list[Checkpoint]:
-    "A revision is resolved to its folder here, so that the files that are hashed are those that are loaded."
-    steps, where = _saved_steps(path), f"model {spec.name}"
-    if spec.revision:
-        if not steps:
-            raise TaskspaceError(
-                f"{where}: has no revisions, being a directory without checkpoint-STEP directories; leave revision out"
-            )
-        choice = [spec.revision]
-    elif choice == "last" and (not steps or (path / "config.json").is_file()):
-        return [make(str(path) if spec.name.startswith("~") else spec.name)]
-    return [make(str(path / n), None, s) for n, s in _pick(choice, steps, where)]
 
 
 def _expand_builtin(spec: ModelSpec, choice: Any, make: Callable[..., Checkpoint]) -> list[Checkpoint]:
