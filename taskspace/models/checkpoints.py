@@ -542,7 +542,7 @@ def check_model(
     if checkpoint.loader:
         return _check_loader(checkpoint, kwargs)
     path = _folder(checkpoint)
-    if not checkpoint.name.startswith("builtin:"):
+    if not checkpoint.name.startswith(("builtin:", "ngram:")):
         check_options(f"model {checkpoint.model}", kwargs)
     if path is None:
         return None
@@ -552,7 +552,7 @@ def check_model(
         return None
     if not (path / "config.json").is_file():
         raise TaskspaceError(f"model {path}: no config.json there; it must be a directory that save_pretrained wrote")
-    if not checkpoint.name.startswith("builtin:") and not saved_architecture(path):
+    if not checkpoint.name.startswith(("builtin:", "ngram:")) and not saved_architecture(path):
         causal_config(checkpoint.name, kwargs)
     rows = _vocabulary_size(path)
     if isinstance(prefix, int) and rows is not None and prefix >= rows:
