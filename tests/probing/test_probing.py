@@ -620,7 +620,7 @@ def test_a_disk_without_room_for_the_subspaces_is_named(monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    with pytest.raises(TaskspaceError, match=r"no room for .* GB of subspaces \(No space left on device\); set TMPDIR"):
+    with pytest.raises(TaskspaceError, match=r"no room for .* GB \(No space left on device\); set TMPDIR"):
         collect_differentials(make("gpt2"), SUITE, memory=1000)
 
 

@@ -235,7 +235,16 @@ def test_pages_hide_code_and_keep_what_it_showed():
 
 
 def test_nothing_is_missing_in_a_finished_run(run):
-    assert missing(run).empty and list(missing(run)) == ["model", "step", "kind", "control", "state", "jobs", "sources"]
+    assert missing(run).empty and list(missing(run)) == [
+        "model",
+        "step",
+        "revision",
+        "kind",
+        "control",
+        "state",
+        "jobs",
+        "sources",
+    ]
 
 
 def test_data_of_a_study_without_probes(tmp_path, run):

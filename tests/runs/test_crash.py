@@ -211,7 +211,7 @@ def command(study_file, out, *more):
             str(out),
             *more,
         ],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(__file__).parents[i]) for i in (1, 2))},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -257,6 +257,24 @@ def test_no_orphans_and_a_store_to_go_on_with(toy, tmp_path, uninterrupted, how)
     assert 3 < open_run(out).status().done < 63
     quietly(toy(), out)
     assert stored(out) == stored(uninterrupted(3))
+
+
+@posix
+@pytest.mark.parametrize("times", [2, 30])
+def test_ctrl_c_pressed_again_and_again_changes_nothing(toy, tmp_path, times):
+    (tmp_path / "study.yaml").write_text(toy(slow=0.02).to_yaml())
+    main = command(tmp_path / "study.yaml", tmp_path / "out", "--workers", "2")
+    wait_for(lambda: len(Store(tmp_path / "out").files()) > 3, main)
+    family = psutil.Process(main.pid).children(recursive=True)
+    for _ in range(times):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(main.pid, signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            main.wait(timeout=0.02)
+    _, err = main.communicate(timeout=60)
+    assert main.returncode == 130 and err.strip().splitlines()[-1].startswith("taskspace: interrupted")
+    assert "Traceback" not in err and "leaked" not in err and err.count("interrupted") == 1
+    assert not psutil.wait_procs(family, timeout=30)[1]
 
 
 # -- two at once -----------------------------------------------------------------------------------
