@@ -97,8 +97,9 @@ def test_resized_embeddings_are_enough():
 @pytest.mark.parametrize("space", [False, True])
 def test_half_characters_are_refused(text, space):
     from taskspace.scoring.convention import convention_of
+    from taskspace.scoring.encoding import encode_sentences
 
-    task = Task("t", [MinimalPair("The cat.", "The cat sleeps."), MinimalPair("The cat.", text, "p")])
-    with pytest.raises(TaskspaceError, match="task 't', pair p: .*has half a character .U.D") as e:
-        score_pairs(lm_with(gpt2(SIZE + 1)), task, convention_of(leading_space=space))
+    lm = lm_with(gpt2(SIZE + 1))
+    with pytest.raises(TaskspaceError, match="sentence 0: .*has half a character .U.D") as e:
+        encode_sentences(lm, [text], convention_of(leading_space=space), "sentence {}".format)
     assert "\n" not in str(e.value) and str(e.value).encode()
