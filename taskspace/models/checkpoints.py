@@ -186,7 +186,8 @@ def check_distinct(
         if c.step is None:
             raise TaskspaceError(f"model {c.model}: checkpoint {name!r} is listed twice; list it once")
         raise TaskspaceError(
-            f"model {c.model}: {seen[place]!r} and {name!r} are both step {c.step}; list one, or list the model "
+            f"model {c.model}: {seen[place]!r} and {name!r} are both step {c.step}; "
+            "list one of them, or list the model "
             "twice, each time with a label, a scale and the checkpoints of one stage"
         )
 

@@ -138,7 +138,7 @@ def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
             fault = str(e)
         if fault:
             raise TaskspaceError(
-                f"{path}, line {first + 1}: a quotation mark opens a cell that does not end as it should ({fault}); "
+                f"{path}, line {first + 1}: a quotation mark opens a cell here that ends wrongly ({fault}); "
                 'put the whole cell in quotation marks and write "" for each one inside'
             )
         width = width or len(row)
