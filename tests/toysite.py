@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from taskspace.pretraining.tokens import word_tokenizer
-from taskspace.runs.study import Study
+from taskspace.runs.study import PROBES, Study
 from taskspace.tasks.catalogue import load_suite
 from taskspace.tasks.grammar import vocabulary
 
@@ -50,6 +50,7 @@ def tiny_study(folder: Path) -> Study:
         models=specs,
         checkpoints="all",
         select=names,
+        probes=[*PROBES, "states"],
         train_pairs=4,
         eval_pairs=4,
         score_pairs=6,

@@ -331,7 +331,8 @@ def _write_pages(run: Run, work: Path, partial: bool, progress: bool) -> None:
     from tqdm.auto import tqdm
 
     scales = _page_names(run.checkpoints["model"])
-    others = [name for name in ("training", "dissimilarity") if name in page_templates()]
+    others = ["training", *(["dissimilarity"] if "states" in run.study.probes else [])]
+    others = [name for name in others if name in page_templates()]
     jobs = _page_jobs(run, scales, others, partial)
     notebooks = work / "_notebooks"  # the renderers leave folders with an underscore alone
     notebooks.mkdir()

@@ -26,16 +26,16 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "PROBES CONTROLS Study parse_study read_study public_study",
     "formats":
         "as_written check_columns suite_to_json suite_from_json compress_suite decompress_suite to_bytes "
-        "from_bytes result_from_bytes spaces_to_frame frame_to_spaces",
+        "from_bytes states_to_frame frame_to_states result_from_bytes spaces_to_frame frame_to_spaces",
     "jobs":
-        "GRADIENT_BLOCKS GRADIENT_MEMORY code_version Job seed_of reference_text Plan job_settings list_jobs "
-        "job_payload ModelChanged compute work",
+        "STATE_TEXTS STATE_CHECKPOINTS GRADIENT_BLOCKS GRADIENT_MEMORY code_version Job seed_of "
+        "reference_text state_texts Plan job_settings list_jobs job_payload ModelChanged compute work",
     "plans":
         "save_plan load_plan RunData NotThere find_checkpoint find_tuned_checkpoint finished_results",
     "status":
         "duration failure_lines Status last_entries run_status job_log",
     "readings":
-        "run_scores rows_at transfer_rows tuning_logs run_provenance",
+        "run_scores rows_at transfer_rows tuning_logs states_at run_states run_provenance",
     "run_spaces":
         "mean_space gradients_at run_gradients space_at run_space",
     "results":

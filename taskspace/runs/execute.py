@@ -24,7 +24,7 @@ from .jobs import Job, Plan, work
 from .plans import save_plan
 from .results import open_run, Run
 from .store import Store
-from .study import read_study, Study
+from .study import PROBES, read_study, Study
 from ..workarounds import interrupt_later, release_semaphores
 
 # %% auto #0
@@ -415,6 +415,7 @@ def demo_study(
         return Study(
             name="taskspace demo, quick",
             models=["builtin:nano", "builtin:micro"],
+            probes=[*PROBES, "states"],
             controls=["shuffled"],
             train_pairs=16,
             eval_pairs=12,
@@ -432,6 +433,7 @@ def demo_study(
     return Study(
         name="taskspace demo",
         models=models,
+        probes=[*PROBES, "states"],
         controls=["full", "random", "shuffled"],
         control_checkpoints="last",
         train_pairs=32,
@@ -453,6 +455,7 @@ def example_study() -> Study:
         models=["builtin:nano", "builtin:micro"],
         checkpoints="log-spaced 3",
         select=tasks,
+        probes=[*PROBES, "states"],
         controls=["full"],
         train_pairs=32,
         eval_pairs=32,

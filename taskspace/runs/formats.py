@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['as_written', 'check_columns', 'suite_to_json', 'suite_from_json', 'compress_suite', 'decompress_suite', 'to_bytes',
-           'from_bytes', 'result_from_bytes', 'spaces_to_frame', 'frame_to_spaces']
+           'from_bytes', 'states_to_frame', 'frame_to_states', 'result_from_bytes', 'spaces_to_frame',
+           'frame_to_spaces']
 
 # %% ../../nbs/api/runs/25_formats.ipynb #8d2edf23
 @contextlib.contextmanager
@@ -163,11 +164,42 @@ def from_bytes(
     frame.attrs = _decode(header.pop("attrs"))
     return frame, header
 
+# %% ../../nbs/api/runs/25_formats.ipynb #58d8b8ab
+def _narrow(states: np.ndarray) -> np.ndarray:
+    "States, rotated so that those of n texts have at most n coordinates."
+    if states.shape[1] <= len(states) or not np.isfinite(states).all():
+        return states
+    u, s, _ = np.linalg.svd(states.astype(np.float64), full_matrices=False)
+    return u * s
+
+
+def states_to_frame(
+    states: Mapping[int, Any],  # layer -> (texts, width), from `hidden_states`
+) -> pd.DataFrame:  # columns layer, values; one row a text of each layer
+    "Hidden states as a table, up to a rotation."
+    parts = [
+        (layer, _narrow(np.asarray(found, dtype=np.float32)).astype(np.float32)) for layer, found in states.items()
+    ]
+    return pd.DataFrame(
+        {"layer": [layer for layer, rows in parts for _ in rows], "values": [row for _, rows in parts for row in rows]}
+    )
+
+
+def frame_to_states(
+    frame: pd.DataFrame,  # result of a states job
+) -> dict[int, np.ndarray]:  # layer -> (texts, coordinates)
+    "What `states_to_frame` made a table of."
+    return {
+        layer: np.stack([np.asarray(row, dtype=np.float32) for row in frame.loc[frame["layer"] == layer, "values"]])
+        for layer in frame["layer"].unique().tolist()
+    }
+
 # %% ../../nbs/api/runs/25_formats.ipynb #2d7227d5
 _COLUMNS = {
     "score": {"task": "text", "phenomenon": "text", "pair": "text", "margin": "number", "correct": "number"},
     "gradient": {"part": "text", "measure": "text", "source": "text", "target": "text", "value": "number"},
     "transfer": {"task": "text", "pair": "text", "before": "number", "after": "number"},
+    "states": {"layer": "number", "values": "any"},
 }
 _LOG = {"step": "number", "loss": "number", "eval_margin": "number", "perplexity": "number"}
 

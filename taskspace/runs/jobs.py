@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from .. import __version__
@@ -22,7 +23,7 @@ from ..code import code_digest, modules_behind
 from ..errors import TaskspaceError
 from ..files import text_of
 from ..models.checkpoints import check_model, Checkpoint, digests, expand, in_order, loaded_digests, narrow
-from .formats import compress_suite, decompress_suite, spaces_to_frame, to_bytes
+from .formats import compress_suite, decompress_suite, spaces_to_frame, states_to_frame, to_bytes
 from .study import Study
 from ..scoring.convention import Convention, convention_of
 from ..tasks.catalogue import load_suite
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
     from taskspace.models.lm import LM
 
 # %% auto #0
-__all__ = ['GRADIENT_BLOCKS', 'GRADIENT_MEMORY', 'code_version', 'Job', 'seed_of', 'reference_text', 'Plan', 'job_settings',
-           'list_jobs', 'job_payload', 'ModelChanged', 'compute', 'work']
+__all__ = ['STATE_TEXTS', 'STATE_CHECKPOINTS', 'GRADIENT_BLOCKS', 'GRADIENT_MEMORY', 'code_version', 'Job', 'seed_of',
+           'reference_text', 'state_texts', 'Plan', 'job_settings', 'list_jobs', 'job_payload', 'ModelChanged',
+           'compute', 'work']
 
 # %% ../../nbs/api/runs/30_jobs.ipynb #7d6a601b
 # What draws, or judges results that are already there, changes no result.
@@ -51,7 +53,7 @@ class Job(NamedTuple):
     "One unit of work: small, frozen, and named by its key."
 
     key: str  # 32 hexadecimal digits
-    kind: str  # score, gradient or transfer
+    kind: str  # score, gradient, transfer or states
     at: int  # position of its checkpoint in the plan
     seed: int | None = None  # the study's seed, which picks the pairs
     control: str | None = None  # transfer only
@@ -84,6 +86,26 @@ def reference_text(
     if not lines:
         raise TaskspaceError(f"{source}: no reference text in it; it needs one sentence or paragraph a line")
     return lines
+
+# %% ../../nbs/api/runs/30_jobs.ipynb #8444ad58
+STATE_TEXTS = 200  # sentences whose hidden states are kept
+STATE_CHECKPOINTS = 16  # checkpoints whose hidden states are kept
+
+
+def state_texts(
+    suite: Suite,  # of the study
+) -> list[str]:  # at most `STATE_TEXTS`
+    "Good sentences of a suite, each once, drawn at random and always the same."
+    sentences = list(dict.fromkeys(p.good for t in suite for p in t))
+    return [sentences[i] for i in np.random.default_rng(0).permutation(len(sentences))[:STATE_TEXTS]]
+
+
+def _read_positions(checkpoints: list[Checkpoint]) -> set[int]:
+    "Which checkpoints read the texts: the last of each model, and others at even distances."
+    lasts = {checkpoints[at].model: at for at in in_order([c.step for c in checkpoints])}.values()
+    rest = [at for at in range(len(checkpoints)) if at not in lasts]
+    room = min(len(rest), max(0, STATE_CHECKPOINTS - len(lasts)))
+    return {*lasts, *(rest[i] for i in np.linspace(0, len(rest) - 1, room).round().astype(int))}
 
 # %% ../../nbs/api/runs/30_jobs.ipynb #3c0801f8
 def _in_parts(suite: Suite, study: Study) -> dict[int, Any]:
@@ -125,6 +147,7 @@ class Plan:
             check_model(first, study.prefix)
         self.digests = [digests(c, memory) for c in self.checkpoints]
         self.reference = reference_text(study.reference, study.reference_texts) if study.reference else None
+        self.texts = state_texts(self.suite) if "states" in study.probes else []
         self._compressed: dict[tuple, tuple[bytes, str]] = {}
 
     def settings(
@@ -149,7 +172,7 @@ class Plan:
 # %% ../../nbs/api/runs/30_jobs.ipynb #7ff0b260
 def job_settings(
     plan: Plan,  # of the study
-    kind: str,  # of job: score, gradient or transfer
+    kind: str,  # of job: score, gradient, transfer or states
     control: str | None = None,  # of a transfer job
 ) -> dict[str, Any]:  # what its result depends on, besides model and tasks
     "What a job of this kind is computed with."
@@ -157,6 +180,8 @@ def job_settings(
     rule = convention_of(study.convention, study.prefix)
     if kind == "score":
         return {"convention": dataclasses.asdict(rule), "dtype": study.dtype}
+    if kind == "states":
+        return {"positions": "mean", "dtype": study.dtype}
     ftgd = dict(study.ftgd)
     if control in ("full", "masked", "random"):
         ftgd["update"] = control
@@ -224,10 +249,13 @@ def list_jobs(
     study = plan.study
     sentences = _sentences(plan)
     last = _last_tuned(plan)
+    read = _read_positions(plan.checkpoints) if "states" in study.probes else set()
     for at, checkpoint in enumerate(plan.checkpoints):
         who = _who(plan, at)
         if "score" in study.probes:
             yield Job(_key(["score", who, job_settings(plan, "score"), sentences.scored]), "score", at)
+        if at in read:
+            yield Job(_key(["states", who, job_settings(plan, "states"), plan.texts]), "states", at)
         if "gradient" in study.probes:
             yield from _gradient_jobs(plan, at, who, sentences)
         if "transfer" in study.probes and checkpoint in plan.tuned:
@@ -252,8 +280,8 @@ def job_payload(
 ) -> dict[str, Any]:  # plain data and bytes, what a worker needs and no more
     "A job made ready to travel."
     weights, tokenizer = plan.digests[job.at]
-    part = {"score": "scored", "gradient": "train", "transfer": "eval"}[job.kind]
-    suite, data = _compressed_part(plan, part, job.seed)
+    part = {"score": "scored", "gradient": "train", "transfer": "eval", "states": None}[job.kind]
+    suite, data = _compressed_part(plan, part, job.seed) if part else (None, _key(plan.texts))
     source = None
     if job.source is not None:
         source, digest = _compressed_part(plan, "train", job.seed, job.source)
@@ -270,6 +298,7 @@ def job_payload(
         "suite": suite,
         "source": source,
         "reference": plan.reference if job.kind == "transfer" else None,
+        "texts": plan.texts if job.kind == "states" else None,
     }
 
 # %% ../../nbs/api/runs/30_jobs.ipynb #d3b8e7fc
@@ -335,8 +364,12 @@ def compute(
     payload: Mapping[str, Any],  # a job with all that it needs, from `Plan.payload`
 ) -> pd.DataFrame:  # the job's result
     "The numbers of one job."
-    job, settings, suite = Job(*payload["job"]), payload["settings"], decompress_suite(payload["suite"])
-    lm, convention = _load(payload), Convention(**settings["convention"])
+    job, settings, lm = Job(*payload["job"]), payload["settings"], _load(payload)
+    if job.kind == "states":
+        from taskspace.dissimilarity.states import hidden_states
+
+        return states_to_frame(hidden_states(lm, payload["texts"], positions=settings["positions"]))
+    suite, convention = decompress_suite(payload["suite"]), Convention(**settings["convention"])
     if job.kind == "score":
         from taskspace.scoring.scores import score_pairs
 

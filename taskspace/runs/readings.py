@@ -5,13 +5,15 @@
 # %% ../../nbs/api/runs/44_readings.ipynb #7de33880
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
+from .formats import as_written, frame_to_states
 from .plans import find_checkpoint, find_tuned_checkpoint, finished_results, NotThere, RunData
 from .status import last_entries
 
 # %% auto #0
-__all__ = ['run_scores', 'rows_at', 'transfer_rows', 'tuning_logs', 'run_provenance']
+__all__ = ['run_scores', 'rows_at', 'transfer_rows', 'tuning_logs', 'states_at', 'run_states', 'run_provenance']
 
 # %% ../../nbs/api/runs/44_readings.ipynb #c05fced0
 def run_scores(
@@ -80,6 +82,31 @@ def tuning_logs(
         return pd.DataFrame(columns=["source", "seed", "step"])
     frame = pd.concat(parts, ignore_index=True)
     return frame[["source", "seed", *(c for c in frame if c not in ("source", "seed"))]]
+
+# %% ../../nbs/api/runs/44_readings.ipynb #ba010928
+def states_at(
+    run: RunData,  # an opened run
+    at: int,  # position of the checkpoint in `checkpoints`
+) -> dict[int, np.ndarray]:  # layer -> (texts, coordinates), up to a rotation
+    "The hidden states of one checkpoint. Raises `TaskspaceError` when they have not been kept."
+    jobs = run.plan[(run.plan["kind"] == "states") & (run.plan["at"] == at)]
+    for job, frame, _ in finished_results(run, jobs):
+        with as_written(run.store.files()[job.key], "remove the file and start the same taskspace run again"):
+            return frame_to_states(frame)
+    why = (
+        "; the study does not keep those of this checkpoint" if jobs.empty else f" yet; see taskspace status {run.path}"
+    )
+    raise NotThere(f"{run.path}: no hidden states of {run.checkpoints['model'][at]!r} are there{why}")
+
+
+def run_states(
+    run: RunData,  # an opened run
+    model: str | None = None,  # its title; may be left out where there is one
+    step: int | None = None,  # the last one where None
+    revision: str | None = None,  # of a checkpoint without a step
+) -> dict[int, np.ndarray]:  # layer -> (texts, coordinates), up to a rotation
+    "The hidden states of a checkpoint on some sentences. Raises `TaskspaceError` when they have not been kept."
+    return states_at(run, find_checkpoint(run, model, step, revision))
 
 # %% ../../nbs/api/runs/44_readings.ipynb #8f2b01a8
 def run_provenance(

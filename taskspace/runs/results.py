@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from .plans import RunData
-from .readings import run_provenance, run_scores, transfer_rows, tuning_logs
+from .readings import run_provenance, run_scores, run_states, transfer_rows, tuning_logs
 from .run_spaces import run_gradients, run_space
 from .status import job_log, run_status
 
@@ -28,6 +28,7 @@ class Run(RunData):
     tuning = tuning_logs
     space = run_space
     gradients = run_gradients
+    states = run_states
     # From what
     provenance = run_provenance
 

@@ -204,7 +204,8 @@ class Study(_OneLineErrors):
     select: tuple[str, ...] | None = None  # tasks by name, in this order; all where None
     models: tuple[ModelSpec, ...] = Field(min_length=1)  # names or mappings
     checkpoints: Any = "last"  # for models that do not choose their own
-    probes: tuple[Literal["score", "gradient", "transfer"], ...] = PROBES  # what to measure
+    # What to measure; "states" keeps hidden states, for the page on dissimilarity
+    probes: tuple[Literal["score", "gradient", "transfer", "states"], ...] = PROBES
     controls: tuple[Literal["full", "random", "masked", "shuffled"], ...] = ()  # transfer runs beside the plain one
     # Which checkpoints get the transfer probe, which takes the most time: last | all | log-spaced N | list of steps
     transfer_checkpoints: Any = "all"
