@@ -263,8 +263,8 @@ def test_no_orphans_and_a_store_to_go_on_with(toy, tmp_path, uninterrupted, how)
 @pytest.mark.parametrize("times", [2, 30])
 def test_ctrl_c_pressed_again_and_again_changes_nothing(toy, tmp_path, times):
     (tmp_path / "study.yaml").write_text(toy(slow=0.02).to_yaml())
-    main = command(tmp_path / "study.yaml", tmp_path / "out", "--workers", "2")
-    wait_for(lambda: len(Store(tmp_path / "out").files()) > 3, main)
+    main, store = command(tmp_path / "study.yaml", tmp_path / "out", "--workers", "2"), Store(tmp_path / "out")
+    wait_for(lambda: len({entry.get("worker") for entry in store.entries()}) > 1, main)
     family = psutil.Process(main.pid).children(recursive=True)
     for _ in range(times):
         with contextlib.suppress(ProcessLookupError):
