@@ -370,7 +370,7 @@ def test_two_checkpoints_of_one_step_are_refused(tmp_path):
     for choice in ("all", "last", "log-spaced 2", ["step100", "checkpoint-100"]):
         with pytest.raises(TaskspaceError, match="both step 100"):
             expand(spec, choice)
-    with pytest.raises(TaskspaceError, match="checkpoint 100 stands for checkpoint-100 and step100; list one"):
+    with pytest.raises(TaskspaceError, match="100 may be checkpoint-100 or step100; give the name of the folder"):
         expand(spec, [100])
     assert [c.step for c in expand(spec, ["checkpoint-100", 7])] == [100, 7]
 
