@@ -271,6 +271,29 @@ def test_under_quarto_pages_have_the_layout_of_the_site(browser, tmp_path, dark)
     assert width > 740 and top > 30 and weight >= 600 and faded == 1
 
 
+@pytest.mark.parametrize("margin", [False, True])
+def test_pages_of_smalldocs_keep_their_sidebar_on_the_left(browser, tmp_path, margin):
+    "Its columns have other names than Quarto's, for which the style sheet has rules."
+    import smalldocs
+
+    own = (Path(smalldocs.__file__).parent / "assets" / "smalldocs.css").read_text()
+    there = '<div id="quarto-margin-sidebar" class="sidebar margin-sidebar">On this page</div>' if margin else ""
+    body = (
+        f'<div id="quarto-content" class="page-columns page-layout-article has-sidebar{" has-margin" * margin}">'
+        f'<nav id="quarto-sidebar" class="sidebar floating">Chapters</nav>{there}'
+        '<main class="content" id="quarto-document-content">Text</main></div>'
+    )
+    page = page_of(tmp_path / "page.html", body, f"<style>{own}</style><style>{site_css()}</style>")
+    page.write_text(page.read_text().replace("<body>", '<body class="nav-sidebar floating">', 1))
+    browser.get(page.as_uri())
+    where = (
+        "const box = s => { const b = document.querySelector(s).getBoundingClientRect(); return [b.left, b.width] };"
+    )
+    (left, width), (text, room) = browser.execute_script(f"{where} return [box('#quarto-sidebar'), box('main')]")
+    assert "floating" in browser.execute_script("return document.body.className")
+    assert left < text and width > 150 and room > 600, (left, width, text, room)
+
+
 def test_under_quarto_a_table_scrolls_in_its_own_box(browser, tmp_path):
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
