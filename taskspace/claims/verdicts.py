@@ -5,6 +5,7 @@
 # %% ../../nbs/api/claims/10_verdicts.ipynb #dd9a1bcc
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast, TypeVar
@@ -310,7 +311,9 @@ def _finding_b(models: Sequence[Mapping[str, Any]], words: Sequence[str]) -> Fin
         max(m["p"] for m in models),
         why,
         {"models": list(models), "tasks": last["tasks"], "structure": last["structure"]},
-        last["levels"],
+        last["levels"]
+        if len(models) == 1
+        else pd.concat([m["levels"].rename(f"{m['model']}, {{}}".format) for m in models]),
     )
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #f8563e61
@@ -633,20 +636,15 @@ def claim_e(
     )
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #c8bf2aa7
-def _scale_of_d(
-    table: pd.DataFrame | None, overlap: Iterable[tuple[str, int | None]], parameters: Mapping[str, float]
-) -> str | None:
-    "The largest scale with most of the data for claim d."
-    shares = pd.Series(dtype=int)
-    if table is not None:
-        shares = table[table["step"] > 0].groupby("scale", observed=True)["step"].nunique()
-    overlaps = pd.Series([k for k, s in overlap if s is not None and s > 0], dtype=object).value_counts()
+def _scale_of_d(overlap: Iterable[tuple[str, int | None]], parameters: Mapping[str, float]) -> str | None:
+    "The largest scale that has overlaps at three trained steps or more; without one, the largest that has any."
+    listed = list(overlap)
+    trained = Counter(scale for scale, step in listed if step is not None and step > 0)
 
-    def rank(scale: str) -> tuple[int, float, str]:
-        enough = sum(kind.get(scale, 0) >= 3 for kind in (overlaps, shares))
-        return enough, parameters.get(scale, 0.0), str(scale)
+    def rank(scale: str) -> tuple[bool, float, str]:
+        return trained[scale] >= 3, parameters.get(scale, 0.0), str(scale)
 
-    return max({k for k, _ in overlap} | set(shares.index), default=None, key=rank)
+    return max({scale for scale, _ in listed}, default=None, key=rank)
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #7d56350c
 def _trainings(space: TaskSpace | Sequence[TaskSpace]) -> list[TaskSpace]:
@@ -679,7 +677,7 @@ def findings(
     last = {k: spaces[k, None] if (k, None) in spaces else spaces[k, steps[k][-1]] for k in scales}
     longest = max(scales, key=lambda k: (len(steps[k]), parameters.get(k, 0.0)), default=None)
     table = distribution if distribution is not None and "scale" in distribution else None
-    d_scale = _scale_of_d(table, list(overlap), parameters)
+    d_scale = _scale_of_d(overlap, parameters)
     linguistic = hypotheses.get("phenomenon", hypotheses.get("rules"))
     of_words = {name: h for name, h in hypotheses.items() if name not in ("phenomenon", "rules")}
     return [

@@ -20,6 +20,7 @@ from torch import nn, Tensor
 
 from ..errors import TaskspaceError
 from ..files import file_digest, locked
+from .architectures import tokens_first
 from .builtin import cache_dir, corpus_digest, SENTENCES
 from .folders import checked_sums, save_bytes, sums_of, write_sums, writing
 from .tokens import byte_tokenizer, DOCUMENTS, read_texts, word_tokenizer
@@ -208,9 +209,8 @@ def _tokens_first(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Ten
     "The ids with padding after the tokens, and the order that does it; None where nothing has to move."
     if attention_mask is None:
         return input_ids, None
-    ids = input_ids.masked_fill(attention_mask == 0, 0)
-    order = (attention_mask == 0).long().argsort(dim=1, stable=True)
-    return ids.gather(1, order), order
+    order = tokens_first(attention_mask)
+    return input_ids.masked_fill(attention_mask == 0, 0).gather(1, order), order
 
 # %% ../../nbs/api/pretraining/60_ngram_lm.ipynb #839ef4cd
 _KIND = "ngram"

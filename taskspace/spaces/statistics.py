@@ -293,6 +293,12 @@ def _null_correlations(mine: np.ndarray, b: np.ndarray, permutations: int, seed:
     return np.concatenate([block @ mine for block in permuted_cells(b, orders)] or [np.empty(0)])
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #bdf3267f
+def _correlation_test(name: str, observed: float, null: np.ndarray, alternative: str, tasks: int) -> Test:
+    "The record of a correlation over off-diagonal cells and its values under permutation."
+    p = permutation_p(observed, null, alternative) if len(null) else float("nan")
+    return Test(name, observed, p, tasks=tasks, cells=tasks * (tasks - 1), permutations=len(null), null=null)
+
+
 def mantel(
     x: np.ndarray | pd.DataFrame,  # shape (tasks, tasks), e.g. a measured space
     y: np.ndarray | pd.DataFrame,  # the same shape, e.g. a hypothesis
@@ -308,15 +314,7 @@ def mantel(
     mine = cells(a)
     observed = float(mine @ cells(b))
     null = _null_correlations(mine, b, permutations, seed)
-    return Test(
-        f"Mantel {method}",
-        observed,
-        permutation_p(observed, null, alternative) if permutations else float("nan"),
-        tasks=len(a),
-        cells=len(mine),
-        permutations=permutations,
-        null=null,
-    )
+    return _correlation_test(f"Mantel {method}", observed, null, alternative, len(a))
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #c40dceab
 def orthonormal_basis(
@@ -365,15 +363,7 @@ def partial_mantel(
         [_residual(block, basis) @ mine for block in permuted_cells(from_cells(raw["y"], len(b)), orders)]
         or [np.empty(0)]
     )
-    return Test(
-        f"partial Mantel {method}",
-        observed,
-        permutation_p(observed, null, alternative) if permutations else float("nan"),
-        tasks=len(a),
-        cells=len(mine),
-        permutations=permutations,
-        null=null,
-    )
+    return _correlation_test(f"partial Mantel {method}", observed, null, alternative, len(a))
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #97d8f758
 def _coefficients(
