@@ -67,7 +67,7 @@ def levels_text(
     if levels is None:
         return ""
     rows = levels.dropna(subset=["low", "high"])
-    parts = [f"{name} [{row.low:.3g}, {row.high:.3g}], {row.units:.0f}" for name, row in rows.iterrows()]
+    parts = [f"{name} [{row.low:.2g}, {row.high:.2g}], {row.units:.0f}" for name, row in rows.iterrows()]
     return "; ".join(parts)
 
 
