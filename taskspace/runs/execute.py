@@ -18,7 +18,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future,
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import TaskspaceError
+from ..errors import first_line, shown, TaskspaceError
 from ..files import locked, write_atomically
 from .jobs import Job, Plan, work
 from .plans import save_plan
@@ -150,7 +150,7 @@ def _check_certificates(address: str) -> None:
 
     if address.startswith(("tls:", "wss:")) and Security().get_connection_args("client").get("ssl_context") is None:
         raise TaskspaceError(
-            f"scheduler {address}: needs certificates; name them in Dask's configuration, under distributed.comm.tls"
+            f"scheduler {shown(address)} needs certificates; name them in Dask's configuration, under distributed.comm.tls"
         )
 
 # %% ../../nbs/api/runs/50_execute.ipynb #103cec64
@@ -169,9 +169,8 @@ def dask_executor(
     try:
         client = Client(where, timeout=timeout)
     except Exception as e:  # Dask has errors of many kinds for an address that it cannot use
-        reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
         raise TaskspaceError(
-            f"scheduler {address}: does not answer ({reason}); start one with dask scheduler"
+            f"scheduler {shown(address)} does not answer ({first_line(e)}); start one with dask scheduler"
         ) from None
     try:
         yield client.get_executor(pure=False)

@@ -552,7 +552,7 @@ def test_dask_gives_the_same_bytes_also_when_a_worker_is_killed(cluster, toy, tm
 
 def test_a_scheduler_that_is_not_there():
     with (
-        pytest.raises(TaskspaceError, match="scheduler tcp://127.0.0.1:9: does not answer"),
+        pytest.raises(TaskspaceError, match="scheduler 'tcp://127.0.0.1:9' does not answer"),
         dask_executor("tcp://127.0.0.1:9", timeout=0.5),
     ):
         pass
