@@ -122,9 +122,7 @@ def _shares(
 class Explanation:
     "What a set of hypotheses explains of a space."
 
-    table: (
-        pd.DataFrame
-    )  # one row a hypothesis: family, correlation, partial, unique, each with bounds, and p of partial
+    table: pd.DataFrame  # a row a hypothesis: family; correlation, partial, unique with bounds; p of partial
     parts: pd.DataFrame  # one row a part of the variance: share, low, high; they sum to 1
     method: str  # "pearson": shares of the variance of cells; "spearman": of their ranks
     tasks: int  # how many tasks took part
