@@ -150,7 +150,8 @@ def _check_certificates(address: str) -> None:
 
     if address.startswith(("tls:", "wss:")) and Security().get_connection_args("client").get("ssl_context") is None:
         raise TaskspaceError(
-            f"scheduler {shown(address)} needs certificates; name them in Dask's configuration, under distributed.comm.tls"
+            f"scheduler {shown(address)} needs certificates; name them in Dask's configuration, "
+            "under distributed.comm.tls"
         )
 
 # %% ../../nbs/api/runs/50_execute.ipynb #103cec64
