@@ -24,6 +24,7 @@ from ..tasks.pairs import Suite
 from ..tuning.ftgd import FTGD
 from taskspace.tuning.gradients import (
     accumulate,
+    against_best,
     contrast,
     encode_task,
     parameter_table,
@@ -421,7 +422,7 @@ def collect_differentials(
     encoded = [encode_task(lm, t, convention) for t in suite]
     with undisturbed(lm, list(wanted)):
         for i, pairs in enumerate(tqdm(encoded, desc="gradients", disable=not progress)):
-            total = _folded_blocks(d, lm, i, contrast(pairs), wanted, tokens)
+            total = _folded_blocks(d, lm, i, contrast(against_best(lm, pairs)), wanted, tokens)
             d.subspaces.put(i, total, subspace(lm, total, ftgd.keep, ftgd.scope))
             _note_sizes(d, i, total)
     return d

@@ -25,6 +25,7 @@ from ..tasks.pairs import Suite, Task
 from ..tuning.ftgd import FTGD, tune, Tuned
 from taskspace.tuning.gradients import (
     accumulate,
+    against_best,
     contrast,
     encode_task,
     parameter_table,
@@ -318,7 +319,7 @@ def _first_order(
     wanted = trainable(lm)
     encoded = encode_task(lm, target, convention)
     with undisturbed(lm, list(wanted)):
-        grads, _ = accumulate(lm, contrast(encoded), wanted, tokens)
+        grads, _ = accumulate(lm, contrast(against_best(lm, encoded)), wanted, tokens)
 
     def at(name: str, index: torch.Tensor) -> torch.Tensor:
         return grads[name].reshape(-1)[index.to(grads[name].device).long()].double().cpu()

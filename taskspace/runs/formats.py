@@ -76,7 +76,7 @@ def suite_to_json(
     suite: Suite,  # any
 ) -> str:  # for `suite_from_json`
     "A suite with all that it holds, in the form that `suite_from_json` reads."
-    tasks = [[t.name, t.phenomenon, t.field, t.rules, t.lexicon, [[p.good, p.bad, p.id] for p in t]] for t in suite]
+    tasks = [[t.name, t.phenomenon, t.field, t.rules, t.lexicon, [p.values for p in t]] for t in suite]
     return json.dumps({"name": suite.name, "tasks": tasks}, ensure_ascii=False)
 
 

@@ -96,7 +96,7 @@ def state_texts(
     suite: Suite,  # of the study
 ) -> list[str]:  # at most `STATE_TEXTS`
     "Good sentences of a suite, each once, drawn at random and always the same."
-    sentences = list(dict.fromkeys(p.good for t in suite for p in t))
+    sentences = list(dict.fromkeys(p.texts[0] for t in suite for p in t))
     return [sentences[i] for i in np.random.default_rng(0).permutation(len(sentences))[:STATE_TEXTS]]
 
 

@@ -6,6 +6,7 @@ from taskspace.names import hand_on
 
 if TYPE_CHECKING:
     from .convention import *  # noqa: F403
+    from .offsets import *  # noqa: F403
     from .encoding import *  # noqa: F403
     from .prefixtree import *  # noqa: F403
     from .causality import *  # noqa: F403
@@ -15,15 +16,18 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "convention":
         "METHODS REDUCTIONS CONVENTIONS Convention convention_of",
+    "offsets":
+        "token_offsets first_after",
     "encoding":
-        "prefix_id vocabulary_size convention_record EncodedPair encode_sentences encode_pairs",
+        "prefix_id vocabulary_size convention_record EncodedPair encode_sentences Encoded encode_options "
+        "encode_pairs",
     "prefixtree":
         "PrefixTree prefix_tree Row sentence_rows shared_rows visible inputs",
     "causality":
         "LENGTH ROUNDING TWICE evaluating check_logits autocast check_causal",
     "logprobs":
         "SLICE BITS SHARED_ROW_TYPES LIBRARIES MINUS ROW BUDGET WORKERS CELLS LOGITS linear_logprobs "
-        "Shortcuts find_shortcuts batches token_logprobs sequence_logprobs",
+        "Shortcuts find_shortcuts batches row_size token_logprobs sequence_logprobs",
     "scores":
         "score_pairs score_sentences accuracy text_loss",
 })

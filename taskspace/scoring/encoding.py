@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -14,10 +15,12 @@ import torch
 from ..errors import TaskspaceError
 from ..models.lm import LM
 from .convention import Convention, convention_of
-from ..tasks.pairs import MinimalPair, Task
+from .offsets import first_after, token_offsets
+from ..tasks.pairs import MinimalPair, Option, Task
 
 # %% auto #0
-__all__ = ['prefix_id', 'vocabulary_size', 'convention_record', 'EncodedPair', 'encode_sentences', 'encode_pairs']
+__all__ = ['prefix_id', 'vocabulary_size', 'convention_record', 'EncodedPair', 'encode_sentences', 'Encoded', 'encode_options',
+           'encode_pairs']
 
 # %% ../../nbs/api/scoring/20_encoding.ipynb #acf88b57
 def _tokens(lm: LM, texts: Sequence[str], special: bool) -> Iterator[list[int]]:
@@ -129,8 +132,17 @@ class EncodedPair(NamedTuple):
 
     good: list[int]  # with the prefix token, if any
     bad: list[int]  # with the prefix token, if any
-    start: int  # position of the first scored token
+    start: int  # position of the first scored token; over 1 only behind a context
     shared: int  # length of the common beginning
+    start_bad: int | None = None  # the same in the bad sentence, where it is another position
+    others: tuple[Any, ...] = ()  # the good sentence against each further wrong one, as encoded pairs
+
+    @property
+    def starts(self) -> tuple[int, int]:  # of the good and the bad sentence
+        "Where the difference of the two scores begins: behind the shared beginning, if it counts in both."
+        if self.start_bad is not None and self.start_bad != self.start:
+            return self.start, self.start_bad
+        return (max(self.start, self.shared),) * 2
 
 # %% ../../nbs/api/scoring/20_encoding.ipynb #74bb34f6
 def _no_ids(sentence: str, error: Exception) -> str:
@@ -207,6 +219,54 @@ def encode_sentences(
     return out
 
 # %% ../../nbs/api/scoring/20_encoding.ipynb #92b0f5d4
+class Encoded(NamedTuple):
+    "An option as token ids."
+
+    ids: list[int]  # with the prefix token, if any
+    start: int  # position of the first scored token
+
+
+def _behind_contexts(
+    lm: LM, options: Sequence[Option], rule: Convention, where: Callable[[int], str]
+) -> Iterator[Encoded]:
+    "Options that all have a context."
+    rule = convention_of(rule, leading_space=False)
+    texts = [o.text for o in options]
+    ids = encode_sentences(lm, texts, rule, where, cut=True)
+    offsets = token_offsets(lm, texts, ids, rule.prefix == "tokenizer")
+    for n, (option, sequence, spans) in enumerate(zip(options, ids, offsets, strict=True)):
+        start = max(1, first_after(spans, len(option.context or "")))
+        if start >= len(sequence):
+            raise TaskspaceError(
+                f"{where(n)}: {option.sentence[:60]!r} has no token of its own behind its context; "
+                "remove the pair or use the model's own tokenizer"
+            )
+        if lm.max_length is not None and len(sequence) > lm.max_length:
+            raise TaskspaceError(
+                f"{where(n)}: {len(sequence)} tokens, {start} of them before {option.sentence[:60]!r}, but model "
+                f"{lm.name!r} takes {lm.max_length}; shorten the context"
+            )
+        yield Encoded(sequence, start)
+
+
+def encode_options(
+    lm: LM,  # model with its tokenizer
+    options: Sequence[Option],  # sentences, with or without a context
+    convention: str | Convention,  # a name of `CONVENTIONS`, or one of your own
+    where: Callable[[int], str],  # position -> what messages call the option
+) -> list[Encoded]:  # in the order given
+    "Token ids of options, and where they are scored from. Raises `TaskspaceError` naming one that cannot be encoded."
+    rule = convention_of(convention)
+    plain = [n for n, o in enumerate(options) if o.context is None]
+    ids = encode_sentences(lm, [options[n].sentence for n in plain], rule, lambda k: where(plain[k]))
+    if len(plain) == len(options):
+        return [Encoded(i, 1) for i in ids]
+    behind = [n for n, o in enumerate(options) if o.context is not None]
+    found = _behind_contexts(lm, [options[n] for n in behind], rule, lambda k: where(behind[k]))
+    both = dict(zip(plain, (Encoded(i, 1) for i in ids), strict=True)) | dict(zip(behind, found, strict=True))
+    return [both[n] for n in range(len(options))]
+
+# %% ../../nbs/api/scoring/20_encoding.ipynb #341c9799
 def encode_pairs(
     lm: LM,  # model with its tokenizer
     pairs: Iterable[MinimalPair] | Task,  # a task is named in messages
@@ -216,11 +276,23 @@ def encode_pairs(
     task = f"task {pairs.name!r}, " if isinstance(pairs, Task) else ""
     pairs = list(pairs)
 
-    def where(n: int) -> str:
-        return f"{task}pair {n // 2 if pairs[n // 2].id is None else pairs[n // 2].id}"
+    options = [(n, o) for n, p in enumerate(pairs) for o in p.options]
 
-    ids = encode_sentences(lm, [s for p in pairs for s in (p.good, p.bad)], convention, where)
-    return [EncodedPair(good, bad, 1, _shared(good, bad)) for good, bad in zip(ids[::2], ids[1::2], strict=True)]
+    def where(k: int) -> str:
+        n = options[k][0]
+        return f"{task}pair {n if pairs[n].id is None else pairs[n].id}"
+
+    found = iter(encode_options(lm, [o for _, o in options], convention, where))
+    return [_encoded_pair(list(islice(found, 2 + len(p.others)))) for p in pairs]
+
+
+def _encoded_pair(options: list[Encoded]) -> EncodedPair:
+    "A pair from its options: good, bad, others."
+    (good, start), *wrong = options
+    pairs = [
+        EncodedPair(good, w.ids, start, _shared(good, w.ids), None if w.start == start else w.start) for w in wrong
+    ]
+    return pairs[0]._replace(others=tuple(pairs[1:]))
 
 
 def _shared(a: list[int], b: list[int]) -> int:

@@ -23,7 +23,8 @@ from .prefixtree import prefix_tree, PrefixTree, Row, sentence_rows, shared_rows
 
 # %% auto #0
 __all__ = ['SLICE', 'BITS', 'SHARED_ROW_TYPES', 'LIBRARIES', 'MINUS', 'ROW', 'BUDGET', 'WORKERS', 'CELLS', 'LOGITS',
-           'linear_logprobs', 'Shortcuts', 'find_shortcuts', 'batches', 'token_logprobs', 'sequence_logprobs']
+           'linear_logprobs', 'Shortcuts', 'find_shortcuts', 'batches', 'row_size', 'token_logprobs',
+           'sequence_logprobs']
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #47cb2e63
 SLICE = {"cpu": 1 << 19, "else": 1 << 26}  # logits held at once, by kind of device: 2 MB and 256 MB in float32
@@ -468,10 +469,18 @@ def _run(
 ROW = 64  # nodes in a shared row
 
 
+def row_size(
+    contexts: Sequence[int],  # tokens that stand before what is scored, in each sequence
+) -> int:  # `ROW`, or twice the longest context
+    "Nodes in a shared row such that a long context is run once for many of the sentences that follow it."
+    return max(ROW, 2 * max(contexts, default=0))
+
+
 def token_logprobs(
     lm: LM,  # model with its tokenizer
     sequences: Sequence[Sequence[int]],  # token ids, the prefix token included
     starts: Sequence[int],  # first scored position of each; position 0 never is
+    row: int = ROW,  # nodes in a shared row, see `row_size`
 ) -> list[Tensor]:  # a value for each position k >= max(start, 1): log P(token k | tokens before), nats
     "Log-probabilities of the tokens of one batch, differentiable where gradients are on."
     tree = prefix_tree(sequences)
@@ -480,7 +489,7 @@ def token_logprobs(
         wanted[path[max(starts[i], 1) :]] = True
     shortcuts = find_shortcuts(lm, tree.token[:6])
     shared = shortcuts.shared_rows and not lm.model.training
-    rows = [r for r in (shared_rows(tree, ROW) if shared else sentence_rows(tree)) if len(r.nodes) > r.repeated]
+    rows = [r for r in (shared_rows(tree, row) if shared else sentence_rows(tree)) if len(r.nodes) > r.repeated]
     place = np.zeros(len(tree) + 1, dtype=np.int64)
     done = _run(lm, tree, rows, _Edges(tree, wanted[:-1]), Shortcuts(shortcuts.head, shared)) if rows else None
     if done is None:

@@ -13,8 +13,8 @@ import pandas as pd
 from ..errors import TaskspaceError
 from ..models.lm import LM
 from .convention import Convention, convention_of
-from .encoding import convention_record, encode_sentences
-from .logprobs import sequence_logprobs
+from .encoding import convention_record, encode_options, encode_sentences
+from .logprobs import row_size, sequence_logprobs
 from ..tasks.pairs import Suite, Task
 
 # %% auto #0
@@ -29,6 +29,7 @@ def _sums(
     batch_size: int | None = None,
     progress: bool = False,
     share: bool = True,
+    starts: Sequence[int] | None = None,
 ) -> np.ndarray:
     "Summed log-probabilities. Raises `TaskspaceError` naming the first sequence whose score is not a finite number."
     if batch_size is not None and batch_size < 1:
@@ -38,7 +39,8 @@ def _sums(
     from tqdm.auto import tqdm
 
     with tqdm(total=len(sequences), disable=not progress, desc=f"score {lm.name}", unit="sentence") as bar:
-        sums = sequence_logprobs(lm, sequences, token_budget, batch_size, share, done=bar.update)
+        row = row_size(starts or [])
+        sums = sequence_logprobs(lm, sequences, token_budget, batch_size, share, row, bar.update, starts)
     fault = np.flatnonzero(~np.isfinite(sums))
     if len(fault):
         what = (
@@ -64,24 +66,25 @@ def score_pairs(
 ) -> (
     pd.DataFrame
 ):  # a row a pair: task, phenomenon, pair, logp_good, logp_bad, tokens_good, tokens_bad, margin, correct
-    "Score both sentences of every pair, in suite order. Raises `TaskspaceError` naming the pair that cannot be scored."
+    """Score both sentences of every pair, in suite order: each given its context, if it has one. Of several wrong
+    sentences the best counts. Raises `TaskspaceError` naming the pair that cannot be scored."""
     if not isinstance(suite, Suite):
         suite = Suite(suite.name, (suite,)) if isinstance(suite, Task) else Suite("tasks", tuple(suite))
     rule = convention_of(convention)
-    places = [f"task {t.name!r}, pair {n if p.id is None else p.id}" for t in suite for n, p in enumerate(t)]
-    where = [place for place in places for _ in (0, 1)]
-    sentences = [s for task in suite for p in task for s in (p.good, p.bad)]
-    sequences = encode_sentences(lm, sentences, rule, where.__getitem__)
-    counts = np.array([len(s) - 1 for s in sequences])
-    values = _sums(lm, sequences, where, token_budget, batch_size, progress, share) / (
-        counts if rule.reduction == "mean" else 1
-    )
-    margin = values[::2] - values[1::2]
+    named = [(f"task {t.name!r}, pair {n if p.id is None else p.id}", p) for t in suite for n, p in enumerate(t)]
+    where = [place for place, p in named for _ in p.options]
+    encoded = encode_options(lm, [o for _, p in named for o in p.options], rule, where.__getitem__)
+    starts = [e.start for e in encoded]
+    counts = np.array([len(e.ids) - e.start for e in encoded])
+    sums = _sums(lm, [e.ids for e in encoded], where, token_budget, batch_size, progress, share, starts)
+    values = sums / (counts if rule.reduction == "mean" else 1)
+    good, bad = _good_and_best_wrong(values, [2 + len(p.others) for _, p in named])
+    margin = values[good] - values[bad]
     frame = suite.to_frame()[["task", "phenomenon", "pair"]].assign(
-        logp_good=values[::2],
-        logp_bad=values[1::2],
-        tokens_good=counts[::2],
-        tokens_bad=counts[1::2],
+        logp_good=values[good],
+        logp_bad=values[bad],
+        tokens_good=counts[good],
+        tokens_bad=counts[bad],
         margin=margin,
         correct=(margin > 0) + 0.5 * (margin == 0),
     )
@@ -94,6 +97,14 @@ def score_pairs(
         "dtype": str(lm.dtype).removeprefix("torch."),
     }
     return frame
+
+# %% ../../nbs/api/scoring/50_scores.ipynb #4fdc185c
+def _good_and_best_wrong(values: np.ndarray, sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    "Where the good option of each pair stands, and the best of its wrong ones; pairs have `sizes` options each."
+    good = np.cumsum([0, *sizes[:-1]])
+    if max(sizes) == 2:
+        return good, good + 1
+    return good, np.array([g + 1 + int(values[g + 1 : g + n].argmax()) for g, n in zip(good, sizes, strict=True)])
 
 # %% ../../nbs/api/scoring/50_scores.ipynb #4846e813
 def score_sentences(

@@ -43,8 +43,9 @@ def ngram_contrast(
     total: Counter = Counter()
     count = 0
     for pair in pairs:
-        total.update(token_sequences(tokenize(pair.good), order))
-        total.subtract(token_sequences(tokenize(pair.bad), order))
+        good, bad, *_ = pair.texts
+        total.update(token_sequences(tokenize(good), order))
+        total.subtract(token_sequences(tokenize(bad), order))
         count += 1
     if not count:
         raise TaskspaceError("ngram_contrast: there are no pairs; give at least one")

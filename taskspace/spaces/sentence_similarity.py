@@ -52,7 +52,7 @@ def _word_shares(suite: Suite, part: str) -> np.ndarray:
     for task in suite:
         count: Counter[str] = Counter()
         for pair in task:
-            good, bad = words(pair.good), words(pair.bad)
+            good, bad = map(words, pair.texts[:2])
             if part == "difference":
                 good, bad, _ = differing_region(good, bad)
             count.update(good)
@@ -87,7 +87,7 @@ EDITS = ("insertion", "deletion", "substitution", "order", "none")
 
 def edit(pair: MinimalPair) -> tuple[str, float]:  # kind, relative position of the first difference in [0, 1]
     "How the good sentence becomes the bad one, and where."
-    good, bad = words(pair.good), words(pair.bad)
+    good, bad = map(words, pair.texts[:2])
     left, right, start = differing_region(good, bad)
     if not left and not right:
         kind = "none"
@@ -127,7 +127,7 @@ def edit_likeness(suite: Suite) -> pd.DataFrame:  # shape (tasks, tasks), symmet
 # %% ../../nbs/api/spaces/40_sentence_similarity.ipynb #5b435417
 def length_likeness(suite: Suite) -> pd.DataFrame:  # shape (tasks, tasks), symmetric, in [0, 1], diagonal 1
     "Likeness of the mean sentence lengths of two tasks."
-    length = np.array([np.mean([len(words(s)) for p in t for s in (p.good, p.bad)]) for t in suite])
+    length = np.array([np.mean([len(words(s)) for p in t for s in p.texts[:2]]) for t in suite])
     apart = np.abs(np.subtract.outer(length, length))
     return _labelled(1 - apart / max(float(apart.max()), 1e-12), suite.names)
 

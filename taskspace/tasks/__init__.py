@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "pairs":
-        "COLUMNS text_fault MinimalPair Task Split suite_to_frame suite_digest Suite",
+        "COLUMNS CONDITIONAL text_fault Option MinimalPair Task Split suite_to_frame suite_digest Suite",
     "splits":
         "ATTEMPTS bundles leak_free_split",
     "readers":

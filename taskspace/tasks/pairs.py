@@ -19,7 +19,8 @@ from ..errors import shown, TaskspaceError
 from ..files import is_whole
 
 # %% auto #0
-__all__ = ['COLUMNS', 'text_fault', 'MinimalPair', 'Task', 'Split', 'suite_to_frame', 'suite_digest', 'Suite']
+__all__ = ['COLUMNS', 'CONDITIONAL', 'text_fault', 'Option', 'MinimalPair', 'Task', 'Split', 'suite_to_frame', 'suite_digest',
+           'Suite']
 
 # %% ../../nbs/api/tasks/10_pairs.ipynb #9c244e32
 def text_fault(
@@ -39,14 +40,51 @@ def _check_labels(where: str, **labels: str | None) -> None:
             raise TaskspaceError(f"{where}: {name} {fault}")
 
 
+class Option(NamedTuple):
+    "One sentence of a pair, with what stands before it."
+
+    sentence: str  # what is scored
+    context: str | None = None  # what stands before it and is not scored
+    separator: str = " "  # between the two, where neither brings white space
+
+    @property
+    def text(self) -> str:  # the sentence itself where it has no context
+        "Context and sentence as a model reads them."
+        if self.context is None:
+            return self.sentence
+        spaced = self.context[-1:].isspace() or self.sentence[:1].isspace()
+        return self.context + ("" if spaced else self.separator) + self.sentence
+
+
+def _check_conditional(pair: MinimalPair, where: str) -> None:
+    "Refuse contexts and further sentences that are not text; `others` becomes a tuple."
+    if isinstance(pair.others, str):
+        raise TaskspaceError(f"{where}: 'others' must be a list of sentences, not one text")
+    object.__setattr__(pair, "others", tuple(pair.others))
+    if pair.context is None and pair.context_bad is not None:
+        raise TaskspaceError(f"{where}: 'context_bad' stands without 'context'; give both contexts")
+    parts = [(name, getattr(pair, name)) for name in ("context", "context_bad")]
+    for name, value in [(n, v) for n, v in parts if v is not None] + [("others", s) for s in pair.others]:
+        if fault := text_fault(value):
+            raise TaskspaceError(f"{where}: {name!r} {fault}")
+    if not isinstance(pair.separator, str) or not is_whole(pair.separator):
+        raise TaskspaceError(f"{where}: 'separator' must be text, not {shown(pair.separator)}")
+    if pair.good in pair.others and pair.context_bad in (None, pair.context):
+        raise TaskspaceError(f"{where}: the good sentence stands among the wrong ones; remove it from 'others'")
+
+
 @dataclass(frozen=True)
 class MinimalPair:
     """Two sentences that differ in one grammatical point.
-    Raises `TaskspaceError` for a sentence that is empty or not text."""
+    Raises `TaskspaceError` for a sentence or context that is empty or not text."""
 
     good: str  # the grammatical sentence
     bad: str  # the ungrammatical sentence
     id: str | None = None  # the benchmark's own identifier
+    context: str | None = None  # what stands before both sentences and is not scored
+    context_bad: str | None = None  # what stands before the bad sentences, where it is another context
+    others: tuple[str, ...] = ()  # further wrong sentences
+    separator: str = " "  # between context and sentence, where neither brings white space
 
     def __post_init__(self):
         where = "pair" if self.id is None else f"pair {shown(self.id)}"
@@ -55,16 +93,39 @@ class MinimalPair:
                 raise TaskspaceError(f"{where}: {name!r} {fault}")
         if isinstance(self.id, str) and not is_whole(self.id):
             raise TaskspaceError(f"{where}: the identifier holds half of a character")
+        if self.context is not None or self.context_bad is not None or self.others:
+            _check_conditional(self, where)
 
     @property
     def identical(self) -> bool:  # nothing distinguishes the sentences: every score is a tie
-        "Whether both sentences are the same text."
-        return self.good == self.bad
+        "Whether both sentences are the same text, after the same context."
+        return self.good == self.bad and self.context_bad in (None, self.context)
 
     @property
     def swapped(self) -> MinimalPair:  # the same pair with the roles exchanged
         "The pair with good and bad exchanged."
-        return replace(self, good=self.bad, bad=self.good)
+        contexts = {} if self.context_bad is None else {"context": self.context_bad, "context_bad": self.context}
+        return replace(self, good=self.bad, bad=self.good, **contexts)
+
+    @property
+    def options(self) -> tuple[Option, ...]:  # the good one, the bad one, further wrong ones
+        "What is compared: each sentence with its context."
+        wrong = self.context if self.context_bad is None else self.context_bad
+        good = Option(self.good, self.context, self.separator)
+        return (good, *(Option(s, wrong, self.separator) for s in (self.bad, *self.others)))
+
+    @property
+    def texts(self) -> tuple[str, ...]:  # as many as `options`
+        "What a model reads: each option as one text."
+        if self.context is None:
+            return (self.good, self.bad, *self.others)
+        return tuple(o.text for o in self.options)
+
+    @property
+    def values(self) -> list:  # for `MinimalPair(*values)`
+        "The pair as a list that JSON can hold: good, bad, id, and all else only where there is something."
+        more = [self.context, self.context_bad, list(self.others), self.separator]
+        return [self.good, self.bad, self.id, *(more if more != [None, None, [], " "] else [])]
 
 # %% ../../nbs/api/tasks/10_pairs.ipynb #2e77263b
 @dataclass(frozen=True)
@@ -160,25 +221,33 @@ class _Cutting:
         return leak_free_split(self, train, eval, seed)
 
 # %% ../../nbs/api/tasks/10_pairs.ipynb #e1f309ce
+CONDITIONAL = ("context", "context_bad", "others", "separator")  # columns of pairs that have them
+
+
 def suite_to_frame(
     suite: Suite,  # any suite
 ) -> pd.DataFrame:  # columns task, phenomenon, field, pair, good, bad; one row a pair
-    "The suite as a table, in suite order; a pair without an identifier gets its position in the task."
+    """The suite as a table, in suite order; a pair without an identifier gets its position in the task. The columns of
+    `CONDITIONAL` follow where some pair needs them."""
     rows = [
         (t.name, t.phenomenon, t.field, p.id if p.id is not None else str(i), p.good, p.bad)
         for t in suite.tasks
         for i, p in enumerate(t)
     ]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    pairs = [p for t in suite.tasks for p in t]
+    for name, usual in zip(CONDITIONAL, (None, None, (), " "), strict=True):
+        if any(getattr(p, name) != usual for p in pairs):
+            values = (getattr(p, name) for p in pairs)
+            frame[name] = pd.Series([list(v) if name == "others" else v for v in values], dtype=object)
+    return frame
 
 
 def suite_digest(
     suite: Suite,  # any suite
 ) -> str:  # 64 hexadecimal digits
     "SHA-256 of tasks, groups and sentences; the name of the suite does not count."
-    rows = [
-        [t.name, t.phenomenon, t.field, t.rules, t.lexicon, [[p.good, p.bad, p.id] for p in t]] for t in suite.tasks
-    ]
+    rows = [[t.name, t.phenomenon, t.field, t.rules, t.lexicon, [p.values for p in t]] for t in suite.tasks]
     return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
 
 # %% ../../nbs/api/tasks/10_pairs.ipynb #1e4c7f5a
@@ -236,7 +305,7 @@ class Suite(_Cutting):
 
     def identical_pairs(self) -> pd.DataFrame:  # the rows of `to_frame` whose sentences are the same
         "The pairs whose two sentences are the same; every score counts them as ties."
-        return suite_to_frame(self).query("good == bad").reset_index(drop=True)
+        return suite_to_frame(self)[[p.identical for t in self.tasks for p in t]].reset_index(drop=True)
 
     @property
     def digest(self) -> str:  # 64 hexadecimal digits

@@ -18,6 +18,11 @@ from .pairs import MinimalPair, Split, Suite
 __all__ = ['ATTEMPTS', 'bundles', 'leak_free_split']
 
 # %% ../../nbs/api/tasks/20_splits.ipynb #6b926ded
+def _texts_read(pair: MinimalPair) -> list[str]:
+    "What a model reads of a pair: each option whole, and the contexts."
+    return [*pair.texts, *(c for c in (pair.context, pair.context_bad) if c is not None)]
+
+
 def bundles(
     pairs: Sequence[MinimalPair],  # the pairs of a whole suite
 ) -> np.ndarray:  # shape (pairs,), bundle number of each pair
@@ -27,10 +32,11 @@ def bundles(
 
     n = len(pairs)
     sentences: dict[str, int] = {}
-    ends = [sentences.setdefault(s, n + len(sentences)) for p in pairs for s in (p.good, p.bad)]
-    starts = np.repeat(np.arange(n), 2)
+    texts = [_texts_read(p) for p in pairs]
+    ends = [sentences.setdefault(s, n + len(sentences)) for part in texts for s in part]
+    starts = np.repeat(np.arange(n), [len(part) for part in texts])
     size = n + len(sentences)
-    graph = coo_array((np.ones(2 * n), (starts, np.array(ends, dtype=int))), shape=(size, size))
+    graph = coo_array((np.ones(len(ends)), (starts, np.array(ends, dtype=int))), shape=(size, size))
     return connected_components(graph, directed=False)[1][:n]
 
 # %% ../../nbs/api/tasks/20_splits.ipynb #4085b500
@@ -40,7 +46,8 @@ def _bundles_in_order(suite: Suite, seed: int) -> list[list[tuple[str, MinimalPa
 
     def place(k: int) -> bytes:
         task, pair = pairs[k]
-        return hashlib.sha256(f"{seed}\0{task}\0{pair.good}\0{pair.bad}".encode()).digest()
+        good, bad, *_ = _texts_read(pair)
+        return hashlib.sha256(f"{seed}\0{task}\0{good}\0{bad}".encode()).digest()
 
     bundle_of = bundles([p for _, p in pairs])
     members: dict[int, list[tuple[str, MinimalPair]]] = {}

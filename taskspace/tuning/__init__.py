@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "gradients":
         "COMPONENTS TOKENS Scope SCOPES parameter_table trainable undisturbed Part contrast likelihood "
-        "backpropagate margins encode_task accumulate gradient_differential top_k scope_groups places_kept "
-        "subspace",
+        "backpropagate margins against_best encode_task accumulate gradient_differential top_k scope_groups "
+        "places_kept subspace",
     "ftgd":
         "Update Optimizer UPDATES OPTIMIZERS FTGD read_at write_at Tuned apply_tuned save_tuned load_tuned "
         "tune",

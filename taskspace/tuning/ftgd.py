@@ -32,6 +32,7 @@ from ..scoring.scores import text_loss
 from ..tasks.pairs import MinimalPair, Task
 from taskspace.tuning.gradients import (
     accumulate,
+    against_best,
     contrast,
     encode_task,
     likelihood,
@@ -420,9 +421,9 @@ class _Gradient(NamedTuple):
 
 def _gradient(setup: _Setup, pairs: list[EncodedPair], objective: Callable, names: list[str]) -> _Gradient:
     "The gradient of an objective over some pairs, with respect to the named parameters."
-    parts = objective(pairs)
     wanted = {n: setup.weights[n] for n in names}
     with undisturbed(setup.lm, names):
+        parts = objective(against_best(setup.lm, pairs))
         values, logps = accumulate(setup.lm, parts, wanted, setup.tokens)
     loss = float(sum(p.weight * lp for p, lp in zip(parts, logps.tolist(), strict=True)))
     margin = -loss if objective is contrast else float(margins(setup.lm, pairs, setup.tokens).mean())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, ExitStack
+from itertools import islice
 from typing import get_args, Literal, NamedTuple
 
 import numpy as np
@@ -19,13 +20,13 @@ from ..errors import TaskspaceError
 from ..models.lm import LM
 from ..scoring.convention import Convention
 from ..scoring.encoding import encode_pairs, EncodedPair
-from ..scoring.logprobs import batches, evaluating, sequence_logprobs, token_logprobs
+from ..scoring.logprobs import batches, evaluating, row_size, sequence_logprobs, token_logprobs
 from ..tasks.pairs import MinimalPair, Task
 
 # %% auto #0
 __all__ = ['COMPONENTS', 'TOKENS', 'Scope', 'SCOPES', 'parameter_table', 'trainable', 'undisturbed', 'Part', 'contrast',
-           'likelihood', 'backpropagate', 'margins', 'encode_task', 'accumulate', 'gradient_differential', 'top_k',
-           'scope_groups', 'places_kept', 'subspace']
+           'likelihood', 'backpropagate', 'margins', 'against_best', 'encode_task', 'accumulate',
+           'gradient_differential', 'top_k', 'scope_groups', 'places_kept', 'subspace']
 
 # %% ../../nbs/api/tuning/10_gradients.ipynb #39ecb397
 COMPONENTS = ("attention", "mlp", "embedding", "norm", "other")
@@ -142,6 +143,7 @@ class Part(NamedTuple):
     ids: list[int]  # token ids, with the prefix token if there is one
     start: int  # position of the first token that counts
     weight: float  # factor of the summed log-probability
+    context: int = 1  # tokens that stand before the sentence
 
 
 def contrast(
@@ -149,14 +151,18 @@ def contrast(
 ) -> list[Part]:  # the parts of the mean of L(good) - L(bad)
     "The objective of a gradient differential, good and bad part of each pair in turn."
     n = len(pairs)
-    return [Part(ids, max(p.start, p.shared), w) for p in pairs for ids, w in ((p.good, -1 / n), (p.bad, 1 / n))]
+    return [
+        Part(ids, start, w, p.start)
+        for p in pairs
+        for ids, start, w in zip((p.good, p.bad), p.starts, (-1 / n, 1 / n), strict=True)
+    ]
 
 
 def likelihood(
     pairs: Sequence[EncodedPair],  # the pairs of a batch
 ) -> list[Part]:  # the parts of the mean of L(good)
     "The objective of ordinary fine-tuning: the good sentences alone."
-    return [Part(p.good, p.start, -1 / len(pairs)) for p in pairs]
+    return [Part(p.good, p.start, -1 / len(pairs), p.start) for p in pairs]
 
 # %% ../../nbs/api/tuning/10_gradients.ipynb #8f5168f7
 TOKENS = 8192  # tokens in one forward pass: 100 sentences of BLiMP fit in two
@@ -177,7 +183,8 @@ def backpropagate(
     live = _live(parts)
     for chunk in batches([len(parts[i].ids) for i in live], tokens):
         rows = [live[k] for k in chunk]
-        logps = token_logprobs(lm, [parts[i].ids for i in rows], [parts[i].start for i in rows])
+        row = row_size([parts[i].context for i in rows])
+        logps = token_logprobs(lm, [parts[i].ids for i in rows], [parts[i].start for i in rows], row)
         sums = torch.stack([lp.sum() for lp in logps])
         weights = torch.tensor([parts[i].weight for i in rows], dtype=sums.dtype, device=sums.device)
         (sums * weights).sum().backward()
@@ -190,13 +197,41 @@ def margins(
     pairs: Sequence[EncodedPair],  # of any tasks
     tokens: int | None = None,  # tokens in one forward pass; None: as in `sequence_logprobs`
 ) -> np.ndarray:  # (pairs,) log P(good) - log P(bad) in nats
-    "Margins without the shared beginning, which is all that probing needs."
+    "Margins without the shared beginning, which is all that probing needs; against the best of several wrong sentences."
+    counts = [1 + len(p.others) for p in pairs]
+    found = _margins_of_each(lm, _against_each(pairs), tokens)
+    return found if max(counts, default=1) == 1 else np.minimum.reduceat(found, np.cumsum([0, *counts[:-1]]))
+
+
+def _against_each(pairs: Sequence[EncodedPair]) -> list[EncodedPair]:
+    "The good sentence of each pair against each of its wrong ones."
+    return [each for p in pairs for each in (p, *p.others)]
+
+
+def _margins_of_each(lm: LM, pairs: Sequence[EncodedPair], tokens: int | None) -> np.ndarray:
+    "Margins of pairs of two sentences."
     parts = contrast(pairs)
     live = _live(parts)
     logps = np.zeros(len(parts))
     if live:
-        logps[live] = sequence_logprobs(lm, [parts[i].ids for i in live], tokens, starts=[parts[i].start for i in live])
+        ids, starts = [parts[i].ids for i in live], [parts[i].start for i in live]
+        row = row_size([parts[i].context for i in live])
+        logps[live] = sequence_logprobs(lm, ids, tokens, row=row, starts=starts)
     return logps[::2] - logps[1::2]
+
+
+def against_best(
+    lm: LM,  # model with its tokenizer
+    pairs: Sequence[EncodedPair],  # of any tasks
+    tokens: int | None = None,  # tokens in one forward pass; None: as in `sequence_logprobs`
+) -> list[EncodedPair]:  # as many pairs, of two sentences each
+    """Each good sentence against the wrong one that the model finds most probable, so that the contrast of the pairs is
+    their margin. Pairs of two sentences stay as they are."""
+    if not any(p.others for p in pairs):
+        return list(pairs)
+    every = _against_each(pairs)
+    found = iter(zip(_margins_of_each(lm, every, tokens), every, strict=True))
+    return [min(islice(found, 1 + len(p.others)), key=lambda each: each[0])[1]._replace(others=()) for p in pairs]
 
 # %% ../../nbs/api/tuning/10_gradients.ipynb #8fd6fb7f
 def encode_task(
@@ -207,7 +242,7 @@ def encode_task(
     "Encode pairs to tune on. Raises `TaskspaceError` when no pair differs."
     found = list(pairs)
     encoded = encode_pairs(lm, pairs if isinstance(pairs, Task) else found, convention)
-    if all(p.good == p.bad for p in encoded):
+    if all(p.good == p.bad and not p.others for p in encoded):
         where = f"task {pairs.name!r}" if isinstance(pairs, Task) else "pairs"
         raise TaskspaceError(
             f"{where}: none of {len(found)} pairs has sentences that differ, so there is no differential; "
@@ -251,7 +286,7 @@ def gradient_differential(
     wanted = trainable(lm, embeddings)
     encoded = encode_task(lm, pairs, convention)
     with undisturbed(lm, list(wanted)):
-        return accumulate(lm, contrast(encoded), wanted, tokens)[0]
+        return accumulate(lm, contrast(against_best(lm, encoded)), wanted, tokens)[0]
 
 # %% ../../nbs/api/tuning/10_gradients.ipynb #b115b06f
 def top_k(
