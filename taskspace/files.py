@@ -54,7 +54,9 @@ def text_of(
     except FileNotFoundError:
         raise TaskspaceError(f"{path}: no such file; {missing}") from None
     except UnicodeDecodeError as e:
-        raise TaskspaceError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start}); save the file as UTF-8") from None
+        line = e.object[: e.start].count(b"\n") + 1
+        what = f"{e.reason} at byte {e.start}, line {line}"
+        raise TaskspaceError(f"{path}: not UTF-8 text ({what}); save the file as UTF-8") from None
     except OSError as e:
         raise TaskspaceError(f"{path}: cannot be read ({e.strerror or e})") from None
     except ValueError as e:  # a name with a null character

@@ -77,7 +77,12 @@ def suite_to_json(
 ) -> str:  # for `suite_from_json`
     "A suite with all that it holds, in the form that `suite_from_json` reads."
     tasks = [[t.name, t.phenomenon, t.field, t.rules, t.lexicon, [p.values for p in t]] for t in suite]
-    return json.dumps({"name": suite.name, "tasks": tasks}, ensure_ascii=False)
+    data: dict[str, Any] = {"name": suite.name, "tasks": tasks}
+    if languages := {t.name: t.language for t in suite if t.language is not None}:
+        data["languages"] = languages
+    if suite.origin:
+        data["origin"] = dict(suite.origin)
+    return json.dumps(data, ensure_ascii=False)
 
 
 def _names(*values: Any) -> None:
@@ -91,13 +96,23 @@ def suite_from_json(
 ) -> Suite:  # of the same digest
     "The suite that `suite_to_json` wrote. Raises an error for anything else."
     data = json.loads(text)
+    languages = data.get("languages", {})
+    _names(*languages.values())
     for name, phenomenon, field, rules, lexicon, pairs in data["tasks"]:
         _names(data["name"], name, phenomenon, field, *rules, lexicon, *(p[2] for p in pairs))
     tasks = (
-        Task(name, tuple(MinimalPair(*p) for p in pairs), phenomenon, field, tuple(rules), lexicon)
+        Task(
+            name,
+            tuple(MinimalPair(*p) for p in pairs),
+            phenomenon,
+            field,
+            languages.get(name),
+            rules=tuple(rules),
+            lexicon=lexicon,
+        )
         for name, phenomenon, field, rules, lexicon, pairs in data["tasks"]
     )
-    return Suite(data["name"], tuple(tasks))
+    return Suite(data["name"], tuple(tasks), data.get("origin", {}))
 
 
 def compress_suite(

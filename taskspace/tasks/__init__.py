@@ -7,17 +7,23 @@ from taskspace.names import hand_on
 if TYPE_CHECKING:
     from .pairs import *  # noqa: F403
     from .splits import *  # noqa: F403
+    from .mapping import *  # noqa: F403
     from .readers import *  # noqa: F403
     from .grammar import *  # noqa: F403
     from .catalogue import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "pairs":
-        "COLUMNS CONDITIONAL text_fault Option MinimalPair Task Split suite_to_frame suite_digest Suite",
+        "COLUMNS CONDITIONAL text_fault Option MinimalPair Task Split suite_to_frame suite_digest Suite "
+        "template_fields joined renamed",
     "splits":
         "ATTEMPTS bundles leak_free_split",
+    "mapping":
+        "Source KNOWN NEEDED Getter GOOD_LABELS BAD_LABELS SuiteMapping suite_mapping Table cell_text "
+        "mapped_rows",
     "readers":
-        "READERS normalise suite_from_rows suite_from_frame rows_of_jsonl suite_from_file",
+        "LABELS READERS normalise same_but_for_form suite_from_rows suite_from_frame rows_of_jsonl "
+        "table_of_file suite_from_tables suite_from_file tables_of_folder suite_from_folder",
     "grammar":
         "SINGULAR PLURAL PAST PARTICIPLE IRREGULAR_NOUNS IRREGULAR_VERBS LEXICONS RULES FIELDS NEAR ADVERBS "
         "NUMBERS DEMONSTRATIVES DETERMINERS SELF OWN BE WAS HAVE CONSTRUCTIONS PLAIN CLOSED noun verb "

@@ -691,6 +691,7 @@ def builtin_suite(
             _pairs(c.name, lexicon, pairs, seed),
             c.phenomenon,
             FIELDS[c.phenomenon],
+            "eng",
             c.rules,
             lexicon,
         )

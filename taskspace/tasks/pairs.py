@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from string import Formatter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from ..files import is_whole
 
 # %% auto #0
 __all__ = ['COLUMNS', 'CONDITIONAL', 'text_fault', 'Option', 'MinimalPair', 'Task', 'Split', 'suite_to_frame', 'suite_digest',
-           'Suite']
+           'Suite', 'template_fields', 'joined', 'renamed']
 
 # %% ../../nbs/api/tasks/10_pairs.ipynb #9c244e32
 def text_fault(
@@ -136,6 +137,7 @@ class Task:
     pairs: tuple[MinimalPair, ...]  # at least one; any sequence is accepted
     phenomenon: str | None = None  # what the task is about, e.g. "anaphor_agreement"
     field: str | None = None  # branch of grammar, e.g. "morphology"
+    language: str | None = None  # ISO 639-3 code where there is one, e.g. "eng"
     rules: tuple[str, ...] = ()  # grammatical rules that its sentences obey or break, where known
     lexicon: str | None = None  # name of the word list that its sentences draw on, where known
 
@@ -143,6 +145,7 @@ class Task:
         object.__setattr__(self, "pairs", tuple(self.pairs))
         object.__setattr__(self, "rules", tuple(self.rules))
         _check_labels(f"task {shown(self.name)}", name=self.name, phenomenon=self.phenomenon, field=self.field)
+        _check_labels(f"task {shown(self.name)}", language=self.language)
         if not self.pairs:
             raise TaskspaceError(f"task {self.name!r} has no pairs; remove it or give it at least one")
 
@@ -175,7 +178,7 @@ class Task:
         return replace(self, pairs=tuple(p.swapped if i in swap else p for i, p in enumerate(self)))
 
 # %% ../../nbs/api/tasks/10_pairs.ipynb #beefb774
-COLUMNS = ["task", "phenomenon", "field", "pair", "good", "bad"]
+COLUMNS = ["task", "phenomenon", "field", "language", "pair", "good", "bad"]
 
 
 class Split(NamedTuple):
@@ -187,6 +190,10 @@ class Split(NamedTuple):
 # %% ../../nbs/api/tasks/10_pairs.ipynb #c29aa835
 class _Cutting:
     "The methods of a suite that give another suite."
+
+    def __add__(self: Any, other: Suite) -> Suite:  # the tasks of both, see `joined`
+        "One suite of two: `a + b`."
+        return joined(self, other)
 
     def select(
         self: Any,
@@ -209,6 +216,13 @@ class _Cutting:
         "Every task with the contrast of its pairs destroyed, see `Task.shuffled`."
         return replace(self, tasks=tuple(t.shuffled(seed) for t in self.tasks))
 
+    def renamed(
+        self: Any,
+        template: str,  # e.g. "{suite}/{task}"
+    ) -> Suite:  # the same pairs
+        "Every task with a new name, see `renamed`."
+        return renamed(self, template)
+
     def split(
         self: Any,
         train: int,  # pairs a task to tune on
@@ -226,11 +240,11 @@ CONDITIONAL = ("context", "context_bad", "others", "separator")  # columns of pa
 
 def suite_to_frame(
     suite: Suite,  # any suite
-) -> pd.DataFrame:  # columns task, phenomenon, field, pair, good, bad; one row a pair
+) -> pd.DataFrame:  # columns task, phenomenon, field, language, pair, good, bad; one row a pair
     """The suite as a table, in suite order; a pair without an identifier gets its position in the task. The columns of
     `CONDITIONAL` follow where some pair needs them."""
     rows = [
-        (t.name, t.phenomenon, t.field, p.id if p.id is not None else str(i), p.good, p.bad)
+        (t.name, t.phenomenon, t.field, t.language, p.id if p.id is not None else str(i), p.good, p.bad)
         for t in suite.tasks
         for i, p in enumerate(t)
     ]
@@ -246,7 +260,7 @@ def suite_to_frame(
 def suite_digest(
     suite: Suite,  # any suite
 ) -> str:  # 64 hexadecimal digits
-    "SHA-256 of tasks, groups and sentences; the name of the suite does not count."
+    "SHA-256 of tasks, groups and sentences; names of suite and languages do not count, as no number rests on them."
     rows = [[t.name, t.phenomenon, t.field, t.rules, t.lexicon, [p.values for p in t]] for t in suite.tasks]
     return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
 
@@ -257,14 +271,14 @@ class Suite(_Cutting):
 
     name: str  # e.g. "blimp"
     tasks: tuple[Task, ...]  # in the order in which spaces show them
+    origin: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)  # e.g. {"revision": ...}
 
     def __post_init__(self):
         object.__setattr__(self, "tasks", tuple(self.tasks))
         _check_labels(f"suite {shown(self.name)}", name=self.name)
         if not self.tasks:
             raise TaskspaceError(f"suite {self.name!r} has no tasks; give it at least one")
-        twice = [n for n, k in Counter(t.name for t in self.tasks).items() if k > 1]
-        if twice:
+        if twice := [n for n, k in Counter(t.name for t in self.tasks).items() if k > 1]:
             raise TaskspaceError(f"suite {self.name!r} has two tasks named {twice[0]!r}; task names must be unique")
 
     def __repr__(self) -> str:
@@ -295,11 +309,11 @@ class Suite(_Cutting):
         "How many pairs the suite holds."
         return sum(map(len, self.tasks))
 
-    def groups(self, by: str = "phenomenon") -> dict[str, str | None]:  # `by`: "phenomenon", "field" or "lexicon"
+    def groups(self, by: str = "phenomenon") -> dict[str, str | None]:  # `by`: also "field", "language", "lexicon"
         "Which group each task belongs to: task name -> group."
         return {t.name: getattr(t, by) for t in self.tasks}
 
-    def to_frame(self) -> pd.DataFrame:  # columns task, phenomenon, field, pair, good, bad; one row a pair
+    def to_frame(self) -> pd.DataFrame:  # columns task, phenomenon, field, language, pair, good, bad; one row a pair
         "The suite as a table, see `suite_to_frame`."
         return suite_to_frame(self)
 
@@ -311,3 +325,50 @@ class Suite(_Cutting):
     def digest(self) -> str:  # 64 hexadecimal digits
         "SHA-256 of tasks, groups and sentences: two suites with the same digest give the same numbers."
         return suite_digest(self)
+
+# %% ../../nbs/api/tasks/10_pairs.ipynb #9e5ed0e9
+def template_fields(
+    template: str,  # text with names in braces, such as "{lang}-{phenomenon}"
+) -> list[str]:  # in the order of the text
+    "The names in a template. Raises `TaskspaceError` for one that cannot be read."
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as e:
+        raise TaskspaceError(f"template {shown(template)}: {e}; a name stands in braces, as in {{task}}") from None
+    if any(spec or turn for _, _, spec, turn in parts):
+        raise TaskspaceError(f"template {shown(template)}: a name in braces has no ':' and no '!' behind it")
+    return [name for _, name, _, _ in parts if name is not None]
+
+
+def joined(
+    a: Suite,  # its tasks come first
+    b: Suite,  # with other task names
+) -> Suite:  # named "a+b"
+    "The tasks of two suites as one suite. Raises `TaskspaceError` where both have a task of one name."
+    if not isinstance(b, Suite):
+        raise TaskspaceError(f"suite {a.name!r}: only a suite can be added to it, not {shown(b)}")
+    if both := [n for n in b.names if n in set(a.names)]:
+        raise TaskspaceError(
+            f"suites {a.name!r} and {b.name!r} both have a task {shown(both[0])} ({len(both)} in all); "
+            "rename those of one, e.g. b.renamed('{suite}/{task}')"
+        )
+    origin = {s.name: s.origin for s in (a, b) if s.origin}
+    return Suite(f"{a.name}+{b.name}", (*a.tasks, *b.tasks), origin)
+
+
+def renamed(
+    suite: Suite,  # any
+    template: str,  # e.g. "{suite}/{task}"; also {phenomenon}, {field}, {language}
+) -> Suite:  # the same pairs
+    "A suite whose tasks have new names. Raises `TaskspaceError` for an unknown field, or names that are not unique."
+    tasks = []
+    for t in suite.tasks:
+        known = {"suite": suite.name, "task": t.name, "phenomenon": t.phenomenon, "field": t.field}
+        known["language"] = t.language
+        wanted = template_fields(template)
+        if unknown := [part for part in wanted if part not in known]:
+            raise TaskspaceError(f"renamed: no field {shown(unknown[0])}; there are: {', '.join(known)}")
+        if lacking := [part for part in wanted if known[part] is None]:
+            raise TaskspaceError(f"renamed: task {t.name!r} has no {lacking[0]}; leave it out of the template")
+        tasks.append(replace(t, name=template.format_map(known)))
+    return replace(suite, tasks=tuple(tasks))

@@ -6,37 +6,30 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import json
 import os
+import re
+import unicodedata
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ..errors import first_line, shown, TaskspaceError
 from ..files import text_of
+from .mapping import cell_text, mapped_rows, suite_mapping, SuiteMapping, Table
 from .pairs import MinimalPair, Suite, Task, text_fault
 
 # %% auto #0
-__all__ = ['READERS', 'normalise', 'suite_from_rows', 'suite_from_frame', 'rows_of_jsonl', 'suite_from_file']
+__all__ = ['LABELS', 'READERS', 'normalise', 'same_but_for_form', 'suite_from_rows', 'suite_from_frame', 'rows_of_jsonl',
+           'table_of_file', 'suite_from_tables', 'suite_from_file', 'tables_of_folder', 'suite_from_folder']
 
 # %% ../../nbs/api/tasks/30_readers.ipynb #e12f9592
-def _text(row: Mapping, field: str, where: str) -> str | None:
-    "A cell as text: empty cells and missing values are None."
-    value = row.get(field)
-    if value is None or (isinstance(value, float) and np.isnan(value)) or value is pd.NA or value == "":
-        return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = value if isinstance(value, str) else shown(value)
-    if isinstance(value, (list, tuple, dict, set, bytes, np.ndarray)) or text_fault(text):
-        raise TaskspaceError(f"{where}: field {field!r} {text_fault(text) or f'must be text, not {shown(value)}'}")
-    return text
-
-
 def normalise(
     name: str | None,  # a field or phenomenon as some benchmark spells it
 ) -> str | None:  # one spelling for one thing
@@ -44,32 +37,83 @@ def normalise(
     return None if name is None else name.strip().lower().replace("/", "_").replace(" ", "_") or None
 
 # %% ../../nbs/api/tasks/30_readers.ipynb #fec3670d
+def same_but_for_form(
+    good: str,  # a sentence
+    bad: str,  # another one
+) -> bool:
+    "Whether two sentences differ in white space or in how Unicode writes a letter, and in nothing else."
+    if good == bad:
+        return False
+    one, other = ("".join(unicodedata.normalize("NFKC", text).split()) for text in (good, bad))
+    return one == other
+
+
+@dataclass
+class _Notes:
+    "What a user should know of a suite although it is no mistake."
+
+    alike: int = 0  # pairs that differ in form alone
+    where: str = ""  # the first of them
+
+    def __post_init__(self):
+        self.firsts: dict[str, str] = {}
+
+    def see(self, where: str, task: str, pair: MinimalPair) -> None:
+        self.firsts.setdefault(task, where)
+        if same_but_for_form(pair.good, pair.bad):
+            self.where = self.where or where
+            self.alike += 1
+
+    def say(self, pairs: Mapping[str, list[MinimalPair]]) -> None:
+        "Warn of each kind once, with the first place."
+        if self.alike:
+            what = f"the sentences differ only in white space or Unicode form ({self.alike} such pairs in all)"
+            warnings.warn(f"{self.where}: {what}; the text is kept as it is", stacklevel=3)
+        if lone := [task for task, of_task in pairs.items() if len(of_task) == 1]:
+            what = f"task {shown(lone[0])} has this one pair ({len(lone)} such tasks of {len(pairs)})"
+            warnings.warn(f"{self.firsts[lone[0]]}: {what}; it can be scored, but no probe can split it", stacklevel=3)
+
+# %% ../../nbs/api/tasks/30_readers.ipynb #31afa252
+LABELS = ("phenomenon", "field", "language")
+_Labels = tuple[str | None, str | None, str | None]
+
+
+def _labels_of(row: Mapping, where: str) -> _Labels:
+    "Phenomenon, field and language of a row."
+    phenomenon, field, language = (cell_text(row.get(name), name, where) for name in LABELS)
+    return phenomenon, normalise(field), language
+
+
 def suite_from_rows(
     name: str,  # name of the suite, and of the source in messages
     rows: Iterable[tuple[str, Mapping]],  # (where, row); `where` names the row in messages
 ) -> Suite:
     "A suite from rows with task, good and bad. Raises `TaskspaceError` that names the row and the field at fault."
     pairs: dict[str, list[MinimalPair]] = {}
-    labels: dict[str, tuple[str | None, str | None]] = {}
+    labels: dict[str, _Labels] = {}
+    notes = _Notes()
     for where, row in rows:
         for field in ("task", "good", "bad"):
             if fault := text_fault(row.get(field)):
-                has = fault if field in row else "is missing"
+                has = fault if row.get(field) is not None else "is missing"
                 raise TaskspaceError(f"{where}: field {field!r} {has}; every row needs task, good and bad")
-        task, label = row["task"], (_text(row, "phenomenon", where), normalise(_text(row, "field", where)))
+        task, label = row["task"], _labels_of(row, where)
         if labels.setdefault(task, label) != label:
             raise TaskspaceError(
-                f"{where}: task {shown(task)} has phenomenon and field {shown(label)}, "
+                f"{where}: task {shown(task)} has phenomenon, field and language {shown(label)}, "
                 f"but {shown(labels[task])} in an earlier row"
             )
-        pairs.setdefault(task, []).append(MinimalPair(row["good"], row["bad"], _text(row, "pair", where)))
+        pair = MinimalPair(row["good"], row["bad"], cell_text(row.get("pair"), "pair", where))
+        pairs.setdefault(task, []).append(pair)
+        notes.see(where, task, pair)
     if not pairs:
         raise TaskspaceError(f"{name}: no rows; a suite needs at least one pair")
+    notes.say(pairs)
     return Suite(name, tuple(Task(t, tuple(ps), *labels[t]) for t, ps in pairs.items()))
 
 
 def suite_from_frame(
-    frame: pd.DataFrame,  # columns task, good, bad[, phenomenon, field, pair]
+    frame: pd.DataFrame,  # columns task, good, bad[, phenomenon, field, language, pair]
     name: str = "table",  # name of the suite
 ) -> Suite:
     "A suite from a table. Raises `TaskspaceError` that names the row (from 0) and the column at fault."
@@ -120,11 +164,33 @@ def _unquoted(cell: str) -> str:
     return cell
 
 
-def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _separator(path: Path, first: str) -> str:
+    "What stands between the cells: that which cuts the first line into most cells, else what the file's ending says."
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+
+    def cells(separator: str) -> int:
+        return len(next(csv.reader([first], delimiter=separator), []))
+
+    return max([usual, *",;\t|"], key=cells)
+
+
+def _quoted_twice(line: str, separator: str, width: int) -> list[str]:
+    "The cells of a line in which cells were quoted twice; none where that is not what is wrong with it."
+    mark = re.escape(separator)
+    once = re.sub(rf'(?:^|(?<={mark}))""(?=[^"{mark}])(.*?)""(?=$|[{mark}\r\n])', r'"\1"', line)
+    try:
+        row = next(csv.reader([once], delimiter=separator, strict=True), [])
+    except csv.Error:
+        return []
+    return row if len(row) == width else []
+
+
+def _records(path: Path, separator: str | None = None) -> Iterator[tuple[int, list[str]]]:
     "The rows of a table that are not empty, each with the line on which it begins."
-    text, separator = text_of(path, newline=""), "\t" if path.suffix.lower() == ".tsv" else ","
-    quoted = separator == "," or text.startswith('"')
+    text = text_of(path, newline="")
     lines = list(io.StringIO(text, newline=""))
+    separator = separator or _separator(path, lines[0] if lines else "")
+    quoted = separator != "\t" or text.startswith('"')
     reader = csv.reader(
         iter(lines), delimiter=separator, strict=True, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     )
@@ -135,7 +201,8 @@ def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
             swallowed = any(line.count(separator) >= max(width - 1, 1) for line in lines[first + 1 : reader.line_num])
             fault = "takes in whole rows" if swallowed else ""
         except csv.Error as e:
-            fault = str(e)
+            row = _quoted_twice(lines[first], separator, width) if reader.line_num == first + 1 else []
+            fault = "" if row else str(e)
         if fault:
             raise TaskspaceError(
                 f"{path}, line {first + 1}: a quotation mark opens a cell here that ends wrongly ({fault}); "
@@ -145,38 +212,159 @@ def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
         if row:
             yield first + 1, row if quoted else list(map(_unquoted, row))
 
-
-def _rows_of_table(path: Path) -> Iterator[tuple[str, Mapping]]:
-    records = _records(path)
+# %% ../../nbs/api/tasks/30_readers.ipynb #25b8abe6
+def _table_of_text(path: Path, separator: str | None = None) -> Table:
+    "A CSV or TSV file, or one with some other separator."
+    records = _records(path, separator)
     _, names = next(records, (1, []))
-    if twice := [n for n in names if names.count(n) > 1]:
+    if twice := [n for n in names if n and names.count(n) > 1]:
         raise TaskspaceError(f"{path}: the header has column {shown(twice[0])} more than once; rename or remove one")
-    for line, row in records:
-        if len(row) > len(names):
-            raise TaskspaceError(
-                f"{path}, line {line}: more cells than the header has; quote sentences that hold the separator"
-            )
-        yield f"{path}, line {line}", {k: v for k, v in zip(names, row, strict=False) if v}
 
+    def rows() -> Iterator[tuple[str, Mapping]]:
+        for line, row in records:
+            if len(row) > len(names):
+                raise TaskspaceError(
+                    f"{path}, line {line}: more cells than the header has; quote sentences that hold the separator"
+                )
+            yield f"{path}, line {line}", {k: v for k, v in zip(names, row, strict=False) if v}
 
-def _rows_of_parquet(path: Path) -> Iterator[tuple[str, Mapping]]:
-    try:
-        frame = pd.read_parquet(path)
-    except Exception as e:
-        raise TaskspaceError(f"{path}: not a readable Parquet file ({first_line(e)})") from None
-    yield from _rows_of_frame(frame, str(path))
+    return Table(str(path), names, rows())
 
 # %% ../../nbs/api/tasks/30_readers.ipynb #3512997f
-READERS = {".jsonl": rows_of_jsonl, ".csv": _rows_of_table, ".tsv": _rows_of_table, ".parquet": _rows_of_parquet}
+def _table_of_jsonl(path: Path, separator: str | None = None) -> Table:
+    rows = list(rows_of_jsonl(path))
+    return Table(str(path), list(dict.fromkeys(name for _, row in rows for name in row)), rows)
 
 
-def suite_from_file(
-    path: str | os.PathLike,  # ends in .jsonl, .csv, .tsv or .parquet
-) -> Suite:  # named after the file
-    "Read a suite from one file. Raises `TaskspaceError` that names the file, line and field at fault."
+def _table_of_json(path: Path, separator: str | None = None) -> Table:
+    "A JSON file with one list of objects."
+    try:
+        data = json.loads(text_of(path), object_pairs_hook=_object)
+    except TaskspaceError as e:
+        raise TaskspaceError(f"{path}: {str(e).removeprefix(f'{path}: ')}") from None
+    except (ValueError, RecursionError):
+        raise TaskspaceError(f"{path}: not valid JSON; JSON lines, one object a line, are a .jsonl file") from None
+    if not isinstance(data, list):
+        raise TaskspaceError(f"{path}: a {type(data).__name__} where a list of objects is needed, one a pair")
+    if odd := [i for i, row in enumerate(data) if not isinstance(row, dict)]:
+        raise TaskspaceError(f"{path}, item {odd[0]}: a {type(data[odd[0]]).__name__} where an object is needed")
+    rows = [(f"{path}, item {i}", row) for i, row in enumerate(data)]
+    return Table(str(path), list(dict.fromkeys(name for _, row in rows for name in row)), rows)
+
+
+def _table_of_excel(path: Path, separator: str | None = None) -> Table:
+    "The first sheet of a workbook, where a library that reads it is installed."
+    if not importlib.util.find_spec("openpyxl"):
+        raise TaskspaceError(f"{path}: needs the package openpyxl: pip install openpyxl; or save the sheet as CSV")
+    try:
+        frame = pd.read_excel(path, dtype=str, keep_default_na=False)
+    except Exception as e:
+        raise TaskspaceError(f"{path}: not a readable workbook ({first_line(e)})") from None
+    rows = enumerate(frame.to_dict("records"), start=2)
+    return Table(str(path), [str(c) for c in frame.columns], [(f"{path}, row {i}", row) for i, row in rows])
+
+# %% ../../nbs/api/tasks/30_readers.ipynb #dfb67273
+def _table_of_parquet(path: Path, separator: str | None = None) -> Table:
+    "A Parquet file."
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        names = file.schema_arrow.names
+    except Exception as e:
+        raise TaskspaceError(f"{path}: not a readable Parquet file ({first_line(e)})") from None
+    if twice := [n for n in names if names.count(n) > 1]:
+        raise TaskspaceError(f"{path}: has column {shown(twice[0])} more than once; rename or remove one")
+
+    def rows() -> Iterator[tuple[str, Mapping]]:
+        at = 0
+        try:
+            for batch in file.iter_batches(10_000):
+                columns = [column.to_pylist() for column in batch.columns]
+                yield from (
+                    (f"{path}, row {at + i}", dict(zip(names, row, strict=True)))
+                    for i, row in enumerate(zip(*columns, strict=True))
+                )
+                at += batch.num_rows
+        except (OSError, ValueError, ArithmeticError) as e:
+            if isinstance(e, TaskspaceError):
+                raise
+            raise TaskspaceError(f"{path}: not a readable Parquet file ({first_line(e)})") from None
+
+    return Table(str(path), names, rows())
+
+# %% ../../nbs/api/tasks/30_readers.ipynb #a1feb603
+READERS = {
+    ".jsonl": _table_of_jsonl,
+    ".json": _table_of_json,
+    ".csv": _table_of_text,
+    ".tsv": _table_of_text,
+    ".parquet": _table_of_parquet,
+    ".xlsx": _table_of_excel,
+}
+
+
+def table_of_file(
+    path: str | os.PathLike,  # ends in .jsonl, .json, .csv, .tsv, .parquet or .xlsx
+    separator: str | None = None,  # between the cells of a CSV or TSV file; found where None
+    facts: Mapping[str, str] | None = None,  # what is known of the file; its name where None
+) -> Table:
+    "The rows of a file. Raises `TaskspaceError` that names the file."
     path = Path(path)
     if path.suffix.lower() not in READERS:
         raise TaskspaceError(f"{path}: unknown ending; a suite file ends in {', '.join(READERS)}")
     if not path.is_file():
         raise TaskspaceError(f"{path}: {'a directory' if path.is_dir() else 'no such file'}; a suite is one file")
-    return replace(suite_from_rows(str(path), READERS[path.suffix.lower()](path)), name=path.stem)
+    table = READERS[path.suffix.lower()](path, separator)
+    return table._replace(facts={"file": path.stem, "path": path.stem} if facts is None else facts)
+
+# %% ../../nbs/api/tasks/30_readers.ipynb #94219637
+def suite_from_tables(
+    name: str,  # of the suite
+    tables: Iterable[Table],  # files, or parts of a data set
+    mapping: SuiteMapping,  # which column is what
+    where: str | None = None,  # what a message calls all of them; the name where None
+) -> Suite:
+    "A suite from tables. Raises `TaskspaceError` that names the table, the row and the column at fault."
+    rows = (row for table in tables for row in mapped_rows(table, mapping))
+    return replace(suite_from_rows(where or name, rows), name=name)
+
+
+def suite_from_file(
+    path: str | os.PathLike,  # ends in .jsonl, .json, .csv, .tsv, .parquet or .xlsx
+    **mapping: Any,  # which column is what, see `SuiteMapping`
+) -> Suite:  # named after the file
+    "Read a suite from one file. Raises `TaskspaceError` that names the file, line and field at fault."
+    given = suite_mapping(mapping)
+    table = table_of_file(path, given.separator)
+    return suite_from_tables(Path(path).stem, [table], given, str(path))
+
+# %% ../../nbs/api/tasks/30_readers.ipynb #81d24a5c
+def tables_of_folder(
+    path: str | os.PathLike,  # holds files with the endings that are known, also in folders inside it
+    separator: str | None = None,  # as for one file
+) -> Iterator[Table]:  # in alphabetical order of the paths
+    "The tables of all files in a folder. Raises `TaskspaceError` where there are none."
+    top = Path(path)
+    found = [p for p in top.rglob("*") if p.suffix.lower() in READERS and p.is_file()]
+    inside = [(p, p.relative_to(top)) for p in found]
+    files = sorted((p, short) for p, short in inside if not any(part.startswith(".") for part in short.parts))
+    if not files:
+        what = (
+            "has no files that end in" if top.is_dir() else "no such directory; a suite's folder has files that end in"
+        )
+        raise TaskspaceError(f"{path}: {what} {', '.join(READERS)}")
+    for file, short in files:
+        folder = short.parent.as_posix() if short.parent.parts else ""
+        facts = {"file": file.stem, "folder": folder, "top": short.parts[0] if folder else ""}
+        yield table_of_file(file, separator, {**facts, "path": short.with_suffix("").as_posix()})
+
+
+def suite_from_folder(
+    path: str | os.PathLike,  # see `tables_of_folder`
+    **mapping: Any,  # which column is what, see `SuiteMapping`
+) -> Suite:  # named after the folder
+    "Read a suite from all files of a folder. Raises `TaskspaceError` that names the file, line and field at fault."
+    given = suite_mapping(mapping)
+    name = Path(path).resolve().name or "suite"
+    return suite_from_tables(name, tables_of_folder(path, given.separator), given, str(path))

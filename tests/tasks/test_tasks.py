@@ -17,6 +17,9 @@ from taskspace.tasks.pairs import COLUMNS, MinimalPair, Suite, Task
 from taskspace.tasks.readers import suite_from_file, suite_from_frame
 from taskspace.tasks.splits import bundles
 
+# The suites here are tiny
+pytestmark = pytest.mark.filterwarnings("ignore:.*has this one pair", "ignore:.*only in white space")
+
 anywhere = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 # A few short sentences, so that pairs and tasks share some of them by chance.
@@ -146,7 +149,7 @@ def one_line(read):
 @given(
     data=st.binary(max_size=200)
     | st.lists(cells.map(lambda r: json.dumps(r)) | st.text(max_size=30), max_size=4).map("\n".join),
-    ending=st.sampled_from(["jsonl", "csv", "tsv", "parquet"]),
+    ending=st.sampled_from(["jsonl", "json", "csv", "tsv", "parquet"]),
 )
 def test_readers_answer_any_file_with_a_suite_or_one_line(tmp_path, data, ending):
     file = tmp_path / f"mine.{ending}"
