@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .causality import *  # noqa: F403
     from .logprobs import *  # noqa: F403
     from .scores import *  # noqa: F403
+    from .regions import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "convention":
@@ -30,4 +31,6 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "Shortcuts find_shortcuts batches row_size token_logprobs sequence_logprobs",
     "scores":
         "score_pairs score_sentences accuracy text_loss",
+    "regions":
+        "UNITS Regions token_table region_logprobs words_between_spaces word_logprobs",
 })

@@ -27,11 +27,6 @@ def _told(lm: LM, texts: Sequence[str], special: bool) -> list[tuple[list[int], 
         return None
 
 
-def _common(a: str, b: str) -> int:
-    "How many characters two texts share at the beginning."
-    return next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
 def _decoded_ends(lm: LM, text: str, ids: Sequence[int]) -> list[int] | None:
     "Where each token ends, by decoding; None where that does not give the text back."
     try:
@@ -41,8 +36,12 @@ def _decoded_ends(lm: LM, text: str, ids: Sequence[int]) -> list[int] | None:
     skip = len(text) - len(beginnings[-1]) if beginnings and text.endswith(beginnings[-1]) else None
     if skip is None or text[:skip].strip():
         return None
-    ends = [skip + _common(b, text[skip:]) + b.endswith("\ufffd") for b in beginnings]  # the mark of half a character
-    return np.minimum(np.maximum.accumulate(ends), len(text)).tolist()
+    ends, done = [], skip
+    for beginning in beginnings:
+        whole = text[skip:].startswith(beginning)  # else it ends in half a character, which decodes to a mark
+        done = skip + len(beginning) if whole else done
+        ends.append(done if whole else min(done + 1, len(text)))
+    return np.maximum.accumulate(ends).tolist()
 
 
 def _searched_ends(encode: Callable[[str], list[int]], text: str, ids: Sequence[int]) -> list[int]:
@@ -79,6 +78,7 @@ def _offsets(lm: LM, text: str, ids: list[int], own: list[int], told: Any) -> np
     lead = next((k for k in range(len(ids)) if ids[k : k + len(own)] == own), 0)
     ends = _decoded_ends(lm, text, own)
     ends = _searched_ends(lm.encode, text, own) if ends is None else ends
+    ends = [max(end, 1) for end in ends]  # a mark before the text belongs to its first character
     ends = ([0] * lead + ends + [len(text)] * len(ids))[: len(ids)]
     return np.array(list(zip([0, *ends[:-1]], ends, strict=True)), dtype=np.int64).reshape(-1, 2)
 

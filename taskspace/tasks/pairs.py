@@ -105,8 +105,9 @@ class MinimalPair:
     @property
     def swapped(self) -> MinimalPair:  # the same pair with the roles exchanged
         "The pair with good and bad exchanged."
-        contexts = {} if self.context_bad is None else {"context": self.context_bad, "context_bad": self.context}
-        return replace(self, good=self.bad, bad=self.good, **contexts)
+        if self.context_bad is None:
+            return replace(self, good=self.bad, bad=self.good)
+        return replace(self, good=self.bad, bad=self.good, context=self.context_bad, context_bad=self.context)
 
     @property
     def options(self) -> tuple[Option, ...]:  # the good one, the bad one, further wrong ones
