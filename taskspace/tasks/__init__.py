@@ -7,6 +7,7 @@ from taskspace.names import hand_on
 if TYPE_CHECKING:
     from .pairs import *  # noqa: F403
     from .splits import *  # noqa: F403
+    from .conditional import *  # noqa: F403
     from .mapping import *  # noqa: F403
     from .readers import *  # noqa: F403
     from .grammar import *  # noqa: F403
@@ -18,6 +19,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "template_fields joined renamed",
     "splits":
         "ATTEMPTS bundles leak_free_split",
+    "conditional":
+        "FIELDS is_conditional conditional_pair ewok_pairs",
     "mapping":
         "Source KNOWN NEEDED Getter GOOD_LABELS BAD_LABELS SuiteMapping suite_mapping Table cell_text "
         "mapped_rows",

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from ..errors import shown, TaskspaceError
 from ..settings import checked
+from .conditional import FIELDS, is_conditional
 from .pairs import template_fields, text_fault
 
 # %% auto #0
@@ -233,9 +234,10 @@ def _getters(table: Table, mapping: SuiteMapping) -> dict[str, Getter]:
             found[role] = get
     for role in sentences:
         get = _getter(table, mapping, role, {})
-        if get is None:
+        if get is not None:
+            found[role] = get
+        elif not set(FIELDS) & set(table.columns):
             raise _no_column(table, role, None)
-        found[role] = get
     return found
 
 # %% ../../nbs/api/tasks/25_mapping.ipynb #071af3d9
@@ -331,13 +333,15 @@ def mapped_rows(
     get = _getters(table, mapping)
     sentences = [role for role in ("good", "bad", "sentence") if role in get]
     named = {role for role in ("task", "phenomenon", "field", "language") if role in get}
+    conditional = [field for field in FIELDS if field in table.columns]
 
     def one(where: str, row: Mapping) -> dict:
         found = {role: getter(row, where) for role, getter in get.items()}
+        found |= {field: row.get(field) for field in conditional}
         for role in named:
             if isinstance(found[role], str):
                 found[role] = found[role].strip() or None
-        for sentence in sentences:
+        for sentence in [] if is_conditional(found) else sentences:
             if fault := text_fault(found[sentence]):
                 has = fault if found[sentence] is not None else "is missing"
                 raise TaskspaceError(

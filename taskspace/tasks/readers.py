@@ -22,6 +22,7 @@ import pandas as pd
 
 from ..errors import first_line, shown, TaskspaceError
 from ..files import text_of
+from .conditional import conditional_pair, is_conditional
 from .mapping import cell_text, mapped_rows, suite_mapping, SuiteMapping, Table
 from .pairs import MinimalPair, Suite, Task, text_fault
 
@@ -93,7 +94,8 @@ def suite_from_rows(
     labels: dict[str, _Labels] = {}
     notes = _Notes()
     for where, row in rows:
-        for field in ("task", "good", "bad"):
+        conditional = is_conditional(row)
+        for field in ("task",) if conditional else ("task", "good", "bad"):
             if fault := text_fault(row.get(field)):
                 has = fault if row.get(field) is not None else "is missing"
                 raise TaskspaceError(f"{where}: field {field!r} {has}; every row needs task, good and bad")
@@ -103,7 +105,8 @@ def suite_from_rows(
                 f"{where}: task {shown(task)} has phenomenon, field and language {shown(label)}, "
                 f"but {shown(labels[task])} in an earlier row"
             )
-        pair = MinimalPair(row["good"], row["bad"], cell_text(row.get("pair"), "pair", where))
+        named = cell_text(row.get("pair"), "pair", where)
+        pair = conditional_pair(row, where, named) if conditional else MinimalPair(row["good"], row["bad"], named)
         pairs.setdefault(task, []).append(pair)
         notes.see(where, task, pair)
     if not pairs:
