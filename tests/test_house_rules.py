@@ -1,6 +1,7 @@
 """Rules of the house: quick import, one spelling of names, every public name documented, no leaks between layers."""
 
 import ast
+import builtins
 import functools
 import importlib
 import importlib.util
@@ -433,3 +434,62 @@ def test_every_requirement_is_pinned():
         listed = re.search(rf"^{key} = (.+)$", settings, re.M)[1].split()
         wanted |= {re.split(r"[<>=\[]", r)[0].lower().replace("_", "-") for r in listed}
     assert wanted - pinned == set()
+
+
+# ---- What nbdev can show
+
+
+def shown(cell: str) -> ast.Module | None:
+    "A cell that nbdev runs when it makes pages: one that exports, or one with an import."
+    if cell.startswith("%") or "#| eval: false" in cell:
+        return None
+    tree = ast.parse(cell)
+    exports = re.search(r"^#\| *exports?\b", cell, re.M)
+    return tree if exports or any(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.walk(tree)) else None
+
+
+def annotations(node: ast.stmt):
+    "The annotations that a page evaluates: those of a public function, or of the parameters of a public class."
+    if isinstance(node, ast.ClassDef):
+        yield from (n.annotation for n in node.body if isinstance(n, ast.AnnAssign))
+        yield from (a for n in node.body if getattr(n, "name", "") == "__init__" for a in annotations_of(n))
+    elif isinstance(node, ast.FunctionDef):
+        yield from annotations_of(node)
+
+
+def annotations_of(function):
+    given = function.args
+    every = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+    yield from (a.annotation for a in every if a is not None and a.annotation is not None)
+    yield from [function.returns] if function.returns else []
+
+
+def unknown_to_pages(cells: list[str]) -> list[str]:
+    """What a page of nbdev would stop at: `function: Name` where an annotation names what no earlier cell that nbdev
+    runs has made, and `cell: name` where such a cell itself needs what nbdev has not run."""
+    made, missing = set(dir(builtins)) | {"__file__"}, []
+    for tree in filter(None, map(shown, cells)):
+        own = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+        own |= {a.arg for a in ast.walk(tree) if isinstance(a, ast.arg)}
+        own |= {n.name for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.ExceptHandler))}
+        own |= {
+            (a.asname or a.name).split(".")[0] for n in statements(tree, (ast.Import, ast.ImportFrom)) for a in n.names
+        }
+        made |= {name for name in own if name}
+        for node in tree.body:
+            if not getattr(node, "name", "_").startswith("_"):
+                names = (n.id for a in annotations(node) for n in ast.walk(a) if isinstance(n, ast.Name))
+                missing += [f"{node.name}: {name}" for name in names if name not in made]
+            elif not isinstance(node, (ast.If, ast.FunctionDef, ast.ClassDef)):
+                run = node.value if isinstance(node, ast.AnnAssign) else node  # such an annotation is not evaluated
+                names = (n.id for n in ast.walk(run or ast.Pass()) if isinstance(n, ast.Name))
+                missing += [f"cell: {name}" for name in names if name not in made]
+    return missing
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_pages_of_nbdev_know_every_name(name):
+    "`nbdev_docs` runs imports and exported cells alone, and evaluates annotations: a name must be there by then."
+    cells = json.loads(MODULES[name][1].read_text(encoding="utf-8"))["cells"]
+    missing = unknown_to_pages(["".join(c["source"]) for c in cells if c["cell_type"] == "code"])
+    assert not missing, f"import these in the cell of imports that is not exported: {missing}"
