@@ -23,7 +23,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "ACTIVATIONS MODELS ARCHITECTURES tokens_first Output Config CausalModel solu TransformerConfig "
         "TransformerLayer TransformerLM normal_init build twins LSTMConfig LSTMLayer LSTMLM CNNConfig "
         "CNNLayer CNNLM bigram_counts BigramConfig BigramLM call_model logits_of save_model "
-        "saved_architecture load_model new_model",
+        "saved_architecture load_model other_shape new_model",
     "training":
         "TrainingConfig checkpoint_steps learning_rate batch_rows rows_loss mean_loss save_checkpoint "
         "load_weights pretrain",

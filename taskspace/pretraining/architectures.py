@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from ..files import written
 __all__ = ['ACTIVATIONS', 'MODELS', 'ARCHITECTURES', 'tokens_first', 'Output', 'Config', 'CausalModel', 'solu',
            'TransformerConfig', 'TransformerLayer', 'TransformerLM', 'normal_init', 'build', 'twins', 'LSTMConfig',
            'LSTMLayer', 'LSTMLM', 'CNNConfig', 'CNNLayer', 'CNNLM', 'bigram_counts', 'BigramConfig', 'BigramLM',
-           'call_model', 'logits_of', 'save_model', 'saved_architecture', 'load_model', 'new_model']
+           'call_model', 'logits_of', 'save_model', 'saved_architecture', 'load_model', 'other_shape', 'new_model']
 
 # %% ../../nbs/api/pretraining/20_architectures.ipynb #368193a9
 def tokens_first(
@@ -512,14 +512,17 @@ def load_model(
         model = MODELS[kind](MODELS[kind].Config(**settings))
         if types := {w.dtype for w in weights.values()}:
             model.to(dtype or next(iter(types)))
+        if odd := other_shape(weights, model):
+            raise TaskspaceError(_other_size(path / "model.safetensors", model.config, *odd))
         missing, extra = model.load_state_dict(weights, strict=False)
     except TaskspaceError as e:
         raise e if str(e).startswith(str(path)) else TaskspaceError(f"{path}/config.json: {e}") from None
     except (TypeError, RuntimeError) as e:
         raise _unreadable(path, e) from None
-    lacking = sorted(set(missing) - _tied(model))
-    if extra or lacking:
-        raise TaskspaceError(f"{path}: the weights do not belong to config.json: missing {lacking}, extra {extra}")
+    if lacking := sorted(set(missing) - _tied(model)):
+        raise TaskspaceError(f"{path}/model.safetensors: lacks {_some(lacking)}; {_TOGETHER}")
+    if extra:
+        raise TaskspaceError(f"{path}/model.safetensors: holds {_some(extra)}, which the model has not; {_TOGETHER}")
     return model.eval()
 
 # %% ../../nbs/api/pretraining/20_architectures.ipynb #2089668f
@@ -548,6 +551,34 @@ def _saved_weights(path: Path) -> dict[str, Tensor]:
 def _unreadable(path: Path, error: Exception) -> TaskspaceError:
     "The line for weights that cannot be read or do not fit."
     return TaskspaceError(f"{path}: the weights cannot be read ({str(error).splitlines()[0]}); save the model again")
+
+
+def other_shape(
+    weights: Mapping[str, Tensor],  # name -> tensor, as a file holds them
+    model: nn.Module,  # that shall get them
+) -> tuple[str, tuple[int, ...], tuple[int, ...]] | None:  # name, shape in the file, shape in the model
+    "The first of some stored weights that has another shape in a model."
+    for name, wanted in model.state_dict().items():
+        if name in weights and weights[name].shape != wanted.shape:
+            return name, tuple(weights[name].shape), tuple(wanted.shape)
+    return None
+
+
+_TOGETHER = "save model and configuration together"
+
+
+def _other_size(file: Path, config: Config, name: str, stored: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    "The line for a weight that has another shape than config.json says."
+    if stored[1:] == wanted[1:] and wanted[0] == config.vocab_size:
+        return (
+            f"{file}: has {stored[0]} tokens ({name}), config.json has vocab_size {wanted[0]}; "
+            f"set vocab_size to {stored[0]} in config.json, or {_TOGETHER}"
+        )
+    return f"{file}: has {name} of shape {stored}, by config.json it is {wanted}; correct config.json, or {_TOGETHER}"
+
+
+def _some(names: list[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 def _tied(model: CausalModel) -> set[str]:

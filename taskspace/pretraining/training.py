@@ -27,7 +27,7 @@ from torch import nn, Tensor
 from ..devices import progress_bar, quiet
 from ..errors import TaskspaceError
 from ..files import locked, sweep
-from .architectures import call_model, CausalModel, logits_of, save_model
+from .architectures import call_model, CausalModel, logits_of, other_shape, save_model
 from taskspace.pretraining.folders import (
     check_folder,
     checked_sums,
@@ -189,6 +189,11 @@ def load_weights(
     for file in files:
         try:
             weights = load_file(file)
+            if odd := other_shape(weights, model):
+                name, stored, wanted = odd
+                raise TaskspaceError(
+                    f"{file}: has {name} of shape {stored}, the model's is {wanted}; it is of another model"
+                )
             unknown = model.load_state_dict(weights, strict=False).unexpected_keys
         except (OSError, SafetensorError, RuntimeError) as e:
             reason = str(e).splitlines()[0]

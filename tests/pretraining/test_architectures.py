@@ -286,6 +286,39 @@ def test_damaged_directories_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "kind, changed, message",
+    [
+        (
+            "gelu",
+            dict(vocab_size=9),
+            r"has {v} tokens (embed.weight), config.json has vocab_size 9; set vocab_size to {v}",
+        ),
+        (
+            "lstm",
+            dict(vocab_size=9),
+            r"has {v} tokens (embed.weight), config.json has vocab_size 9; set vocab_size to {v}",
+        ),
+        (
+            "gelu",
+            dict(hidden_size=64),
+            r"has embed.weight of shape ({v}, {h}), by config.json it is ({v}, 64); correct",
+        ),
+        ("lstm", dict(num_hidden_layers=9), "model.safetensors: lacks "),
+    ],
+)
+def test_other_sizes_are_named_with_file_and_remedy(kind, changed, message, tmp_path):
+    config = CONFIGS[kind]
+    save_model(build(config), tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**stored, **changed}))
+    with pytest.raises(TaskspaceError) as e:
+        load_model(tmp_path)
+    expected = message.format(v=config.vocab_size, h=config.hidden_size)
+    assert str(tmp_path / "model.safetensors") in str(e.value) and expected in str(e.value)
+    assert "save model and configuration together" in str(e.value)
+
+
+@pytest.mark.parametrize(
     "settings_, message",
     [
         (dict(vocab_size=0), "vocab_size must be at least 1"),
