@@ -46,5 +46,6 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "missing missing_line learning_curves checkpoint_places checkpoint_spaces distributedness "
         "parameter_counts claims_of",
     "extract":
-        "KINDS DECIMALS space_rows space_of space_tests write_extract Extract open_extract",
+        "KINDS DECIMALS space_rows space_of space_tests explained_rows hypothesis_rows joined write_extract "
+        "Extract open_extract retest_extract",
 })

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import os
@@ -35,11 +36,14 @@ from taskspace.runs.summaries import (
     missing,
     parameter_counts,
 )
-from ..spaces.hypotheses import hypothesis_spaces
+from ..spaces.explaining import explain_course
+from ..spaces.hypotheses import opponents
 from ..spaces.space import TaskSpace
+from ..tasks.pairs import Suite
 
 # %% auto #0
-__all__ = ['KINDS', 'DECIMALS', 'space_rows', 'space_of', 'space_tests', 'write_extract', 'Extract', 'open_extract']
+__all__ = ['KINDS', 'DECIMALS', 'space_rows', 'space_of', 'space_tests', 'explained_rows', 'hypothesis_rows', 'joined',
+           'write_extract', 'Extract', 'open_extract', 'retest_extract']
 
 # %% ../../nbs/api/runs/70_extract.ipynb #5c873858
 KINDS = ("transfer", "cosine", "overlap")
@@ -62,7 +66,7 @@ def space_rows(
 
 def _square(rows: pd.DataFrame, name: str, tasks: list[str]) -> pd.DataFrame | None:
     "One column of the table as a matrix; None where it is empty."
-    if rows[name].isna().all():
+    if name not in rows or rows[name].isna().all():
         return None
     square = rows.pivot(index="source", columns="target", values=name).reindex(index=tasks, columns=tasks)
     square = square.astype(float).round(DECIMALS)
@@ -86,27 +90,37 @@ def space_of(
 def _tests(hypotheses: Mapping[str, TaskSpace], permutations: int) -> dict[str, Callable[[TaskSpace], Any]]:
     "The tests that the hypotheses of a suite allow, by name."
     tests: dict[str, Callable] = {"within": lambda space: space.within_across(permutations=permutations)}
-    structure, words = hypotheses.get("phenomenon"), hypotheses.get("lexicon")
-    if structure is not None and words is not None:
-        tests |= {
-            "structure": lambda space: space.compare(structure, control=words, permutations=permutations),
-            "words": lambda space: space.compare(words, control=structure, permutations=permutations),
-        }
+    structure = hypotheses.get("phenomenon")
+    of_words = {name: h for name, h in hypotheses.items() if name not in ("phenomenon", "rules")}
+    if structure is None or not of_words:
+        return tests
+    against = {"structure": (structure, list(of_words.values()))}
+    against |= {
+        k: (of_words[n], [structure]) for k, n in (("words", "lexicon"), ("ngrams", "2-grams")) if n in of_words
+    }
+    for name, (hypothesis, given) in against.items():
+        tests[name] = functools.partial(_partial_test, hypothesis, given, permutations)
     return tests
+
+
+def _partial_test(hypothesis: TaskSpace, given: list[TaskSpace], permutations: int, space: TaskSpace) -> Any:
+    "The partial correlation of a space with a hypothesis."
+    return space.compare(hypothesis, control=given, permutations=permutations)
 
 
 def space_tests(
     space: TaskSpace,  # transfer or gradient similarity
-    hypotheses: dict[str, TaskSpace],  # "phenomenon" and "lexicon", as far as the suite names them
+    hypotheses: dict[str, TaskSpace],  # from `opponents`: phenomenon, lexicon and n-grams, as far as the suite has them
     permutations: int = 999,  # of every test
-) -> dict[str, float]:  # within, structure and words, each with _low, _high, _p; ceiling; gain; transfer
+) -> dict[str, Any]:  # within, structure, words and ngrams, each with _low, _high, _p; level; ceiling; gain; transfer
     "What one row of the table of tests says."
     cells = space.matrix.to_numpy()
-    row = {
+    row: dict[str, Any] = {
         "gain": float(np.nanmean(np.diag(cells))),
         "transfer": float(np.nanmean(cells[~np.eye(len(cells), dtype=bool)])),
     }
     whole = space.complete()
+    row["level"] = "pairs" if whole.replicates is not None else "tasks"
     for name, test in _tests(hypotheses, permutations).items():
         with contextlib.suppress(TaskspaceError):  # too few tasks or groups
             found = test(whole)
@@ -160,18 +174,51 @@ def _stability(spaces: Mapping[tuple[str, Any], TaskSpace]) -> pd.DataFrame:  # 
         parts.append(table.assign(scale=scale))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["scale", "step"])
 
+# %% ../../nbs/api/runs/70_extract.ipynb #6bb41680
+_EXPLAINED = ["what", "of", "family", "value", "low", "high", "p"]
+
+
+def explained_rows(
+    space: TaskSpace,  # transfer or gradient similarity
+    hypotheses: Mapping[str, TaskSpace],  # from `opponents`
+    permutations: int = 999,  # behind each p
+) -> pd.DataFrame:  # what, of, family, value, low, high (over tasks), p; empty where nothing can be explained
+    "What explains a space, one figure a row; see `explain_course`."
+    try:
+        course = explain_course({"": space.complete()}, hypotheses, permutations=permutations)
+    except TaskspaceError:  # too few tasks, or no hypotheses
+        return pd.DataFrame(columns=_EXPLAINED)
+    return course[_EXPLAINED]
+
+
+def hypothesis_rows(
+    hypotheses: Mapping[str, TaskSpace],  # name -> space
+) -> pd.DataFrame:  # columns hypothesis, source, target, value; one half and the diagonal
+    "Hypotheses as one table."
+    return joined(space_rows(h)[["source", "target", "value"]].assign(hypothesis=n) for n, h in hypotheses.items())
+
+
+def joined(
+    tables: Iterable[pd.DataFrame],  # with the same columns
+) -> pd.DataFrame:  # without columns where there are none
+    "Tables one below the other; empty ones are left out."
+    filled = [t for t in tables if len(t)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
+
 # %% ../../nbs/api/runs/70_extract.ipynb #32886f69
 def _tables(
     run: Run, scales: Sequence[str] | None, permutations: int, progress: bool | None
 ) -> dict[str, pd.DataFrame]:
     "Everything that an extract holds, by name."
-    hypotheses, cells, tests = hypothesis_spaces(run.suite), [], []
+    hypotheses, cells, tests, explained = opponents(run.suite), [], [], []
     places = checkpoint_places(run)
     kept: dict[str, dict] = {"transfer": {}, "overlap": {}}
     with progress_bar(None, "spaces", progress, unit="space") as bar:
         for at, names, space in _spaces(run):
             cells.append(space_rows(space).assign(**names))
             tests.append({**names, **space_tests(space, hypotheses, permutations)})
+            if names["control"] == "none":
+                explained.append(explained_rows(space, hypotheses, permutations).assign(**names))
             if names["kind"] in kept and names["control"] == "none":
                 kept[names["kind"]][places[at]] = space
             bar.update()
@@ -184,6 +231,8 @@ def _tables(
         "curves": curves,
         "distribution": distribution,
         "tests": pd.DataFrame(tests),
+        "explained": joined(explained),
+        "hypotheses": hypothesis_rows(hypotheses),
         "claims": claims,
     }
     return {**tables, "spaces": pd.concat(cells, ignore_index=True)} if cells else tables
@@ -216,7 +265,19 @@ def _header(run: Run) -> dict[str, Any]:
     }
 
 
-_NAMES = ("model", "scale", "revision", "kind", "control", "source", "target", "task", "phenomenon", "method")
+_NAMES = (
+    "model",
+    "scale",
+    "revision",
+    "kind",
+    "control",
+    "source",
+    "target",
+    "task",
+    "phenomenon",
+    "method",
+    *("level", "what", "of", "family", "hypothesis"),
+)
 
 
 def _table_bytes(table: pd.DataFrame) -> bytes:
@@ -344,6 +405,7 @@ _COLUMNS = {
     | _NUMBERS,
     "accuracy": {"model": "text", "task": "text", "accuracy": "number", "margin": "number"},
     "claims": {"claim": "text", "verdict": "text", "estimate": "number", "p": "number"},
+    "hypotheses": {"hypothesis": "text", "source": "text", "target": "text", "value": "number"},
 }
 
 
@@ -399,7 +461,7 @@ class Extract:
 
     def table(
         self,
-        name: str,  # accuracy, claims, curves, distribution, spaces, stability or tests
+        name: str,  # accuracy, claims, curves, distribution, explained, hypotheses, spaces, stability or tests
     ) -> pd.DataFrame:
         "One of the tables. Raises `TaskspaceError` for one that is not there or damaged."
         if name not in self._tables:
@@ -428,9 +490,126 @@ class Extract:
         with as_written(self.path / "spaces.parquet", f"{_ANEW} {self.path}"):
             return space_of(rows, kind, self.about["groups"], meta)
 
+    def hypotheses(self) -> dict[str, TaskSpace]:  # name -> space: phenomenon, lexicon, 1-grams, 2-grams, 3-grams
+        "What its spaces were explained with. Raises `TaskspaceError` for an extract of an earlier version."
+        if not (self.path / "hypotheses.parquet").exists():
+            raise TaskspaceError(f"{self.path}: holds no hypotheses; add them with retest_extract(folder, suite)")
+        table, groups = self.table("hypotheses"), self.about["groups"]
+        if table.empty:
+            return {}
+        return {
+            str(name): space_of(rows, f"hypothesis: {name}", groups)
+            for name, rows in table.groupby("hypothesis", sort=False)
+        }
+
 
 def open_extract(
     folder: str | os.PathLike,  # what `write_extract` wrote
 ) -> Extract:
     "Open an extract. Raises `TaskspaceError` when there is none."
     return Extract(folder)
+
+# %% ../../nbs/api/runs/70_extract.ipynb #8fc7e6ac
+def _held_spaces(extract: Extract) -> Iterator[tuple[dict[str, Any], TaskSpace]]:
+    "Every space of an extract with what it is called."
+    table, path = extract.table("spaces"), extract.path / "spaces.parquet"
+    if "revision" not in table:
+        table = table.assign(revision=None)
+    names = ["model", "scale", "step", "revision", "kind", "control"]
+    with as_written(path, f"{_ANEW} {extract.path}"):
+        for key, rows in table.groupby(names, sort=False, dropna=False):
+            about: dict[str, Any] = {n: None if pd.isna(v) else v for n, v in zip(names, cast(tuple, key), strict=True)}
+            about["step"] = None if about["step"] is None else int(about["step"])
+            yield about, space_of(rows, about["kind"], extract.about["groups"])
+
+
+def _claims_again(
+    extract: Extract,
+    spaces: Mapping[str, dict],
+    hypotheses: Mapping[str, TaskSpace],
+    scales: Sequence[str] | None,
+    parameters: Mapping[str, float],
+) -> pd.DataFrame:
+    "The claims by today's rules; those that need every measured pair as they were."
+    from taskspace.claims.verdicts import claims
+
+    tables = {name: extract.table(name) for name in ("curves", "distribution")}
+    if scales is not None:
+        tables = {name: t[t["scale"].isin(list(scales))] for name, t in tables.items()}
+    found = claims(
+        spaces=spaces["transfer"],
+        hypotheses=dict(hypotheses),
+        overlap=spaces["overlap"],
+        parameters=parameters,
+        **tables,
+    )
+    before = extract.table("claims").set_index("claim")
+    for at, row in found.iterrows():
+        was = before.loc[row["claim"]]
+        if row["statistic"] == "no data" and was["statistic"] != "no data":
+            kept = was.reindex(found.columns.drop("claim"))
+            kept["levels"] = kept["levels"] or "" if isinstance(kept["levels"], str) else ""
+            kept["why"] = f"{str(was['why']).removesuffix(_AS_JUDGED)}{_AS_JUDGED}"
+            found.loc[at, kept.index] = kept
+    return found
+
+
+_AS_JUDGED = " As judged from every measured pair."
+
+# %% ../../nbs/api/runs/70_extract.ipynb #52c72850
+def _own_hypotheses(extract: Extract, suite: Suite | None) -> dict[str, TaskSpace]:
+    "Those of the suite, or those that the extract holds. Raises `TaskspaceError` for another suite."
+    if suite is None:
+        return extract.hypotheses()
+    if suite.digest != extract.about.get("suite", {}).get("digest"):
+        raise TaskspaceError(
+            f"{extract.path}: was made of other sentences than suite {suite.name!r}; give its own suite"
+        )
+    return opponents(suite)
+
+
+def retest_extract(
+    folder: str | os.PathLike,  # an extract
+    suite: Suite | None = None,  # whose sentences it was made of; None: the hypotheses that it holds
+    scales: Sequence[str] | None = None,  # what the claims are judged on, where not on all scales: models of one kind
+    parameters: Mapping[str, int] | None = None,  # scale -> number of parameters, where the extract does not say so
+    permutations: int = 999,  # of every test
+    progress: bool | None = None,  # show a bar; None: in a terminal or a notebook
+) -> Path:  # the folder
+    """Test the spaces of an extract anew, by today's statistics, and write it again.
+    Raises `TaskspaceError` for a suite with other sentences."""
+    extract = open_extract(folder)
+    hypotheses = _own_hypotheses(extract, suite)
+    sizes = dict(extract.about.get("parameters") or parameters or {})
+    tests, explained = [], []
+    held: dict[str, dict] = {"transfer": {}, "overlap": {}}
+    with progress_bar(None, "spaces", progress, unit="space") as bar:
+        for names, space in _held_spaces(extract):
+            row = space_tests(space, hypotheses, permutations)
+            tests.append({**names, **row, "ceiling": row.get("ceiling", _ceiling(extract, names))})
+            if names["control"] == "none":
+                explained.append(explained_rows(space, hypotheses, permutations).assign(**names))
+                if names["kind"] in held and (scales is None or names["scale"] in scales):
+                    held[names["kind"]][names["scale"], names["step"]] = space  # without a step the last one counts
+            bar.update()
+    tables = {
+        "tests": pd.DataFrame(tests),
+        "explained": joined(explained),
+        "hypotheses": hypothesis_rows(hypotheses),
+        "claims": _claims_again(extract, held, hypotheses, scales, sizes),
+    }
+    files = {p.name: p.read_bytes() for p in sorted(extract.path.iterdir()) if p.is_file()}
+    files |= {f"{name}.parquet": _table_bytes(table) for name, table in tables.items()}
+    header = {**extract.about, "parameters": sizes, "retested": importlib.metadata.version("taskspace")}
+    files[_MARK] = (json.dumps(header, indent=1, ensure_ascii=False) + "\n").encode(errors="replace")
+    _write_files(files, extract.path.absolute())
+    return extract.path
+
+
+def _ceiling(extract: Extract, names: Mapping[str, Any]) -> float:
+    "The noise ceiling of a space, which split halves gave; missing where none was measured."
+    rows = extract.table("tests")
+    for name, value in names.items():
+        if name in rows:
+            rows = rows[rows[name].isna() if value is None else (rows[name] == value).fillna(False)]
+    return float(rows["ceiling"].iloc[0]) if len(rows) == 1 and "ceiling" in rows else float("nan")

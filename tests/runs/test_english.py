@@ -11,6 +11,7 @@ import yaml
 
 from taskspace import open_extract
 from taskspace.runs.study import parse_study
+from taskspace.spaces.signs import group_aucs
 
 FOLDER = Path(__file__).resolve().parents[2] / "nbs" / "studies" / "english"
 SCALES = {
@@ -109,3 +110,79 @@ def test_provenance_names_the_code_and_the_weights(kept):
         and len({c["weights"] for c in about["checkpoints"]}) == len(about["checkpoints"])
     )
     assert len({c["tokenizer"] for c in about["checkpoints"]}) == 1
+
+
+def triples(table):
+    "Every column that has bounds: (name, estimate, low, high)."
+    for low in [c for c in table if c == "low" or c.endswith("_low")]:
+        stem = low.removesuffix("low").removesuffix("_")
+        name = stem or next(c for c in ("estimate", "value") if c in table)
+        yield name, table[name], table[low], table[low.removesuffix("low") + "high"]
+
+
+def test_no_estimate_lies_outside_its_interval(kept):
+    _, extract = kept
+    seen = 0
+    for file in sorted(extract.path.glob("*.parquet")):
+        for name, value, low, high in triples(pd.read_parquet(file)):
+            known = low.notna() & high.notna()
+            inside = (low <= value + 1e-9) & (value <= high + 1e-9)
+            assert inside[known].all(), (
+                f"{file.name}: {name} lies outside its interval in {(~inside[known]).sum()} rows"
+            )
+            seen += int(known.sum())
+    assert seen > 27_000  # 26,450 cells of the smallest suite, and its tables
+
+
+# At step 2,048 on BLiMP: correlation with 1-, 2- and 3-grams, AUC signed, of absolute values, and without agreement of
+# determiner and noun, as another program has measured them
+MEASURED = {
+    ("small", "transfer"): (0.60, 0.70, 0.62, 0.619, 0.780, 0.561),
+    ("small", "cosine"): (0.60, 0.74, 0.65, 0.670, 0.848, 0.609),
+    ("middle", "transfer"): (0.59, 0.67, 0.60, 0.625, 0.765, 0.560),
+    ("middle", "cosine"): (0.60, 0.74, 0.65, 0.665, 0.810, 0.602),
+    ("large", "transfer"): (0.56, 0.69, 0.62, 0.659, 0.809, 0.594),
+    ("large", "cosine"): (0.57, 0.71, 0.64, 0.662, 0.854, 0.599),
+}
+
+
+@pytest.mark.parametrize(("scale", "kind"), MEASURED)
+def test_correlations_and_aucs_are_those_of_another_program(scale, kind):
+    extract = open_extract(FOLDER / "blimp")
+    *correlations, signed, absolute, without = MEASURED[scale, kind]
+    space, nulls = extract.space(scale, kind=kind), extract.hypotheses()
+    found = [
+        space.compare(nulls[f"{n}-grams"], method="pearson", permutations=0, interval=None).statistic for n in (1, 2, 3)
+    ]
+    assert found == pytest.approx(correlations, abs=0.02)  # measured: at most 0.0055 away
+    labels = [space.groups[t] for t in space.tasks]
+    table, sizes = (group_aucs(f(space.matrix.to_numpy()), labels) for f in (np.asarray, np.abs))
+    found = [table["all", ""], sizes["all", ""], table["without", "determiner_noun_agreement"]]
+    assert found == pytest.approx([signed, absolute, without], abs=0.001)  # measured: at most 0.0005 away
+
+
+def test_phenomenon_given_ngrams_is_that_of_another_program():
+    extract = open_extract(FOLDER / "blimp")
+    space, nulls = extract.space("large"), extract.hypotheses()
+    grams = [nulls[f"{n}-grams"] for n in (1, 2, 3)]
+    found = space.compare(nulls["phenomenon"], control=grams, permutations=99, interval=None)
+    assert found.statistic == pytest.approx(0.136, abs=0.02) and found.p == 0.01  # measured: 0.1371
+
+
+def test_tables_are_those_of_the_spaces_kept(kept):
+    _, extract = kept
+    scale, nulls = SCALES[kept[0]][0], extract.hypotheses()
+    for kind in ("transfer", "cosine"):
+        space = extract.space(scale, kind=kind)
+        rows = {name: extract.table(name) for name in ("tests", "explained")}
+        rows = {
+            n: t[(t.scale == scale) & (t.step == 2048) & (t.kind == kind) & (t.control == "none")]
+            for n, t in rows.items()
+        }
+        test = space.within_across(permutations=9)
+        row = rows["tests"].iloc[0]
+        assert (row["level"], row["within"]) == ("tasks", pytest.approx(test.statistic, abs=1e-9))
+        assert (row["within_low"], row["within_high"]) == pytest.approx((test.low, test.high), abs=1e-9)
+        # hypotheses are kept to four decimals: measured 6e-6
+        parts = rows["explained"].query("what == 'part'").set_index("of")["value"]
+        assert parts.to_dict() == pytest.approx(space.explain(nulls, permutations=0).parts["share"].to_dict(), abs=1e-4)

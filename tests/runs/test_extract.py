@@ -11,10 +11,18 @@ from typer.testing import CliRunner
 
 from taskspace.cli import app
 from taskspace.errors import TaskspaceError
-from taskspace.runs.extract import _stability, open_extract, space_of, space_rows, write_extract
+from taskspace.runs.extract import (
+    _stability,
+    open_extract,
+    retest_extract,
+    space_of,
+    space_rows,
+    write_extract,
+)
 from taskspace.runs.results import open_run
 from taskspace.runs.study import public_study
 from taskspace.runs.summaries import claims_of, learning_curves
+from taskspace.spaces.hypotheses import opponents
 from taskspace.spaces.space import TaskSpace
 
 pytestmark = pytest.mark.slow
@@ -144,6 +152,41 @@ def test_an_extract_is_replaced_as_a_whole(run, tmp_path):
     assert not (tmp_path / "kept" / "old.parquet").exists() and open_extract(tmp_path / "kept").table("claims")[
         "claim"
     ].tolist() == list("abcde")
+
+
+def test_hypotheses_are_those_of_the_suite(run, kept):
+    mine, theirs = kept.hypotheses(), opponents(run.suite)
+    assert list(mine) == list(theirs)
+    for name, space in theirs.items():
+        assert np.abs(mine[name].matrix - space.matrix).max(axis=None) < 5.1e-5 and mine[name].groups == space.groups
+
+
+def test_an_extract_is_tested_anew_from_what_it_holds(run, kept, tmp_path):
+    shutil.copytree(kept.path, tmp_path / "kept")
+    (tmp_path / "kept" / "hypotheses.parquet").unlink()
+    with pytest.raises(TaskspaceError, match=r"holds no hypotheses; add them with retest_extract\(folder, suite\)"):
+        retest_extract(tmp_path / "kept", progress=False)
+    with pytest.raises(TaskspaceError, match="made of other sentences than suite"):
+        retest_extract(tmp_path / "kept", run.suite.take(3), progress=False)
+    retest_extract(tmp_path / "kept", run.suite, permutations=49, progress=False)
+    first = open_extract(tmp_path / "kept")
+    retest_extract(tmp_path / "kept", permutations=49, progress=False)
+    again = open_extract(tmp_path / "kept")
+    for name in ("spaces", "accuracy", "curves"):
+        assert again.table(name).equals(kept.table(name))
+    for name in ("tests", "explained"):  # hypotheses are kept to four decimals: measured 1e-4
+        one, two = (e.table(name).select_dtypes("number").astype(float) for e in (first, again))
+        assert np.allclose(one, two, atol=5e-3, equal_nan=True)
+    test = again.space("large", 1).within_across(permutations=49)
+    row = (
+        again.table("tests")
+        .query("scale == 'large' and step == 1 and kind == 'transfer' and control == 'none'")
+        .iloc[0]
+    )
+    assert [row["within"], row["within_low"], row["level"]] == [test.statistic, test.low, "tasks"]
+    before, after = (e.table("claims").set_index("claim") for e in (kept, again))
+    assert before.loc["a", "why"] == after.loc["a", "why"] and again.about["retested"]
+    assert np.allclose(again.table("tests")["ceiling"], kept.table("tests")["ceiling"], equal_nan=True)
 
 
 def test_stability_follows_the_steps_however_they_are_listed():
