@@ -3,10 +3,11 @@
 import json
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from taskspace.models.loading import load_lm
-from taskspace.report.checkpoints import checkpoint_names, last_scores, scores_at
+from taskspace.report.checkpoints import checkpoint_names, last_scores, repeated_steps, scores_at
 from taskspace.report.templates import execute
 from taskspace.runs.execute import run_study
 from taskspace.runs.study import Study
@@ -70,12 +71,17 @@ def test_a_page_shows_figure_number_and_name_of_one_checkpoint(run, chosen, tmp_
     assert f"<b>{chosen}</b>" in html and f"<b>{own['correct'].mean():.1%}</b>" in html and "<b>6</b>" in html
 
 
-def test_checkpoints_without_step_and_revision_are_named_by_their_folders():
-    places = (
-        ("m", 5, None, "/a/s1-step5"),
-        ("m", None, None, "/a/last/"),
-        ("m", None, None, "C:\\a\\best"),
-        ("n", None, None, "/a/n"),
-    )
-    known = [dict(zip(("model", "step", "revision", "name"), place, strict=True)) for place in places]
-    assert checkpoint_names(SimpleNamespace(header={"checkpoints": known})) == ["step 5", "last", "best", ""]
+def stages(*checkpoints):
+    "A run as far as its checkpoints go."
+    known = [dict(zip(("model", "scale", "step", "revision", "name"), c, strict=True)) for c in checkpoints]
+    return SimpleNamespace(header={"checkpoints": known}, checkpoints=pd.DataFrame(known).astype({"step": "Int64"}))
+
+
+def test_checkpoints_of_one_step_are_told_apart_and_make_no_curve():
+    two = [("m", "m", 100, f"stage{i}-step100", "hub/m") for i in (1, 2)]
+    hub = stages(*two, ("m", "m", 200, "x", "hub/m"))
+    assert checkpoint_names(hub) == ["step 100, stage1-step100", "step 100, stage2-step100", "step 200"]
+    assert repeated_steps(hub) == {"m": ["step 100, stage1-step100", "step 100, stage2-step100"]}
+    folders = stages(*(("m", "m", 5, None, f"/a/s{i}-step5") for i in (1, 2)), ("n", "n", None, None, "/a/n"))
+    assert checkpoint_names(folders) == ["step 5, s1-step5", "step 5, s2-step5", ""]
+    assert list(repeated_steps(folders)) == ["m"]
