@@ -5,14 +5,18 @@ from typing import TYPE_CHECKING
 from taskspace.names import hand_on
 
 if TYPE_CHECKING:
+    from .naming import *  # noqa: F403
     from .lm import *  # noqa: F403
     from .loading import *  # noqa: F403
     from .checkpoints import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
+    "naming":
+        "UNITS TrainingPoint training_point training_step checkpoint_number steps_pattern point_by "
+        "stage_title one_training names_meant folder_points checkpoint_folders checkpoint_folder point_title "
+        "axis_title",
     "lm":
-        "context_length weights_digest save_lm LM training_step checkpoint_number checkpoint_folders "
-        "checkpoint_folder",
+        "context_length weights_digest save_lm LM",
     "loading":
         "causal_config check_options load_lm",
     "checkpoints":

@@ -5,7 +5,6 @@
 # %% ../../nbs/api/models/30_checkpoints.ipynb #4370c97c
 from __future__ import annotations
 
-import functools
 import hashlib
 import inspect
 import json
@@ -15,13 +14,24 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TYPE_CHECKING
+from typing import Any, NamedTuple, TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..errors import TaskspaceError
 from ..files import file_digest
+from taskspace.models.naming import (
+    checkpoint_folder,
+    folder_points,
+    names_meant,
+    one_training,
+    point_by,
+    point_title,
+    steps_pattern,
+    training_point,
+    TrainingPoint,
+)
 
 if TYPE_CHECKING:
     from taskspace.models.lm import LM
@@ -90,9 +100,13 @@ class ModelSpec(BaseModel):
     checkpoints: Any = None  # last | all | log-spaced N | list; the study's choice where None
     loader: str | None = None  # "module:function" called as load_lm is, for models that load_lm does not know
     kwargs: dict[str, Any] = Field(default_factory=dict)  # passed on when the model is loaded, e.g. gguf_file
+    # how its checkpoints are named: "ba{steps}", "*-tokens{tokens}", see `steps_pattern`; None: as the study says
+    steps: str | None = None
+    stage: str | None = None  # the stage of training to take, e.g. "stage1"; "" for names without one
 
     _path_is_text = field_validator("name", mode="before")(path_as_text)
     _check_checkpoints = field_validator("checkpoints")(checkpoint_choice)
+    _check_steps = field_validator("steps")(steps_pattern)
 
     @field_validator("loader")
     @classmethod
@@ -135,9 +149,11 @@ class Checkpoint:
     scale: str  # size class
     name: str  # what is loaded: hub id, directory or builtin:SCALE@STEP
     revision: str | None = None  # on the hub
-    step: int | None = None  # pre-training step, where known
+    step: int | None = None  # how far pre-training had come, in `unit`, where known
     loader: str | None = None  # function to use in place of load_lm
     kwargs: str = "{}"  # further arguments, as JSON
+    unit: str | None = "steps"  # what `step` counts: steps, tokens, words or epochs; None: not known
+    stage: str = ""  # of training, as its name has it: "stage1"
 
     def load(self, device: str = "auto", dtype: str = "auto") -> LM:  # named as the study names it
         "Load the model. Raises `TaskspaceError` when it is not there or is not a causal LM."
@@ -150,7 +166,7 @@ class Checkpoint:
             lm = load_lm(self.name, revision=self.revision, device=device, dtype=dtype, **kwargs)
         lm.name, lm.scale = self.model, self.scale
         if self.step is not None:
-            lm.step = self.step
+            lm.step, lm.unit = self.step, self.unit
         return lm
 
 
@@ -166,18 +182,28 @@ def _resolve(name: str) -> Callable[..., LM]:
 def step_of(
     name: str,  # e.g. "step1000", "checkpoint-500", "global_step00512", "00064"
 ) -> int | None:
-    "The step that the name of a revision or folder speaks of, see `training_step`; digits alone are a step too."
-    from taskspace.models.lm import training_step
-
-    return int(name) if name.isdecimal() else training_step(name)
+    "The step that the name of a revision or folder speaks of; digits alone are a step too."
+    point = training_point(name)
+    return point.number if point is not None and point.unit == "steps" else None
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #74e864f4
+_EACH_ALONE = "list the model twice, each time with a label, a scale and the checkpoints of one stage"
+
+
 def check_distinct(
     checkpoints: Iterable[Checkpoint],  # of a study
 ) -> None:
     "Raise `TaskspaceError` for two checkpoints of a model that tables could not tell apart."
+    found = list(checkpoints)
+    for model in dict.fromkeys(c.model for c in found):
+        points = {
+            c.revision or Path(c.name).name: TrainingPoint(c.step, c.unit, c.stage)
+            for c in found
+            if c.model == model and c.step is not None
+        }
+        one_training(points, f"model {model}", remedy=_EACH_ALONE)
     seen: dict[tuple, str] = {}
-    for c in checkpoints:
+    for c in found:
         name = c.revision or Path(c.name).name
         place = (c.model, c.step) if c.step is not None else (c.model, None, name)
         if place not in seen:
@@ -186,27 +212,30 @@ def check_distinct(
         if c.step is None:
             raise TaskspaceError(f"model {c.model}: checkpoint {name!r} is listed twice; list it once")
         raise TaskspaceError(
-            f"model {c.model}: {seen[place]!r} and {name!r} are both step {c.step}; "
-            "list one of them, or list the model "
-            "twice, each time with a label, a scale and the checkpoints of one stage"
+            f"model {c.model}: {seen[place]!r} and {name!r} are both {point_title(c.step, c.unit).replace(',', '')}; "
+            f"list one of them, or {_EACH_ALONE}"
         )
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #9510cc64
-def _hub_steps(name: str) -> dict[str, int]:
-    """Revisions of a hub repository that are named after steps: those on the hub.
+def _hub_points(spec: ModelSpec, pattern: str | None) -> dict[str, TrainingPoint]:
+    """Revisions of a hub repository whose names say how far training has come: those on the hub.
     Where HF_HUB_OFFLINE is set: those in the cache."""
     import huggingface_hub as hub
     from huggingface_hub import constants
 
+    name = spec.name
     if constants.HF_HUB_OFFLINE:
-        cached = Path(constants.HF_HUB_CACHE, f"models--{name.replace('/', '--')}", "refs")
-        kept = {p.name: s for p in cached.glob("*") if (s := step_of(p.name)) is not None}
+        cache = spec.kwargs.get("cache_dir") or constants.HF_HUB_CACHE
+        refs_folder = Path(cache, f"models--{name.replace('/', '--')}", "refs")
+        kept = _points_in(
+            [p.relative_to(refs_folder).as_posix() for p in refs_folder.rglob("*") if p.is_file()], pattern
+        )
         if not kept:
             raise TaskspaceError(
                 f"{name}: the cache holds no revisions named after steps, and HF_HUB_OFFLINE keeps from asking "
                 "the hub; unset it, or name them in checkpoints"
             )
-        return dict(sorted(kept.items(), key=lambda item: item[1]))
+        return kept
     try:
         refs = hub.list_repo_refs(name)
     except Exception as e:
@@ -214,75 +243,102 @@ def _hub_steps(name: str) -> dict[str, int]:
         raise TaskspaceError(
             f"{name}: its revisions cannot be listed ({reason}); name them in checkpoints, e.g. [step1000, step2000]"
         ) from None
-    found = {r.name: s for r in [*refs.branches, *refs.tags] if (s := step_of(r.name)) is not None}
-    return dict(sorted(found.items(), key=lambda item: item[1]))
+    return _points_in([r.name for r in [*refs.branches, *refs.tags]], pattern)
+
+
+def _points_in(names: Iterable[str], pattern: str | None) -> dict[str, TrainingPoint]:
+    "What names say of training, by number; names that say nothing are left out."
+    found = {n: point for n in names if (point := point_by(pattern, n)) is not None}
+    return dict(sorted(found.items(), key=lambda item: (item[1].number, item[0])))
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #99586da5
-def _pick(choice: Any, steps: Mapping[str, int | None], where: str) -> list[tuple[str, int | None]]:
-    "The (name, step) pairs of a choice among those that exist; raises TaskspaceError listing them."
-    if not steps:
+def _pick(
+    choice: Any,
+    points: Mapping[str, TrainingPoint],  # of one training, by number
+    where: str,
+    pattern: str | None = None,
+    named: Iterable[str] = (),  # others that may be listed, such as main
+) -> list[tuple[str, TrainingPoint | None]]:
+    "The checkpoints of a choice among those that exist; raises TaskspaceError listing them."
+    if not points and not named:
         raise TaskspaceError(f"{where}: no checkpoints are saved there; use checkpoints: last")
-    items = list(steps.items())
-    if choice == "all":
-        return list(items)
-    if choice == "last":
-        return [item for item in items if item[1] == items[-1][1]]
+    items = list(points.items())
     if isinstance(choice, str):
-        wanted = set(log_spaced([s for s in steps.values() if s is not None], int(choice.split()[1])))
-        return [item for item in items if item[1] in wanted]
-    from taskspace.models.lm import checkpoint_number
-
-    by_step = {s: n for n, s in items if s is not None}
-    chosen: list[tuple[str, int | None]] = []
-
-    def number(c: Any) -> int:
-        found = checkpoint_number(str(c))
-        return -1 if found is None else found
-
+        steps = [p.number for p in points.values()]
+        wanted = (
+            steps if choice == "all" else steps[-1:] if choice == "last" else log_spaced(steps, int(choice.split()[1]))
+        )
+        return [(n, p) for n, p in items if p.number in set(wanted)]
+    chosen: list[tuple[str, TrainingPoint | None]] = []
     for c in choice:
-        name = c if isinstance(c, str) and c in steps else by_step.get(number(c))
-        if name is None:
-            known = ", ".join(_spelled(n, s) for n, s in items)
+        meant = [c] if c in named else names_meant(c, points, pattern)
+        if not meant:
+            known = ", ".join([*(_spelled(n, p) for n, p in items), *named])
             raise TaskspaceError(f"{where}: no checkpoint {c!r}; there are: {known}")
-        same = [n for n, s in items if s is not None and s == steps[name]]
-        if len(same) > 1 and name != c:
+        if len(meant) > 1:
             raise TaskspaceError(
-                f"{where}: checkpoint {c!r} stands for {' and '.join(same)}; list one of them by its name"
+                f"{where}: checkpoint {c!r} stands for {' and '.join(meant)}; list one of them by its name"
             )
-        if (name, steps[name]) in chosen:
+        if any(name == meant[0] for name, _ in chosen):
             raise TaskspaceError(f"{where}: checkpoint {c!r} is listed twice, in two spellings; list it once")
-        chosen.append((name, steps[name]))
+        chosen.append((meant[0], points.get(meant[0])))
     return chosen
 
 
-def _spelled(name: str, step: int | None) -> str:
-    "A checkpoint as a list may call it: by its step, or by its name where that counts in thousands or millions."
-    return str(step) if str(step) in name else name
+def _spelled(name: str, point: TrainingPoint) -> str:
+    "A checkpoint as a list may call it: by its number, or by its name where that counts in thousands or millions."
+    return str(point.number) if str(point.number) in name and not point.stage else name
+
+# %% ../../nbs/api/models/30_checkpoints.ipynb #deb7aaa1
+class _Maker(NamedTuple):
+    "Makes the checkpoints of one model of a study."
+
+    spec: ModelSpec
+    pattern: str | None  # of the names of its checkpoints
+
+    def __call__(self, name: str, revision: str | None = None, point: TrainingPoint | None = None) -> Checkpoint:
+        at = point or TrainingPoint(-1, "steps")
+        return Checkpoint(
+            self.spec.title,
+            self.spec.size,
+            name,
+            revision,
+            at.number if point else None,
+            self.spec.loader,
+            json.dumps(self.spec.kwargs, sort_keys=True, default=str),
+            at.unit,
+            at.stage,
+        )
+
+    def revised(self, revision: str | int | None) -> Checkpoint:
+        "A revision by its name, which nobody has looked up."
+        named = f"step{revision}" if isinstance(revision, int) else revision
+        return self(self.spec.name, named, point_by(self.pattern, named) if named else None)
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #e6404370
 def expand(
     spec: ModelSpec,  # one model of a study
     default: Any = "last",  # the study's choice, for a model without its own
+    steps: str | None = None,  # the study's pattern of names, for a model without its own
 ) -> list[Checkpoint]:  # in order of steps, or as listed
     """The checkpoints of one model. Raises `TaskspaceError` for one that does not exist, listing those that do,
-    and for two of one step."""
+    for two of one step, and for several stages or units."""
     if spec.contradiction:
         raise TaskspaceError(f"model {spec.contradiction}")
-    found = _expanded(spec, default)
+    found = _expanded(spec, default, spec.steps or steps)
     check_distinct(found)
     return found
 
 
-def _expanded(spec: ModelSpec, default: Any) -> list[Checkpoint]:
+def _expanded(spec: ModelSpec, default: Any, pattern: str | None) -> list[Checkpoint]:
     choice = "last" if spec.revision else spec.checkpoints or default  # a model with a revision has chosen
-    kwargs = json.dumps(spec.kwargs, sort_keys=True, default=str)
-    make = functools.partial(Checkpoint, spec.title, spec.size, loader=spec.loader, kwargs=kwargs)
+    make = _Maker(spec, pattern)
     if spec.loader:
         if choice == "last":
-            return [make(spec.name, spec.revision, step_of(spec.revision or ""))]
+            return [make.revised(spec.revision)]
         if isinstance(choice, str):
             raise TaskspaceError(f"{spec.title}: a model with a loader needs its checkpoints listed, not {choice!r}")
-        return [make(spec.name, str(c), step_of(str(c))) for c in choice]
+        return [make(spec.name, str(c), point_by(pattern, str(c))) for c in choice]
     if spec.name.startswith("builtin:"):
         return _expand_builtin(spec, choice, make)
     if spec.name.startswith("ngram:"):
@@ -292,52 +348,61 @@ def _expanded(spec: ModelSpec, default: Any) -> list[Checkpoint]:
         return _expand_directory(spec, path, choice, make)
     if path.is_absolute() or spec.name.startswith((".", "~")) or spec.name.count("/") > 1:
         raise TaskspaceError(f"model {spec.name}: no such directory")
-    if choice == "last":
-        return [make(spec.name, spec.revision, step_of(spec.revision or ""))]
-    if isinstance(choice, str):
-        return [make(spec.name, n, s) for n, s in _pick(choice, _hub_steps(spec.name), f"model {spec.name}")]
-    return [
-        make(spec.name, f"step{c}" if isinstance(c, int) else c, c if isinstance(c, int) else step_of(c))
-        for c in choice
-    ]
+    return _expand_hub(spec, choice, make)
+
+# %% ../../nbs/api/models/30_checkpoints.ipynb #061f1890
+def _expand_hub(spec: ModelSpec, choice: Any, make: _Maker) -> list[Checkpoint]:
+    "The revisions of a hub repository. Those that a study lists by name are taken as they are."
+    if choice == "last" and (spec.revision or spec.stage is None):
+        return [make.revised(spec.revision)]
+    numbers = isinstance(choice, tuple | list) and any(isinstance(c, int) for c in choice)
+    if not isinstance(choice, str) and not (numbers and (make.pattern or spec.stage is not None)):
+        return [make.revised(c) for c in choice]
+    where = f"model {spec.name}"
+    points = one_training(_hub_points(spec, make.pattern), where, spec.stage)
+    named = [c for c in choice if isinstance(c, str) and c not in points] if not isinstance(choice, str) else []
+    return [make(spec.name, n, p) for n, p in _pick(choice, points, where, make.pattern, named)]
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #46205bc5
-def _expand_directory(spec: ModelSpec, path: Path, choice: Any, make: Callable[..., Checkpoint]) -> list[Checkpoint]:
+def _expand_directory(spec: ModelSpec, path: Path, choice: Any, make: _Maker) -> list[Checkpoint]:
     "A revision is resolved to its folder here, so that the files that are hashed are those that are loaded."
-    from taskspace.models.lm import checkpoint_folder, checkpoint_folders
-
-    steps: dict[str, int] = {}
+    points: dict[str, TrainingPoint] = {}
     where = f"model {spec.name}"
     if spec.revision or choice != "last" or not (path / "config.json").is_file():
-        steps = checkpoint_folders(path)
+        points = folder_points(path, make.pattern)
     if spec.revision:
-        if not steps:
+        if not points:
             raise TaskspaceError(
                 f"{where}: has no revisions, being a directory without checkpoint-STEP directories; leave revision out"
             )
         choice = [spec.revision]
-    elif choice == "last" and not steps:
+    elif choice == "last" and not points:
         return [make(str(path) if spec.name.startswith("~") else spec.name)]
     if isinstance(choice, str):
-        return [make(str(path / n), None, s) for n, s in _pick(choice, steps, where)]
+        points = one_training(points, where, spec.stage)
+        return [make(str(path / n), None, p) for n, p in _pick(choice, points, where)]
+    if spec.stage is not None:
+        points = one_training(points, where, spec.stage)
+        meant: dict[Any, str | None] = {c: next(iter(names_meant(c, points, make.pattern)), None) for c in choice}
+    else:
+        meant = {c: checkpoint_folder(path, c, make.pattern) for c in choice}
     # Any folder that holds a model may be listed by its name, also one without a number, such as main
-    meant = {c: checkpoint_folder(path, c) for c in choice}
-    known = {**{folder: None for folder in meant.values() if folder}, **steps}
+    named = [folder for folder in meant.values() if folder and folder not in points]
     listed = [meant[c] or c for c in choice]
-    return [make(str(path / n), None, s) for n, s in _pick(listed, known, where)]
+    return [make(str(path / n), None, p) for n, p in _pick(listed, points, where, make.pattern, named)]
 
 
-def _expand_builtin(spec: ModelSpec, choice: Any, make: Callable[..., Checkpoint]) -> list[Checkpoint]:
+def _expand_builtin(spec: ModelSpec, choice: Any, make: _Maker) -> list[Checkpoint]:
     from taskspace.pretraining.builtin import builtin_steps
 
     scale, at, step = spec.name.removeprefix("builtin:").partition("@")
-    steps = {str(s): s for s in builtin_steps(scale)}
+    points = {str(s): TrainingPoint(s, "steps") for s in builtin_steps(scale)}
     if at or spec.revision:
         choice = [step if at else spec.revision]
-    return [make(f"builtin:{scale}@{n}", None, s) for n, s in _pick(choice, steps, f"model builtin:{scale}")]
+    return [make(f"builtin:{scale}@{n}", None, p) for n, p in _pick(choice, points, f"model builtin:{scale}")]
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #88785673
-def _only_checkpoint(spec: ModelSpec, choice: Any, make: Callable[..., Checkpoint]) -> Checkpoint:
+def _only_checkpoint(spec: ModelSpec, choice: Any, make: _Maker) -> Checkpoint:
     "An n-gram model is counted, not trained: it has the last checkpoint alone."
     if spec.revision or choice != "last":
         what = "revisions; leave revision out" if spec.revision else "checkpoints; set its checkpoints to last"
@@ -360,7 +425,12 @@ def narrow(
     Raises `TaskspaceError` for a step that is not among them."""
     if choice == "last":
         return [checkpoints[in_order([c.step for c in checkpoints])[-1]]]
-    steps = {str(s): s for s in sorted(c.step for c in checkpoints if c.step is not None)}
+    known = {
+        c.revision or Path(c.name).name: TrainingPoint(c.step, c.unit, c.stage)
+        for c in checkpoints
+        if c.step is not None
+    }
+    steps = dict(sorted(known.items(), key=lambda item: item[1].number))
     named = [
         c
         for c in checkpoints
@@ -370,11 +440,13 @@ def narrow(
         return list(checkpoints)
     others = [c for c in choice if c not in {n.revision for n in named}] if named else choice
     wanted = (
-        {step for _, step in _pick(others, steps, f"transfer_checkpoints of {checkpoints[0].model}")}
+        {point for _, point in _pick(others, steps, f"transfer_checkpoints of {checkpoints[0].model}")}
         if others
         else set()
     )
-    return [c for c in checkpoints if c in named or c.step is not None and c.step in wanted]
+    return [
+        c for c in checkpoints if c in named or c.step is not None and TrainingPoint(c.step, c.unit, c.stage) in wanted
+    ]
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #e6f9e640
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".py", ".index.json")

@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import re
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,12 @@ from torch import nn
 
 from ..errors import TaskspaceError
 from ..files import written
+from .naming import point_title
 from ..pretraining.architectures import call_model, logits_of
 from ..pretraining.training import save_checkpoint
 
 # %% auto #0
-__all__ = ['context_length', 'weights_digest', 'save_lm', 'LM', 'training_step', 'checkpoint_number', 'checkpoint_folders',
-           'checkpoint_folder']
+__all__ = ['context_length', 'weights_digest', 'save_lm', 'LM']
 
 # %% ../../nbs/api/models/10_lm.ipynb #97e7c370
 def _token_id(tokenizer: Any, role: str) -> int | None:
@@ -153,16 +151,19 @@ class LM(_Weights):
         tokenizer: Any,
         name: str = "model",  # what to call it in tables and charts
         revision: str | None = None,  # commit, branch or tag it was loaded from
-        step: int | None = None,  # pre-training step of the checkpoint
+        step: int | None = None,  # how far pre-training had come, in `unit`
         scale: str | None = None,  # size class in a family, e.g. "nano"
+        unit: str | None = "steps",  # what `step` counts: "steps", "tokens", "words" or "epochs"; None: not known
     ):
         _check_parts(model, tokenizer)
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
-        self.revision, self.step, self.scale = revision, step, scale
+        self.revision, self.step, self.unit, self.scale = revision, step, unit, scale
         self.bos_id, self.eos_id, self.pad_id = (_token_id(tokenizer, r) for r in ("bos", "eos", "pad"))
 
     def __repr__(self) -> str:
-        at = f"@{self.step}" if self.step is not None else f"@{self.revision}" if self.revision else ""
+        at = f"@{self.revision}" if self.revision else ""
+        if self.step is not None:
+            at = f"@{self.step}" if self.unit == "steps" else f"@{point_title(self.step, self.unit)}"
         facts = f"{self.n_parameters:,} parameters, {self.dtype}, {self.device}".replace("torch.", "")
         return f"LM({self.name.removesuffix(at)}{at}, {facts})"
 
@@ -194,76 +195,3 @@ class LM(_Weights):
     def save(self, directory: str | os.PathLike) -> Path:  # the directory
         "Save model and tokenizer, see `save_lm`."
         return save_lm(self, directory)
-
-# %% ../../nbs/api/models/10_lm.ipynb #2d0d90ac
-_STEP = re.compile(r"(?:^|[^a-z])(?:step|checkpoint|ckpt|iter)[-_]?(\d+)(?![a-z\d])")
-
-
-def training_step(*names: str | None) -> int | None:  # None where no name tells
-    "The pre-training step in the name of a revision or directory; the first name that has one decides."
-    for name in names:
-        if found := _STEP.search(str(name or "").lower()):
-            return int(found[1])
-    return None
-
-# %% ../../nbs/api/models/10_lm.ipynb #6ee8fcfb
-_LAST_NUMBER = re.compile(
-    r"(?:.*[^\d.])?(\d+(?:\.\d+(?=[-_ ]?[kmb]))?)[-_ ]?([kmb]?)[-_ ]?(?:words?|tokens?|steps?|epochs?)?", re.I
-)
-_NO_NUMBER = re.compile(r"(?=.*[a-f])(?=.*\d)[0-9a-f]{7,}|(.*[^a-z])?v\d+(\.\d+)*", re.I)
-
-
-def checkpoint_number(
-    name: str,  # of a folder or revision: "checkpoint-500", "iter_0001000", "chck_10M", "64"
-) -> int | None:  # None where it ends in no number
-    "The number that orders a checkpoint among those of its training: its step, or the number in which its name ends."
-    step = training_step(name)
-    if step is not None and not re.search(r"\d\.\d", name):  # a point: "ckpt_1.5M", or a file that is being written
-        return step
-    found = None if _NO_NUMBER.fullmatch(name) else _LAST_NUMBER.fullmatch(name)
-    return found and round(float(found[1]) * {"k": 10**3, "m": 10**6, "b": 10**9}.get(found[2].lower(), 1))
-
-
-def _shape(folder: Path) -> tuple:
-    "What is the same for all checkpoints of one training: the kind of model and its sizes."
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ()  # loading says what is wrong with it
-    if not isinstance(config, dict):
-        return ()
-    kind = [(k, config[k]) for k in ("model_type", "taskspace_architecture") if k in config]
-    sizes = [(k, v) for k, v in config.items() if re.search("size|layer|head|embd|d_model|width", k) and type(v) is int]
-    return *kind, *sorted(sizes)
-
-
-def checkpoint_folders(
-    directory: Path,  # of a training run
-) -> dict[str, int]:  # name -> number, in order of numbers
-    """The folders in a directory that hold the checkpoints of one training.
-    Raises `TaskspaceError` where they hold models of different sizes."""
-    holding = [p for p in directory.iterdir() if (p / "config.json").is_file()]
-    found = {p.name: n for p in holding if (n := checkpoint_number(p.name)) is not None}
-    names = sorted(found, key=lambda name: (found[name], name))
-    other = next((n for n in names if _shape(directory / n) != _shape(directory / names[0])), None)
-    if other is not None:
-        raise TaskspaceError(
-            f"{directory}: {names[0]} and {other} are models of different sizes, no checkpoints of one training; "
-            "name the folder of one model"
-        )
-    return {name: found[name] for name in names}
-
-
-def checkpoint_folder(
-    directory: Path,  # of a training run
-    which: str | int,  # name of a folder, or its number in any spelling: "chck_10M", "10M", 10_000_000
-) -> str | None:  # name of the folder; None where there is no such checkpoint
-    "The checkpoint that is meant. Raises `TaskspaceError` for a number that two folders have."
-    name, folders = str(which), checkpoint_folders(directory)
-    if name in folders or (Path(name).name == name and (directory / name / "config.json").is_file()):
-        return name
-    number = checkpoint_number(name)
-    same = [n for n, s in folders.items() if s == number]
-    if len(same) > 1:
-        raise TaskspaceError(f"{directory}: {name} may be {' or '.join(same)}; give the name of the folder")
-    return next(iter(same), None)

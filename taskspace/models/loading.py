@@ -20,7 +20,8 @@ from torch import nn
 
 from ..devices import pick_device, pick_dtype, quiet
 from ..errors import TaskspaceError
-from .lm import checkpoint_folder, checkpoint_folders, checkpoint_number, LM, training_step
+from .lm import LM
+from .naming import checkpoint_folder, folder_points, one_training, training_point, TrainingPoint
 from ..pretraining.architectures import load_model, saved_architecture
 from ..pretraining.builtin import builtin_checkpoint, builtin_steps
 from ..pretraining.ngram_lm import load_ngram, named_ngram
@@ -60,21 +61,22 @@ def _run_checkpoint(path: Path, revision: str | None) -> Path:
     if revision is None:
         if (path / "config.json").exists() or any(path.glob("*.gguf")):
             return path
-        return path / next(reversed(checkpoint_folders(path)), "")
+        folders = one_training(folder_points(path), str(path), remedy="name the checkpoint with revision")
+        return path / next(reversed(folders), "")
     if (found := checkpoint_folder(path, revision)) is not None:
         return path / found
-    if folders := checkpoint_folders(path):
+    if folders := folder_points(path):
         raise TaskspaceError(f"{path}: no checkpoint {revision!r}; there are: {', '.join(folders)}")
     raise TaskspaceError(
         f"{path}: has no revisions, being a directory without checkpoint-STEP directories; leave revision out"
     )
 
 
-def _step(revision: str | None, path: Path) -> int | None:
-    "The step of what is loaded, as far as a name tells; a folder of a training run counts by its number."
-    if path.is_dir() and revision is not None:
-        return checkpoint_number(path.name)
-    return training_step(revision, path.name if path.is_dir() else None)
+def _point(revision: str | None, path: Path) -> TrainingPoint | None:
+    "How far the training of what is loaded had come, as far as a name tells; a folder of a training run tells most."
+    if path.is_dir():
+        return training_point(path.name, loose=revision is not None)
+    return training_point(revision)
 
 
 def _from_directory(path: Path) -> tuple[nn.Module, Any, None]:
@@ -355,6 +357,7 @@ def load_lm(
                 )
             )
             own = tokenizer or _hf_tokenizer(source, options)
-        identity["step"] = _step(revision, path)
+        if (point := _point(revision, path)) is not None:
+            identity |= {"step": point.number, "unit": point.unit}
     model = model.to(device=place, dtype=chosen) if chosen else model.to(place)
     return LM(model, tokenizer or own, name=text, **identity)

@@ -26,7 +26,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "evidence":
         "PART_COLOURS explanation_chart explanation_course signs_chart opposition_chart",
     "checkpoints":
-        "called checkpoint_names scores_at last_scores repeated_steps",
+        "called checkpoint_names scores_at last_scores repeated_steps by_unit",
     "templates":
         "page_templates template parameters check_parameters check execute",
     "pages":

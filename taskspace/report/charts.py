@@ -16,6 +16,7 @@ import pandas as pd
 
 import taskspace.report.renderer  # noqa: F401 - makes the renderer that of all charts
 from ..errors import TaskspaceError
+from ..models.naming import axis_title, point_title
 from .escaping import in_chart
 from ..spaces.space import TaskSpace
 
@@ -265,7 +266,7 @@ def headline(
     meta = space.meta or {}
     parts = [str(meta["model"])] if meta.get("model") else []
     if meta.get("step") is not None:
-        parts.append(f"step {meta['step']}")
+        parts.append(point_title(meta["step"], meta.get("unit", "steps")))
     elif meta.get("revision"):
         parts.append(str(meta["revision"]))
     parts.append(f"{len(space)} tasks")
@@ -874,11 +875,11 @@ def curves(
 
 # %% ../../nbs/api/report/20_charts.ipynb #e9a9cf9a
 def training_curves(
-    frame: pd.DataFrame,  # columns step, value, and if known series, low, high
+    frame: pd.DataFrame,  # columns step, value, and if known unit, series, low, high
     **options: Any,  # of `curves`
 ) -> alt.TopLevelMixin:
     "A quantity through pre-training. Raises `TaskspaceError` for a column that the table lacks."
-    return _series(frame, "step", "pre-training step", options)
+    return _series(frame, "step", axis_title(frame["unit"].unique() if "unit" in frame else ["steps"]), options)
 
 
 def scale_curves(

@@ -6,26 +6,29 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from ..models.checkpoints import in_order
+from ..models.naming import axis_title, point_title
 from ..runs.plans import finished_results
 
 if TYPE_CHECKING:
     from taskspace.runs.results import Run
 
 # %% auto #0
-__all__ = ['called', 'checkpoint_names', 'scores_at', 'last_scores', 'repeated_steps']
+__all__ = ['called', 'checkpoint_names', 'scores_at', 'last_scores', 'repeated_steps', 'by_unit']
 
 # %% ../../nbs/api/report/28_checkpoints.ipynb #98cb0c96
 def called(
     step: int | None,  # where the checkpoint has one
     revision: str | None,  # of the hub, where it comes from there
-) -> str:  # "" where it has neither
+    unit: str | None = "steps",  # what the step counts
+) -> str:  # "step 1,000", "10M words"; "" where it has neither
     "A checkpoint by its step, or else by its revision."
-    return revision or "" if step is None else f"step {step:,}"
+    return revision or "" if step is None else point_title(step, unit)
 
 
 def _source(checkpoint: dict) -> str:
@@ -38,7 +41,7 @@ def checkpoint_names(
 ) -> list[str]:  # one for each checkpoint of the run, different within a model; "" for an only one that has no name
     "What pages call the checkpoints of a run."
     known = run.header["checkpoints"]
-    names = [called(c["step"], c["revision"]) for c in known]
+    names = [called(c["step"], c["revision"], c["unit"]) for c in known]
     times = Counter((c["model"], name) for c, name in zip(known, names, strict=True))
     return [
         name if times[c["model"], name] == 1 else f"{name}, {_source(c)}".removeprefix(", ")
@@ -84,3 +87,15 @@ def repeated_steps(
     twice = known["step"].notna() & known.duplicated(["scale", "step"], keep=False)
     names = pd.Series(checkpoint_names(run), known.index)
     return {str(scale): list(own) for scale, own in names[twice].groupby(known["scale"][twice], sort=False)}
+
+# %% ../../nbs/api/report/28_checkpoints.ipynb #4ac1a593
+def by_unit(
+    run: Run,  # an opened run
+    table: pd.DataFrame,  # with a column scale
+) -> Iterator[tuple[str, pd.DataFrame]]:  # (title of the axis of training, rows of the models that count so)
+    "The rows of a table, unit by unit."
+    known = run.checkpoints.dropna(subset="step").drop_duplicates("scale").set_index("scale")["unit"]
+    units = table["scale"].astype(object).map(known).astype(object)
+    units = units.where(units.notna(), "")
+    for unit in dict.fromkeys(units):
+        yield axis_title([unit]), table[units == unit]

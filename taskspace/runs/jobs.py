@@ -140,7 +140,7 @@ class Plan:
         self.suite = suite.select(study.select) if study.select else suite
         self.splits = _in_parts(self.suite, study)
         self.scored = self.suite.take(study.score_pairs) if study.score_pairs else self.suite
-        self.checkpoints = [c for m in study.models for c in expand(m, study.checkpoints)]
+        self.checkpoints = [c for m in study.models for c in expand(m, study.checkpoints, study.steps)]
         models = _by_model(self.checkpoints)
         self.tuned = {c for of_model in models for c in narrow(of_model, study.transfer_checkpoints)}
         for first, *_ in models:
@@ -411,6 +411,8 @@ def _header(payload: Mapping[str, Any], parameters: int) -> dict[str, Any]:
         "model": checkpoint.model,
         "scale": checkpoint.scale,
         "step": checkpoint.step,
+        "unit": checkpoint.unit,
+        "stage": checkpoint.stage,
         "revision": checkpoint.revision,
         "weights": payload["weights"],
         "tokenizer": payload["tokenizer"],

@@ -114,7 +114,7 @@ def load_plan(
         check_distinct([Checkpoint(**c) for c in header["checkpoints"]])
     except TaskspaceError as e:  # earlier versions allowed it
         raise TaskspaceError(f"{store.path}: {e}; then start the run again, finished jobs are kept") from None
-    names = [{k: c[k] for k in ("model", "scale", "step", "revision")} for c in header["checkpoints"]]
+    names = [{k: c[k] for k in ("model", "scale", "step", "revision", "unit")} for c in header["checkpoints"]]
     checkpoints = pd.DataFrame(names).astype({"step": "Int64"})
     return pd.concat([frame, checkpoints.iloc[frame["at"]].reset_index(drop=True)], axis=1), header
 
@@ -160,9 +160,9 @@ class RunData:
             get_current(self.store, "suite", "json", named)
 
     @property
-    def checkpoints(self) -> pd.DataFrame:  # columns model, scale, step, revision, weights, tokenizer
-        "The checkpoints of the study, in order."
-        frame = pd.DataFrame(self.header["checkpoints"])[["model", "scale", "step", "revision"]]
+    def checkpoints(self) -> pd.DataFrame:  # columns model, scale, step, revision, unit, stage, weights, tokenizer
+        "The checkpoints of the study, in order. `unit` says what `step` counts."
+        frame = pd.DataFrame(self.header["checkpoints"])[["model", "scale", "step", "revision", "unit", "stage"]]
         weights, tokenizers = zip(*self.header["digests"], strict=True)
         return frame.astype({"step": "Int64"}).assign(weights=list(weights), tokenizer=list(tokenizers))
 

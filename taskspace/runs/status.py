@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..files import bytes_in_words
+from ..models.naming import point_title
 from .plans import RunData
 
 # %% auto #0
@@ -32,14 +33,14 @@ def duration(
 
 
 def failure_lines(
-    failures: pd.DataFrame,  # columns kind, model, step, source, error[, revision]
+    failures: pd.DataFrame,  # columns kind, model, step, source, error[, revision, unit]
     most: int = 5,  # different causes shown
 ) -> list[str]:
     "Failures summed up: one line for each cause, the most frequent first."
     lines = []
     for error, rows in sorted(failures.groupby("error"), key=lambda item: -len(item[1])):
         first = rows.iloc[0]
-        at = first.get("revision") if pd.isna(first.step) else f"step {first.step}"
+        at = first.get("revision") if pd.isna(first.step) else point_title(first.step, first.get("unit", "steps"))
         named = (first.kind, first.model, at, first.source)
         where = " ".join(str(v) for v in named if v is not None and not pd.isna(v))
         more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
@@ -59,7 +60,7 @@ class Status:
     seconds: float  # spent in finished jobs, all workers together
     running: bool  # whether a process is at work on it now
     set_aside: int  # damaged files that were found
-    failures: pd.DataFrame = field(repr=False)  # columns kind, model, step, revision, source, key, error
+    failures: pd.DataFrame = field(repr=False)  # columns kind, model, step, revision, unit, source, key, error
     kinds: pd.DataFrame = field(repr=False)  # index kind; columns total, done, failed, missing, seconds
 
     def __str__(self) -> str:
@@ -129,7 +130,7 @@ def run_status(
     sound = _sound(run, last, check)
     plan = run.plan.drop_duplicates("key").reset_index(drop=True)
     jobs = _counts(plan, last, sound)
-    failures = plan.loc[jobs["failed"] == 1, ["kind", "model", "step", "revision", "source", "key"]]
+    failures = plan.loc[jobs["failed"] == 1, ["kind", "model", "step", "revision", "unit", "source", "key"]]
     aside = run.store.aside
     return Status(
         total=len(plan),

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import TaskspaceError
+from ..models.naming import point_title
 from .plans import find_checkpoint, finished_results, NotThere, RunData
 from .run_spaces import gradients_at, space_at
 
@@ -26,16 +27,18 @@ __all__ = ['missing', 'missing_line', 'learning_curves', 'checkpoint_places', 'c
 # %% ../../nbs/api/runs/60_summaries.ipynb #07bf1ce1
 def missing(
     run: Run,  # an opened run
-) -> pd.DataFrame:  # columns model, step, revision, kind, control, state, jobs, sources
+) -> pd.DataFrame:  # columns model, step, unit, revision, kind, control, state, jobs, sources
     """Which results of a run are missing or damaged, one row a checkpoint and kind.
     Reads every file, since what a report is made of must be whole."""
     log = run.log(check=True)
     gone = log[log["state"] != "done"].copy()
     if gone.empty:
-        return pd.DataFrame(columns=["model", "step", "revision", "kind", "control", "state", "jobs", "sources"])
+        return pd.DataFrame(
+            columns=["model", "step", "unit", "revision", "kind", "control", "state", "jobs", "sources"]
+        )
     gone["control"] = gone["control"].astype(object).where(gone["control"].notna(), "")
     groups = gone.groupby(
-        ["model", "step", "revision", "kind", "control", "state"], sort=False, dropna=False, observed=True
+        ["model", "step", "unit", "revision", "kind", "control", "state"], sort=False, dropna=False, observed=True
     )
     return groups.agg(
         jobs=("key", "size"), sources=("source", lambda s: ", ".join(sorted(set(s.dropna().astype(str)))))
@@ -48,7 +51,7 @@ def missing_line(
 ) -> str:
     "One line that says what is missing, and what to do."
     first = gone.iloc[0]
-    step = f"step {first['step']}" if pd.notna(first["step"]) else first["revision"] or ""
+    step = point_title(first["step"], first["unit"]) if pd.notna(first["step"]) else first["revision"] or ""
     what = " ".join(str(v) for v in (first["kind"], first["model"], step, first["sources"]) if str(v))
     rest = f" and {len(gone) - 1} more kinds" if len(gone) > 1 else ""
     return (

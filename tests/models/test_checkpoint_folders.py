@@ -6,8 +6,9 @@ import pytest
 
 from taskspace.errors import TaskspaceError
 from taskspace.models.checkpoints import expand, ModelSpec
-from taskspace.models.lm import checkpoint_folders, checkpoint_number, LM
+from taskspace.models.lm import LM
 from taskspace.models.loading import load_lm
+from taskspace.models.naming import checkpoint_folders, checkpoint_number
 from taskspace.pretraining.architectures import build, LSTMConfig
 from taskspace.pretraining.tokens import word_tokenizer
 

@@ -22,8 +22,9 @@ from transformers import (
 
 from taskspace.errors import TaskspaceError
 from taskspace.models import lm as lm_module
-from taskspace.models.lm import context_length, LM, training_step
+from taskspace.models.lm import context_length, LM
 from taskspace.models.loading import load_lm
+from taskspace.models.naming import training_step
 from taskspace.pretraining import builtin as pretraining
 from taskspace.pretraining.architectures import BigramLM, build, CNNConfig, LSTMConfig, TransformerConfig
 from taskspace.pretraining.tokens import word_tokenizer

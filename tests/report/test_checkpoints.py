@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from taskspace.models.loading import load_lm
-from taskspace.report.checkpoints import checkpoint_names, last_scores, repeated_steps, scores_at
+from taskspace.report.checkpoints import by_unit, checkpoint_names, last_scores, repeated_steps, scores_at
 from taskspace.report.templates import execute
 from taskspace.runs.execute import run_study
 from taskspace.runs.study import Study
@@ -43,7 +43,12 @@ def run(tmp_path_factory):
 
 
 def test_the_last_checkpoint_is_one_checkpoint(run):
-    assert checkpoint_names(run) == [*REVISIONS, "step 0", "step 1"]
+    assert checkpoint_names(run) == ["1M words", "10M words", "main", "step 0", "step 1"]
+    curves = run.scores().groupby(["scale", "step"], observed=True)["margin"].mean().reset_index()
+    assert [(title, list(own["step"])) for title, own in by_unit(run, curves)] == [
+        ("pre-training step", [0, 1]),
+        ("words of pre-training", [10**6, 10**7]),
+    ]
     last, scores = last_scores(run), run.scores()
     assert last.groupby("model", sort=False)["checkpoint"].unique().map(list).to_dict() == {
         "small": ["main"],
@@ -68,12 +73,14 @@ def test_a_page_shows_figure_number_and_name_of_one_checkpoint(run, chosen, tmp_
     )
     scores = run.scores()
     own = scores[(scores["model"] == "small") & (scores["revision"] == chosen)]
-    assert f"<b>{chosen}</b>" in html and f"<b>{own['correct'].mean():.1%}</b>" in html and "<b>6</b>" in html
+    name = "1M words" if chosen == "chck_1M" else chosen
+    assert f"<b>{name}</b>" in html and f"<b>{own['correct'].mean():.1%}</b>" in html and "<b>6</b>" in html
 
 
 def stages(*checkpoints):
     "A run as far as its checkpoints go."
-    known = [dict(zip(("model", "scale", "step", "revision", "name"), c, strict=True)) for c in checkpoints]
+    columns = ("model", "scale", "step", "revision", "name", "unit")
+    known = [dict(zip(columns, (*c, "steps"), strict=True)) for c in checkpoints]
     return SimpleNamespace(header={"checkpoints": known}, checkpoints=pd.DataFrame(known).astype({"step": "Int64"}))
 
 

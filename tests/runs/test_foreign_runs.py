@@ -360,9 +360,14 @@ def test_a_memory_that_is_wrong_is_forgotten_after_one_run(finished, copy, monke
 
 # -- one checkpoint is one checkpoint
 def test_two_checkpoints_of_one_step_are_refused(tmp_path):
-    for names in (["stage1-step100", "stage2-step100"], ["step100", "main", "checkpoint-100"]):
-        with pytest.raises(TaskspaceError, match="are both step 100; list one of them, or list the model twice"):
-            expand(ModelSpec(name="lab/olmo", checkpoints=names))
+    with pytest.raises(
+        TaskspaceError, match="'step100' and 'checkpoint-100' are both step 100; list one of them, or list"
+    ):
+        expand(ModelSpec(name="lab/olmo", checkpoints=["step100", "main", "checkpoint-100"]))
+    with pytest.raises(
+        TaskspaceError, match="not mixed: stage1 .1., stage2 .1.; list the model twice, each time with a"
+    ):
+        expand(ModelSpec(name="lab/olmo", checkpoints=["stage1-step100", "stage2-step100"]))
     for name in ("checkpoint-100", "step100", "step7"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}")
@@ -385,14 +390,14 @@ def test_runs_of_earlier_versions_with_two_checkpoints_of_one_step_are_refused(c
 
 
 def test_checkpoints_without_a_step_stand_apart_and_the_last_is_judged(tmp_path):
-    revisions = ("step1250", "chck_1M", "chck_10M", "main")
+    revisions = ("step1250", "early", "late", "main")
     for seed, revision in enumerate(revisions):
         toylm.write(tmp_path / f"model.json.{revision}", seed=seed)
     study = study_in(tmp_path)
     model = {**study.models[0].model_dump(), "checkpoints": list(revisions)}
     run = run_study(study_in(tmp_path, models=[model]), tmp_path / "run", workers=0, progress=False)
     spaces = checkpoint_spaces(run)
-    assert list(spaces) == [("toy", 1250), ("toy", "chck_1M"), ("toy", "chck_10M"), ("toy", None)]
+    assert list(spaces) == [("toy", 1250), ("toy", "early"), ("toy", "late"), ("toy", None)]
     for revision, space in zip(revisions, spaces.values(), strict=True):
         assert space.matrix.equals(run.space(revision=revision).matrix)
     assert distributedness(run).groupby("revision").size().to_dict() == dict.fromkeys(revisions, 6)
