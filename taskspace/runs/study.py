@@ -147,6 +147,21 @@ def _known_device(value: str) -> str:
     raise ValueError(f"unknown device {value!r}; there are: auto, cpu, cuda, cuda:1, mps, ...")
 
 # %% ../../nbs/api/runs/20_study.ipynb #7e0e3dca
+def _known_columns(value: str | dict[str, Any]) -> str | dict[str, Any]:
+    "A suite with columns of its own: a name, and what `SuiteMapping` has."
+    if isinstance(value, str) or _stored.get():
+        return value
+    from taskspace.tasks.mapping import suite_mapping
+
+    if not isinstance(value.get("name"), str):
+        raise ValueError("a mapping needs a name, e.g. {name: pairs.csv, good: sen, bad: wrong_sen}")
+    try:
+        suite_mapping({field: said for field, said in value.items() if field != "name"}, "")
+    except TaskspaceError as e:
+        raise ValueError(str(e)) from None
+    return value
+
+
 def _titles_differ(study: Study) -> None:
     titles = [m.title for m in study.models]
     if twice := next((t for t in titles if titles.count(t) > 1), None):
@@ -201,7 +216,7 @@ class Study(_OneLineErrors):
     "A suite, models, checkpoints, probes and seeds. Raises `TaskspaceError` naming the field that is wrong."
 
     name: str = "study"  # title of the report
-    suite: str = "builtin"  # what `load_suite` takes
+    suite: str | dict[str, Any] = "builtin"  # what `load_suite` takes: a name, or a mapping with name and columns
     select: tuple[str, ...] | None = None  # tasks by name, in this order; all where None
     models: tuple[ModelSpec, ...] = Field(min_length=1)  # names or mappings
     checkpoints: Any = "last"  # for models that do not choose their own
@@ -227,6 +242,7 @@ class Study(_OneLineErrors):
     dtype: str = "auto"  # their number format
 
     _paths_are_text = field_validator("suite", "reference", mode="before")(path_as_text)
+    _columns_are_known = field_validator("suite")(_known_columns)
     _names_are_models = field_validator("models", mode="before")(_list_of_models)
     _seeds_are_listed = field_validator("seeds", mode="before")(_count_of_seeds)
     _seeds_differ = field_validator("seeds")(_check_seeds)

@@ -54,7 +54,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "views":
         "long_table stability_of_clusters map_of_tasks",
     "hypotheses":
-        "HYPOTHESES hypothesis_space hypothesis_spaces opponents",
+        "HYPOTHESES ACROSS_LANGUAGES hypothesis_space hypothesis_spaces opponents",
     "explaining":
         "FAMILIES UNEXPLAINED cell_columns explained_share family_of Explanation explain_space explain_course",
     "signs":

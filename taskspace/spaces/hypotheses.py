@@ -26,13 +26,15 @@ from taskspace.spaces.sentence_similarity import (
     words,
 )
 from .space import TaskSpace
+from ..tasks.languages import common_phenomena, language_groups
 from ..tasks.pairs import Suite
 
 # %% auto #0
-__all__ = ['HYPOTHESES', 'hypothesis_space', 'hypothesis_spaces', 'opponents']
+__all__ = ['HYPOTHESES', 'ACROSS_LANGUAGES', 'hypothesis_space', 'hypothesis_spaces', 'opponents']
 
 # %% ../../nbs/api/spaces/70_hypotheses.ipynb #3063cc79
 HYPOTHESES = ("phenomenon", "field", "rules", "words", "lexicon", "ngrams", "edit", "length")
+ACROSS_LANGUAGES = ("language", "family", "branch", "common")
 
 
 def _tokenizer_of(tokens: LM | Callable[[str], Sequence] | None) -> Callable[[str], Sequence]:
@@ -55,6 +57,16 @@ def _ngram_space(suite: Suite, order: int, tokens: LM | Callable[[str], Sequence
     meta = {"suite": suite.name, "digest": suite.digest, "by": "ngrams", "order": order, "tokens": of.strip()}
     matrix = ngram_likeness(suite, order, _tokenizer_of(tokens))
     return TaskSpace(matrix, f"hypothesis: {order}-grams{of}", suite.groups(), meta=meta)
+
+
+def _across_languages(suite: Suite, by: str) -> TaskSpace:
+    "The hypothesis of languages, their relations, or the common names of phenomena."
+    labels = common_phenomena(suite) if by == "common" else language_groups(suite, by)
+    if not any(labels.values()):
+        what = "common phenomenon is known for" if by == "common" else "language is given for"
+        raise TaskspaceError(f"suite {suite.name!r}: no {what} its tasks; pass by={{task: label}} instead")
+    meta = {"suite": suite.name, "digest": suite.digest, "by": by}
+    return TaskSpace(same_label(labels), f"hypothesis: {by}", labels, meta=meta)
 
 
 def _from_name(suite: Suite, by: str, part: str) -> TaskSpace:
@@ -127,6 +139,8 @@ def hypothesis_space(
     "What a theory expects of every pair of tasks. Raises `TaskspaceError` when the suite lacks what the theory needs."
     if isinstance(by, str) and by == "ngrams":
         return _ngram_space(suite, order, tokens)
+    if isinstance(by, str) and by in ACROSS_LANGUAGES:
+        return _across_languages(suite, by)
     if isinstance(by, str) and by in HYPOTHESES:
         return _from_name(suite, by, part)
     if isinstance(by, pd.Series):
@@ -142,7 +156,7 @@ def hypothesis_space(
     what = f"by={reprlib.repr(by)}" if isinstance(by, str) else f"by, a {type(by).__name__},"
     raise TaskspaceError(
         f"hypothesis_space: {what} is unknown; "
-        f"choose one of {', '.join(HYPOTHESES)}, a mapping task -> label or a matrix"
+        f"choose one of {', '.join(HYPOTHESES + ACROSS_LANGUAGES)}, a mapping task -> label or a matrix"
     )
 
 # %% ../../nbs/api/spaces/70_hypotheses.ipynb #12698394
@@ -157,7 +171,7 @@ def hypothesis_spaces(
         try:
             found[name] = hypothesis_space(suite, name, part)
         except TaskspaceError:
-            if name not in HYPOTHESES:
+            if name not in HYPOTHESES + ACROSS_LANGUAGES:
                 raise
     return found
 

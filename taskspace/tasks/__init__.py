@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from .conditional import *  # noqa: F403
     from .mapping import *  # noqa: F403
     from .readers import *  # noqa: F403
+    from .hub import *  # noqa: F403
     from .grammar import *  # noqa: F403
+    from .languages import *  # noqa: F403
     from .catalogue import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
@@ -27,6 +29,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "readers":
         "LABELS READERS normalise same_but_for_form suite_from_rows suite_from_frame rows_of_jsonl "
         "table_of_file suite_from_tables suite_from_file tables_of_folder suite_from_folder",
+    "hub":
+        "suite_from_hub",
     "grammar":
         "SINGULAR PLURAL PAST PARTICIPLE IRREGULAR_NOUNS IRREGULAR_VERBS LEXICONS RULES FIELDS NEAR ADVERBS "
         "NUMBERS DEMONSTRATIVES DETERMINERS SELF OWN BE WAS HAVE CONSTRUCTIONS PLAIN CLOSED noun verb "
@@ -38,6 +42,9 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "clause_with_person plural_reflexive reflexive_in_clause emphasis own_thing description question "
         "passive two_clauses perfect negation object_clause spell held_out corpus vocabulary builtin_suite "
         "task_table",
+    "languages":
+        "data_table language_groups common_phenomena",
     "catalogue":
-        "BLIMP SOURCES FOLDERS blimp_from_directory blimp_from_hub zorro_from_directory load_suite",
+        "BLIMP SOURCES FOLDERS blimp_from_directory blimp_from_hub zorro_from_directory known_suites "
+        "load_suite",
 })

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -230,13 +231,16 @@ def test_a_bad_line_is_named(tmp_path, text, says):
         ("blimp:nowhere", "no such directory"),
         ("zorro:nowhere", "no directory"),
         ("bliimp", "there are: builtin, blimp"),
-        (".", "write blimp:. or zorro:."),
+        (".", "has no files that end in .jsonl"),
+        ("sling", "not on the hub; get its files (github.com/Yixiao-Song/SLING_Data_Code) and write sling:DIR"),
+        ("rublimp:nowhere", "nowhere: no such directory; a suite's folder has files that end in .jsonl"),
+        ("hub:nowhere/nothing", "nowhere/nothing: cannot be loaded from the hub"),
         ("blimp:.", "no .jsonl files"),
     ],
 )
 def test_a_wrong_name_is_answered_with_what_exists(tmp_path, monkeypatch, name, says):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TaskspaceError, match=says.replace(".", r"\.")):
+    with pytest.raises(TaskspaceError, match=re.escape(says)):
         load_suite(name)
 
 

@@ -1,0 +1,236 @@
+"""Suites by name: every line of the catalogue reads the layout that it describes; the hub; languages and phenomena."""
+
+import csv
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from taskspace.errors import TaskspaceError
+from taskspace.runs.formats import suite_from_json, suite_to_json
+from taskspace.tasks.catalogue import known_suites, load_suite
+from taskspace.tasks.hub import suite_from_hub
+from taskspace.tasks.languages import common_phenomena, data_table, language_groups
+from taskspace.tasks.mapping import suite_mapping
+from taskspace.tasks.pairs import MinimalPair, Suite, Task
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*has this one pair")
+
+# -- two pairs of our own in the layout of each benchmark: file -> lines; then the task, its phenomenon and language
+RU = "id,source_sentence,target_sentence,source_word,target_word,level,phenomenon,PID,subtype"
+NL = "Number (phenomenon),Phenomenon,Number (paradigm),Paradigm,Item,Grammaticality,Sentence,Critical word(s)"
+GOOD, BAD = "sentence_good", "sentence_bad"
+LAYOUTS = {
+    "babylm-supplement": (
+        {"turns.jsonl": [f'{{"{GOOD}": "x {i}", "{BAD}": "y {i}"}}' for i in range(2)]},
+        "turns",
+        None,
+    ),
+    "multiblimp": (
+        {"rus/SV.tsv": ["sen\twrong_sen\tphenomenon\tlang", *(f"x {i}\ty {i}\tSV-#\trus" for i in range(2))]},
+        "rus-SV-#",
+        "SV-#",
+    ),
+    "blimp-nl": (
+        {
+            "P1.csv": [
+                NL,
+                *(
+                    f"1,Ph,1,pa,{i},{kind},{s} {i},w"
+                    for i in range(2)
+                    for kind, s in (("Grammatical", "x"), ("Ungrammatical", "y"))
+                ),
+            ]
+        },
+        "Ph-pa",
+        "Ph",
+    ),
+    "turblimp": (
+        {"a.csv": ["good_sentence;bad_sentence;good_cue;phenomenon;subtype", "x 0;y 0;c;arg ;tr", "x 1;y 1;c;arg;tr"]},
+        "arg_tr",
+        "arg",
+    ),
+    "rublimp": ({"p.csv": [RU, *(f"{i},x {i},y {i},a,b,Syntax,An Agr,pid,sub" for i in range(2))]}, "pid", "An Agr"),
+    "sling": (
+        {"An/Pl/m.jsonl": [f'{{"{GOOD}": "x {i}", "{BAD}": "y {i}", "Paradigm": "q"}}' for i in range(2)]},
+        "m",
+        "An",
+    ),
+    "climp": (
+        {"b.csv": [",0,1,2,3", "0,bi,bi_g,x 0,1", "1,bi,bi_g,y 0,0", "2,bi,bi_g,x 1,1", "3,bi,bi_g,y 1,0"]},
+        "bi_g",
+        "bi",
+    ),
+    "zhoblimp": (
+        {
+            "p.jsonl": [
+                f'{{"{GOOD}": "x {i}", "{BAD}": "y {i}", "phenomenon": "BA", "paradigm": "p"}}' for i in range(2)
+            ]
+        },
+        "p",
+        "BA",
+    ),
+    "jblimp": ({"j.csv": ["good_sentence,bad_sentence,phenomenon,paradigm", "x 0,y 0,B,p", "x 1,y 1,B,p"]}, "p", "B"),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_catalogue_reads_the_files_of_each_benchmark(tmp_path, name):
+    files, task, phenomenon = LAYOUTS[name]
+    for file, lines in files.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    suite = load_suite(f"{name}:{tmp_path}")
+    (found,) = suite
+    assert (suite.name, found.name, found.phenomenon) == (name, task, phenomenon)
+    assert [(p.good, p.bad) for p in found] == [("x 0", "y 0"), ("x 1", "y 1")]
+    assert found.language in {row["code"] for row in data_table("languages.csv")}
+
+
+def test_climp_has_one_file_without_labels(tmp_path):
+    (tmp_path / "ba.csv").write_text(",0\nx 0\ny 0\nx 1\ny 1\n")
+    assert [(p.good, p.bad) for p in load_suite(f"climp:{tmp_path}")["ba"]] == [("x 0", "y 0"), ("x 1", "y 1")]
+
+
+def test_every_line_of_the_catalogue_is_whole():
+    table = known_suites()
+    assert set(table["name"]) == {*LAYOUTS, "builtin", "blimp", "zorro"} and table["load"].all()
+    for row in data_table("suites.csv"):
+        for place in ("columns", "hub_columns"):
+            pairs = [part.partition("=") for part in row[place].split()]
+            suite_mapping({name: value.split("|") for name, _, value in pairs}, row["name"])
+    builtin = load_suite("builtin")
+    row = table.set_index("name").loc["builtin"]
+    assert (int(row["tasks"]), int(row["pairs"])) == (len(builtin), builtin.n_pairs)
+
+
+def test_a_mapping_goes_before_the_catalogue(tmp_path):
+    (tmp_path / "p.csv").write_text("\n".join([RU, *(f"{i},x {i},y {i},a,b,S,A,pid,sub" for i in range(2))]))
+    assert load_suite(f"rublimp:{tmp_path}", task="subtype").names == ["sub"]
+    assert load_suite({"name": f"rublimp:{tmp_path}", "task": "subtype"}).names == ["sub"]
+    with pytest.raises(
+        TaskspaceError, match="there is no column 'subtyp' for task; it has: id, .* did you mean 'subtype'"
+    ):
+        load_suite(f"rublimp:{tmp_path}", task="subtyp")
+    with pytest.raises(TaskspaceError, match="a mapping needs a name"):
+        load_suite({"good": "x"})
+    with pytest.raises(TaskspaceError, match="'builtin' has no columns; leave out task"):
+        load_suite("builtin", task="x")
+
+
+# -- the hub, as folders on this machine
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    "A data set of two configurations, one with two splits."
+    top = tmp_path_factory.mktemp("hub") / "multi"
+    parts = []
+    for language, splits in (("rus", ["train"]), ("nld", ["train", "test"])):
+        (top / language).mkdir(parents=True)
+        files = []
+        for split in splits:
+            frame = pd.DataFrame({"sen": [f"{language} {split} {i}" for i in range(2)], "phenomenon": "SV-#"})
+            frame.assign(wrong_sen=frame["sen"] + " bad").to_csv(top / language / f"{split}.csv", index=False)
+            files.append(f"  - split: {split}\n    path: {language}/{split}.csv\n")
+        parts.append(f"- config_name: {language}\n  data_files:\n{''.join(files)}")
+    (top / "README.md").write_text("---\nconfigs:\n" + "".join(parts) + "---\n")
+    return top
+
+
+SAID = {"good": "sen", "bad": "wrong_sen", "language": "{config}", "task": "{config}-{phenomenon}"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        yield
+
+
+def test_configurations_and_splits_are_chosen(hub):
+    suite = load_suite(f"hub:{hub}", split="train", **SAID)
+    assert suite.names == ["nld-SV-#", "rus-SV-#"] and suite.groups("language")["nld-SV-#"] == "nld"
+    assert suite.origin["split"] == "train" and suite.origin["mapping"]["good"] == "sen"
+    assert load_suite(f"hub:{hub}", config="rus", **SAID).n_pairs == 2
+    test = load_suite(f"hub:{hub}", config=["nld"], split="test", **SAID)
+    assert [p.good for p in test["nld-SV-#"]] == ["nld test 0", "nld test 1"]
+
+
+@pytest.mark.parametrize(
+    "mapping, says",
+    [
+        ({**SAID}, "configuration 'nld': has the splits train, test; choose one with split"),
+        ({**SAID, "config": "fra"}, "cannot be loaded from the hub (BuilderConfig 'fra' not found"),
+        ({**SAID, "split": "dev"}, "cannot be loaded from the hub"),
+        ({**SAID, "config": "rus", "good": "sentence"}, "there is no column 'sentence' for good; it has: sen,"),
+    ],
+)
+def test_mistakes_about_data_sets_are_named(hub, mapping, says):
+    with pytest.raises(TaskspaceError) as e:
+        load_suite(f"hub:{hub}", **mapping)
+    assert says in str(e.value) and "multi" in str(e.value)
+
+
+def test_a_benchmark_on_the_hub_needs_its_name_alone(hub, monkeypatch):
+    row = next(r for r in data_table("suites.csv") if r["name"] == "multiblimp")
+    monkeypatch.setitem(row, "hub", str(hub))
+    assert load_suite("multiblimp", split="train").names == ["nld-SV-#", "rus-SV-#"]
+
+
+def test_names_of_classes_are_labels(tmp_path):
+    import datasets
+
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
+    )
+    data = datasets.Dataset.from_dict({"text": ["x", "y"], "label": [1, 0]}, features=features)
+    data.to_parquet(tmp_path / "train.parquet")
+    (pair,) = suite_from_hub(str(tmp_path), task="=t")["t"]
+    assert (pair.good, pair.bad) == ("x", "y")
+
+
+# -- languages and phenomena
+
+
+def test_language_and_origin_travel_with_a_run():
+    suite = Suite("s", [Task("t", [MinimalPair("x", "y")], language="rus")], {"hub": "a/b", "revision": "c0ffee"})
+    back = suite_from_json(suite_to_json(suite))
+    assert back["t"].language == "rus" and back.origin == suite.origin and back.digest == suite.digest
+
+
+def test_tables_of_languages_and_phenomena_contradict_nobody():
+    codes = [row["code"] for row in data_table("languages.csv")]
+    assert len(set(codes)) == len(codes) and all(len(code) == 3 for code in codes)
+    branches = {(row["branch"], row["family"]) for row in data_table("languages.csv")}
+    assert len({branch for branch, _ in branches}) == len(branches)  # no branch stands in two families
+    rows = data_table("phenomena.csv")
+    assert len({(row["language"], row["phenomenon"]) for row in rows}) == len(rows)
+    assert {row["language"] for row in rows} - {"*"} <= set(codes) and all(row["reason"] for row in rows)
+
+
+def test_anaphor_agreement_is_one_phenomenon_in_four_languages():
+    names = {
+        "eng": "anaphor_agreement",
+        "nld": "Anaphor agreement",
+        "rus": "Anaphor Agreement",
+        "tur": "anaphor_agreement",
+    }
+    tasks = [Task(x, [MinimalPair("x", "y")], name, language=x) for x, name in names.items()]
+    assert set(common_phenomena(Suite("s", tasks)).values()) == {"anaphor_agreement"}
+
+
+def test_families_can_be_ones_own():
+    suite = Suite("s", [Task(x, [MinimalPair("x", "y")], language=x) for x in ("fin", "hun", "tur")])
+    assert language_groups(suite) == {"fin": "Uralic", "hun": "Uralic", "tur": "Turkic"}
+    assert language_groups(suite, "branch")["hun"] == "Hungarian"
+    assert set(language_groups(suite, own=dict.fromkeys(("fin", "hun", "tur"), "Ural-Altaic")).values()) == {
+        "Ural-Altaic"
+    }
+
+
+def test_the_tables_of_the_package_are_plain_csv():
+    for name in ("suites.csv", "languages.csv", "phenomena.csv"):
+        text = (Path(__file__).resolve().parents[2] / "taskspace" / "assets" / name).read_text(encoding="utf-8")
+        rows = list(csv.reader(text.splitlines()))
+        assert {len(row) for row in rows} == {len(rows[0])}
