@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .logprobs import *  # noqa: F403
     from .scores import *  # noqa: F403
     from .regions import *  # noqa: F403
+    from .criteria import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "convention":
@@ -32,5 +33,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "scores":
         "score_pairs score_sentences accuracy text_loss",
     "regions":
-        "UNITS Regions token_table region_logprobs words_between_spaces word_logprobs",
+        "UNITS Regions token_table label_tokens region_logprobs words_between_spaces word_logprobs",
+    "criteria":
+        "region_surprisals score_criteria item_accuracy",
 })

@@ -22,7 +22,7 @@ from .logprobs import batches, BUDGET, evaluating, LOGITS, token_logprobs
 from .offsets import token_offsets
 
 # %% auto #0
-__all__ = ['UNITS', 'Regions', 'token_table', 'region_logprobs', 'words_between_spaces', 'word_logprobs']
+__all__ = ['UNITS', 'Regions', 'token_table', 'label_tokens', 'region_logprobs', 'words_between_spaces', 'word_logprobs']
 
 # %% ../../nbs/api/scoring/60_regions.ipynb #0c33510d
 def _values(lm: LM, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
@@ -61,11 +61,12 @@ def token_table(
     sentences: Sequence[str],  # in any order
     convention: str | Convention = "blimp",  # as in `score_pairs`; its reduction does not matter
     unit: str = "nats",  # of the surprisal: "nats" or "bits"
+    where: Callable[[int], str] = lambda n: f"sentence {n}",  # position -> what messages call the sentence
 ) -> pd.DataFrame:  # a row a token: sentence, position, token, start, end (characters), logp (nats), surprisal
     """The tokens of sentences, without a prefix token. Raises `TaskspaceError` naming the sentence, counted from 0, that
     cannot be scored."""
     factor, rule = _unit(unit), convention_of(convention)
-    ids = encode_sentences(lm, sentences, rule, lambda n: f"sentence {n}") if len(sentences) else []
+    ids = encode_sentences(lm, sentences, rule, where) if len(sentences) else []
     lead = int(rule.leading_space)
     offsets = token_offsets(lm, [" " * lead + s for s in sentences], ids, rule.prefix == "tokenizer")
     parts = []
@@ -127,28 +128,44 @@ def _checked_regions(text: str, regions: Regions, where: str) -> list[tuple[str,
     return found
 
 
-def _sums_of_regions(text: str, tokens: pd.DataFrame, regions: list[tuple[str, int, int]]) -> Iterator[dict]:
-    "A row a region."
-    spans = [(a, b) for _, a, b in regions]
-    held = [k for k, (a, b) in enumerate(spans) if b > a]  # no token lies in an empty one
-    places = _last_characters(text, tokens[["start", "end"]].to_numpy())
-    at = np.array([*held, -1])[_region_of(places, [spans[k] for k in held])]
-    logp, starts = tokens["logp"].to_numpy(dtype=float), tokens["start"].to_numpy()
-    for k, (name, start, end) in enumerate(regions):
-        mine = at == k
+def _sums_of_regions(text: str, tokens: pd.DataFrame, regions: Regions) -> Iterator[dict]:
+    "A row a region, from left to right."
+    for name, (start, end) in sorted(regions.items(), key=lambda r: r[1]):
+        mine = tokens[tokens["region"] == str(name)]
         inked = start + len(text[start:end]) - len(text[start:end].lstrip())
-        first = starts[mine][:1]
-        early = len(first) > 0 and bool(text[int(first[0]) : inked].strip())
+        early = len(mine) > 0 and bool(text[mine["start"].min() : inked].strip())
         yield {
-            "region": name,
+            "region": str(name),
             "start": start,
             "end": end,
-            "tokens": int(mine.sum()),
+            "tokens": len(mine),
             "straddles": early,
-            "logp": logp[mine].sum(),
+            "logp": mine["logp"].to_numpy(dtype=float).sum(),
         }
 
 # %% ../../nbs/api/scoring/60_regions.ipynb #aad971d6
+def label_tokens(
+    lm: LM,  # model with its tokenizer
+    sentences: Sequence[str],  # in any order
+    regions: Sequence[Regions],  # of each sentence: name -> (first character, one after the last)
+    convention: str | Convention = "blimp",  # as in `score_pairs`; its reduction does not matter
+    unit: str = "nats",  # of the surprisal: "nats" or "bits"
+    where: Callable[[int], str] = lambda n: f"sentence {n}",  # position -> what messages call the sentence
+) -> pd.DataFrame:  # as from `token_table`, with the column region; None where a token lies in none
+    "The tokens of sentences, each with its region. Raises `TaskspaceError` naming the sentence and region at fault."
+    if len(regions) != len(sentences):
+        raise TaskspaceError(f"{len(sentences)} sentences, but regions for {len(regions)}; give one mapping a sentence")
+    checked = [_checked_regions(s, r, where(n)) for n, (s, r) in enumerate(zip(sentences, regions, strict=True))]
+    table = token_table(lm, sentences, convention, unit, where)
+    labels: list[str | None] = []
+    for n, part in table.groupby("sentence", sort=True):
+        held = [r for r in checked[int(str(n))] if r[2] > r[1]]  # no token lies in an empty one
+        places = _last_characters(sentences[int(str(n))], part[["start", "end"]].to_numpy())
+        names = [*(name for name, _, _ in held), None]  # None for -1
+        labels += [names[k] for k in _region_of(places, [(a, b) for _, a, b in held])]
+    return table.assign(region=pd.Series(labels, index=table.index, dtype=object))
+
+
 def region_logprobs(
     lm: LM,  # model with its tokenizer
     sentences: Sequence[str],  # in any order
@@ -159,20 +176,16 @@ def region_logprobs(
 ) -> pd.DataFrame:  # a row a region: sentence, region, start, end, tokens, straddles, logp (nats), surprisal
     """The log-probability of each region given all before it: the sum over its tokens. `straddles` says that its first token
     begins before it. A region without a token has 0. Raises `TaskspaceError` naming the sentence and region at fault."""
-    if len(regions) != len(sentences):
-        raise TaskspaceError(f"{len(sentences)} sentences, but regions for {len(regions)}; give one mapping a sentence")
-    factor = _unit(unit)
-    checked = [_checked_regions(s, r, where(n)) for n, (s, r) in enumerate(zip(sentences, regions, strict=True))]
-    table = token_table(lm, sentences, convention)
+    table = label_tokens(lm, sentences, regions, convention, unit, where)
     groups = dict(iter(table.groupby("sentence", sort=False)))
     empty = table.iloc[:0]
     rows = [
         {"sentence": n, **row}
-        for n, (text, own) in enumerate(zip(sentences, checked, strict=True))
+        for n, (text, own) in enumerate(zip(sentences, regions, strict=True))
         for row in _sums_of_regions(text, groups.get(n, empty), own)
     ]
     frame = pd.DataFrame(rows, columns=["sentence", "region", "start", "end", "tokens", "straddles", "logp"])
-    return frame.assign(surprisal=-factor * frame["logp"].astype(float))
+    return frame.assign(surprisal=-_unit(unit) * frame["logp"].astype(float))
 
 # %% ../../nbs/api/scoring/60_regions.ipynb #ae2af7cd
 def words_between_spaces(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .mapping import *  # noqa: F403
     from .readers import *  # noqa: F403
     from .hub import *  # noqa: F403
+    from .syntaxgym import *  # noqa: F403
     from .grammar import *  # noqa: F403
     from .languages import *  # noqa: F403
     from .catalogue import *  # noqa: F403
@@ -31,6 +32,10 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "table_of_file suite_from_tables suite_from_file tables_of_folder suite_from_folder",
     "hub":
         "suite_from_hub",
+    "syntaxgym":
+        "Formula LEVELS RELATIVE ABSOLUTE METRICS Region Operation parse_formula regions_in evaluate "
+        "criterion_margin Condition Item Criterion RegionSuite read_syntaxgym suite_of_criteria "
+        "suite_from_syntaxgym",
     "grammar":
         "SINGULAR PLURAL PAST PARTICIPLE IRREGULAR_NOUNS IRREGULAR_VERBS LEXICONS RULES FIELDS NEAR ADVERBS "
         "NUMBERS DEMONSTRATIVES DETERMINERS SELF OWN BE WAS HAVE CONSTRUCTIONS PLAIN CLOSED noun verb "
