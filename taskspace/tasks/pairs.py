@@ -40,7 +40,7 @@ def _check_labels(where: str, **labels: str | None) -> None:
         if value is not None and (fault := text_fault(value)):
             raise TaskspaceError(f"{where}: {name} {fault}")
 
-
+# %% ../../nbs/api/tasks/10_pairs.ipynb #004a3278
 class Option(NamedTuple):
     "One sentence of a pair, with what stands before it."
 
@@ -73,7 +73,7 @@ def _check_conditional(pair: MinimalPair, where: str) -> None:
     if pair.good in pair.others and pair.context_bad in (None, pair.context):
         raise TaskspaceError(f"{where}: the good sentence stands among the wrong ones; remove it from 'others'")
 
-
+# %% ../../nbs/api/tasks/10_pairs.ipynb #866683ac
 @dataclass(frozen=True)
 class MinimalPair:
     """Two sentences that differ in one grammatical point.

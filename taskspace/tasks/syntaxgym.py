@@ -61,7 +61,7 @@ def _pieces(text: str) -> list[Region | float | str]:
         at = match.end()
     return found
 
-
+# %% ../../nbs/api/tasks/35_syntaxgym.ipynb #3ba352c6
 def _read(pieces: list[Region | float | str], level: int) -> Formula:
     "Take a formula that is held together by the signs of a level, or stronger ones, from the front of the pieces."
     if level == len(LEVELS):
@@ -241,7 +241,7 @@ def _condition(data: Any, where: str) -> Condition:
         raise TaskspaceError(f"{where}, condition {name!r}: all regions are empty; give it a text")
     return found
 
-
+# %% ../../nbs/api/tasks/35_syntaxgym.ipynb #6a822a62
 def _items(data: Any, source: str) -> Iterator[Item]:
     seen: set[str] = set()
     for k, item in enumerate(_get(data, "items", list, source)):
@@ -341,7 +341,7 @@ def _pair(criterion: Criterion, item: Item) -> MinimalPair | None:
         return None
     return MinimalPair(good, bad, item.number, context, None if bad_context == context else bad_context)
 
-
+# %% ../../nbs/api/tasks/35_syntaxgym.ipynb #a351d777
 def suite_of_criteria(
     suite: RegionSuite,  # from `read_syntaxgym`
 ) -> Suite:  # tasks NAME, or NAME_1, NAME_2, ... of the criteria's numbers
