@@ -230,6 +230,27 @@ def test_without_contexts_digests_are_as_they_were():
     assert Suite("s", [Task(n, [MinimalPair(*v) for v in vs]) for n, vs in values]).digest == SUITE.digest
 
 
+def test_probes_and_runs_take_pairs_with_contexts():
+    from taskspace.probing.gradient import gradient_probe
+    from taskspace.probing.rows import transfer_row
+    from taskspace.runs.formats import compress_suite, decompress_suite
+
+    lm = toy_lm(spread=0.2, words=("<s>", *WORDS))
+    suite = Suite("s", [task(k, 12) for k in ("one sentence", "options")])
+    sent = decompress_suite(compress_suite(suite))
+    assert sent == suite and sent.digest == suite.digest
+    parts = suite.split(train=4, eval=4, seed=0)
+    read = [{c for t in part for p in t for c in (p.context, p.context_bad, *p.texts) if c} for part in parts]
+    assert not read[0] & read[1]
+    own = gradient_probe(lm, suite)["cosine"].matrix.to_numpy()
+    flat = [torch.cat([g.flatten() for g in gradient_differential(lm, t).values()]) for t in suite]
+    assert own[0, 1] == pytest.approx(float(torch.cosine_similarity(*flat, dim=0)), abs=1e-4)
+    row = transfer_row(lm, parts.train.tasks[1], parts.eval, FTGD(steps=3, lr=0.02))
+    gain = (row.after - row.before).groupby(row.task).mean()
+    assert row.before[:4].to_numpy() == pytest.approx(score_pairs(lm, parts.eval).margin[:4].to_numpy(), abs=1e-4)
+    assert abs(gain["options"]) > 1e-3
+
+
 def test_ngrams_of_the_whole_text_count():
     "One sentence behind two contexts: the contrast is in the contexts."
     (pair,) = task("one sentence", 1)
