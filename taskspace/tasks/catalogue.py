@@ -30,6 +30,8 @@ from taskspace.tasks.readers import (
     suite_from_folder,
     suite_from_rows,
 )
+from .syntaxgym import suite_from_syntaxgym
+
 
 # %% auto #0
 __all__ = ['BLIMP', 'SOURCES', 'FOLDERS', 'blimp_from_directory', 'blimp_from_hub', 'zorro_from_directory', 'known_suites',
@@ -129,7 +131,11 @@ SOURCES: dict[str, str | Callable[[], Suite]] = {
     "builtin": "taskspace.tasks.grammar:builtin_suite",
     "blimp": blimp_from_hub,
 }
-FOLDERS: dict[str, Callable[[str], Suite]] = {"blimp": blimp_from_directory, "zorro": zorro_from_directory}
+FOLDERS: dict[str, Callable[[str], Suite]] = {
+    "blimp": blimp_from_directory,
+    "zorro": zorro_from_directory,
+    "syntaxgym": suite_from_syntaxgym,
+}
 
 
 def known_suites() -> pd.DataFrame:  # columns name, language, tasks, pairs, licence, source, load
@@ -148,6 +154,7 @@ def _columns_of(row: Mapping[str, str], place: str) -> dict[str, Any]:
     said = (part.partition("=") for part in shlex.split(row[place]))
     mapping: dict[str, Any] = {name: value.split("|") if "|" in value else value for name, _, value in said}
     return {"language": f"={row['language']}", **mapping} if len(row["language"]) == 3 else mapping
+
 
 # %% ../../nbs/api/tasks/50_catalogue.ipynb #2b2793d5
 def _of_catalogue(name: str, place: str | None, given: Mapping[str, Any]) -> Suite:
