@@ -23,7 +23,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "splits":
         "ATTEMPTS bundles leak_free_split",
     "conditional":
-        "FIELDS is_conditional conditional_pair ewok_pairs",
+        "PAIR_FIELDS is_conditional conditional_pair ewok_pairs",
     "mapping":
         "Source KNOWN NEEDED Getter GOOD_LABELS BAD_LABELS SuiteMapping suite_mapping Table cell_text "
         "mapped_rows",

@@ -32,7 +32,6 @@ from taskspace.tasks.readers import (
 )
 from .syntaxgym import suite_from_syntaxgym
 
-
 # %% auto #0
 __all__ = ['BLIMP', 'SOURCES', 'FOLDERS', 'blimp_from_directory', 'blimp_from_hub', 'zorro_from_directory', 'known_suites',
            'load_suite']
@@ -154,7 +153,6 @@ def _columns_of(row: Mapping[str, str], place: str) -> dict[str, Any]:
     said = (part.partition("=") for part in shlex.split(row[place]))
     mapping: dict[str, Any] = {name: value.split("|") if "|" in value else value for name, _, value in said}
     return {"language": f"={row['language']}", **mapping} if len(row["language"]) == 3 else mapping
-
 
 # %% ../../nbs/api/tasks/50_catalogue.ipynb #2b2793d5
 def _of_catalogue(name: str, place: str | None, given: Mapping[str, Any]) -> Suite:

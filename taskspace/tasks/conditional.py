@@ -13,10 +13,10 @@ from ..errors import shown, TaskspaceError
 from .pairs import MinimalPair, text_fault
 
 # %% auto #0
-__all__ = ['FIELDS', 'is_conditional', 'conditional_pair', 'ewok_pairs']
+__all__ = ['PAIR_FIELDS', 'is_conditional', 'conditional_pair', 'ewok_pairs']
 
 # %% ../../nbs/api/tasks/22_conditional.ipynb #204a8f47
-FIELDS = ("context", "context_good", "context_bad", "options", "others", "answer", "separator")
+PAIR_FIELDS = ("context", "context_good", "context_bad", "options", "others", "answer", "separator")
 
 
 def _is_missing(value: Any) -> bool:
@@ -31,7 +31,7 @@ def is_conditional(
     columns: Mapping[str, str] = {},  # field -> the column that holds it; those not given are called as the field
 ) -> bool:  # False: it is an ordinary pair
     "Whether a row has a context or options."
-    return any(not _is_missing(row.get(columns.get(f, f))) for f in FIELDS if f not in ("answer", "separator"))
+    return any(not _is_missing(row.get(columns.get(f, f))) for f in PAIR_FIELDS if f not in ("answer", "separator"))
 
 
 def _options(value: Any, field: str, where: str) -> list[str]:
@@ -69,7 +69,7 @@ def conditional_pair(
     columns: Mapping[str, str] = {},  # field -> the column that holds it; those not given are called as the field
 ) -> MinimalPair:
     "The pair in a row with contexts or options. Raises `TaskspaceError` that names the row and the field at fault."
-    held = {f: row.get(columns.get(f, f)) for f in (*FIELDS, "good", "bad")}
+    held = {f: row.get(columns.get(f, f)) for f in (*PAIR_FIELDS, "good", "bad")}
     held = {f: v for f, v in held.items() if not _is_missing(v)}
     for one, other in (("context", "context_good"), ("options", "others")):
         if one in held and other in held:
