@@ -5,17 +5,20 @@ from typing import TYPE_CHECKING
 from taskspace.names import hand_on
 
 if TYPE_CHECKING:
+    from .participation import *  # noqa: F403
     from .differentials import *  # noqa: F403
     from .gradient import *  # noqa: F403
     from .rows import *  # noqa: F403
     from .transfer import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
+    "participation":
+        "FEWEST_BLOCKS RELIABLE block_moments ActiveShare active_share",
     "differentials":
         "SHARED fold_vector fold_width Fold fold_error deal_pairs subspace_bytes Subspaces inner_products "
-        "shared_places Differentials group_sums collect_differentials step_products",
+        "shared_places Moments Differentials group_sums collect_differentials step_products",
     "gradient":
-        "GradientSpaces distribution gradient_probe predicted_transfer",
+        "WITHOUT GradientSpaces participation_table distribution gradient_probe predicted_transfer",
     "rows":
         "METRICS NORMALISATIONS transfer_row check_metric space_from_rows",
     "transfer":

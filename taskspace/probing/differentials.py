@@ -19,6 +19,7 @@ import torch
 
 from ..errors import TaskspaceError
 from ..models.lm import LM
+from .participation import block_moments, FEWEST_BLOCKS
 from ..scoring.convention import Convention
 from ..tasks.pairs import Suite
 from ..tuning.ftgd import FTGD
@@ -39,7 +40,8 @@ from taskspace.tuning.gradients import (
 
 # %% auto #0
 __all__ = ['SHARED', 'fold_vector', 'fold_width', 'Fold', 'fold_error', 'deal_pairs', 'subspace_bytes', 'Subspaces',
-           'inner_products', 'shared_places', 'Differentials', 'group_sums', 'collect_differentials', 'step_products']
+           'inner_products', 'shared_places', 'Moments', 'Differentials', 'group_sums', 'collect_differentials',
+           'step_products']
 
 # %% ../../nbs/api/probing/10_differentials.ipynb #09457d9a
 def fold_vector(
@@ -148,6 +150,7 @@ def subspace_bytes(
 
 def _in_a_file(
     size: int,  # bytes
+    less: str = "lower keep= of FTGD, take fewer tasks or raise memory=",  # what would need less room
 ) -> mmap.mmap:
     "Room in a temporary file. Raises `TaskspaceError` where the disk has none."
     with tempfile.TemporaryFile() as f:
@@ -160,7 +163,7 @@ def _in_a_file(
         except OSError as e:
             raise TaskspaceError(
                 f"{tempfile.gettempdir()}: no room for {size / 1e9:.1f} GB ({e.strerror}); set TMPDIR to a "
-                "larger disk, lower keep= of FTGD, take fewer tasks or raise memory="
+                f"larger disk, {less}"
             ) from None
 
 # %% ../../nbs/api/probing/10_differentials.ipynb #6aaa83c3
@@ -294,6 +297,55 @@ def shared_places(
         subspaces.let_go()
     return out
 
+# %% ../../nbs/api/probing/10_differentials.ipynb #296bd6fc
+class Moments:
+    "Products of different blocks of each task, tensor by tensor, and room for the blocks of one task."
+
+    def __init__(
+        self,
+        tasks: int,  # how many
+        blocks: int,  # of pairs, at least four
+        fold: Fold,  # what the differentials are folded with
+        memory: float = math.inf,  # bytes for the blocks of one task; what needs more lies in a temporary file
+    ):
+        self.number = {n: k for k, n in enumerate(fold.sizes)}
+        self.grams = np.zeros((tasks, len(fold.sizes), blocks, blocks))
+        self.fourths = np.zeros((tasks, len(fold.sizes), blocks + 1))
+        sizes = [fold.sizes[n] for n in fold.signs]
+        room = 4 * blocks * sum(sizes)
+        less = "take blocks=1, which gives no active shares, or raise memory="
+        file = _in_a_file(room, less) if room > memory else bytearray(room)
+        held = torch.frombuffer(file, dtype=torch.float32).split([blocks * s for s in sizes]) if room else ()
+        self.held = {n: part.view(blocks, -1) for n, part in zip(fold.signs, held, strict=True)}
+
+    def hold(
+        self,
+        block: int,  # its number
+        name: str,  # of the tensor
+        gradient: torch.Tensor,  # of the block
+    ) -> None:
+        "Hold one block of the task at hand, where its tensor is folded."
+        if name in self.held:
+            self.held[name][block] = gradient.detach().reshape(-1)
+
+    def sum_up(
+        self,
+        task: int,  # its position
+        rows: Mapping[str, torch.Tensor],  # parameter -> (blocks, places), for tensors that are not folded
+    ) -> None:
+        "Sum the products of all blocks of a task."
+        for n, k in self.number.items():
+            self.grams[task, k], self.fourths[task, k] = block_moments(self.held.get(n, rows[n]))
+
+    def of(
+        self,
+        task: int,  # its position
+        names: Sequence[str],  # of tensors
+    ) -> tuple[np.ndarray, np.ndarray]:  # (blocks, blocks) and (1 + blocks,), for `active_share`
+        "The sums over some tensors."
+        at = [self.number[n] for n in names]
+        return self.grams[task, at].sum(0), self.fourths[task, at].sum(0)
+
 # %% ../../nbs/api/probing/10_differentials.ipynb #9b275d39
 @dataclass
 class Differentials:
@@ -308,6 +360,7 @@ class Differentials:
     subspaces: Subspaces
     squares: np.ndarray  # (tasks, parameters), exact squared norms
     share: np.ndarray  # (tasks,), effective share of the parameters
+    moments: Moments | None = None  # of the blocks of each task; None for fewer than four blocks
 
     @property
     def sizes(self) -> dict[str, int]:  # parameter -> entries
@@ -369,9 +422,13 @@ def _folded_blocks(d: Differentials, lm: LM, i: int, parts: list[Part], wanted: 
         grads, _ = accumulate(lm, mine, wanted, tokens)
         for n, g in grads.items():
             d.rows[n][i * d.blocks + b] = d.fold(n, g)
+            if d.moments:
+                d.moments.hold(b, n, g)
             if total:
                 total[n] += g
         total = total or grads
+    if d.moments:
+        d.moments.sum_up(i, {n: rows[i * d.blocks :][: d.blocks] for n, rows in d.rows.items()})
     return total
 
 
@@ -396,7 +453,8 @@ def _empty(
     rows = {n: torch.zeros(len(suite) * blocks, fold.places(n)) for n in names}
     squares = np.zeros((len(suite), len(names)))
     table = parameter_table(lm).loc[names]
-    return Differentials(suite, table, scopes, blocks, fold, rows, subspaces, squares, np.zeros(len(suite)))
+    moments = Moments(len(suite), blocks, fold, memory / 4) if blocks >= FEWEST_BLOCKS else None
+    return Differentials(suite, table, scopes, blocks, fold, rows, subspaces, squares, np.zeros(len(suite)), moments)
 
 # %% ../../nbs/api/probing/10_differentials.ipynb #70277248
 def collect_differentials(

@@ -17,6 +17,7 @@ import torch
 from ..errors import TaskspaceError
 from ..models.lm import LM
 from .differentials import collect_differentials, Differentials, group_sums, step_products
+from .participation import active_share
 from ..scoring.convention import Convention, convention_of
 from ..scoring.encoding import convention_record
 from ..spaces.resampling import interval
@@ -35,16 +36,17 @@ from taskspace.tuning.gradients import (
 )
 
 # %% auto #0
-__all__ = ['GradientSpaces', 'distribution', 'gradient_probe', 'predicted_transfer']
+__all__ = ['WITHOUT', 'GradientSpaces', 'participation_table', 'distribution', 'gradient_probe', 'predicted_transfer']
 
 # %% ../../nbs/api/probing/20_gradient.ipynb #d1a47583
 class GradientSpaces(dict):
-    """Measure -> TaskSpace, also as attributes. `by_layer` and `by_component` hold the same for parts of the model, and
-    `distribution` has one row a task."""
+    """Measure -> TaskSpace, also as attributes. `by_layer` and `by_component` hold the same for parts of the model,
+    `distribution` has one row a task, and `participation` one a task and part, see `participation_table`."""
 
     by_layer: dict[str, dict[str, TaskSpace]]
     by_component: dict[str, dict[str, TaskSpace]]
     distribution: pd.DataFrame
+    participation: pd.DataFrame
     meta: dict[str, Any]
 
     def __getattr__(self, name: str) -> TaskSpace:
@@ -180,14 +182,52 @@ def _shares(d: Differentials, by: str) -> pd.DataFrame:  # index task, columns g
     return pd.DataFrame(groups).div(squares.sum(axis=1), axis=0)
 
 
+WITHOUT = "all but embedding"  # the part of a model that is not its embeddings
+
+
+def _parts_of(d: Differentials) -> dict[str, list[str]]:
+    "The whole model, all but its embeddings where it has any, and each component: part -> parameter names."
+    components = d.groups("component")
+    rest = [n for component, names in components.items() if component != "embedding" for n in names]
+    some = {WITHOUT: rest} if 0 < len(rest) < len(d.sizes) else {}
+    return {"all": list(d.sizes), **some, **components}
+
+
+def participation_table(
+    d: Differentials,  # of all tasks, in four blocks of pairs or more
+) -> pd.DataFrame:  # task, part, size (parameters), share, low, high, reliability; no rows for fewer blocks
+    "The share of parameters that take part in each task, without noise, in the whole model and in its parts."
+    columns = ["task", "part", "size", "share", "low", "high", "reliability"]
+    if d.moments is None:
+        return pd.DataFrame(columns=columns)
+    rows = []
+    for part, names in _parts_of(d).items():
+        size = sum(d.sizes[n] for n in names)
+        for i, task in enumerate(d.suite.names):
+            rows.append((task, part, size, *active_share(*d.moments.of(i, names), size)))
+    return pd.DataFrame(rows, columns=columns)
+
+# %% ../../nbs/api/probing/20_gradient.ipynb #9915f7ec
+def _active(table: pd.DataFrame, tasks: list[str]) -> pd.DataFrame:  # index task
+    "The active share with its bounds, and that of all but the embeddings; missing where it was not measured."
+    of_part = {part: table[table["part"] == part].set_index("task") for part in ("all", WITHOUT)}
+    whole = of_part["all"].reindex(tasks)
+    frame = whole[["share", "low", "high", "reliability"]].astype(float)
+    frame.columns = ["active_share", "active_low", "active_high", "reliability"]
+    return frame.assign(active_share_without_embedding=of_part[WITHOUT]["share"].reindex(tasks).astype(float))
+
+
 def distribution(
     d: Differentials,  # of all tasks
-) -> pd.DataFrame:  # index task; effective_share, layer_spread, component_spread, and a share for each component
+    participation: pd.DataFrame | None = None,  # from `participation_table`, where it is there
+) -> pd.DataFrame:  # index task; effective_share, active_share with its bounds, the spreads, a share for each component
     "How far each task's differential is spread."
     component = _shares(d, "component")
+    table = participation_table(d) if participation is None else participation
     frame = pd.DataFrame(
         {
             "effective_share": d.share,
+            **_active(table, d.suite.names),
             "layer_spread": _evenness(_shares(d, "layer").to_numpy()),
             "component_spread": _evenness(component.to_numpy()),
         },
@@ -266,11 +306,14 @@ def gradient_probe(
     convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
     tokens: int = TOKENS,  # tokens in one forward pass
     progress: bool = False,  # show a bar
+    embeddings: bool | None = None,  # False leaves out the input and output embeddings; None: as `ftgd` says
 ) -> GradientSpaces:
     """Compare the gradient differentials of all tasks, by one backward pass for each (Weber et al. 2024). Unless all
     fit into `memory`, one of them is whole at a time. Raises `TaskspaceError` for a task whose pairs do not differ, for
     gradients that are not finite, and, before any work, for more tasks than fit into 4 GB or `memory`."""
     rule = convention_of(convention, reduction="sum")
+    if embeddings is not None:
+        ftgd = replace(ftgd, embeddings=embeddings)
     table = parameter_table(lm).loc[list(trainable(lm, ftgd.embeddings))]
     keep_all = _keep_all_draws(table, len(suite), blocks, bootstrap, memory)
     d = collect_differentials(lm, suite, ftgd, blocks, memory, width, seed, rule, tokens, progress)
@@ -290,7 +333,8 @@ def gradient_probe(
     out = GradientSpaces(found["", ""])
     for by in ("layer", "component"):
         setattr(out, f"by_{by}", {m: {g: found[by, g][m] for g in d.groups(by)} for m in out})
-    out.distribution = distribution(d)
+    out.participation = participation_table(d)
+    out.distribution = distribution(d, out.participation)
     out.meta = meta
     return out
 

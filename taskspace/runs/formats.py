@@ -276,6 +276,7 @@ def spaces_to_frame(
         "groups": next(iter(spaces.values())).groups,
         "meta": spaces.meta,
         "distribution": spaces.distribution,
+        "participation": spaces.participation,
     }
     return frame
 
@@ -323,5 +324,6 @@ def frame_to_spaces(
         names = [part for part in by_part if part.startswith(f"{by}:")]
         setattr(spaces, f"by_{by}", {m: {p.removeprefix(f"{by}:"): by_part[p][m] for p in names} for m in spaces})
     spaces.distribution = attrs["distribution"]
+    spaces.participation = attrs.get("participation", pd.DataFrame())  # which results of 0.1 do not have
     spaces.meta = attrs["meta"]
     return spaces

@@ -185,6 +185,10 @@ def job_settings(
     ftgd = dict(study.ftgd)
     if control in ("full", "masked", "random"):
         ftgd["update"] = control
+    if control == "all":
+        ftgd["keep"] = 1.0
+    if kind == "gradient" and study.gradient_embeddings is not None:
+        ftgd["embeddings"] = study.gradient_embeddings
     return {
         "convention": dataclasses.asdict(convention_of(rule, reduction="sum")),
         "dtype": study.dtype,

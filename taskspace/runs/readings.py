@@ -43,7 +43,7 @@ def run_scores(
 def rows_at(
     run: RunData,  # an opened run
     at: int,  # position of the checkpoint in `checkpoints`
-    control: str = "none",  # none, full, masked, random or shuffled
+    control: str = "none",  # none, full, masked, random, all or shuffled
 ) -> dict[tuple[str, int], pd.DataFrame]:  # (source, seed) -> what `transfer_row` gave
     "The measured rows of one checkpoint. Raises `TaskspaceError` for a control that the study lacks."
     transfer = run.plan[run.plan["kind"] == "transfer"]
@@ -59,7 +59,7 @@ def transfer_rows(
     run: RunData,  # an opened run
     model: str | None = None,  # its title; may be left out where there is one
     step: int | None = None,  # the last one that the study tunes where None
-    control: str = "none",  # none, full, masked, random or shuffled
+    control: str = "none",  # none, full, masked, random, all or shuffled
     revision: str | None = None,  # of a checkpoint without a step
 ) -> dict[tuple[str, int], pd.DataFrame]:  # (source, seed) -> what `transfer_row` gave
     "The measured rows of a transfer space, for metrics of one's own."
@@ -70,7 +70,7 @@ def tuning_logs(
     run: RunData,  # an opened run
     model: str | None = None,  # its title; may be left out where there is one
     step: int | None = None,  # the last one that the study tunes where None
-    control: str = "none",  # none, full, masked, random or shuffled
+    control: str = "none",  # none, full, masked, random, all or shuffled
     revision: str | None = None,  # of a checkpoint without a step
 ) -> pd.DataFrame:  # columns source, seed, then those of the tuning log
     "The tuning logs of all sources: loss, margin and perplexity by step."

@@ -155,7 +155,7 @@ def run_space(
     model: str | None = None,  # its title; may be left out where there is one
     step: int | None = None,  # the last one where None, for transfer the last one that the study tunes
     kind: str = "transfer",  # transfer, or a gradient measure: cosine, overlap, alignment, sign_agreement
-    control: str = "none",  # for transfer: none, full, masked, random or shuffled
+    control: str = "none",  # for transfer: none, full, masked, random, all or shuffled
     metric: str = "margin",  # for transfer, see `space_from_rows`
     normalise: str | None = None,  # for transfer, see `space_from_rows`
     revision: str | None = None,  # of a checkpoint without a step

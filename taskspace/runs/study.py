@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args, Literal
 
 import numpy as np
 import yaml
@@ -25,7 +25,7 @@ from ..models.naming import steps_pattern
 from ..settings import parse_settings, read_text, validation_error
 
 # %% auto #0
-__all__ = ['PROBES', 'CONTROLS', 'Study', 'parse_study', 'read_study', 'public_study']
+__all__ = ['PROBES', 'Control', 'CONTROLS', 'Study', 'parse_study', 'read_study', 'public_study']
 
 # %% ../../nbs/api/runs/20_study.ipynb #80b7edec
 # Set while a study is read from a run's folder.
@@ -199,7 +199,8 @@ def _budget_has_a_text(study: Study) -> None:
 
 # %% ../../nbs/api/runs/20_study.ipynb #310e61a8
 PROBES: tuple[Literal["score", "gradient", "transfer"], ...] = ("score", "gradient", "transfer")
-CONTROLS = ("full", "random", "masked", "shuffled")
+Control = Literal["full", "random", "masked", "shuffled", "all"]
+CONTROLS: tuple[Control, ...] = get_args(Control)
 
 
 class _OneLineErrors(BaseModel):
@@ -223,12 +224,12 @@ class Study(_OneLineErrors):
     steps: str | None = None  # how checkpoints are named, for models that do not say: "ba{steps}"
     # What to measure; "states" keeps hidden states, for the page on dissimilarity
     probes: tuple[Literal["score", "gradient", "transfer", "states"], ...] = PROBES
-    controls: tuple[Literal["full", "random", "masked", "shuffled"], ...] = ()  # transfer runs beside the plain one
+    controls: tuple[Control, ...] = ()  # transfer runs beside the plain one: full, random, masked, shuffled or all
     # Which checkpoints get the transfer probe, which takes the most time: last | all | log-spaced N | list of steps
     transfer_checkpoints: Any = "all"
-    # Whether controls run wherever transfer does, or at the last such checkpoint of each model
-    control_checkpoints: Literal["all", "last"] = "all"
+    control_checkpoints: Literal["all", "last"] = "all"  # wherever transfer runs, or at each model's last such one
     ftgd: dict[str, Any] = Field(default_factory=dict, validate_default=True)  # settings of the probe, see `FTGD`
+    gradient_embeddings: bool | None = None  # False leaves embeddings out of the gradient probe; None: as ftgd says
     train_pairs: int = Field(100, ge=1, le=10**6)  # pairs a task to tune on
     eval_pairs: int = Field(50, ge=1, le=10**6)  # pairs a task to measure on
     score_pairs: int | None = Field(None, ge=1, le=10**6)  # pairs a task for the score probe; all where None

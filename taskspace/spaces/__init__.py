@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .explaining import *  # noqa: F403
     from .signs import *  # noqa: F403
     from .levels import *  # noqa: F403
+    from .sharing import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "statistics":
@@ -61,4 +62,6 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "group_aucs signs_table opposed_contrasts opposition_scores opposition_by_group",
     "levels":
         "LEVELS Error level_errors level_error_over_pairs levels_table level_intervals widest",
+    "sharing":
+        "Figure FIGURES odds_against_chance sharing_figure sharing",
 })

@@ -1322,3 +1322,16 @@ def test_only_the_checkpoints_that_are_named_are_tuned(toy, tmp_path):
         Plan(toy(models=two, seeds=1, transfer_checkpoints=[3]))
     with pytest.raises(TaskspaceError, match="study: transfer_checkpoints: must be last, all"):
         toy(transfer_checkpoints="some")
+
+
+def test_all_parameters_as_a_control_and_a_gradient_probe_without_embeddings():
+    plain, other = (
+        Plan(Study(models=["builtin:nano"], select=["determiner_noun_court", "determiner_noun_town"], **more))
+        for more in ({}, {"controls": ["all"], "gradient_embeddings": False})
+    )
+    assert other.settings("transfer", "all")["ftgd"] == {**plain.study.ftgd, "keep": 1.0}
+    assert other.settings("gradient")["ftgd"] == {**plain.study.ftgd, "embeddings": False}
+    keys = [{(j.kind, j.control): j.key for j in plan.jobs()} for plan in (plain, other)]
+    assert set(keys[1]) - set(keys[0]) == {("transfer", "all")}
+    assert keys[0]["gradient", None] != keys[1]["gradient", None]
+    assert keys[0]["transfer", "none"] == keys[1]["transfer", "none"] != keys[1]["transfer", "all"]
