@@ -7,16 +7,19 @@ from taskspace.names import hand_on
 if TYPE_CHECKING:
     from .naming import *  # noqa: F403
     from .lm import *  # noqa: F403
+    from .adapters import *  # noqa: F403
     from .loading import *  # noqa: F403
     from .checkpoints import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "naming":
-        "UNITS TrainingPoint training_point training_step checkpoint_number steps_pattern point_by "
-        "stage_title one_training names_meant folder_points checkpoint_folders checkpoint_folder point_title "
-        "axis_title",
+        "UNITS NamePattern TrainingPoint training_point training_step checkpoint_number steps_pattern "
+        "point_by stage_title one_training names_meant holds_model folder_points checkpoint_folders "
+        "checkpoint_folder point_title axis_title",
     "lm":
         "context_length weights_digest save_lm LM",
+    "adapters":
+        "Adapter find_adapter base_options attach adapter_parameters settings_digest",
     "loading":
         "causal_config check_options load_lm",
     "checkpoints":

@@ -12,7 +12,7 @@ import os
 import pkgutil
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TYPE_CHECKING
 
@@ -21,14 +21,16 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..errors import TaskspaceError
 from ..files import file_digest
+from .adapters import Adapter, base_options, find_adapter, settings_digest
 from taskspace.models.naming import (
     checkpoint_folder,
     folder_points,
+    holds_model,
+    NamePattern,
     names_meant,
     one_training,
     point_by,
     point_title,
-    steps_pattern,
     training_point,
     TrainingPoint,
 )
@@ -101,12 +103,11 @@ class ModelSpec(BaseModel):
     loader: str | None = None  # "module:function" called as load_lm is, for models that load_lm does not know
     kwargs: dict[str, Any] = Field(default_factory=dict)  # passed on when the model is loaded, e.g. gguf_file
     # how its checkpoints are named: "ba{steps}", "*-tokens{tokens}", see `steps_pattern`; None: as the study says
-    steps: str | None = None
+    steps: NamePattern = None
     stage: str | None = None  # the stage of training to take, e.g. "stage1"; "" for names without one
 
     _path_is_text = field_validator("name", mode="before")(path_as_text)
     _check_checkpoints = field_validator("checkpoints")(checkpoint_choice)
-    _check_steps = field_validator("steps")(steps_pattern)
 
     @field_validator("loader")
     @classmethod
@@ -368,7 +369,7 @@ def _expand_directory(spec: ModelSpec, path: Path, choice: Any, make: _Maker) ->
     "A revision is resolved to its folder here, so that the files that are hashed are those that are loaded."
     points: dict[str, TrainingPoint] = {}
     where = f"model {spec.name}"
-    if spec.revision or choice != "last" or not (path / "config.json").is_file():
+    if spec.revision or choice != "last" or not holds_model(path):
         points = folder_points(path, make.pattern)
     if spec.revision:
         if not points:
@@ -560,7 +561,7 @@ def _hub_digests(checkpoint: Checkpoint, gguf_file: str | None, subfolder: str) 
         _total((n, names[n]) for n in _of_tokenizer(names)),
     )
 
-
+# %% ../../nbs/api/models/30_checkpoints.ipynb #9732a751
 def digests(
     checkpoint: Checkpoint,  # from `expand`
     memory: dict[str, list] | None = None,  # digests of files seen before
@@ -568,10 +569,34 @@ def digests(
     "What a checkpoint's weights and tokenizer are, by content."
     if checkpoint.loader:
         return loaded_digests(checkpoint.load())
+    own = _own_digests(checkpoint, memory)
+    if (adapter := _adapter(checkpoint)) is None:
+        return own
+    base = digests(_base(checkpoint, adapter), memory)
+    weights = _total([("base", base[0]), ("adapter", own[0]), ("settings", settings_digest(adapter))])
+    return weights, base[1] if own[1] == _total([]) else own[1]
+
+
+def _own_digests(checkpoint: Checkpoint, memory: dict[str, list] | None) -> tuple[str, str]:
+    "Digests of the files that a name stands for, without those of an adapter's base."
     gguf_file = json.loads(checkpoint.kwargs).get("gguf_file")
     if (folder := _folder(checkpoint)) is not None:
         return directory_digests(folder, gguf_file, memory)
     return _hub_digests(checkpoint, gguf_file, json.loads(checkpoint.kwargs).get("subfolder") or "")
+
+
+def _adapter(checkpoint: Checkpoint) -> Adapter | None:
+    "The adapter that a checkpoint is; None for a whole model."
+    if checkpoint.loader or checkpoint.name.startswith(("builtin:", "ngram:")):
+        return None
+    options = {"revision": checkpoint.revision, **json.loads(checkpoint.kwargs)}
+    return find_adapter(checkpoint.name, options)
+
+
+def _base(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
+    "The base model of an adapter, as a checkpoint."
+    kwargs = {k: v for k, v in base_options(json.loads(checkpoint.kwargs), adapter).items() if k != "revision"}
+    return replace(checkpoint, name=adapter.base, revision=adapter.revision, kwargs=json.dumps(kwargs, sort_keys=True))
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #dc55b7cc
 def _folder(checkpoint: Checkpoint) -> Path | None:
@@ -616,7 +641,9 @@ def check_model(
         return _check_loader(checkpoint, kwargs)
     path = _folder(checkpoint)
     if not checkpoint.name.startswith(("builtin:", "ngram:")):
-        check_options(f"model {checkpoint.model}", kwargs)
+        check_options(f"model {checkpoint.model}", {k: v for k, v in kwargs.items() if k != "base"})
+        if (adapter := _adapter(checkpoint)) is not None:
+            return check_model(_base(checkpoint, adapter), prefix)
     if path is None:
         return None
     if "gguf_file" in kwargs:

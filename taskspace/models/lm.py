@@ -153,11 +153,13 @@ class LM(_Weights):
         revision: str | None = None,  # commit, branch or tag it was loaded from
         step: int | None = None,  # how far pre-training had come, in `unit`
         scale: str | None = None,  # size class in a family, e.g. "nano"
+        base: str | None = None,  # the model that its adapter was put into; None for a whole model
         unit: str | None = "steps",  # what `step` counts: "steps", "tokens", "words" or "epochs"; None: not known
     ):
         _check_parts(model, tokenizer)
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
         self.revision, self.step, self.unit, self.scale = revision, step, unit, scale
+        self.base = base
         self.bos_id, self.eos_id, self.pad_id = (_token_id(tokenizer, r) for r in ("bos", "eos", "pad"))
 
     def __repr__(self) -> str:
@@ -165,6 +167,7 @@ class LM(_Weights):
         if self.step is not None:
             at = f"@{self.step}" if self.unit == "steps" else f"@{point_title(self.step, self.unit)}"
         facts = f"{self.n_parameters:,} parameters, {self.dtype}, {self.device}".replace("torch.", "")
+        facts = f"adapter on {self.base}, {facts}" if self.base else facts
         return f"LM({self.name.removesuffix(at)}{at}, {facts})"
 
     @property

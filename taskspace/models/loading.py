@@ -20,8 +20,16 @@ from torch import nn
 
 from ..devices import pick_device, pick_dtype, quiet
 from ..errors import TaskspaceError
+from .adapters import attach, base_options, find_adapter
 from .lm import LM
-from .naming import checkpoint_folder, folder_points, one_training, training_point, TrainingPoint
+from taskspace.models.naming import (
+    checkpoint_folder,
+    folder_points,
+    holds_model,
+    one_training,
+    training_point,
+    TrainingPoint,
+)
 from ..pretraining.architectures import load_model, saved_architecture
 from ..pretraining.builtin import builtin_checkpoint, builtin_steps
 from ..pretraining.ngram_lm import load_ngram, named_ngram
@@ -59,7 +67,7 @@ def _ngram(name: str, revision: str | None, **kwargs: Any) -> tuple[nn.Module, A
 def _run_checkpoint(path: Path, revision: str | None) -> Path:
     "The checkpoint directory that is meant; the directory itself where it holds a model and no revision is asked for."
     if revision is None:
-        if (path / "config.json").exists() or any(path.glob("*.gguf")):
+        if holds_model(path) or any(path.glob("*.gguf")):
             return path
         folders = one_training(folder_points(path), str(path), remedy="name the checkpoint with revision")
         return path / next(reversed(folders), "")
@@ -313,6 +321,33 @@ _TOKENIZER_FILES = (
     "tekken.json",
 )
 
+# %% ../../nbs/api/models/20_loading.ipynb #9a870b0c
+def _whole_or_adapted(
+    source: str, options: dict[str, Any], tokenizer: Any
+) -> tuple[nn.Module, Any, str | None]:  # model, tokenizer, and the base of an adapter
+    "A model of Hugging Face, or a base model with the adapter that a name stands for."
+    adapter = find_adapter(source, options)
+    if adapter is None:
+        return fuse_gelu(_hf_model(source, options)), tokenizer or _hf_tokenizer(source, options), None
+    below = base_options(options, adapter)
+    model = attach(fuse_gelu(_hf_model(adapter.base, below)), adapter, options)
+    if tokenizer is None:
+        try:
+            tokenizer = _hf_tokenizer(source, options)
+        except TaskspaceError:  # an adapter is often saved without one
+            tokenizer = _hf_tokenizer(adapter.base, below)
+    return model, tokenizer, adapter.base
+
+# %% ../../nbs/api/models/20_loading.ipynb #faae9dd3
+def _placed(model: nn.Module, name: str, device: Any, kwargs: dict[str, Any]) -> bool:
+    "Whether loading has placed the weights already. Raises `TaskspaceError` where a device is asked for as well."
+    placed = kwargs.get("device_map") is not None
+    if placed and str(device) != "auto":
+        raise TaskspaceError(
+            f"{name}: device_map places the weights, and device={str(device)!r} does too; give only one"
+        )
+    return placed or getattr(model, "is_quantized", False) and "gguf_file" not in kwargs
+
 # %% ../../nbs/api/models/20_loading.ipynb #0cf80b8b
 def load_lm(
     # "builtin:SCALE", "builtin:SCALE@STEP", "ngram:ORDER", a directory, or a Hugging Face id
@@ -322,8 +357,8 @@ def load_lm(
     device: str | torch.device = "auto",  # "auto": a GPU where there is one
     dtype: str | torch.dtype = "auto",  # "auto": that of the saved weights
     tokenizer: Any = None,  # used instead of the model's own
-    # passed on: to transformers (gguf_file, cache_dir, trust_remote_code, ...), seed for built-in scales, text and
-    # documents for n-gram models
+    # passed on: to transformers (gguf_file, cache_dir, trust_remote_code, ...), base for an adapter whose base model
+    # is elsewhere, seed for built-in scales, text and documents for n-gram models
     **kwargs,
 ) -> LM:
     "Load a causal LM by name. Raises `TaskspaceError` for what is missing, damaged or no causal LM, naming the remedy."
@@ -334,7 +369,7 @@ def load_lm(
         identity.update(known, revision=None)
     else:
         path = Path(text).expanduser()
-        check_options(text, kwargs)
+        check_options(text, {k: v for k, v in kwargs.items() if k != "base"})
         if path.is_dir():
             path = _run_checkpoint(path, revision)
             source, options = str(path), kwargs
@@ -351,13 +386,10 @@ def load_lm(
         else:
             source, options = text, {**kwargs, **({"revision": revision} if revision else {})}
         with gguf_read_once() if "gguf_file" in kwargs else contextlib.nullcontext():
-            model = fuse_gelu(
-                _hf_model(
-                    source, {"dtype": chosen or ("auto" if "gguf_file" not in kwargs else torch.float32), **options}
-                )
-            )
-            own = tokenizer or _hf_tokenizer(source, options)
+            stored = "auto" if "gguf_file" not in kwargs else torch.float32
+            model, own, identity["base"] = _whole_or_adapted(source, {"dtype": chosen or stored, **options}, tokenizer)
         if (point := _point(revision, path)) is not None:
             identity |= {"step": point.number, "unit": point.unit}
-    model = model.to(device=place, dtype=chosen) if chosen else model.to(place)
+    if not _placed(model, text, device, kwargs):
+        model = model.to(device=place, dtype=chosen) if chosen else model.to(place)
     return LM(model, tokenizer or own, name=text, **identity)

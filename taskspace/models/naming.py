@@ -11,14 +11,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import AfterValidator
 
 from ..errors import TaskspaceError
 
 # %% auto #0
-__all__ = ['UNITS', 'TrainingPoint', 'training_point', 'training_step', 'checkpoint_number', 'steps_pattern', 'point_by',
-           'stage_title', 'one_training', 'names_meant', 'folder_points', 'checkpoint_folders', 'checkpoint_folder',
-           'point_title', 'axis_title']
+__all__ = ['UNITS', 'NamePattern', 'TrainingPoint', 'training_point', 'training_step', 'checkpoint_number', 'steps_pattern',
+           'point_by', 'stage_title', 'one_training', 'names_meant', 'holds_model', 'folder_points',
+           'checkpoint_folders', 'checkpoint_folder', 'point_title', 'axis_title']
 
 # %% ../../nbs/api/models/05_naming.ipynb #a9d19319
 UNITS = ("steps", "tokens", "words", "epochs")
@@ -141,6 +143,9 @@ def steps_pattern(
     return value
 
 
+NamePattern = Annotated[str | None, AfterValidator(steps_pattern)]  # a field of a study
+
+
 def point_by(
     pattern: str | None,  # see `steps_pattern`
     name: str,  # of a revision or folder
@@ -206,6 +211,13 @@ def names_meant(
     return [n for n, p in points.items() if asked is not None and _may_be(asked, bare, p)]
 
 # %% ../../nbs/api/models/05_naming.ipynb #5586990f
+def holds_model(
+    folder: Path,  # of one model or of a training run
+) -> bool:
+    "Whether a folder itself holds a model: a whole one or an adapter."
+    return any((folder / kind).is_file() for kind in ("config.json", "adapter_config.json"))
+
+
 def _shape(folder: Path) -> tuple:
     "What is the same for all checkpoints of one training: the kind of model and its sizes."
     try:
@@ -236,14 +248,14 @@ def folder_points(
 ) -> dict[str, TrainingPoint]:  # name of a folder -> what it says, by number
     """The folders in a directory that hold the checkpoints of one training, in whatever stages.
     Raises `TaskspaceError` where they hold models of different sizes."""
-    holding = [p.name for p in directory.iterdir() if (p / "config.json").is_file()]
+    holding = [p.name for p in directory.iterdir() if holds_model(p)]
     found = {n: point for n in holding if (point := point_by(pattern, n, loose=True)) is not None}
     names = sorted(found, key=lambda name: (found[name].number, name))
     if names:
         _same_shape(directory, names)
     return {name: found[name] for name in names}
 
-
+# %% ../../nbs/api/models/05_naming.ipynb #7fec6cb9
 def checkpoint_folders(
     directory: Path,  # of a training run
 ) -> dict[str, int]:  # name -> number, in order of numbers
@@ -258,7 +270,7 @@ def checkpoint_folder(
 ) -> str | None:  # name of the folder; None where there is no such checkpoint
     "The checkpoint that is meant. Raises `TaskspaceError` for a number that two folders have."
     name, points = str(which), folder_points(directory, pattern)
-    if name in points or (Path(name).name == name and (directory / name / "config.json").is_file()):
+    if name in points or (Path(name).name == name and holds_model(directory / name)):
         return name
     same = names_meant(which, points, pattern)
     if len(same) > 1:

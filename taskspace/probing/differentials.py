@@ -474,7 +474,7 @@ def collect_differentials(
     from tqdm.auto import tqdm
 
     blocks = _checked_blocks(suite, blocks)
-    wanted = trainable(lm, ftgd.embeddings)
+    wanted = trainable(lm, ftgd.embeddings, ftgd.parameters)
     sizes = {n: p.numel() for n, p in wanted.items()}
     d = _empty(lm, suite, sizes, ftgd, blocks, memory, width, seed)
     encoded = [encode_task(lm, t, convention) for t in suite]

@@ -314,7 +314,7 @@ def gradient_probe(
     rule = convention_of(convention, reduction="sum")
     if embeddings is not None:
         ftgd = replace(ftgd, embeddings=embeddings)
-    table = parameter_table(lm).loc[list(trainable(lm, ftgd.embeddings))]
+    table = parameter_table(lm).loc[list(trainable(lm, ftgd.embeddings, ftgd.parameters))]
     keep_all = _keep_all_draws(table, len(suite), blocks, bootstrap, memory)
     d = collect_differentials(lm, suite, ftgd, blocks, memory, width, seed, rule, tokens, progress)
     meta = {
@@ -360,7 +360,8 @@ def _first_order(
     lm: LM, target: Task, changes: Sequence[Tuned], convention: Convention, tokens: int
 ) -> np.ndarray:  # (sources,)
     "The change of a target's margin that follows from each change of the parameters, by its own gradient."
-    wanted = trainable(lm)
+    changed = {name for tuned in changes for name in tuned.delta}
+    wanted = {n: p for n, p in lm.model.named_parameters() if n in changed}
     encoded = encode_task(lm, target, convention)
     with undisturbed(lm, list(wanted)):
         grads, _ = accumulate(lm, contrast(against_best(lm, encoded)), wanted, tokens)

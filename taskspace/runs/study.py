@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from ..errors import TaskspaceError
 from ..files import without_folders
 from ..models.checkpoints import checkpoint_choice, ModelSpec, path_as_text
-from ..models.naming import steps_pattern
+from ..models.naming import NamePattern
 from ..settings import parse_settings, read_text, validation_error
 
 # %% auto #0
@@ -221,7 +221,7 @@ class Study(_OneLineErrors):
     select: tuple[str, ...] | None = None  # tasks by name, in this order; all where None
     models: tuple[ModelSpec, ...] = Field(min_length=1)  # names or mappings
     checkpoints: Any = "last"  # for models that do not choose their own
-    steps: str | None = None  # how checkpoints are named, for models that do not say: "ba{steps}"
+    steps: NamePattern = None  # how checkpoints are named, for models that do not say: "ba{steps}"
     # What to measure; "states" keeps hidden states, for the page on dissimilarity
     probes: tuple[Literal["score", "gradient", "transfer", "states"], ...] = PROBES
     controls: tuple[Control, ...] = ()  # transfer runs beside the plain one: full, random, masked, shuffled or all
@@ -253,7 +253,6 @@ class Study(_OneLineErrors):
     _check_prefix = field_validator("prefix", mode="before")(_known_prefix)
     _check_dtype = field_validator("dtype")(_known_dtype)
     _check_device = field_validator("device")(_known_device)
-    _check_steps = field_validator("steps")(steps_pattern)
     _check_checkpoints = field_validator("checkpoints")(lambda value: checkpoint_choice(value) or "last")
     _check_tuned = field_validator("transfer_checkpoints")(lambda value: checkpoint_choice(value) or "all")
     _check_settings = field_validator("ftgd", mode="before")(_check_ftgd)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from ..errors import shown, TaskspaceError
 from ..settings import checked
-from .conditional import FIELDS, is_conditional
+from .conditional import is_conditional, PAIR_FIELDS
 from .pairs import template_fields, text_fault
 
 # %% auto #0
@@ -236,7 +236,7 @@ def _getters(table: Table, mapping: SuiteMapping) -> dict[str, Getter]:
         get = _getter(table, mapping, role, {})
         if get is not None:
             found[role] = get
-        elif not set(FIELDS) & set(table.columns):
+        elif not set(PAIR_FIELDS) & set(table.columns):
             raise _no_column(table, role, None)
     return found
 
@@ -333,7 +333,7 @@ def mapped_rows(
     get = _getters(table, mapping)
     sentences = [role for role in ("good", "bad", "sentence") if role in get]
     named = {role for role in ("task", "phenomenon", "field", "language") if role in get}
-    conditional = [field for field in FIELDS if field in table.columns]
+    conditional = [field for field in PAIR_FIELDS if field in table.columns]
 
     def one(where: str, row: Mapping) -> dict:
         found = {role: getter(row, where) for role, getter in get.items()}

@@ -110,6 +110,8 @@ class FTGD:
     embeddings: _Switch = True  # False never touches the input and output embeddings
     # stop before perplexity on reference text exceeds this multiple of the untuned one, e.g. 1.1
     perplexity_budget: _OptionalRatio = None
+    # which parameters may change: "all", "adapter" (of a model with one) or a pattern of names, such as "*mlp*"
+    parameters: str = "all"
     every: _Count = 1  # steps from one measurement on held-out pairs and reference text to the next
 
     @field_validator("*", mode="before")
@@ -369,7 +371,7 @@ def tune(
         raise TaskspaceError(
             "tune: perplexity_budget needs reference text; give reference=[...] or perplexity_budget=None"
         )
-    weights = trainable(lm, ftgd.embeddings)
+    weights = trainable(lm, ftgd.embeddings, ftgd.parameters)
     held_out = encode_pairs(lm, eval_task, convention) if eval_task is not None else None
     pairs = encode_task(lm, task, convention)
     setup = _Setup(lm, task.name, weights, pairs, held_out, reference, ftgd, tokens)

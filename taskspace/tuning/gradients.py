@@ -5,8 +5,9 @@
 # %% ../../nbs/api/tuning/10_gradients.ipynb #1226f441
 from __future__ import annotations
 
+import fnmatch
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, ExitStack
 from itertools import islice
 from typing import get_args, Literal, NamedTuple
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from ..errors import TaskspaceError
+from ..models.adapters import adapter_parameters
 from ..models.lm import LM
 from ..scoring.convention import Convention
 from ..scoring.encoding import encode_pairs, EncodedPair
@@ -70,10 +72,15 @@ def _component(name: str, owner: nn.Module, output: bool) -> str:
 def trainable(
     lm: LM,  # model with its tokenizer
     embeddings: bool = True,  # False leaves out the input and output embeddings
+    # "all", "adapter" (those of an adapter alone) or a pattern of names, such as "*mlp*"
+    parameters: str = "all",
 ) -> dict[str, nn.Parameter]:  # in the order of the model, tied weights once
     "The parameters that a gradient can change. Raises `TaskspaceError` for a quantised model or when nothing is left."
     named = dict(lm.model.named_parameters())
-    _no_quantised_weights(lm, named)
+    if parameters != "all":
+        named = {n: named[n] for n in _parameters_named(lm, named, parameters)}
+    if parameters != "adapter":
+        _no_quantised_weights(lm, named)
     chosen = {n: p for n, p in named.items() if p.requires_grad}
     if not chosen:
         raise TaskspaceError(
@@ -87,6 +94,20 @@ def trainable(
                 f"model {lm.name!r} has no trainable parameters beside its embeddings; use embeddings=True"
             )
     return chosen
+
+# %% ../../nbs/api/tuning/10_gradients.ipynb #790e44c7
+def _parameters_named(lm: LM, names: Iterable[str], parameters: str) -> list[str]:
+    "Those of an adapter, or those that fit a pattern. Raises `TaskspaceError` where there are none."
+    if parameters == "adapter":
+        if not (found := adapter_parameters(lm.model)):
+            raise TaskspaceError(f"model {lm.name!r} has no adapter; use parameters='all' or a pattern of names")
+        return found
+    if not (found := [n for n in names if fnmatch.fnmatchcase(n, parameters)]):
+        raise TaskspaceError(
+            f"model {lm.name!r}: no parameter is called {parameters!r}; write a pattern of names such as '*mlp*', "
+            f"the first is {next(iter(names), 'none')}"
+        )
+    return found
 
 # %% ../../nbs/api/tuning/10_gradients.ipynb #cdd256c3
 def _no_quantised_weights(lm: LM, named: dict[str, nn.Parameter]) -> None:
