@@ -11,30 +11,54 @@ from taskspace.tasks.catalogue import load_suite
 from taskspace.tasks.grammar import vocabulary
 
 
-def tiny_models(folder: Path) -> dict[str, Path]:
-    "Two GPT-2s of a few thousand parameters, saved at steps 0 and 1."
+def tiny_model(folder: Path, width: int, seed: int) -> None:
+    "A GPT-2 of a few thousand parameters."
     from transformers import GPT2Config, GPT2LMHeadModel
 
     tokenizer = word_tokenizer(vocabulary())
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_embd=width,
+        n_layer=1,
+        n_head=2,
+        n_positions=48,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    model = GPT2LMHeadModel(config)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(4)  # far from uniform, so that margins are not rounding
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def tiny_models(folder: Path) -> dict[str, Path]:
+    "Two such models, saved at steps 0 and 1."
     for name, width in (("small", 8), ("large", 16)):
         for step in (0, 1):
-            torch.manual_seed(step)
-            config = GPT2Config(
-                vocab_size=len(tokenizer),
-                n_embd=width,
-                n_layer=1,
-                n_head=2,
-                n_positions=48,
-                bos_token_id=0,
-                eos_token_id=0,
-            )
-            model = GPT2LMHeadModel(config)
-            with torch.no_grad():
-                for p in model.parameters():
-                    p.mul_(4)  # far from uniform, so that margins are not rounding
-            model.save_pretrained(folder / name / f"step{step}")
-            tokenizer.save_pretrained(folder / name / f"step{step}")
+            tiny_model(folder / name / f"step{step}", width, step)
     return {name: folder / name for name in ("small", "large")}
+
+
+def trainings(folder: Path, widths: dict[str, int], names: tuple[str, ...]) -> dict[str, Path]:
+    "Models of each width, one for each name, saved at steps 0 and 1; the seed comes from the first letter of the name."
+    out = {}
+    for size, width in widths.items():
+        for name in names:
+            out[f"{size} {name}"] = folder / f"{size} {name}"
+            for step in (0, 1):
+                tiny_model(folder / f"{size} {name}" / f"step{step}", width, 10 * ord(name[0]) + step)
+    return out
+
+
+def trainings_study(folder: Path) -> Study:
+    "Two sizes with three trainings each, on eight tasks of four phenomena."
+    folders = trainings(folder, {"small": 8, "large": 16}, ("a", "b", "c"))
+    models = [{"name": str(path), "label": name, "scale": name.split()[0]} for name, path in folders.items()]
+    fields = tiny_study(folder / "tiny").model_dump(exclude={"models", "name"})
+    return Study(**{**fields, "models": models, "name": "trainings", "control_checkpoints": "last"})
 
 
 def tiny_study(folder: Path) -> Study:

@@ -6,9 +6,12 @@ from taskspace.names import hand_on
 
 if TYPE_CHECKING:
     from .verdicts import *  # noqa: F403
+    from .judging import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "verdicts":
-        "CLAIMS VERDICTS REPLICATED SHARING Finding levels_text no_data judge both paired harm_at claim_a "
-        "summarised claim_b claim_c claim_d claim_e findings claims",
+        "CLAIMS VERDICTS MODEL_COLUMNS REPLICATED SHARING Finding levels_text no_data judge summarised both "
+        "spread_over_trainings over_models paired harm_at claim_a claim_b claim_c claim_d claim_e",
+    "judging":
+        "Spaces by_model passing_tasks findings claims_table models_table claims",
 })

@@ -5,9 +5,8 @@
 # %% ../../nbs/api/claims/10_verdicts.ipynb #dd9a1bcc
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast, TypeVar
 
 import numpy as np
@@ -16,12 +15,21 @@ import pandas as pd
 from ..errors import TaskspaceError
 from ..spaces import change, resampling, statistics
 from ..spaces.explaining import cell_columns, explained_share
-from ..spaces.levels import level_error_over_pairs, level_errors, level_intervals, levels_table, widest
+from taskspace.spaces.levels import (
+    Error,
+    left_out_error,
+    level_error_over_pairs,
+    level_errors,
+    level_intervals,
+    levels_table,
+    widest,
+)
 from ..spaces.space import TaskSpace
 
 # %% auto #0
-__all__ = ['CLAIMS', 'VERDICTS', 'REPLICATED', 'SHARING', 'Finding', 'levels_text', 'no_data', 'judge', 'both', 'paired',
-           'harm_at', 'claim_a', 'summarised', 'claim_b', 'claim_c', 'claim_d', 'claim_e', 'findings', 'claims']
+__all__ = ['CLAIMS', 'VERDICTS', 'MODEL_COLUMNS', 'REPLICATED', 'SHARING', 'Finding', 'levels_text', 'no_data', 'judge',
+           'summarised', 'both', 'spread_over_trainings', 'over_models', 'paired', 'harm_at', 'claim_a', 'claim_b',
+           'claim_c', 'claim_d', 'claim_e']
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #4f4511d7
 CLAIMS = {
@@ -48,16 +56,19 @@ class Finding:
     why: str = ""  # how the verdict came about, in one sentence
     details: dict = field(default_factory=dict, repr=False)  # further figures
     levels: pd.DataFrame | None = field(default=None, repr=False)  # the interval at each level, see `level_intervals`
+    models: pd.DataFrame | None = field(default=None, repr=False)  # one row a model that was judged, see `over_models`
+    gate: str = ""  # which tasks were left out for their accuracy, in words
 
     @property
     def says(self) -> str:
         "The claim in words."
         return CLAIMS[self.claim]
 
-    def to_dict(self) -> dict:  # claim, says, verdict, statistic, estimate, low, high, p, levels, why
+    def to_dict(self) -> dict:  # claim, says, verdict, statistic, estimate, low, high, p, levels, gate, why
         "The finding as a row of a table."
         figures = {name: getattr(self, name) for name in ("verdict", "statistic", "estimate", "low", "high", "p")}
-        return {"claim": self.claim, "says": self.says, **figures, "levels": levels_text(self.levels), "why": self.why}
+        words = {"levels": levels_text(self.levels), "gate": self.gate, "why": self.why}
+        return {"claim": self.claim, "says": self.says, **figures, **words}
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #2dfdec21
 def levels_text(
@@ -90,10 +101,78 @@ def judge(
     return "not supported" if high < threshold else "undecided"
 
 
+def summarised(
+    verdicts: Iterable[str],  # one a model
+) -> str:  # the verdict that all share, else "undecided"
+    "One verdict for several models: none speaks for the others."
+    found = set(verdicts)
+    return found.pop() if len(found) == 1 else "undecided"
+
+
 def both(*verdicts: str) -> str:
     "The verdict on a claim of several parts: all have to hold, and one that fails is enough."
     worst_first = ("not supported", "undecided", "supported")
     return next((v for v in worst_first if v in verdicts), "supported")
+
+# %% ../../nbs/api/claims/10_verdicts.ipynb #077039c6
+MODEL_COLUMNS = ("model", "scale", "training", "verdict", "estimate", "low", "high", "p", "why")
+
+
+def spread_over_trainings(
+    models: pd.DataFrame,  # `models` of a finding
+) -> pd.DataFrame:  # index scale; columns trainings, mean, spread (standard deviation; missing for one)
+    "What the trainings of each size say, and how far they differ."
+    by_scale = models.groupby("scale", sort=False)["estimate"]
+    return pd.DataFrame({"trainings": by_scale.size(), "mean": by_scale.mean(), "spread": by_scale.std(ddof=1)})
+
+
+def _sizes_in_words(models: pd.DataFrame) -> list[str]:
+    "What each size says: one model with its interval, several trainings with their mean and spread."
+    parts, sizes = [], spread_over_trainings(models)
+    for scale, own in models.groupby("scale", sort=False):
+        first, count = own.iloc[0], len(own)
+        if count == 1:
+            parts.append(
+                f"{first['verdict']} for {first['model']}, {first['estimate']:+.3g} [{first['low']:.3g}, {first['high']:.3g}]"
+            )
+            continue
+        verdicts = own["verdict"].value_counts(sort=False)
+        said = " and ".join(f"{verdict} for {n} of {count}" for verdict, n in verdicts.items())
+        mean, spread = sizes.loc[scale, "mean"], sizes.loc[scale, "spread"]
+        parts.append(f"{said} trainings of {scale}, {mean:+.3g} on average, standard deviation {spread:.2g}")
+    return parts
+
+# %% ../../nbs/api/claims/10_verdicts.ipynb #5d9919af
+def over_models(
+    found: Mapping[str, Finding],  # model -> what it says about one claim
+    # model -> its scale and which training of it; by default each is a scale of its own
+    of: Mapping[str, tuple[str, int]] | None = None,
+) -> Finding:
+    "The finding over all models. Those without data are named, and judge nothing."
+    judged = {name: f for name, f in found.items() if f.statistic != "no data"}
+    if not judged:
+        return next(iter(found.values()))
+    of = of or {name: (name, 1) for name in judged}
+    rows = [(name, *of[name], f.verdict, f.estimate, f.low, f.high, f.p, f.why) for name, f in judged.items()]
+    models = pd.DataFrame(rows, columns=list(MODEL_COLUMNS))
+    first = next(iter(judged.values()))
+    if len(found) == 1:
+        return replace(first, models=models)
+    lacking = [f"{name}: {f.why}" for name, f in found.items() if name not in judged]
+    parts = ["; ".join(_sizes_in_words(models)), *lacking]
+    levels = [f.levels.rename(f"{name}, {{}}".format) for name, f in judged.items() if f.levels is not None]
+    return replace(
+        first,
+        verdict=summarised(models["verdict"]),
+        estimate=float(spread_over_trainings(models)["mean"].mean()),
+        low=float(models["low"].min(skipna=False)),
+        high=float(models["high"].max(skipna=False)),
+        p=float(models["p"].max(skipna=False)),
+        why=f"{'. '.join(parts)}.",
+        details={"models": dict(judged)},
+        levels=pd.concat(levels) if levels else None,
+        models=models,
+    )
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #a9590f5e
 def paired(
@@ -129,7 +208,7 @@ def harm_at(
 _TUNINGS = ("ftgd", "full")
 
 
-def _gains_and_savings(curves: pd.DataFrame) -> pd.DataFrame:
+def _gains_and_savings(curves: pd.DataFrame, gain: str) -> pd.DataFrame:
     "Best gain of each method and the harm that FTGD saves at equal gain, for each task that both methods tuned."
     keys = ["task", *(k for k in ("scale", "seed") if k in curves)]  # a path is one tuning of one model
     rows = []
@@ -137,43 +216,83 @@ def _gains_and_savings(curves: pd.DataFrame) -> pd.DataFrame:
         paths = {str(m): path for m, path in group.groupby("method") if m in _TUNINGS}
         if len(paths) < len(_TUNINGS):
             continue
-        best = {m: max(0.0, float(paths[m]["gain"].max())) for m in _TUNINGS}
+        best = {m: max(0.0, float(paths[m][gain].max())) for m in _TUNINGS}
         goal = 0.9 * min(best.values())
         harm = dict.fromkeys(_TUNINGS, np.nan)
         if goal > 0:
-            harm = {m: harm_at(p["gain"].to_numpy(float), p["harm"].to_numpy(float), goal) for m, p in paths.items()}
+            harm = {m: harm_at(p[gain].to_numpy(float), p["harm"].to_numpy(float), goal) for m, p in paths.items()}
         rows.append({"task": key[0], **best, "saved": harm["full"] - harm["ftgd"]})
     if not rows:
         return pd.DataFrame()
     return pd.DataFrame(rows).groupby("task", sort=False).mean()
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #e6c1ce2c
+def _mean_levels(values: pd.Series, groups: Mapping[str, str | None] | None) -> pd.DataFrame:
+    "A mean over tasks with its intervals over tasks and over groups; bounds are missing for fewer than 3 tasks."
+    known = values.dropna()
+    labels = [(groups or {}).get(str(task)) for task in known.index]
+    of = None if any(g is None for g in labels) else np.array([str(g) for g in labels])
+    mean = float(known.mean()) if len(known) else float("nan")
+    if len(known) < 3:
+        return levels_table(mean, {"tasks": Error(float("nan"), len(known))}, None)
+    errors = level_errors(np.diag(known), lambda cut, keep: float(np.diag(cut).mean()), of, None)
+    return levels_table(mean, errors, None)
+
+
+@dataclass(frozen=True)
+class _Learning:
+    "What the paths of one kind of gain say: does FTGD learn as well, and does it save harm?"
+
+    unit: str  # of the gain
+    table: pd.DataFrame  # one row a task: ftgd and full (best gains), saved (harm, nats)
+    ahead: pd.DataFrame  # best gain of FTGD less a share of the other's, by level
+    saved: pd.DataFrame  # harm that FTGD saves at equal gain, by level
+
+    @property
+    def verdicts(self) -> tuple[str, str]:
+        "On learning and on harm, both over tasks."
+        return judge(*widest(self.ahead, ["tasks"])), judge(*widest(self.saved, ["tasks"]))
+
+    def says(self, at_least: float) -> str:
+        "The parts in words."
+        (mean, low, high), (saved, least, most) = (
+            (float(t["estimate"].iloc[0]), *widest(t, ["tasks"])) for t in (self.ahead, self.saved)
+        )
+        learns, harms = self.verdicts
+        gains = (
+            f"FTGD gains {self.table['ftgd'].mean():.2f}{self.unit}, full fine-tuning {self.table['full'].mean():.2f}; "
+            f"less {at_least:g} of the latter that is {mean:+.2f} [{low:+.2f}, {high:+.2f}] "
+            f"({_in_words(learns, 'about as well')})"
+        )
+        if saved != saved:
+            return f"{gains}, but on none of {len(self.table)} tasks did both reach an equal gain"
+        return (
+            f"{gains}, and at equal gain full fine-tuning costs {saved:+.3g} nats more [{least:+.2g}, {most:+.2g}] "
+            f"({_in_words(harms, 'more than 0')})"
+        )
+
+
 def _in_words(verdict: str, what: str) -> str:
     return {"supported": what, "not supported": f"not {what}", "undecided": f"unclear whether {what}"}[verdict]
 
-
-def _why_a(
-    tasks: pd.DataFrame, at_least: float, ahead: tuple[float, ...], learns: str, saved: float, harms: str
-) -> str:
-    "The sentence that explains the verdict on claim a."
-    mean, low, high, _ = ahead
-    if saved == saved:
-        more = _in_words(harms, "more than 0")
-        cost = f"and at equal gain full fine-tuning costs {saved:+.3g} nats more ({more}); {len(tasks)} tasks."
-    else:
-        cost = f"but on none of {len(tasks)} tasks did both reach an equal gain, so their harm cannot be compared."
-    return (
-        f"FTGD gains {tasks['ftgd'].mean():.2f} nats and full fine-tuning {tasks['full'].mean():.2f}; "
-        f"less {at_least:g} of the latter that is {mean:+.2f} [{low:+.2f}, {high:+.2f}] "
-        f"({_in_words(learns, 'about as well')}), {cost}"
-    )
-
 # %% ../../nbs/api/claims/10_verdicts.ipynb #6ed3827a
+def _learning(
+    curves: pd.DataFrame, gain: str, unit: str, at_least: float, groups: Mapping[str, str | None] | None
+) -> _Learning:
+    tasks = _gains_and_savings(curves, gain)
+    if not len(tasks):
+        return _Learning(unit, tasks, pd.DataFrame(), pd.DataFrame())
+    ahead = _mean_levels(tasks["ftgd"] - at_least * tasks["full"], groups)
+    return _Learning(unit, tasks, ahead, _mean_levels(tasks["saved"], groups))
+
+
 def claim_a(
-    # Columns task, method ("ftgd", "full"), gain, harm in the order of steps; scale and seed where there are several
+    # Columns task, method ("ftgd", "full"), gain (nats), gain_accuracy, harm in the order of steps; scale and seed
+    # where there are several
     curves: pd.DataFrame | None,
     at_least: float = 0.8,  # share of the full gain that counts as "about as well"
-) -> Finding:  # estimate: harm of full fine-tuning minus harm of FTGD at equal gain, nats
+    groups: Mapping[str, str | None] | None = None,  # task -> group, for an interval over groups
+) -> Finding:  # estimate: harm of full fine-tuning minus harm of FTGD at equal gain in margin, nats
     "FTGD learns its task about as well as full fine-tuning and hurts ordinary text less."
     if curves is None or not len(curves):
         return no_data("a", "tuning curves of FTGD and of full fine-tuning")
@@ -185,25 +304,33 @@ def claim_a(
     unused = sorted(set(_TUNINGS) - set(curves["method"]))
     if unused:
         return no_data("a", f"curves of method {unused[0]!r}")
-    tasks = _gains_and_savings(curves)
-    if not len(tasks):
+    margin = _learning(curves, "gain", " nats", at_least, groups)
+    if not len(margin.table):
         return no_data("a", "tasks tuned by both methods")
-    if len(tasks) < 3:
-        return no_data("a", f"tuning curves of 3 tasks or more (there are {len(tasks)})")
-    saved, low, high, p = paired(tasks["saved"])
-    ahead = paired(tasks["ftgd"] - at_least * tasks["full"])
-    learns, harms = judge(*ahead[1:3]), judge(low, high)
-    return Finding(
-        "a",
-        both(learns, harms),
-        "harm of full fine-tuning minus harm of FTGD at equal gain (nats)",
-        saved,
-        low,
-        high,
-        p,
-        _why_a(tasks, at_least, ahead, learns, saved, harms),
-        {"ahead": ahead[0], "ahead_low": ahead[1], "ahead_high": ahead[2], "tasks": len(tasks), "table": tasks},
-    )
+    if len(margin.table) < 3:
+        return no_data("a", f"tuning curves of 3 tasks or more (there are {len(margin.table)})")
+    known = "gain_accuracy" in curves and curves["gain_accuracy"].notna().all()
+    accuracy = _learning(curves, "gain_accuracy", " of accuracy", at_least, groups) if known else None
+    return _finding_a(margin, accuracy, at_least)
+
+
+def _finding_a(margin: _Learning, accuracy: _Learning | None, at_least: float) -> Finding:
+    "The finding: all parts have to hold, for both gains."
+    verdicts = [*margin.verdicts, *(("undecided",) if accuracy is None else accuracy.verdicts)]
+    saved, low, high, p = paired(margin.table["saved"])
+    of_accuracy = "not measured" if accuracy is None else accuracy.says(at_least)
+    why = f"In margin: {margin.says(at_least)}. In accuracy: {of_accuracy}; {len(margin.table)} tasks."
+    details: dict[str, Any] = {
+        "tasks": len(margin.table),
+        "table": margin.table,
+        "margin": margin,
+        "accuracy": accuracy,
+    }
+    levels = margin.saved
+    if accuracy is not None:
+        levels = pd.concat([levels, accuracy.saved.rename("in accuracy, {}".format)])
+    what = "harm of full fine-tuning minus harm of FTGD at equal gain in margin (nats)"
+    return Finding("a", both(*verdicts), what, saved, low, high, p, why, details, levels)
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #61612201
 def _advantage(linguistic: np.ndarray, words: Sequence[np.ndarray]) -> Callable[[np.ndarray, np.ndarray], float]:
@@ -227,18 +354,16 @@ def _known_levels(levels: pd.DataFrame, names: Sequence[str]) -> list[str]:
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #d16a4289
 def _one_model_b(
-    name: str,
-    space: TaskSpace,
-    linguistic: TaskSpace,
-    words: Mapping[str, TaskSpace],
-    permutations: int,
-    seed: int,
-) -> dict[str, Any]:
-    "Verdict, estimate, levels and p of one model. Raises `TaskspaceError` where the hypotheses cannot be told apart."
+    space: TaskSpace, linguistic: TaskSpace, words: Mapping[str, TaskSpace], permutations: int, seed: int
+) -> Finding:
+    "The finding on one model; no data where the hypotheses cannot be told apart."
     options: dict[str, Any] = dict(permutations=permutations, seed=seed, interval=None)
-    structure = space.compare(linguistic, control=list(words.values()), **options)
-    for word in words.values():  # words that follow from structure would explain nothing of their own
-        space.compare(word, control=linguistic, permutations=0, interval=None)
+    try:
+        structure = space.compare(linguistic, control=list(words.values()), **options)
+        for word in words.values():  # words that follow from structure would explain nothing of their own
+            space.compare(word, control=linguistic, permutations=0, interval=None)
+    except TaskspaceError as e:
+        return no_data("b", f"hypotheses that can be told apart ({e})")
     cut = [h.select(space.tasks).matrix.to_numpy() for h in (linguistic, *words.values())]
     levels = level_intervals(space, _advantage(cut[0], cut[1:]))
     low, high = widest(levels, _known_levels(levels, ["tasks", "groups"]))
@@ -246,27 +371,13 @@ def _one_model_b(
     if verdict == "supported" and structure.p >= 0.05:
         verdict = "undecided"
     estimate = float(levels["estimate"].iloc[0])
-    said = f"{name} {estimate:+.3f} [{low:.3f}, {high:.3f}], structure given words r = {structure.statistic:+.2f}"
-    return {
-        "model": name,
-        "verdict": verdict,
-        "estimate": estimate,
-        "low": low,
-        "high": high,
-        "p": structure.p,
-        "tasks": len(space),
-        "structure": structure,
-        "levels": levels,
-        "said": f"{said} (p = {structure.p:.3f})",
-    }
-
-
-def summarised(
-    verdicts: Iterable[str],  # one a model
-) -> str:  # the verdict that all share, else "undecided"
-    "One verdict for several models: none speaks for the others."
-    found = set(verdicts)
-    return found.pop() if len(found) == 1 else "undecided"
+    why = (
+        f"Only structure less only words ({', '.join(words)}): {estimate:+.3f} [{low:.3f}, {high:.3f}], structure "
+        f"given words r = {structure.statistic:+.2f} (p = {structure.p:.3f}); {len(space)} tasks, over tasks and groups."
+    )
+    what = "what only structure explains less what only words explain"
+    details = {"tasks": len(space), "structure": structure}
+    return Finding("b", verdict, what, estimate, low, high, structure.p, why, details, levels)
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #bee507ed
 def claim_b(
@@ -283,38 +394,14 @@ def claim_b(
         return no_data("b", " and ".join(lacking))
     named = {"the space": spaces} if isinstance(spaces, TaskSpace) else dict(spaces)
     of_words = {"lexicon": words} if isinstance(words, TaskSpace) else dict(words)
-    whole = {name: space.complete() for name, space in named.items()}
-    fewest = min(len(space) for space in whole.values())
-    if fewest < 5:
-        return no_data("b", f"a space of 5 complete tasks or more (there are {fewest})")
-    try:
-        models = [_one_model_b(n, s, linguistic, of_words, permutations, seed) for n, s in whole.items()]
-    except TaskspaceError as e:
-        return no_data("b", f"hypotheses that can be told apart ({e})")
-    return _finding_b(models, list(of_words))
-
-
-def _finding_b(models: Sequence[Mapping[str, Any]], words: Sequence[str]) -> Finding:
-    "The finding over all models: the mean estimate, and the interval that holds those of all."
-    last = models[-1]
-    said = "; ".join(m["said"] for m in models)
-    why = (
-        f"Only structure less only words ({', '.join(words)}): {said}; {last['tasks']} tasks, over tasks and phenomena."
-    )
-    return Finding(
-        "b",
-        summarised(m["verdict"] for m in models),
-        "what only structure explains less what only words explain",
-        float(np.mean([m["estimate"] for m in models])),
-        min(m["low"] for m in models),
-        max(m["high"] for m in models),
-        max(m["p"] for m in models),
-        why,
-        {"models": list(models), "tasks": last["tasks"], "structure": last["structure"]},
-        last["levels"]
-        if len(models) == 1
-        else pd.concat([m["levels"].rename(f"{m['model']}, {{}}".format) for m in models]),
-    )
+    found = {}
+    for name, space in named.items():
+        whole = space.complete()
+        if len(whole) < 5:
+            found[name] = no_data("b", f"a space of 5 complete tasks or more (there are {len(whole)})")
+        else:
+            found[name] = _one_model_b(whole, linguistic, of_words, permutations, seed)
+    return over_models(found)
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #f8563e61
 _Key = TypeVar("_Key")  # what tells the spaces apart: a scale, or a step
@@ -397,7 +484,7 @@ def claim_c(
     levels = _slope_levels(trainings, weight, labels)
     return _finding_c(trainings, levels, labels, {k: float(parameters[k]) for k in trainings})
 
-
+# %% ../../nbs/api/claims/10_verdicts.ipynb #f2cc407b
 def _finding_c(
     trainings: Mapping[str, Sequence[TaskSpace]], levels: pd.DataFrame, labels: Sequence[str], sizes: dict[str, float]
 ) -> Finding:
@@ -409,8 +496,29 @@ def _finding_c(
     low, high = widest(levels, ["tasks", "trainings"] if replicated else ["tasks"])
     estimate = float(levels["estimate"].iloc[0])
     auc = _auc_of(np.array(labels))
-    of = {k: float(np.mean([auc(s.matrix.to_numpy(), np.arange(len(s))) for s in v])) for k, v in trainings.items()}
-    steps = ", ".join(f"{k} {v:.2f} ({counts[k]} training{'s' * (counts[k] > 1)})" for k, v in of.items())
+    models = pd.DataFrame(
+        [
+            (
+                f"{k} {t}" if len(v) > 1 else k,
+                k,
+                t,
+                "",
+                auc(s.matrix.to_numpy(), np.arange(len(s))),
+                *[np.nan] * 3,
+                "AUC",
+            )
+            for k, v in trainings.items()
+            for t, s in enumerate(v, 1)
+        ],
+        columns=list(MODEL_COLUMNS),
+    )
+    by_size = spread_over_trainings(models)
+    of = by_size["mean"].to_dict()
+    steps = ", ".join(
+        f"{s.Index} {s.mean:.2f} ("
+        + ("1 training)" if s.trainings == 1 else f"{s.trainings} trainings, standard deviation {s.spread:.2g})")
+        for s in cast(Any, by_size.itertuples())
+    )
     over = (
         "over tasks and trainings" if replicated else f"over tasks; a verdict needs {REPLICATED} trainings of each size"
     )
@@ -426,6 +534,7 @@ def _finding_c(
         f"AUC {steps}; interval {over}; {len(labels)} tasks.",
         {"auc": of, "sizes": sizes, "trainings": counts},
         levels,
+        models,
     )
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #caa21e0a
@@ -539,37 +648,65 @@ def _trained_path(spaces: Mapping[int, TaskSpace] | None) -> dict[int, TaskSpace
 class _Stability:
     "How well successive spaces of a path agree without noise."
 
-    curve: pd.DataFrame  # see `taskspace.spaces.change.stability`
+    curve: pd.DataFrame  # see `taskspace.spaces.change.stability`, by ranks
     used: int  # stretches whose spaces are more than noise
     left_out: int  # the others
     same_pairs: bool  # whether all replicates are of the same pairs
-    mean: float = float("nan")  # agreement, over stretches
-    low: float = float("nan")
-    high: float = float("nan")
+    product: pd.DataFrame | None = None  # mean correlation without noise, by level
+    ranks: pd.DataFrame | None = None  # mean rank correlation as a share of its ceiling, by level
+
+    def bounds(self, which: str) -> tuple[float, float, float]:
+        "The mean with its widest bounds, cut to what a correlation can be."
+        table = getattr(self, which)
+        low, high = widest(table, list(table.index))
+        return float(table["estimate"].iloc[0]), max(low, -1.0) if low == low else low, high
 
     def verdict(self, threshold: float) -> str:
         "Support needs to know the common noise."
-        found = judge(self.low, self.high, threshold)
+        found = both(*(judge(*self.bounds(which)[1:], threshold) for which in ("product", "ranks")))
         return "undecided" if found == "supported" and not self.same_pairs else found
 
 
+def _ranks_without(stack: np.ndarray, used: Sequence[int]) -> np.ndarray:  # (stretches, tasks)
+    "The rank correlations of successive spaces with each task left out."
+    tasks = np.arange(stack.shape[1])
+    cuts = [np.ix_(kept, kept) for kept in (np.delete(tasks, i) for i in tasks)]
+    cell = [[statistics.cells(space[cut]) for cut in cuts] for space in stack]
+    return np.array(
+        [[resampling.correlation_of(a, b, "spearman") for a, b in zip(cell[k - 1], cell[k], strict=True)] for k in used]
+    )
+
+
+def _over_stretches(values: Sequence[float], without: np.ndarray) -> tuple[float, dict[str, Error]]:
+    "A mean over stretches, with its errors over tasks and over stretches."
+    over = float(np.std(values, ddof=1) / np.sqrt(len(values)))
+    return float(np.mean(values)), {
+        "tasks": left_out_error(without.mean(0), None),
+        "stretches": Error(over, len(values)),
+    }
+
+# %% ../../nbs/api/claims/10_verdicts.ipynb #82d7f9be
 def _stability_of(path: Mapping[int, TaskSpace], stack: np.ndarray, replicates: list[np.ndarray]) -> _Stability:
-    "Agreement of successive spaces with its interval, which is missing where fewer than two stretches can be used."
+    "Agreement of successive spaces with its intervals; none where fewer than two stretches can be used."
     pairs = next(iter(path.values())).resampled_pairs()
-    curve = change.stability(stack, replicates, list(path), "pearson", pairs)
+    curve = change.stability(stack, replicates, list(path), "spearman", pairs)
     trust = curve["reliability"].to_numpy()
     used = [k for k in range(1, len(stack)) if np.sqrt(trust[k - 1] * trust[k]) > 0.3]
     left_out = len(stack) - 1 - len(used)
     same_pairs = len({len(r) for r in replicates}) == 1
     if len(used) < 2:
         return _Stability(curve, len(used), left_out, same_pairs)
-    found = [change.agreement(stack[k - 1], stack[k], replicates[k - 1], replicates[k], pairs) for k in used]
-    mean, *over_stretches, _ = paired([value for value, _ in found], flips=1)
+    two = [(stack[k - 1], stack[k], replicates[k - 1], replicates[k], pairs) for k in used]
+    found = [change.agreement(*each) for each in two]
+    mean, errors = _over_stretches([v for v, _ in found], np.array([change.agreement_without(*each) for each in two]))
     count = min(len(again) for _, again in found)
     over_pairs = np.quantile(np.mean([again[:count] for _, again in found], axis=0), [0.025, 0.975])
-    low = float(np.clip(np.minimum(over_stretches[0], over_pairs[0]), -1, 1))  # missing where one is
-    high = float(np.clip(np.maximum(over_stretches[1], over_pairs[1]), -1, 1))
-    return _Stability(curve, len(used), left_out, same_pairs, mean, low, high)
+    product = levels_table(mean, errors, None)
+    product.loc["pairs"] = [mean, min(mean, over_pairs[0]), max(mean, over_pairs[1]), pairs or 0]
+    ceiling = curve["previous_ceiling"].to_numpy()[used]
+    shares = curve["previous"].to_numpy()[used] / ceiling
+    mean, errors = _over_stretches(shares.tolist(), _ranks_without(stack, used) / ceiling[:, None])
+    return _Stability(curve, len(used), left_out, same_pairs, product, levels_table(mean, errors, None))
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #17985598
 def _calm(largest: Mapping[str, Any], even: float, alpha: float) -> str:
@@ -584,15 +721,16 @@ def _why_e(path: Mapping[int, TaskSpace], largest: Mapping[str, Any], even: floa
     "The sentence that explains the verdict on claim e."
     steps, at = list(path), largest["at"]
     share = (
-        f"Largest share {largest['largest']:.2f} of the change between steps {steps[at]} and {steps[at + 1]}, "
-        f"where even change gives {even:.2f} (p = {largest['p']:.3f}); "
+        f"Largest share {largest['largest']:.2f} [{largest['low']:.2f}, {largest['high']:.2f}] of the change between "
+        f"steps {steps[at]} and {steps[at + 1]}, where even change gives {even:.2f} (p = {largest['p']:.3f}); "
     )
-    agree = f"successive spaces agree by {stable.mean:.2f} [{stable.low:.2f}, {stable.high:.2f}] without noise"
+    words = "successive spaces agree by {:.2f} [{:.2f}, {:.2f}] without noise, by ranks {:.2f} [{:.2f}, {:.2f}]"
+    agree = f"{words} of their ceiling".format(*stable.bounds("product"), *stable.bounds("ranks"))
     if stable.left_out:
         agree += f" ({stable.left_out} of {len(path) - 1} stretches left out: mostly noise)"
     if not stable.same_pairs:
         agree += ", common noise unknown since their replicates are not of the same pairs"
-    return f"{share}{agree}; {len(path[steps[0]])} tasks, {len(path)} checkpoints."
+    return f"{share}{agree}; over {len(path[steps[0]])} tasks, pairs and stretches; {len(path)} checkpoints."
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #a9efa568
 def claim_e(
@@ -613,87 +751,55 @@ def claim_e(
             "spaces that are more than noise at successive checkpoints "
             f"(they are in {stable.used} of {len(path) - 1} stretches)",
         )
-    durations = np.diff(np.log10(list(path)))
-    largest = change.change_point(stack, replicates, durations, next(iter(path.values())).resampled_pairs())
-    even = float((durations / durations.sum())[largest["at"]])
+    return _finding_e(path, stack, replicates, stable, agreement, alpha)
+
+# %% ../../nbs/api/claims/10_verdicts.ipynb #05ca0152
+def _finding_e(
+    path: Mapping[int, TaskSpace],
+    stack: np.ndarray,
+    replicates: list[np.ndarray],
+    stable: _Stability,
+    agreement: float,
+    alpha: float,
+) -> Finding:
+    "The finding: stable, and without an incisive stage."
+    durations, pairs = np.diff(np.log10(list(path))), next(iter(path.values())).resampled_pairs()
+    largest = change.change_point(stack, replicates, durations, pairs)
+    at, share = largest["at"], largest["largest"]
+    even = float((durations / durations.sum())[at])
+    without = change.shares_without(stack, replicates, pairs)[:, at]
+    levels = levels_table(share, {"tasks": left_out_error(without, None)}, None)
+    levels.loc["pairs"] = [share, largest["low"], largest["high"], pairs or 0]
+    low, high = widest(levels, ["tasks", "pairs"])
+    largest = {**largest, "low": max(low, 0.0), "high": min(high, 1.0)}
+    mean, agree_low, agree_high = stable.bounds("product")
     return Finding(
         "e",
         both(stable.verdict(agreement), _calm(largest, even, alpha)),
         "largest share of one stretch in the whole change",
-        largest["largest"],
+        share,
         largest["low"],
         largest["high"],
         largest["p"],
         _why_e(path, largest, even, stable),
         {
             "shares": largest["shares"].tolist(),
-            "agreement": stable.mean,
-            "agreement_low": stable.low,
-            "agreement_high": stable.high,
+            "agreement": mean,
+            "agreement_low": agree_low,
+            "agreement_high": agree_high,
+            "ranks": stable.bounds("ranks"),
             "left_out": stable.left_out,
             "curve": stable.curve,
+            "stable": {"product": stable.product, "ranks": stable.ranks},
         },
-    )
-
-# %% ../../nbs/api/claims/10_verdicts.ipynb #c8bf2aa7
-def _scale_of_d(overlap: Iterable[tuple[str, int | None]], parameters: Mapping[str, float]) -> str | None:
-    "The largest scale that has overlaps at three trained steps or more; without one, the largest that has any."
-    listed = list(overlap)
-    trained = Counter(scale for scale, step in listed if step is not None and step > 0)
-
-    def rank(scale: str) -> tuple[bool, float, str]:
-        return trained[scale] >= 3, parameters.get(scale, 0.0), str(scale)
-
-    return max({scale for scale, _ in listed}, default=None, key=rank)
-
-# %% ../../nbs/api/claims/10_verdicts.ipynb #7d56350c
-def _trainings(space: TaskSpace | Sequence[TaskSpace]) -> list[TaskSpace]:
-    return [space] if isinstance(space, TaskSpace) else list(space)
-
-
-def _each_training(last: Mapping[str, TaskSpace | Sequence[TaskSpace]]) -> dict[str, TaskSpace]:
-    "Every space by the name of its scale, and by the number of its training where there are several."
-    named: dict[str, TaskSpace] = {}
-    for scale, space in last.items():
-        several = _trainings(space)
-        named |= {f"{scale} {t}" if len(several) > 1 else str(scale): s for t, s in enumerate(several, 1)}
-    return named
-
-
-def findings(
-    # (scale, step) -> transfer space, or one for each training. A step of None is the last of all, such as `main`
-    spaces: Mapping[tuple[str, int | None], TaskSpace | Sequence[TaskSpace]] | None = None,
-    hypotheses: Mapping[str, TaskSpace] | None = None,  # from `opponents`: phenomenon or rules, and those of words
-    curves: pd.DataFrame | None = None,  # tuning curves, see `claim_a`
-    distribution: pd.DataFrame | None = None,  # columns scale, step, task, share
-    overlap: Mapping[tuple[str, int | None], TaskSpace] | None = None,  # (scale, step) -> overlap space
-    parameters: Mapping[str, float] | None = None,  # scale -> number of parameters
-) -> list[Finding]:  # one a claim
-    "What a study says about each claim."
-    spaces, hypotheses = dict(spaces or {}), dict(hypotheses or {})
-    overlap, parameters = dict(overlap or {}), dict(parameters or {})
-    scales = sorted({k for k, _ in spaces}, key=lambda k: parameters.get(k, 0.0))
-    steps = {k: sorted(s for scale, s in spaces if scale == k and s is not None) for k in scales}
-    last = {k: spaces[k, None] if (k, None) in spaces else spaces[k, steps[k][-1]] for k in scales}
-    longest = max(scales, key=lambda k: (len(steps[k]), parameters.get(k, 0.0)), default=None)
-    table = distribution if distribution is not None and "scale" in distribution else None
-    d_scale = _scale_of_d(overlap, parameters)
-    linguistic = hypotheses.get("phenomenon", hypotheses.get("rules"))
-    of_words = {name: h for name, h in hypotheses.items() if name not in ("phenomenon", "rules")}
-    return [
-        claim_a(curves),
-        claim_b(_each_training(last) or None, linguistic, of_words or None),
-        claim_c(last, parameters),
-        claim_d(
-            distribution if table is None else table[table["scale"] == d_scale],
-            {s: o for (k, s), o in overlap.items() if k == d_scale and s is not None},
+        pd.concat(
+            [
+                levels,
+                *(
+                    t.rename(f"agreement {n}, {{}}".format)
+                    for n, t in (("product-moment", stable.product), ("of ranks", stable.ranks))
+                    if t is not None
+                ),
+            ]
         ),
-        claim_e({s: _trainings(spaces[longest, s])[0] for s in steps[longest]} if longest is not None else None),
-    ]
-
-
-def claims(
-    *args, **options
-) -> pd.DataFrame:  # columns claim, says, verdict, statistic, estimate, low, high, p, levels, why
-    "The findings as a table; takes what `findings` takes."
-    return pd.DataFrame([f.to_dict() for f in findings(*args, **options)])
+    )

@@ -119,12 +119,21 @@ class ModelSpec(BaseModel):
     @property
     def title(self) -> str:  # label or name
         "What tables and charts call the model; of an absolute path the last part, since tables are published."
-        return self.label or (os.path.isabs(self.name) and Path(self.name).name) or self.name
+        seed = f" seed {self.builtin_seed}" if self.builtin_seed else ""  # a training of its own
+        return self.label or (os.path.isabs(self.name) and Path(self.name).name) or self.name + seed
+
+    @property
+    def builtin_seed(self) -> int | None:  # of a built-in model, 0 where none is given
+        "Which training of a built-in scale this is; None for other models."
+        seed = self.kwargs.get("seed", 0)
+        known = self.name.startswith("builtin:") and self.loader is None and type(seed) is int
+        return seed if known else None
 
     @property
     def size(self) -> str:  # scale, or what the name suggests
         "The size class under which the model is filed."
-        return self.scale or self.title.rstrip("/").split("/")[-1].removeprefix("builtin:").split("@")[0]
+        named = self.label or (self.name if self.builtin_seed else self.title)
+        return self.scale or named.rstrip("/").split("/")[-1].removeprefix("builtin:").split("@")[0]
 
     @property
     def contradiction(self) -> str | None:  # one line; None where there is none

@@ -31,7 +31,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "STATE_TEXTS STATE_CHECKPOINTS GRADIENT_BLOCKS GRADIENT_MEMORY code_version Job seed_of "
         "reference_text state_texts Plan job_settings list_jobs job_payload ModelChanged compute work",
     "plans":
-        "save_plan load_plan RunData NotThere find_checkpoint find_tuned_checkpoint finished_results",
+        "save_plan load_plan training_numbers RunData NotThere find_model find_checkpoint "
+        "find_tuned_checkpoint finished_results",
     "status":
         "duration failure_lines Status last_entries run_status job_log",
     "readings":
@@ -44,7 +45,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "dask_executor run_study demo_study example_study example_run",
     "summaries":
         "missing missing_line learning_curves checkpoint_places checkpoint_spaces distributedness "
-        "parameter_counts claims_of",
+        "parameter_counts last_accuracy findings_of claims_of",
     "extract":
         "KINDS DECIMALS space_rows space_of space_tests explained_rows hypothesis_rows joined write_extract "
         "Extract open_extract retest_extract",

@@ -20,18 +20,19 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+from ..claims.judging import claims_table, models_table
 from ..devices import progress_bar
 from ..errors import TaskspaceError
 from ..files import cannot_write, leads_out, without_folders
 from .formats import as_written, check_columns
-from .plans import NotThere
+from .plans import NotThere, training_numbers
 from .results import Run
 from .run_spaces import space_at
 from .study import CONTROLS, parse_study, public_study, Study
 from taskspace.runs.summaries import (
     checkpoint_places,
-    claims_of,
     distributedness,
+    findings_of,
     learning_curves,
     missing,
     parameter_counts,
@@ -136,7 +137,7 @@ def _spaces(run: Run) -> Iterator[tuple[int, dict[str, Any], TaskSpace]]:
     wanted = [(transfer, control) for control in ("none", *CONTROLS)] + [(kind, "none") for kind in gradients]
     for at, c in enumerate(cast(Any, run.checkpoints).itertuples(index=False)):
         step = None if pd.isna(c.step) else int(c.step)
-        checkpoint = {"model": c.model, "scale": c.scale, "step": step, "revision": c.revision}
+        checkpoint = {"model": c.model, "scale": c.scale, "training": c.training, "step": step, "revision": c.revision}
         for kind, control in wanted:
             try:
                 space = space_at(run, at, kind, control)
@@ -149,20 +150,22 @@ def _accuracy(run: Run) -> pd.DataFrame:
     "Accuracy and mean margin of every task under every checkpoint."
     keys = ["model", "scale", "step", "revision", "task", "phenomenon"]
     by_task = run.scores().groupby(keys, sort=False, dropna=False, observed=True)
+    of = run.checkpoints.drop_duplicates("model").set_index("model")["training"]
     table = by_task.agg(
         accuracy=("correct", "mean"), margin=("margin", "mean"), spread=("margin", "std"), pairs=("correct", "size")
     ).reset_index()
+    table.insert(2, "training", table["model"].map(of).astype(int))
     return table.astype({"accuracy": np.float32, "margin": np.float32, "spread": np.float32})
 
 # %% ../../nbs/api/runs/70_extract.ipynb #d88be7c7
-def _stability(spaces: Mapping[tuple[str, Any], TaskSpace]) -> pd.DataFrame:  # (scale, step) -> space
+def _stability(spaces: Mapping[tuple, TaskSpace]) -> pd.DataFrame:  # (scale, training, step) -> space
     "How far every model's transfer spaces agree from checkpoint to checkpoint."
     from taskspace.spaces import change
 
     parts = []
-    for scale in dict.fromkeys(s for s, _ in spaces):
-        steps = sorted(step for s, step in spaces if s == scale and isinstance(step, int))
-        path = [spaces[scale, step] for step in steps]
+    for scale, training in dict.fromkeys(place[:2] for place in spaces):
+        steps = sorted(p[2] for p in spaces if p[:2] == (scale, training) and isinstance(p[2], int))
+        path = [spaces[scale, training, step] for step in steps]
         if len(path) < 2 or any(s.replicates is None or s.matrix.isna().to_numpy().any() for s in path):
             continue
         table = change.stability(
@@ -171,8 +174,8 @@ def _stability(spaces: Mapping[tuple[str, Any], TaskSpace]) -> pd.DataFrame:  # 
             [float(step) for step in steps],
             pairs=path[0].resampled_pairs(),
         )
-        parts.append(table.assign(scale=scale))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["scale", "step"])
+        parts.append(table.assign(scale=scale, training=training))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["scale", "training", "step"])
 
 # %% ../../nbs/api/runs/70_extract.ipynb #6bb41680
 _EXPLAINED = ["what", "of", "family", "value", "low", "high", "p"]
@@ -211,7 +214,7 @@ def _tables(
 ) -> dict[str, pd.DataFrame]:
     "Everything that an extract holds, by name."
     hypotheses, cells, tests, explained = opponents(run.suite), [], [], []
-    places = checkpoint_places(run)
+    places = checkpoint_places(run, "training")
     kept: dict[str, dict] = {"transfer": {}, "overlap": {}}
     with progress_bar(None, "spaces", progress, unit="space") as bar:
         for at, names, space in _spaces(run):
@@ -224,7 +227,7 @@ def _tables(
             bar.update()
     transfer, overlap = kept["transfer"], kept["overlap"]
     curves, distribution = learning_curves(run), distributedness(run)
-    claims = claims_of(run, scales, spaces=transfer, overlap=overlap, curves=curves, distribution=distribution)
+    found = findings_of(run, scales, spaces=transfer, overlap=overlap, curves=curves, distribution=distribution)
     tables = {
         "accuracy": _accuracy(run),
         "stability": _stability(transfer),
@@ -233,7 +236,8 @@ def _tables(
         "tests": pd.DataFrame(tests),
         "explained": joined(explained),
         "hypotheses": hypothesis_rows(hypotheses),
-        "claims": claims,
+        "claims": claims_table(found),
+        "models": models_table(found),
     }
     return {**tables, "spaces": pd.concat(cells, ignore_index=True)} if cells else tables
 
@@ -370,19 +374,35 @@ def _last_checkpoint(cells: pd.DataFrame, path: Path) -> pd.DataFrame:
         )
     return cells[cells["revision"] == cells["revision"].iloc[-1]]
 
+# %% ../../nbs/api/runs/70_extract.ipynb #d5704ec8
+def _one_training(table: pd.DataFrame, path: Path, scale: str, training: int | str | None) -> pd.DataFrame:
+    "The rows of one training of a scale. Raises `TaskspaceError` that lists them where none or several are meant."
+    numbers = (
+        table["training"].to_numpy() if "training" in table else training_numbers(table)
+    )  # extracts of earlier versions have no such column
+    listed = ", ".join(f"{n} ({m})" for n, m in dict(zip(numbers, table["model"], strict=True)).items())
+    if training is not None:
+        chosen = table[(numbers == training) | (table["model"] == training)]
+        if chosen.empty:
+            raise TaskspaceError(f"{path}: {scale!r} has no training {training!r}; there are: {listed}")
+        return chosen
+    if numbers.max(initial=1) > 1:
+        raise TaskspaceError(f"{path}: {scale!r} has several trainings; name one: {listed}")
+    return table
+
 
 def _cells_of(
-    table: pd.DataFrame, path: Path, names: Mapping[str, str], checkpoint: Iterable[tuple[str, Any]]
+    table: pd.DataFrame,
+    path: Path,
+    names: Mapping[str, str],
+    checkpoint: Iterable[tuple[str, Any]],
+    training: int | str | None,
 ) -> pd.DataFrame:
     "The cells of one space of an extract."
     for name, value in names.items():
         table = _rows_with(table, path, name, value)
     scale = names["scale"]
-    if len(models := table["model"].unique()) > 1:
-        raise TaskspaceError(
-            f"{path}: scale {scale!r} stands for several models ({', '.join(map(str, models))}); "
-            "run the study again with another scale for each"
-        )
+    table = _one_training(table, path, scale, training)
     for name, value in checkpoint:
         if value is not None:
             table = _rows_at(table, path, scale, name, value)
@@ -461,7 +481,7 @@ class Extract:
 
     def table(
         self,
-        name: str,  # accuracy, claims, curves, distribution, explained, hypotheses, spaces, stability or tests
+        name: str,  # accuracy, claims, curves, distribution, explained, hypotheses, models, spaces, stability or tests
     ) -> pd.DataFrame:
         "One of the tables. Raises `TaskspaceError` for one that is not there or damaged."
         if name not in self._tables:
@@ -475,10 +495,11 @@ class Extract:
         kind: str = "transfer",  # transfer, cosine or overlap
         control: str = "none",  # for transfer
         revision: str | None = None,  # of a checkpoint without a step
+        training: int | str | None = None,  # of a scale with several: its number from 1, or its title
     ) -> TaskSpace:
         "A space of the run, to four decimals. Raises `TaskspaceError` that lists what there is."
         names, study = {"scale": scale, "kind": kind, "control": control}, self.study
-        rows = _cells_of(self.table("spaces"), self.path, names, [("step", step), ("revision", revision)])
+        rows = _cells_of(self.table("spaces"), self.path, names, [("step", step), ("revision", revision)], training)
         found = rows["step"].iloc[0]
         meta = {
             "scale": scale,

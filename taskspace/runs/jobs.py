@@ -120,6 +120,20 @@ def _in_parts(suite: Suite, study: Study) -> dict[int, Any]:
     return {seed: suite.split(study.train_pairs, study.eval_pairs, seed) for seed in study.seeds}
 
 
+def _check_trainings(checkpoints: list[Checkpoint], found: list[tuple[str, str]]) -> None:
+    "Refuse two models of one scale that end with the same weights: they would count as two trainings."
+    ends = {checkpoints[at].model: at for at in in_order([c.step for c in checkpoints])}
+    seen: dict[tuple[str, str], str] = {}
+    for model, at in ends.items():
+        place = (checkpoints[at].scale, found[at][0])
+        if place in seen:
+            raise TaskspaceError(
+                f"models: {seen[place]!r} and {model!r} end with the same weights, so they are not two trainings of "
+                f"{place[0]}; leave one of them out, or give it another scale"
+            )
+        seen[place] = model
+
+
 def _by_model(checkpoints: list[Checkpoint]) -> list[list[Checkpoint]]:
     models: dict[str, list[Checkpoint]] = {}
     for checkpoint in checkpoints:
@@ -127,6 +141,7 @@ def _by_model(checkpoints: list[Checkpoint]) -> list[list[Checkpoint]]:
     return list(models.values())
 
 
+# %% ../../nbs/api/runs/30_jobs.ipynb #07121177
 class Plan:
     "A study with what it names: the suite and its parts, the checkpoints and their digests. It lists the jobs."
 
@@ -146,6 +161,7 @@ class Plan:
         for first, *_ in models:
             check_model(first, study.prefix)
         self.digests = [digests(c, memory) for c in self.checkpoints]
+        _check_trainings(self.checkpoints, self.digests)
         self.reference = reference_text(study.reference, study.reference_texts) if study.reference else None
         self.texts = state_texts(self.suite) if "states" in study.probes else []
         self._compressed: dict[tuple, tuple[bytes, str]] = {}

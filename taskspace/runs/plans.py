@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, cast, Self
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -25,7 +26,8 @@ from .study import parse_study, Study
 from ..tasks.pairs import Suite
 
 # %% auto #0
-__all__ = ['save_plan', 'load_plan', 'RunData', 'NotThere', 'find_checkpoint', 'find_tuned_checkpoint', 'finished_results']
+__all__ = ['save_plan', 'load_plan', 'training_numbers', 'RunData', 'NotThere', 'find_model', 'find_checkpoint',
+           'find_tuned_checkpoint', 'finished_results']
 
 # %% ../../nbs/api/runs/40_plans.ipynb #f5565894
 def save_plan(
@@ -119,6 +121,15 @@ def load_plan(
     return pd.concat([frame, checkpoints.iloc[frame["at"]].reset_index(drop=True)], axis=1), header
 
 # %% ../../nbs/api/runs/40_plans.ipynb #09c2b34a
+def training_numbers(
+    table: pd.DataFrame,  # columns model and scale
+) -> np.ndarray:  # one number a row
+    "Which training of its scale each model is, from 1, in the order of the table."
+    models = table[["model", "scale"]].drop_duplicates()
+    models = models.assign(training=models.groupby("scale", sort=False, observed=True).cumcount() + 1)
+    return table[["model", "scale"]].merge(models, on=["model", "scale"], how="left")["training"].to_numpy(int)
+
+
 class RunData:
     "What a run's folder says of itself. Raises `TaskspaceError` when the folder holds no run."
 
@@ -160,11 +171,14 @@ class RunData:
             get_current(self.store, "suite", "json", named)
 
     @property
-    def checkpoints(self) -> pd.DataFrame:  # columns model, scale, step, revision, unit, stage, weights, tokenizer
-        "The checkpoints of the study, in order. `unit` says what `step` counts."
+    def checkpoints(self) -> pd.DataFrame:
+        """The checkpoints of the study, in order: model, scale, training, step, revision, unit, stage, weights, tokenizer.
+        `unit` says what `step` counts. Models of one scale are trainings of it, counted from 1."""
         frame = pd.DataFrame(self.header["checkpoints"])[["model", "scale", "step", "revision", "unit", "stage"]]
         weights, tokenizers = zip(*self.header["digests"], strict=True)
-        return frame.astype({"step": "Int64"}).assign(weights=list(weights), tokenizer=list(tokenizers))
+        frame = frame.astype({"step": "Int64"}).assign(weights=list(weights), tokenizer=list(tokenizers))
+        frame.insert(2, "training", training_numbers(frame))
+        return frame
 
 # %% ../../nbs/api/runs/40_plans.ipynb #670340a7
 def _last_of(run: RunData, positions: list[int]) -> int:
@@ -177,22 +191,45 @@ class NotThere(TaskspaceError):
     "Something that a study does not measure, or has not measured yet. A damaged result is another matter."
 
 
+def find_model(
+    run: RunData,  # an opened run
+    model: str | None = None,  # its title, or its scale; may be left out where there is one
+    training: int | str | None = None,  # of a scale with several: its number from 1, or its title
+) -> str:  # its title
+    "Which model is meant. Raises `TaskspaceError` that lists what there is."
+    known = run.checkpoints.drop_duplicates("model")
+    there = ", ".join(known["model"])
+    rows = known if model is None else known[known["model"] == model]
+    rows = known[known["scale"] == model] if rows.empty else rows
+    if rows.empty:
+        raise TaskspaceError(f"{run.path}: no model {model!r}; there are: {there}")
+    if model is None and rows["scale"].nunique() > 1:
+        raise TaskspaceError(f"{run.path}: model must be given; there are: {there}")
+    if training is not None:
+        chosen = rows[(rows["model"] == training) | (rows["training"] == training)]
+        if chosen.empty:
+            raise TaskspaceError(f"{run.path}: no training {training!r}; there are: {_listed(rows)}")
+        rows = chosen
+    if len(rows) > 1:
+        raise TaskspaceError(f"{run.path}: {rows['scale'].iloc[0]!r} has several trainings; name one: {_listed(rows)}")
+    return rows["model"].iloc[0]
+
+
+def _listed(models: pd.DataFrame) -> str:
+    return ", ".join(f"{m.training} ({m.model})" for m in cast(Any, models).itertuples())
+
+# %% ../../nbs/api/runs/40_plans.ipynb #c8a1bfa7
 def find_checkpoint(
     run: RunData,  # an opened run
-    model: str | None = None,  # its title; may be left out where there is one
+    model: str | None = None,  # its title, or its scale; may be left out where there is one
     step: int | None = None,  # the last one where None
     revision: str | None = None,  # of a checkpoint without a step
+    training: int | str | None = None,  # of a scale with several: its number from 1, or its title
 ) -> int:  # its position in `checkpoints`
     "Where a checkpoint stands. Raises `TaskspaceError` that lists what there is."
     known = run.checkpoints
-    models = list(dict.fromkeys(known["model"]))
-    if model is None:
-        if len(models) > 1:
-            raise TaskspaceError(f"{run.path}: model must be given; there are: {', '.join(models)}")
-        model = models[0]
+    model = find_model(run, model, training)
     rows = known[known["model"] == model]
-    if rows.empty:
-        raise TaskspaceError(f"{run.path}: no model {model!r}; there are: {', '.join(models)}")
     for name, value in (("step", step), ("revision", revision)):
         if value is None:
             continue
@@ -209,9 +246,10 @@ def find_tuned_checkpoint(
     model: str | None = None,  # its title; may be left out where there is one
     step: int | None = None,  # the last one that the study tunes where None
     revision: str | None = None,  # of a checkpoint without a step
+    training: int | str | None = None,  # of a scale with several: its number from 1, or its title
 ) -> int:  # its position in `checkpoints`
     "As `find_checkpoint`; where neither step nor revision is given, the last checkpoint that the study tunes."
-    at = find_checkpoint(run, model, step, revision)
+    at = find_checkpoint(run, model, step, revision, training)
     if step is not None or revision is not None:
         return at
     models = run.checkpoints["model"]

@@ -61,9 +61,10 @@ def transfer_rows(
     step: int | None = None,  # the last one that the study tunes where None
     control: str = "none",  # none, full, masked, random, all or shuffled
     revision: str | None = None,  # of a checkpoint without a step
+    training: int | str | None = None,  # of a scale with several: its number from 1, or its title
 ) -> dict[tuple[str, int], pd.DataFrame]:  # (source, seed) -> what `transfer_row` gave
     "The measured rows of a transfer space, for metrics of one's own."
-    return rows_at(run, find_tuned_checkpoint(run, model, step, revision), control)
+    return rows_at(run, find_tuned_checkpoint(run, model, step, revision, training), control)
 
 # %% ../../nbs/api/runs/44_readings.ipynb #d198dcf6
 def tuning_logs(
@@ -72,11 +73,12 @@ def tuning_logs(
     step: int | None = None,  # the last one that the study tunes where None
     control: str = "none",  # none, full, masked, random, all or shuffled
     revision: str | None = None,  # of a checkpoint without a step
+    training: int | str | None = None,  # of a scale with several: its number from 1, or its title
 ) -> pd.DataFrame:  # columns source, seed, then those of the tuning log
     "The tuning logs of all sources: loss, margin and perplexity by step."
     parts = [
         pd.DataFrame(frame.attrs.get("log", [])).assign(source=source, seed=seed)
-        for (source, seed), frame in transfer_rows(run, model, step, control, revision).items()
+        for (source, seed), frame in transfer_rows(run, model, step, control, revision, training).items()
     ]
     if not parts:
         return pd.DataFrame(columns=["source", "seed", "step"])

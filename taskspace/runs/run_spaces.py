@@ -99,9 +99,10 @@ def run_gradients(
     model: str | None = None,  # its title; may be left out where there is one
     step: int | None = None,  # the last one where None
     revision: str | None = None,  # of a checkpoint without a step
+    training: int | str | None = None,  # of a scale with several: its number from 1, or its title
 ) -> list[GradientSpaces]:  # one a seed; with `by_layer`, `by_component` and `distribution`
     "All that the gradient probe measured at a checkpoint. Raises `TaskspaceError` when it has not been run."
-    return gradients_at(run, find_checkpoint(run, model, step, revision))
+    return gradients_at(run, find_checkpoint(run, model, step, revision, training))
 
 # %% ../../nbs/api/runs/46_run_spaces.ipynb #4af401a0
 def _header_of(run: RunData, at: int) -> dict[str, Any]:
@@ -152,16 +153,17 @@ def space_at(
 # %% ../../nbs/api/runs/46_run_spaces.ipynb #de3908ee
 def run_space(
     run: RunData,  # an opened run
-    model: str | None = None,  # its title; may be left out where there is one
+    model: str | None = None,  # its title, or its scale; may be left out where there is one
     step: int | None = None,  # the last one where None, for transfer the last one that the study tunes
     kind: str = "transfer",  # transfer, or a gradient measure: cosine, overlap, alignment, sign_agreement
     control: str = "none",  # for transfer: none, full, masked, random, all or shuffled
     metric: str = "margin",  # for transfer, see `space_from_rows`
     normalise: str | None = None,  # for transfer, see `space_from_rows`
     revision: str | None = None,  # of a checkpoint without a step
+    training: int | str | None = None,  # of a scale with several: its number from 1, or its title
     **options: Any,  # passed on to `space_from_rows`
 ) -> TaskSpace:
     """A task space of one checkpoint; cells whose jobs are not done yet are empty.
     Raises `TaskspaceError` when none is there."""
     find = find_tuned_checkpoint if kind == "transfer" else find_checkpoint
-    return space_at(run, find(run, model, step, revision), kind, control, metric, normalise, **options)
+    return space_at(run, find(run, model, step, revision, training), kind, control, metric, normalise, **options)

@@ -169,20 +169,30 @@ def _titles_differ(study: Study) -> None:
 
 
 def _models_fit(study: Study) -> None:
-    "Refuse models that contradict themselves, and two of one scale: one would hide the results of the other."
+    "Refuse models that contradict themselves, and two of one scale that are not said to be two trainings of it."
     if _stored.get():
         return
+    by_scale: dict[str, list[ModelSpec]] = {}
     for model in study.models:
         if model.contradiction:
             raise ValueError(f"models: {model.contradiction}")
-    by_scale: dict[str, str] = {}
-    for model in study.models:
-        if model.size in by_scale:
-            raise ValueError(
-                f"models: {by_scale[model.size]!r} and {model.title!r} have the same scale {model.size!r}; "
-                "give one of them another scale"
-            )
-        by_scale[model.size] = model.title
+        for other in by_scale.get(model.size, ()):
+            _are_trainings(other, model)
+        by_scale.setdefault(model.size, []).append(model)
+
+
+def _are_trainings(first: ModelSpec, second: ModelSpec) -> None:
+    "Refuse two models of one scale that do not both name it, and two that are loaded alike."
+    both = f"models: {first.title!r} and {second.title!r}"
+    of_seeds = first.builtin_seed is not None and second.builtin_seed is not None
+    if not of_seeds and None in (first.scale, second.scale):
+        raise ValueError(
+            f"{both} have the same scale {first.size!r}; write scale: {first.size} at both if they are "
+            "trainings of one size, else give one of them another scale"
+        )
+    same = [(m.name, m.revision, m.loader, m.kwargs) for m in (first, second)]
+    if same[0] == same[1] or of_seeds and first.builtin_seed == second.builtin_seed:
+        raise ValueError(f"{both} are the same weights, so they are not two trainings; leave one of them out")
 
 
 def _controls_have_a_probe(study: Study) -> None:

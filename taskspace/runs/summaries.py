@@ -17,12 +17,13 @@ from .plans import find_checkpoint, finished_results, NotThere, RunData
 from .run_spaces import gradients_at, space_at
 
 if TYPE_CHECKING:
+    from taskspace.claims.verdicts import Finding
     from taskspace.runs.results import Run
     from taskspace.spaces.space import TaskSpace
 
 # %% auto #0
 __all__ = ['missing', 'missing_line', 'learning_curves', 'checkpoint_places', 'checkpoint_spaces', 'distributedness',
-           'parameter_counts', 'claims_of']
+           'parameter_counts', 'last_accuracy', 'findings_of', 'claims_of']
 
 # %% ../../nbs/api/runs/60_summaries.ipynb #07bf1ce1
 def missing(
@@ -60,66 +61,89 @@ def missing_line(
     )
 
 # %% ../../nbs/api/runs/60_summaries.ipynb #6193825f
-def _curve(log: pd.DataFrame, scale: str, method: str) -> pd.DataFrame:
-    "Gain and harm at every step, from the tuning logs of one model."
+_CURVES = ("model", "scale", "training", "task", "seed", "method", "step", "gain", "gain_accuracy", "harm")
+
+
+def _curve(log: pd.DataFrame, names: Mapping[str, Any], method: str) -> pd.DataFrame:
+    "Gains and harm at every step, from the tuning logs of one model."
     first = log[log["step"] == 0].set_index(["source", "seed"])
     where = pd.MultiIndex.from_frame(log[["source", "seed"]])
-    margin, perplexity = (first[name].reindex(where).to_numpy() for name in ("eval_margin", "perplexity"))
+
+    def moved(name: str) -> np.ndarray:
+        return log[name].to_numpy() - first[name].reindex(where).to_numpy()
+
     return pd.DataFrame(
         {
-            "scale": scale,
+            **names,
             "task": log["source"],
             "seed": log["seed"],
             "method": method,
             "step": log["step"],
-            "gain": log["eval_margin"].to_numpy() - margin,
-            "harm": np.log(log["perplexity"].to_numpy() / perplexity),
+            "gain": moved("eval_margin"),
+            "gain_accuracy": moved("eval_accuracy") if "eval_accuracy" in log else np.nan,
+            "harm": np.log(log["perplexity"].to_numpy() / first["perplexity"].reindex(where).to_numpy()),
         }
     )
 
 
 def learning_curves(
     run: Run,  # with transfer jobs
-) -> pd.DataFrame:  # columns scale, task, seed, method, step, gain (nats), harm (log perplexity)
-    """How held-out margin and perplexity changed while models were tuned, by FTGD and by full tuning,
+) -> (
+    pd.DataFrame
+):  # model, scale, training, task, seed, method, step, gain (nats), gain_accuracy, harm (log perplexity)
+    """How held-out margin, accuracy and perplexity changed while models were tuned, by FTGD and by full tuning,
     at the last checkpoint of each model that was tuned."""
     parts = []
-    for model, scale in run.checkpoints.drop_duplicates("model")[["model", "scale"]].itertuples(index=False):
+    for c in cast(Any, run.checkpoints.drop_duplicates("model").itertuples(index=False)):
+        names = {"model": c.model, "scale": c.scale, "training": c.training}
         for control, method in (("none", "ftgd"), ("full", "full")):
             try:
-                log = run.tuning(model, control=control)
+                log = run.tuning(c.model, control=control)
             except NotThere:
                 continue
             if not log.empty and "perplexity" in log:
-                parts.append(_curve(log, scale, method))
+                parts.append(_curve(log, names, method))
     if not parts:
-        return pd.DataFrame(columns=["scale", "task", "seed", "method", "step", "gain", "harm"])
+        return pd.DataFrame(columns=list(_CURVES))
     whole = pd.concat(parts, ignore_index=True)
     # The setting `every` of FTGD may leave steps unmeasured.
     return whole.dropna(subset=["gain", "harm"]).reset_index(drop=True)
 
 # %% ../../nbs/api/runs/60_summaries.ipynb #2d4592a4
+_BY = {"scale": ("scale",), "model": ("model",), "training": ("scale", "training")}
+
+
 def checkpoint_places(
     run: RunData,  # an opened run
-) -> list[tuple[str, int | str | None]]:  # (scale, step); without a step None for the last, else its revision
-    "Under which place each checkpoint of a run stands in tables by scale and step. No two have the same."
+    by: str = "scale",  # "scale", "model" (its title) or "training" (scale and number of the training)
+) -> list[tuple]:  # (scale, step), (model, step) or (scale, training, step); see below for what has no step
+    """Under which place each checkpoint of a run stands in tables: None for the step of the last one without a step,
+    else its revision. No two have the same. Raises `TaskspaceError` by scale where a scale has several trainings."""
+    if by not in _BY:
+        raise TaskspaceError(f"by: must be one of {', '.join(_BY)}, not {by!r}")
     known = run.checkpoints
+    if by == "scale" and (known["training"] > 1).any():
+        scale = known.loc[known["training"] > 1, "scale"].iloc[0]
+        own = ", ".join(dict.fromkeys(known.loc[known["scale"] == scale, "model"]))
+        raise TaskspaceError(f"{run.path}: {scale!r} has several trainings ({own}); say by='model' or by='training'")
     last = {model: find_checkpoint(run, model) for model in known["model"].unique()}
-    places: list[tuple[str, int | str | None]] = []
+    places: list[tuple] = []
     for at, c in enumerate(cast(Any, known).itertuples(index=False)):
         without = None if at == last[c.model] else c.revision
-        places.append((c.scale, without if pd.isna(c.step) else int(c.step)))
+        names = (getattr(c, name) for name in _BY[by])
+        places.append((*names, without if pd.isna(c.step) else int(c.step)))
     return places
 
-
+# %% ../../nbs/api/runs/60_summaries.ipynb #9dba2844
 def checkpoint_spaces(
     run: Run,  # an opened run
     kind: str = "transfer",  # as in `Run.space`
+    by: str = "scale",  # how they are keyed, see `checkpoint_places`
     **options: Any,  # passed on to `Run.space`
-) -> dict[tuple[str, int | str | None], TaskSpace]:  # by (scale, step), see `checkpoint_places`
-    "The spaces of one kind of all checkpoints that have one."
+) -> dict[tuple, TaskSpace]:  # by (scale, step), (model, step) or (scale, training, step)
+    "The spaces of one kind of all checkpoints that have one. Raises as `checkpoint_places` does."
     found = {}
-    for at, place in enumerate(checkpoint_places(run)):
+    for at, place in enumerate(checkpoint_places(run, by)):
         try:
             found[place] = space_at(run, at, kind, **options)
         except NotThere:
@@ -129,7 +153,7 @@ def checkpoint_spaces(
 
 def distributedness(
     run: Run,  # with gradient jobs
-) -> pd.DataFrame:  # columns scale, step, revision, task, share, layer_spread, component_spread
+) -> pd.DataFrame:  # columns model, scale, training, step, revision, task, share, layer_spread, component_spread
     "How widely each task's gradient differential is spread over a model, at every checkpoint."
     parts = []
     for at, c in enumerate(cast(Any, run.checkpoints).itertuples(index=False)):
@@ -142,13 +166,13 @@ def distributedness(
             table = spaces.distribution.rename_axis("task").reset_index().rename(columns={"effective_share": "share"})
             parts.append(
                 table[["task", "share", "layer_spread", "component_spread"]].assign(
-                    scale=c.scale, step=step, revision=c.revision
+                    model=c.model, scale=c.scale, training=c.training, step=step, revision=c.revision
                 )
             )
     return (
         pd.concat(parts, ignore_index=True)
         if parts
-        else pd.DataFrame(columns=["scale", "step", "revision", "task", "share"])
+        else pd.DataFrame(columns=["model", "scale", "training", "step", "revision", "task", "share"])
     )
 
 # %% ../../nbs/api/runs/60_summaries.ipynb #62bfa4ec
@@ -164,11 +188,11 @@ def parameter_counts(
     return counts
 
 
-def _judged(spaces: Mapping[tuple[str, Any], Any], scales: Sequence[str] | None) -> dict[tuple[str, int | None], Any]:
+def _judged(spaces: Mapping[tuple, Any], scales: Sequence[str] | None) -> dict[tuple, Any]:
     "The spaces of some scales, by step. Of those without a step only the last is data."
     return {
-        (scale, step): space
-        for (scale, step), space in spaces.items()
+        (scale, *which, step): space
+        for (scale, *which, step), space in spaces.items()
         if (scales is None or scale in scales) and not isinstance(step, str)
     }
 
@@ -177,30 +201,63 @@ def _of_scales(table: pd.DataFrame, scales: Sequence[str] | None) -> pd.DataFram
     return table if scales is None else table[table["scale"].isin(scales)]
 
 
-def claims_of(
+def last_accuracy(
+    run: Run,  # with the score probe
+) -> pd.DataFrame:  # columns model, scale, training, task, accuracy
+    "The accuracy of every task under the last checkpoint of each model. A model without scores is left out."
+    scores, known = run.scores(), run.checkpoints
+    parts = []
+    for model in known["model"].unique():
+        at = known.iloc[find_checkpoint(run, model)]
+        own = scores[scores["model"] == model]
+        own = own[own["step"].isna() if pd.isna(at["step"]) else own["step"] == at["step"]]
+        own = own if at["revision"] is None else own[own["revision"] == at["revision"]]
+        names = {name: at[name] for name in ("model", "scale", "training")}
+        accuracy = own.groupby("task", sort=False, observed=True)["correct"].mean().rename("accuracy")
+        parts.append(accuracy.reset_index().assign(**names))
+    columns = ["model", "scale", "training", "task", "accuracy"]
+    return pd.concat(parts, ignore_index=True)[columns]
+
+# %% ../../nbs/api/runs/60_summaries.ipynb #48411a09
+def findings_of(
     run: Run,  # an opened run
     scales: Sequence[str] | None = None,  # what to judge, where not all scales: models of one kind
-    **known: Any,  # spaces, overlap, curves and distribution, where they have been read before
-) -> pd.DataFrame:  # as `taskspace.claims.verdicts.claims` gives it
+    gate: float | None = None,  # least accuracy of a task that is judged; None: all are
+    **known: Any,  # spaces and overlap (by training), curves and distribution, where they have been read before
+) -> list[Finding]:  # one a claim
     "What the run says about the claims of the paper. Raises `TaskspaceError` for a scale that the run lacks."
     there = list(dict.fromkeys(run.checkpoints["scale"]))
     if lacking := set(scales or ()) - set(there):
         raise TaskspaceError(f"{run.path}: no scale {sorted(lacking)[0]!r}; there are: {', '.join(map(str, there))}")
-    from taskspace.claims.verdicts import claims
+    from taskspace.claims.judging import findings
     from taskspace.spaces.hypotheses import opponents
 
     read: dict[str, Callable[[Run], Any]] = {
-        "spaces": checkpoint_spaces,
-        "overlap": lambda r: checkpoint_spaces(r, "overlap"),
+        "spaces": lambda r: checkpoint_spaces(r, by="training"),
+        "overlap": lambda r: checkpoint_spaces(r, "overlap", by="training"),
         "curves": learning_curves,
         "distribution": distributedness,
     }
     found = {name: known[name] if name in known else reader(run) for name, reader in read.items()}
-    return claims(
+    return findings(
         spaces=_judged(found["spaces"], scales),
         hypotheses=opponents(run.suite),
         curves=_of_scales(found["curves"], scales),
         distribution=_of_scales(found["distribution"], scales),
         overlap=_judged(found["overlap"], scales),
         parameters=parameter_counts(run),
+        accuracy=None if gate is None else _of_scales(last_accuracy(run), scales),
+        gate=gate,
     )
+
+
+def claims_of(
+    run: Run,  # an opened run
+    scales: Sequence[str] | None = None,  # what to judge, where not all scales: models of one kind
+    gate: float | None = None,  # least accuracy of a task that is judged; None: all are
+    **known: Any,  # as for `findings_of`
+) -> pd.DataFrame:  # as `taskspace.claims.judging.claims` gives it
+    "The findings of a run as a table. Raises as `findings_of` does."
+    from taskspace.claims.judging import claims_table
+
+    return claims_table(findings_of(run, scales, gate, **known))

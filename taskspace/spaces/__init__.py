@@ -33,7 +33,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "StatisticInterval reliability_of stretch unstretch spread_interval statistic_interval "
         "left_out_interval jackknife_interval noise_ceiling asymmetry",
     "change":
-        "reliability agreement stability change_point",
+        "reliability agreement stability change_point agreement_without shares_without",
     "sentence_similarity":
         "EDITS words differing_region word_likeness edit edit_table edit_likeness length_likeness same_label "
         "set_likeness",
@@ -61,7 +61,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "signs":
         "group_aucs signs_table opposed_contrasts opposition_scores opposition_by_group",
     "levels":
-        "LEVELS Error level_errors level_error_over_pairs levels_table level_intervals widest",
+        "LEVELS Error left_out_error level_errors level_error_over_pairs levels_table level_intervals widest",
     "sharing":
         "Figure FIGURES odds_against_chance sharing_figure sharing",
 })

@@ -15,7 +15,7 @@ from .resampling import correlation_of, filled_replicates, measurement_errors, n
 from .statistics import cells, permutation_p, square
 
 # %% auto #0
-__all__ = ['reliability', 'agreement', 'stability', 'change_point']
+__all__ = ['reliability', 'agreement', 'stability', 'change_point', 'agreement_without', 'shares_without']
 
 # %% ../../nbs/api/spaces/30_change.ipynb #8dd0ed59
 def reliability(
@@ -198,9 +198,62 @@ def change_point(
     return {
         "shares": shares,
         "largest": float(shares[found.argmax()]),
-        "low": float(low),
-        "high": float(high),
+        "low": float(np.fmin(low, shares[found.argmax()])),  # no interval excludes its own estimate
+        "high": float(np.fmax(high, shares[found.argmax()])),
         "at": int(found.argmax()),
         "p": p,
         "checkpoints": len(path),
     }
+
+# %% ../../nbs/api/spaces/30_change.ipynb #c5e12397
+def _sums_without(rows: np.ndarray, tasks: int) -> np.ndarray:  # (..., cells) -> (..., tasks)
+    "Sums over off-diagonal cells with each task left out."
+    square_rows = np.zeros((*rows.shape[:-1], tasks, tasks))
+    square_rows[..., ~np.eye(tasks, dtype=bool)] = rows
+    return square_rows.sum((-2, -1))[..., None] - square_rows.sum(-1) - square_rows.sum(-2)
+
+
+def _moments_without(x: np.ndarray, y: np.ndarray, tasks: int) -> np.ndarray:  # (..., cells) -> (..., tasks)
+    "Covariances over the cells that are left without each task."
+    count = (tasks - 1) * (tasks - 2)
+    sums = [_sums_without(v, tasks) for v in (x * y, x, y)]
+    return (sums[0] - sums[1] * sums[2] / count) / (count - 1)
+
+
+def agreement_without(
+    a: np.ndarray,  # shape (tasks, tasks)
+    b: np.ndarray,  # the same shape, another checkpoint measured on the same pairs
+    replicates_a: np.ndarray,  # shape (replicates, tasks, tasks)
+    replicates_b: np.ndarray,  # the same shape; replicate number k resamples the same pairs in both
+    pairs: int | None = None,  # evaluation pairs behind each cell
+    floor: float = 0.02,  # least share of a space's variance that must be signal
+) -> np.ndarray:  # shape (tasks,)
+    "What `agreement` would be without each task."
+    tasks = len(a)
+    x, y = cells(a), cells(b)
+    e, f = measurement_errors(replicates_a, pairs), measurement_errors(replicates_b, pairs)
+
+    def noise(e: np.ndarray, f: np.ndarray) -> np.ndarray:
+        return _moments_without(e, f, tasks).sum(0) / max(1, len(e) - 1)
+
+    common = noise(e, f) if len(e) == len(f) else 0.0
+    signals = [
+        np.maximum(v - noise(n, n), floor * v)
+        for v, n in ((_moments_without(z, z, tasks), n) for z, n in ((x, e), (y, f)))
+    ]
+    scale = np.maximum(np.sqrt(signals[0] * signals[1]), 1e-300)
+    return np.clip((_moments_without(x, y, tasks) - common) / scale, -1.0, 1.0)
+
+
+def shares_without(
+    spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in order of training
+    replicates: Sequence[np.ndarray],  # one array (replicates, tasks, tasks) a checkpoint
+    pairs: int | None = None,  # evaluation pairs behind each cell
+) -> np.ndarray:  # shape (tasks, stretches)
+    "What the shares of `change_point` would be without each task."
+    path = np.stack([cells(square(s)) for s in spaces])
+    count = min(len(r) for r in replicates)
+    errors = np.stack([measurement_errors(r[:count], pairs) for r in replicates])
+    squares = np.diff(path, axis=0) ** 2 - np.diff(errors, axis=0).var(axis=1, ddof=1)
+    change = np.maximum(_sums_without(squares, len(spaces[0])), 0)  # (stretches, tasks)
+    return (change / np.maximum(change.sum(0), 1e-300)).T

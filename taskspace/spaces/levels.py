@@ -17,7 +17,8 @@ from .combining import group_labels
 from .space import TaskSpace
 
 # %% auto #0
-__all__ = ['LEVELS', 'Error', 'level_errors', 'level_error_over_pairs', 'levels_table', 'level_intervals', 'widest']
+__all__ = ['LEVELS', 'Error', 'left_out_error', 'level_errors', 'level_error_over_pairs', 'levels_table', 'level_intervals',
+           'widest']
 
 # %% ../../nbs/api/spaces/76_levels.ipynb #78efe8a1
 class Error(NamedTuple):
@@ -28,7 +29,10 @@ class Error(NamedTuple):
     widen: float = 1.0  # for replicates, which hold the noise twice
 
 
-def _left_out_error(values: np.ndarray, bounds: tuple[float, float] | None) -> Error:
+def left_out_error(
+    values: np.ndarray,  # shape (units,), the figure with each unit left out
+    bounds: tuple[float, float] | None,  # range of the figure; None: it has none
+) -> Error:
     "The jackknife's standard error, from the statistic with each unit left out."
     n = len(values)
     if n < 3 or not np.isfinite(values).all():
@@ -49,7 +53,7 @@ def level_errors(
     def error(units: Sequence[np.ndarray]) -> Error:
         kept = [np.setdiff1d(np.arange(n), unit) for unit in units]
         values = [statistic(stack[np.ix_(keep, keep)], keep) for keep in kept]
-        return _left_out_error(np.array(values), bounds)
+        return left_out_error(np.array(values), bounds)
 
     out = {"tasks": error([np.array([i]) for i in range(n)])}
     if labels is not None:
@@ -58,7 +62,7 @@ def level_errors(
             out["groups"] = error(units)
     return out
 
-
+# %% ../../nbs/api/spaces/76_levels.ipynb #00396706
 def level_error_over_pairs(
     spaces: Sequence[TaskSpace],  # one for each training
     statistic: Callable[[np.ndarray, np.ndarray], float],  # of a matrix and the numbers of the tasks left in it

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from taskspace.claims import verdicts as module
+from taskspace.claims.judging import claims, findings, models_table, passing_tasks
 from taskspace.claims.verdicts import (
     both,
     claim_a,
@@ -13,8 +14,6 @@ from taskspace.claims.verdicts import (
     claim_d,
     claim_e,
     CLAIMS,
-    claims,
-    findings,
     harm_at,
     judge,
     paired,
@@ -67,7 +66,8 @@ def world(structure, vocabulary, seed, bare=False):
     )
 
 
-def curves(reaches, saves, seed=0, tasks=10, noise=0.03):
+def curves(reaches, saves, seed=0, tasks=10, noise=0.03, right=None):
+    "Paths of both methods; `right` is the share of the gain in accuracy that FTGD reaches, as in margin by default."
     rng = np.random.default_rng(seed)
     return pd.DataFrame(
         [
@@ -75,6 +75,8 @@ def curves(reaches, saves, seed=0, tasks=10, noise=0.03):
                 "task": f"t{t}",
                 "method": m,
                 "gain": 3 * g * (1 - 0.5**k) + noise * rng.normal(),
+                "gain_accuracy": 0.3 * (right if right and m == "ftgd" else g) * (1 - 0.5**k)
+                + 0.1 * noise * rng.normal(),
                 "harm": h * k + noise * rng.normal(),
             }
             for t in range(tasks)
@@ -90,6 +92,30 @@ def test_a_can_be_won_and_lost_in_both_parts():
     assert claim_a(curves(0.95, 3.0)).verdict == "not supported"  # harms more
     assert claim_a(curves(0.95, 1.0, noise=0.3)).verdict == "undecided"
     assert claim_a(curves(0.75, 0.3), at_least=0.7).verdict == "supported"
+
+
+def test_a_is_not_won_by_margins_alone():
+    "FTGD optimises margins itself, so a claim about learning needs the accuracy too."
+    assert claim_a(curves(0.95, 0.3, right=0.4)).verdict == "not supported"
+    assert claim_a(curves(0.5, 0.3, right=0.95)).verdict == "not supported"
+    blind = claim_a(curves(0.95, 0.3).drop(columns="gain_accuracy"))
+    assert blind.verdict == "undecided" and "In accuracy: not measured" in blind.why
+    assert claim_a(curves(0.5, 0.3).drop(columns="gain_accuracy")).verdict == "not supported"
+
+
+def test_a_has_an_interval_for_each_level_and_gain():
+    groups = {f"t{t}": f"g{t % 3}" for t in range(10)}
+    found = claim_a(curves(0.95, 0.3), groups=groups)
+    assert list(found.levels.index) == ["tasks", "groups", "in accuracy, tasks", "in accuracy, groups"]
+    own = found.levels.loc["tasks"]  # the jackknife of a mean is Student's interval
+    assert (own["low"], own["high"]) == pytest.approx((found.low, found.high), rel=1e-9)
+    assert inside(found.levels)
+
+
+def inside(table):
+    "Whether no row has its estimate outside its interval."
+    rows = table.dropna(subset=["low", "high"])
+    return bool(((rows["low"] <= rows["estimate"]) & (rows["estimate"] <= rows["high"])).all())
 
 
 def test_a_keeps_the_paths_of_different_models_apart():
@@ -281,28 +307,73 @@ def test_e_needs_replicates_of_the_same_pairs_for_support():
     assert claim_e(path).verdict == "undecided" and "not of the same pairs" in claim_e(path).why
 
 
-def test_d_is_asked_of_the_largest_scale_that_has_the_data():
+def test_d_is_asked_of_every_model_that_has_the_data():
     shares, overlap = spread(0.02, 0.02)
-    sizes = {"small": 1e5, "big": 1e7}
+    _, falls = spread(0.02, -0.02)
 
-    def of(scale, count):
-        return {(scale, s): o for s, o in list(overlap.items())[:count]}
+    def of(scale, count, spaces=overlap):
+        return {(scale, s): o for s, o in list(spaces.items())[:count]}
 
-    def table(**steps):
-        parts = {name: shares[shares.step.isin([0, 1, 10, 100, 1000][: k + 1])] for name, k in steps.items()}
-        return pd.concat([part.assign(scale=name) for name, part in parts.items()])
+    def d(overlap):
+        return findings(distribution=shares.assign(scale="small"), overlap=overlap)[3]
 
-    def d(shares, overlap):
-        return findings(distribution=shares, overlap=overlap, parameters=sizes)[3]
+    assert d(of("small", 4)).verdict == d(of("small", 4) | of("big", 3)).verdict == "supported"
+    mixed = d(of("small", 4) | of("big", 4, falls))
+    assert mixed.verdict == "undecided" and list(mixed.models["verdict"]) == ["supported", "not supported"]
+    assert "supported for small" in mixed.why and "not supported for big" in mixed.why and mixed.low < mixed.estimate
+    lacks = d(of("small", 4) | of("big", 2))
+    assert lacks.verdict == "supported" and "big: no data: overlap spaces at 3 checkpoints" in lacks.why
+    assert d({}).why.startswith("no data") and d({("big", 0): overlap[1]}).why.startswith("no data")
 
-    assert (
-        d(table(small=4, big=3), of("small", 4) | of("big", 3)).why
-        == claim_d(shares[shares.step < 1000], {s: overlap[s] for s in (1, 10, 100)}).why
-    )
-    assert d(table(small=4, big=1), {}).why.startswith("no data")
-    assert d(table(small=4, big=4), of("small", 4)).verdict == "supported"  # the big one lacks its overlaps
-    assert d(None, of("small", 4) | of("big", 2)).details["related"] == claim_d(None, overlap).details["related"]
-    assert d(None, {("big", 0): overlap[1]}).why.startswith("no data")
+
+def test_e_is_judged_over_tasks_and_by_ranks():
+    found = claim_e(course(False))
+    assert {"tasks", "pairs"} <= set(found.levels.index) and "by ranks" in found.why and inside(found.levels)
+    stable = found.details["stable"]
+    assert set(stable["product"].index) == {"tasks", "stretches", "pairs"} and inside(stable["product"])
+    led, rng = {}, np.random.default_rng(0)
+    for k in range(6):  # a few large cells stay, all others are drawn anew
+        truth = 0.5 * rng.normal(size=(N, N))
+        truth[0, 1:6] = truth[2, 8:13] = 12
+        led[10**k] = measured(truth, k, 0.5, pairs=30)
+    few = claim_e(led)
+    assert few.details["agreement"] > 0.9 and few.details["ranks"][0] < 0.3 and few.verdict == "not supported"
+
+
+def test_every_training_is_judged_and_none_speaks_for_another():
+    _, structure, words = world(1, 0, 0)
+    spaces = {("mini", t, 1000): world(1.0 if t < 3 else 0.0, 0.0, t)[0] for t in (1, 2, 3)}
+    spaces |= {("nano", 1000): [world(1.0, 0.0, 10 + t)[0] for t in range(2)]}
+    found = findings(spaces, {"phenomenon": structure, "lexicon": words}, parameters={"nano": 1e5, "mini": 1e7})
+    b, c = found[1], found[2]
+    assert list(b.models["model"]) == ["nano 1", "nano 2", "mini 1", "mini 2", "mini 3"]
+    assert set(b.models["verdict"][:4]) == {"supported"} and b.models["verdict"][4] != "supported"
+    assert b.verdict == "undecided" and "supported for 2 of 2 trainings of nano" in b.why and inside(b.levels)
+    assert "trainings of mini" in b.why and "supported for 2 of 3" in b.why and "standard deviation" in b.why
+    means = b.models.groupby("scale")["estimate"].mean()
+    assert b.estimate == pytest.approx(means.mean())  # every size counts once
+    assert c.verdict == "not replicated" and "mini" in c.why and "3 trainings, standard deviation" in c.why
+    table = models_table(found)
+    assert table.groupby("claim").size().to_dict() == {"b": 5, "c": 5}
+
+
+def test_a_gate_leaves_out_tasks_and_says_which():
+    space, structure, words = world(1, 0, 0)
+    accuracy = pd.DataFrame({"scale": "mini", "task": space.tasks, "accuracy": np.linspace(0.4, 0.9, N)})
+    hypotheses = {"phenomenon": structure, "lexicon": words}
+    found = findings({("mini", 1): space}, hypotheses, accuracy=accuracy, gate=0.6)
+    alone = claim_b(space.select(space.tasks[6:]), structure, words)
+    assert found[1].why == alone.why and found[1].gate == "tasks with accuracy of 0.6 or more: mini 10 of 16"
+    assert claims({("mini", 1): space}, hypotheses, accuracy=accuracy, gate=0.6)["gate"].nunique() == 1
+    assert claims({("mini", 1): space}, hypotheses)["gate"].eq("").all()
+    few = findings({("mini", 1): space}, hypotheses, accuracy=accuracy, gate=0.85)[1]
+    assert few.why.startswith("no data: a space of 5 complete tasks or more (there are 2)")
+    with pytest.raises(
+        TaskspaceError, match="no task has an accuracy of 0.95 or more .the highest is 0.900, of 'task 15'"
+    ):
+        passing_tasks(accuracy, 0.95)
+    with pytest.raises(TaskspaceError, match="gate: the accuracies of nano 1 are not known"):
+        findings({("nano", 1): space}, hypotheses, accuracy=accuracy, gate=0.6)
 
 
 def test_missing_data_decide_nothing_and_say_what_is_missing():
@@ -322,6 +393,7 @@ def test_missing_data_decide_nothing_and_say_what_is_missing():
         "high",
         "p",
         "levels",
+        "gate",
         "why",
     ]
     space, structure, words = world(1, 0, 0)

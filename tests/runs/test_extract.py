@@ -204,7 +204,7 @@ def test_stability_follows_the_steps_however_they_are_listed():
 
     spaces = {step: space(step) for step in (1, 2, 4, 8)}
     right, wrong = (
-        _stability({("nano", step): spaces[step] for step in order}) for order in ((1, 2, 4, 8), (8, 1, 4, 2))
+        _stability({("nano", 1, step): spaces[step] for step in order}) for order in ((1, 2, 4, 8), (8, 1, 4, 2))
     )
     assert right["step"].tolist() == wrong["step"].tolist() == [1, 2, 4, 8]
     pd.testing.assert_frame_equal(right, wrong)
@@ -250,6 +250,11 @@ def test_a_scale_of_two_models_is_not_one_space(kept, tmp_path):
     table = (
         pd.read_parquet(tmp_path / "kept" / "spaces.parquet").astype({"scale": str}).assign(scale="nano")
     )  # as earlier versions allowed
-    table.to_parquet(tmp_path / "kept" / "spaces.parquet", index=False)
-    with pytest.raises(TaskspaceError, match="scale 'nano' stands for several models .small, large."):
-        open_extract(tmp_path / "kept").space("nano")
+    table.drop(columns="training").to_parquet(tmp_path / "kept" / "spaces.parquet", index=False)
+    two = open_extract(tmp_path / "kept")
+    with pytest.raises(TaskspaceError, match=r"'nano' has several trainings; name one: 1 \(small\), 2 \(large\)"):
+        two.space("nano")
+    assert two.space("nano", training=2).matrix.equals(kept.space("large").matrix)
+    assert two.space("nano", training="small").matrix.equals(kept.space("small").matrix)
+    with pytest.raises(TaskspaceError, match="'nano' has no training 3; there are: 1"):
+        two.space("nano", training=3)

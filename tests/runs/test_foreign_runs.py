@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import toylm
-from taskspace.claims.verdicts import findings
+from taskspace.claims.judging import findings
 from taskspace.dissimilarity.states import hidden_states
 from taskspace.errors import TaskspaceError
 from taskspace.files import bytes_in_words

@@ -573,17 +573,23 @@ def test_controls_run_at_the_last_checkpoint_that_is_tuned(toy, tmp_path):
     )
 
 
-def test_two_models_of_one_scale_are_refused():
-    with pytest.raises(
-        TaskspaceError, match="models: 'A/nano' and 'B/nano' have the same scale 'nano'; give one of them another scale"
-    ) as e:
+def test_two_models_of_one_scale_are_trainings_only_where_the_study_says_so():
+    with pytest.raises(TaskspaceError, match="same scale 'nano'; write scale: nano at both if they are trainings") as e:
         Study(models=["A/nano", "B/nano"])
     assert "\n" not in str(e.value)
+    with pytest.raises(TaskspaceError, match="write scale: nano at both"):  # one of them only says so
+        Study(models=["A/nano", {"name": "B/nano", "scale": "nano"}])
+    said = Study(models=[{"name": f"{n}/nano", "scale": "nano"} for n in "AB"])
+    assert [m.size for m in said.models] == ["nano", "nano"]
+    seeds = Study(models=["builtin:nano", {"name": "builtin:nano", "kwargs": {"seed": 1}}])
+    assert [(m.title, m.size) for m in seeds.models] == [("builtin:nano", "nano"), ("builtin:nano seed 1", "nano")]
+    again = {"name": "builtin:nano", "scale": "nano", "label": "again"}
+    for second in (again, {**again, "kwargs": {"seed": 0}}):
+        with pytest.raises(TaskspaceError, match="'builtin:nano' and 'again' are the same weights"):
+            Study(models=["builtin:nano", second])
     text = Study(models=["A/nano", {"name": "B/nano", "scale": "other nano"}]).to_yaml().replace("other nano", "nano")
-    assert [m.size for m in parse_study(text, stored=True).models] == [
-        "nano",
-        "nano",
-    ]  # a run of an earlier version can still be read
+    sizes = [m.size for m in parse_study(text, stored=True).models]
+    assert sizes == ["nano", "nano"]  # a run of an earlier version can still be read
 
 
 def test_log_spaced_is_even_where_steps_begin_late():
