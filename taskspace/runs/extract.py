@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from ..claims.judging import claims_table, models_table
+from ..claims.judging import claims_table, findings, models_table
 from ..devices import progress_bar
 from ..errors import TaskspaceError
 from ..files import cannot_write, leads_out, without_folders
@@ -268,7 +268,7 @@ def _header(run: Run) -> dict[str, Any]:
         "computing_seconds": round(status.seconds),
     }
 
-
+# %% ../../nbs/api/runs/70_extract.ipynb #f18ffd19
 _NAMES = (
     "model",
     "scale",
@@ -523,7 +523,7 @@ class Extract:
             for name, rows in table.groupby("hypothesis", sort=False)
         }
 
-
+# %% ../../nbs/api/runs/70_extract.ipynb #fb0a5257
 def open_extract(
     folder: str | os.PathLike,  # what `write_extract` wrote
 ) -> Extract:
@@ -536,7 +536,9 @@ def _held_spaces(extract: Extract) -> Iterator[tuple[dict[str, Any], TaskSpace]]
     table, path = extract.table("spaces"), extract.path / "spaces.parquet"
     if "revision" not in table:
         table = table.assign(revision=None)
-    names = ["model", "scale", "step", "revision", "kind", "control"]
+    if "training" not in table:
+        table = table.assign(training=1)
+    names = ["model", "scale", "training", "step", "revision", "kind", "control"]
     with as_written(path, f"{_ANEW} {extract.path}"):
         for key, rows in table.groupby(names, sort=False, dropna=False):
             about: dict[str, Any] = {n: None if pd.isna(v) else v for n, v in zip(names, cast(tuple, key), strict=True)}
@@ -544,31 +546,35 @@ def _held_spaces(extract: Extract) -> Iterator[tuple[dict[str, Any], TaskSpace]]
             yield about, space_of(rows, about["kind"], extract.about["groups"])
 
 
-def _claims_again(
+def _found_again(
     extract: Extract,
     spaces: Mapping[str, dict],
     hypotheses: Mapping[str, TaskSpace],
     scales: Sequence[str] | None,
     parameters: Mapping[str, float],
-) -> pd.DataFrame:
-    "The claims by today's rules; those that need every measured pair as they were."
-    from taskspace.claims.verdicts import claims
-
+) -> dict[str, pd.DataFrame]:
+    "The tables of claims by today's rules."
     tables = {name: extract.table(name) for name in ("curves", "distribution")}
     if scales is not None:
         tables = {name: t[t["scale"].isin(list(scales))] for name, t in tables.items()}
-    found = claims(
+    found = findings(
         spaces=spaces["transfer"],
         hypotheses=dict(hypotheses),
         overlap=spaces["overlap"],
         parameters=parameters,
         **tables,
     )
-    before = extract.table("claims").set_index("claim")
+    claims = _with_those_of_pairs(claims_table(found), extract.table("claims").set_index("claim"))
+    return {"claims": claims, "models": models_table(found)}
+
+
+def _with_those_of_pairs(found: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
+    "Claims that need every measured pair stay as they were."
     for at, row in found.iterrows():
         was = before.loc[row["claim"]]
         if row["statistic"] == "no data" and was["statistic"] != "no data":
             kept = was.reindex(found.columns.drop("claim"))
+            kept["gate"] = row["gate"]
             kept["levels"] = kept["levels"] or "" if isinstance(kept["levels"], str) else ""
             kept["why"] = f"{str(was['why']).removesuffix(_AS_JUDGED)}{_AS_JUDGED}"
             found.loc[at, kept.index] = kept
@@ -611,13 +617,15 @@ def retest_extract(
             if names["control"] == "none":
                 explained.append(explained_rows(space, hypotheses, permutations).assign(**names))
                 if names["kind"] in held and (scales is None or names["scale"] in scales):
-                    held[names["kind"]][names["scale"], names["step"]] = space  # without a step the last one counts
+                    held[names["kind"]][names["scale"], names["training"], names["step"]] = (
+                        space  # without a step the last one counts
+                    )
             bar.update()
     tables = {
         "tests": pd.DataFrame(tests),
         "explained": joined(explained),
         "hypotheses": hypothesis_rows(hypotheses),
-        "claims": _claims_again(extract, held, hypotheses, scales, sizes),
+        **_found_again(extract, held, hypotheses, scales, sizes),
     }
     files = {p.name: p.read_bytes() for p in sorted(extract.path.iterdir()) if p.is_file()}
     files |= {f"{name}.parquet": _table_bytes(table) for name, table in tables.items()}

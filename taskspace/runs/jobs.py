@@ -140,7 +140,6 @@ def _by_model(checkpoints: list[Checkpoint]) -> list[list[Checkpoint]]:
         models.setdefault(checkpoint.model, []).append(checkpoint)
     return list(models.values())
 
-
 # %% ../../nbs/api/runs/30_jobs.ipynb #07121177
 class Plan:
     "A study with what it names: the suite and its parts, the checkpoints and their digests. It lists the jobs."
