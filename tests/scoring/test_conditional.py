@@ -105,7 +105,7 @@ def test_differentials_are_gradients_of_the_margin(kind):
     lm.model.zero_grad()
     (-sum(margin_of(lm, p) for p in items) / len(items)).backward()
     for name, p in lm.model.named_parameters():
-        assert torch.allclose(found[name], p.grad, atol=2e-6), name  # worst seen: 4e-7 at norms around 1
+        assert torch.allclose(found[name], p.grad, atol=2e-6), name  # worst seen: 8e-7, at norms up to 12
 
 
 def test_tuning_raises_margins_behind_contexts_and_leaves_no_trace():
@@ -114,7 +114,7 @@ def test_tuning_raises_margins_behind_contexts_and_leaves_no_trace():
     before = margins(lm, encoded)
     tuned = tune(lm, task("options", 8), FTGD(steps=8, lr=0.02, keep=0.2), eval_task=task("options", 8))
     with tuned.applied(lm):
-        assert (margins(lm, encoded) - before).mean() > 1  # measured: see the log
+        assert (margins(lm, encoded) - before).mean() > 5  # measured: 21 nats
     assert lm.digest() == digest
     assert tuned.log.margin.iloc[1] == pytest.approx(before.mean(), abs=1e-4)
 
