@@ -235,11 +235,16 @@ def _behind_contexts(
     ids = encode_sentences(lm, texts, rule, where, cut=True)
     offsets = token_offsets(lm, texts, ids, rule.prefix == "tokenizer")
     for n, (option, sequence, spans) in enumerate(zip(options, ids, offsets, strict=True)):
-        start = max(1, first_after(spans, len(option.context or "")))
+        start = first_after(spans, len(option.context or ""))
         if start >= len(sequence):
             raise TaskspaceError(
                 f"{where(n)}: {option.sentence[:60]!r} has no token of its own behind its context; "
                 "remove the pair or use the model's own tokenizer"
+            )
+        if start == 0:
+            raise TaskspaceError(
+                f"{where(n)}: the first token of {option.sentence[:60]!r} begins within its context and has nothing before "
+                "it; give a prefix token"
             )
         if lm.max_length is not None and len(sequence) > lm.max_length:
             raise TaskspaceError(

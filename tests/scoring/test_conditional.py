@@ -219,6 +219,12 @@ def test_what_cannot_be_scored_is_named():
         score_pairs(lm, long)
     with pytest.raises(TaskspaceError, match=r"task 't', pair 7: 'a' has no token of its own behind its context"):
         score_pairs(LM(model("gpt2"), Deaf()), Task("t", [MinimalPair("a", "b", "7", "abcd", separator="")]))
+    with pytest.raises(TaskspaceError, match=r"task 't', pair 7: the first token of 'bcdef'.*give a prefix token"):
+        score_pairs(
+            LM(model("gpt2"), Pieces()),
+            Task("t", [MinimalPair("bcdef", "cdefg", "7", "a", separator="")]),
+            convention_of("blimp", prefix=None),
+        )
 
 
 def test_without_contexts_digests_are_as_they_were():
