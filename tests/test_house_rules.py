@@ -57,6 +57,7 @@ UPWARD = {
         "spaces.testing",
     ): "thin methods: `within_across`, `compare`, `regress`, `noise_ceiling`, `significant`",
     ("spaces.space", "spaces.views"): "thin methods: `cluster_stability`, `embed`, `to_long`",
+    ("tasks.pairs", "tasks.exports"): "thin methods: `Suite.to_file` and `Suite.to_lm_eval`",
     ("tasks.pairs", "tasks.splits"): "`Suite.split` is a thin method of a function that the chapter on splits explains",
 }
 

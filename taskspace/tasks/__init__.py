@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .grammar import *  # noqa: F403
     from .languages import *  # noqa: F403
     from .catalogue import *  # noqa: F403
+    from .exports import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "pairs":
@@ -52,4 +53,6 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "catalogue":
         "BLIMP SOURCES FOLDERS blimp_from_directory blimp_from_hub zorro_from_directory known_suites "
         "load_suite",
+    "exports":
+        "suite_to_file suite_to_lm_eval",
 })

@@ -130,6 +130,8 @@ def cell_text(
     where: str,  # its row, for the message
 ) -> str | None:  # None: an empty cell or a missing value
     "A cell as text. Raises `TaskspaceError` for what is no text and no number."
+    if type(value) is str and value.isascii() and value.strip():
+        return value
     if value is None or (isinstance(value, float) and np.isnan(value)) or value is pd.NA or value == "":
         return None
     if isinstance(value, float) and value.is_integer():
@@ -342,7 +344,8 @@ def mapped_rows(
             if isinstance(found[role], str):
                 found[role] = found[role].strip() or None
         for sentence in [] if is_conditional(found) else sentences:
-            if fault := text_fault(found[sentence]):
+            if not isinstance(found[sentence], str) or not found[sentence].strip():
+                fault = text_fault(found[sentence])
                 has = fault if found[sentence] is not None else "is missing"
                 raise TaskspaceError(
                     f"{where}: field {_called(table, mapping, sentence)} {has}; every pair has two sentences"

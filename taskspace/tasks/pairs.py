@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from string import Formatter
 from typing import Any, NamedTuple
 
@@ -29,6 +31,8 @@ def text_fault(
     wanted: str = "text",  # what it should be
 ) -> str | None:  # None: nothing is wrong with it
     "What is wrong with a sentence or a name: it is not text, it is empty, or no file can hold it."
+    if isinstance(value, str) and value.isascii() and value.strip():
+        return None  # most sentences, and a million of them in one suite
     if not isinstance(value, str) or not value.strip():
         return f"must be {wanted}, not {shown(value)}"
     return None if is_whole(value) else f"holds half of a character: {shown(value)}; write the text anew, as UTF-8"
@@ -235,6 +239,22 @@ class _Cutting:
 
         return leak_free_split(self, train, eval, seed)
 
+# %% ../../nbs/api/tasks/10_pairs.ipynb #4484879a
+class _Writing:
+    "The methods of a suite that write files."
+
+    def to_file(self: Any, path: str | os.PathLike) -> Path:  # path: ends in .jsonl, .json, .csv, .tsv or .parquet
+        "Write the suite as one table, see `suite_to_file`."
+        from taskspace.tasks.exports import suite_to_file
+
+        return suite_to_file(self, path)
+
+    def to_lm_eval(self: Any, folder: str | os.PathLike) -> str:  # folder: new or empty; gives the name of the group
+        "Write the suite as tasks of lm-evaluation-harness, see `suite_to_lm_eval`."
+        from taskspace.tasks.exports import suite_to_lm_eval
+
+        return suite_to_lm_eval(self, folder)
+
 # %% ../../nbs/api/tasks/10_pairs.ipynb #e1f309ce
 CONDITIONAL = ("context", "context_bad", "others", "separator")  # columns of pairs that have them
 
@@ -267,7 +287,7 @@ def suite_digest(
 
 # %% ../../nbs/api/tasks/10_pairs.ipynb #1e4c7f5a
 @dataclass(frozen=True)
-class Suite(_Cutting):
+class Suite(_Cutting, _Writing):
     "The tasks of one benchmark. Raises `TaskspaceError` when it is empty or two tasks share a name."
 
     name: str  # e.g. "blimp"

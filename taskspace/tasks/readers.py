@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import importlib.util
 import io
 import json
@@ -45,6 +46,8 @@ def same_but_for_form(
     "Whether two sentences differ in white space or in how Unicode writes a letter, and in nothing else."
     if good == bad:
         return False
+    if good.isascii() and bad.isascii():
+        return "".join(good.split()) == "".join(bad.split())
     one, other = ("".join(unicodedata.normalize("NFKC", text).split()) for text in (good, bad))
     return one == other
 
@@ -79,10 +82,14 @@ LABELS = ("phenomenon", "field", "language")
 _Labels = tuple[str | None, str | None, str | None]
 
 
+@functools.lru_cache(maxsize=1000)  # the same few in a million rows
+def _plain_labels(phenomenon: str | None, field: str | None, language: str | None) -> _Labels:
+    return phenomenon or None, normalise(field), language or None
+
+
 def _labels_of(row: Mapping, where: str) -> _Labels:
     "Phenomenon, field and language of a row."
-    phenomenon, field, language = (cell_text(row.get(name), name, where) for name in LABELS)
-    return phenomenon, normalise(field), language
+    return _plain_labels(*[cell_text(row.get(name), name, where) for name in LABELS])
 
 
 def suite_from_rows(
