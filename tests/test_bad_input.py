@@ -67,6 +67,7 @@ def material(tmp_path_factory):
     write("twice.csv", "task,good,bad,good\nt,a,b,c\n")
     write("latin.csv", "task,good,bad\nt,caf\xe9,b\n".encode("latin-1"))
     write("labels.csv", "task,phenomenon,good,bad\nt,x,a,b\nt,y,a,b\n")
+    write("rows.csv", "s,ok\na,1\nb,perhaps\n")
     write("broken.parquet", b"PAR1 nothing")
     write("suite.xlsx", "x")
     write("blimp_empty/readme.txt", "x")
@@ -233,7 +234,29 @@ CASES = {
     # suites
     "unknown suite": (run, study(suite="glue"), ["glue", "builtin, blimp"]),
     "suite file missing": (run, study(suite="nowhere.jsonl"), ["nowhere.jsonl: no such file"]),
-    "suite of unknown ending": (run, study(suite="suite.xlsx"), ["suite.xlsx", "FILE.jsonl"]),
+    "suite of unknown ending": (run, study(suite="suite.docx"), ["suite.docx", "a file that ends in .jsonl"]),
+    "workbook that is none": (run, study(suite="suite.xlsx"), ["suite.xlsx"]),
+    "suite mapping without a name": (run, study(suite={"good": "sen"}), ["suite", "needs a name"]),
+    "suite mapping misspelt": (
+        run,
+        study(suite={"name": "labels.csv", "goood": "x"}),
+        ["study.yaml: suite: goood", "did you mean 'good'?"],
+    ),
+    "suite mapping to no column": (
+        run,
+        study(suite={"name": "labels.csv", "good": "godo"}),
+        ["labels.csv: there is no column 'godo' for good", "task, phenomenon, good, bad", "did you mean 'good'?"],
+    ),
+    "template with an unknown field": (
+        score("--suite", "labels.csv", "--task", "{lang}-{phenomenon}"),
+        None,
+        ["labels.csv: there is no column 'lang' for task"],
+    ),
+    "label that is neither": (
+        score("--suite", "rows.csv", "--sentence", "s", "--label", "ok", "--task", "=t"),
+        None,
+        ["rows.csv, line 3", "'perhaps'"],
+    ),
     "row without good": (run, study(suite="no_good.jsonl"), ["no_good.jsonl, line 2", "'good' is missing"]),
     "row that is not JSON": (run, study(suite="not_json.jsonl"), ["not_json.jsonl, line 2", "not valid JSON"]),
     "row that is a list": (run, study(suite="list.jsonl"), ["list.jsonl, line 1", "list"]),
@@ -241,7 +264,11 @@ CASES = {
     "sentence that is blank": (run, study(suite="blank.jsonl"), ["blank.jsonl, line 1", "'bad'"]),
     "suite without rows": (run, study(suite="empty.jsonl"), ["empty.jsonl", "no rows"]),
     "table with a column twice": (run, study(suite="twice.csv"), ["twice.csv", "'good' more than once"]),
-    "table without a column": (run, study(suite="no_column.csv"), ["no_column.csv, line 2", "'bad' is missing"]),
+    "table without a column": (
+        run,
+        study(suite="no_column.csv"),
+        ["no_column.csv: no column is bad", "it has: task, good"],
+    ),
     "ragged table": (run, study(suite="ragged.csv"), ["ragged.csv, line 2", "more cells"]),
     "table that is not UTF-8": (run, study(suite="latin.csv"), ["latin.csv", "UTF-8"]),
     "two phenomena for one task": (run, study(suite="labels.csv"), ["labels.csv, line 3", "phenomenon"]),

@@ -63,7 +63,7 @@ def tiny(tmp_path_factory):
 def test_every_command_teaches_with_an_example(capsys):
     status, out, _ = say(capsys, "--help")
     commands = re.findall(r"^  (\w+)  ", out[out.index("Commands:") :], re.M)
-    assert status == 0 and commands == ["score", "run", "status", "report", "extract", "pretrain", "demo"]
+    assert status == 0 and commands == ["score", "suites", "run", "status", "report", "extract", "pretrain", "demo"]
     for command in commands:
         status, out, _ = say(capsys, command, "--help")
         assert status == 0 and re.search(rf"^ +taskspace {command}\b", out, re.M), command
@@ -99,6 +99,25 @@ def test_score_writes_what_score_pairs_gives(here, tiny, capsys, ending):
         assert (found.pop("convention") == words).all()
     pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-12)
     assert sorted(p.name for p in here.iterdir() if "scores" in p.name) == [f"scores.{ending}"]
+
+
+def test_columns_of_a_suite_are_options(here, tiny, capsys):
+    frame = taskspace.load_suite("toy.parquet").take(3).to_frame()
+    frame["lang"] = "eng"
+    names = {"good": "sen", "bad": "wrong_sen", "task": "what"}
+    frame.drop(columns="language").rename(columns=names).to_csv("mine.tsv", sep=";", index=False)
+    columns = ("--good", "sen", "--bad", "wrong_sen", "--task", "{lang}-{what}")
+    status, out, _ = say(capsys, "score", "-m", tiny, "-s", "mine.tsv", *columns, "-o", "mine.parquet")
+    assert status == 0, out
+    say(capsys, "score", "-m", tiny, "-s", "toy.parquet", "--pairs", 3, "-o", "plain.parquet")
+    mine, plain = pd.read_parquet("mine.parquet"), pd.read_parquet("plain.parquet")
+    assert mine["task"].tolist() == [f"eng-{task}" for task in plain["task"]]
+    assert mine["margin"].tolist() == plain["margin"].tolist()
+
+
+def test_the_catalogue_is_listed(capsys):
+    status, out, _ = say(capsys, "suites")
+    assert status == 0 and re.search(r"^rublimp +rus +45 +45000 +Apache-2.0 .* rublimp, rublimp:DIR$", out, re.M)
 
 
 def test_the_prefix_reaches_the_scores(here, tiny, capsys):
