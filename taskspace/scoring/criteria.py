@@ -5,6 +5,9 @@
 # %% ../../nbs/api/scoring/65_criteria.ipynb #3409ad7f
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -19,7 +22,14 @@ from ..tasks.syntaxgym import criterion_margin, evaluate, Item, regions_in, Regi
 __all__ = ['region_surprisals', 'score_criteria', 'item_accuracy']
 
 # %% ../../nbs/api/scoring/65_criteria.ipynb #ab12bc79
-_METRICS = {"sum": np.sum, "mean": np.mean, "median": np.median, "range": np.ptp, "max": np.max, "min": np.min}
+_METRICS: dict[str, Callable[..., Any]] = {
+    "sum": np.sum,
+    "mean": np.mean,
+    "median": np.median,
+    "range": np.ptp,
+    "max": np.max,
+    "min": np.min,
+}
 
 
 def region_surprisals(

@@ -69,14 +69,14 @@ def conditional_pair(
     columns: Mapping[str, str] = {},  # field -> the column that holds it; those not given are called as the field
 ) -> MinimalPair:
     "The pair in a row with contexts or options. Raises `TaskspaceError` that names the row and the field at fault."
-    held = {f: row.get(columns.get(f, f)) for f in (*PAIR_FIELDS, "good", "bad")}
+    held: dict[str, Any] = {f: row.get(columns.get(f, f)) for f in (*PAIR_FIELDS, "good", "bad")}
     held = {f: v for f, v in held.items() if not _is_missing(v)}
     for one, other in (("context", "context_good"), ("options", "others")):
         if one in held and other in held:
             raise TaskspaceError(f"{where}: fields {one!r} and {other!r} mean the same; give one of them")
     context, second = held.get("context", held.get("context_good")), held.get("context_bad")
     wrong = _options(held.get("options", held.get("others")), "options" if "options" in held else "others", where)
-    good = held.get("good")
+    good: Any = held.get("good")
     if "answer" in held and good is None:
         good = wrong.pop(_right_option(wrong, held["answer"], where))
     if "bad" in held:

@@ -227,7 +227,8 @@ def _get(data: Any, name: str, kind: type | tuple[type, ...], where: str) -> Any
 
 
 def _condition(data: Any, where: str) -> Condition:
-    name, regions = _get(data, "condition_name", str, where), []
+    name = _get(data, "condition_name", str, where)
+    regions: list[tuple[int, str]] = []
     for region in _get(data, "regions", list, where):
         number = str(_get(region, "region_number", (int, str), f"{where}, condition {name!r}"))
         if not number.isdecimal() or int(number) in dict(regions):
