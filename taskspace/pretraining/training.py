@@ -172,6 +172,7 @@ def save_checkpoint(
     if tokenizer is not None:
         tokenizer.save_pretrained(directory)
 
+
 # %% ../../nbs/api/pretraining/30_training.ipynb #c9c548ac
 def load_weights(
     model: nn.Module,  # changed in place
@@ -190,10 +191,8 @@ def load_weights(
         try:
             weights = load_file(file)
             if odd := other_shape(weights, model):
-                name, stored, wanted = odd
-                raise TaskspaceError(
-                    f"{file}: has {name} of shape {stored}, the model's is {wanted}; it is of another model"
-                )
+                sizes = "{} of shape {}, in the model it is {}".format(*odd)
+                raise TaskspaceError(f"{file}: has {sizes}; it is of another model")
             unknown = model.load_state_dict(weights, strict=False).unexpected_keys
         except (OSError, SafetensorError, RuntimeError) as e:
             reason = str(e).splitlines()[0]

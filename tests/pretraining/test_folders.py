@@ -388,7 +388,7 @@ def test_weights_that_do_not_belong_are_named(tmp_path):
         with pytest.raises(TaskspaceError, match=str(tmp_path / "a")) as e:
             load_weights(model, tmp_path / "a")
         assert "\n" not in str(e.value)
-        assert model is not wider or r"has embed.weight of shape (20, 16), the model's is (20, 32)" in str(e.value)
+        assert model is not wider or r"has embed.weight of shape (20, 16), in the model it is (20, 32)" in str(e.value)
     save_checkpoint(deeper, None, tmp_path / "b")
     with pytest.raises(TaskspaceError, match="which the model does not have"):
         load_weights(newborn(), tmp_path / "b")
