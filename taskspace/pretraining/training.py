@@ -172,7 +172,6 @@ def save_checkpoint(
     if tokenizer is not None:
         tokenizer.save_pretrained(directory)
 
-
 # %% ../../nbs/api/pretraining/30_training.ipynb #c9c548ac
 def load_weights(
     model: nn.Module,  # changed in place

@@ -149,6 +149,9 @@ def _decode(value: Any) -> Any:
     return {k: _decode(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
+_GROUP = 64 << 20  # bytes of a table that are encoded at once
+
+
 def to_bytes(
     frame: pd.DataFrame,  # the numbers; its `attrs` go into the metadata
     header: Mapping[str, Any],  # from what they were computed
@@ -162,7 +165,10 @@ def to_bytes(
     plain = frame.copy(deep=False)
     plain.attrs = {}  # pandas would write them too, in its own way
     table = pa.Table.from_pandas(plain, preserve_index=False).replace_schema_metadata({"taskspace": text})
-    pq.write_table(table, sink, compression="zstd")
+    # Lists hold numbers that hardly ever repeat: a dictionary of them would cost memory and time, and save nothing.
+    repeat = [field.name for field in table.schema if not pa.types.is_list(field.type)]
+    rows = max(1, len(table) * _GROUP // max(table.nbytes, 1))
+    pq.write_table(table, sink, rows, compression="zstd", use_dictionary=repeat)
     return sink.getvalue().to_pybytes()
 
 
@@ -212,7 +218,7 @@ def frame_to_states(
 # %% ../../nbs/api/runs/25_formats.ipynb #2d7227d5
 _COLUMNS = {
     "score": {"task": "text", "phenomenon": "text", "pair": "text", "margin": "number", "correct": "number"},
-    "gradient": {"part": "text", "measure": "text", "source": "text", "target": "text", "value": "number"},
+    "gradient": {"part": "text", "measure": "text", "source": "text", "values": "any"},
     "transfer": {"task": "text", "pair": "text", "before": "number", "after": "number"},
     "states": {"layer": "number", "values": "any"},
 }
@@ -246,31 +252,31 @@ def _parts(spaces: GradientSpaces) -> Iterator[tuple[str, dict[str, TaskSpace]]]
             yield f"{by}:{group}", {measure: of_measure[measure][group] for measure in spaces}
 
 
-def _cells(part: str, measure: str, space: TaskSpace) -> pd.DataFrame:
-    "One row a cell of a space."
-    n = len(space.matrix)
+def _table(part: str, measure: str, space: TaskSpace) -> pd.DataFrame:
+    "One row a source, which holds the cells of its row in the space."
     columns: dict[str, Any] = {
         "part": part,
         "measure": measure,
-        "source": np.repeat(list(space.matrix.index), n),
-        "target": np.tile(list(space.matrix.columns), n),
-        "value": space.matrix.to_numpy(dtype=float).ravel(),
+        "source": list(space.matrix.index),
+        "values": list(space.matrix.to_numpy(dtype=float)),
     }
     for bound in ("low", "high"):
-        if (values := getattr(space, bound)) is not None:
-            columns[bound] = values.to_numpy(dtype=float).ravel()
+        if (cells := getattr(space, bound)) is not None:
+            columns[bound] = list(cells.to_numpy(dtype=float))
     for draws in ("replicates", "halves"):
-        if not part and (values := getattr(space, draws)) is not None:
-            columns[draws] = list(np.asarray(values, dtype=np.float32).reshape(-1, n * n).T)
+        if not part and (drawn := getattr(space, draws)) is not None:
+            n = len(space)
+            by_source = np.asarray(drawn, dtype=np.float32).reshape(-1, n, n).swapaxes(0, 1)
+            columns[draws] = list(by_source.reshape(n, -1))
     return pd.DataFrame(columns)
 
 
 def spaces_to_frame(
     spaces: GradientSpaces,  # what `gradient_probe` gave
-) -> pd.DataFrame:  # columns part, measure, source, target, value, low, high[, replicates, halves]
+) -> pd.DataFrame:  # columns part, measure, source, values, low, high[, replicates, halves]
     "What the gradient probe gave as one table; what is not a space goes into `attrs`."
     named = [(part, measure, space) for part, found in _parts(spaces) for measure, space in found.items()]
-    frame = pd.concat([_cells(*one) for one in named], ignore_index=True)
+    frame = pd.concat([_table(*one) for one in named], ignore_index=True)
     frame.attrs = {
         "kinds": {f"{part}/{measure}": space.kind for part, measure, space in named},
         "groups": next(iter(spaces.values())).groups,
@@ -283,16 +289,16 @@ def spaces_to_frame(
 # %% ../../nbs/api/runs/25_formats.ipynb #9d428920
 def _square(rows: pd.DataFrame, column: str, tasks: list[str]) -> pd.DataFrame | None:
     "The cells of one column as a matrix; None where a space has no such column, such as bounds."
-    if column not in rows or (column != "value" and not rows[column].notna().any()):
+    if column not in rows or rows[column].isna().all():
         return None
-    return pd.DataFrame(rows[column].to_numpy(dtype=float).reshape(len(tasks), len(tasks)), tasks, tasks)
+    return pd.DataFrame(np.stack(rows[column].to_list()).astype(float), tasks, tasks)
 
 
 def _draws(rows: pd.DataFrame, n: int) -> dict[str, np.ndarray]:
     "Replicates and halves of a space of n tasks, where it has them."
     shapes = {"replicates": (-1, n, n), "halves": (-1, 2, n, n)}
     return {
-        name: np.stack(rows[name].to_list()).T.reshape(shape)
+        name: np.stack(rows[name].to_list()).reshape(n, -1, n).swapaxes(0, 1).reshape(shape)
         for name, shape in shapes.items()
         if name in rows and rows[name].notna().all()
     }
@@ -302,8 +308,8 @@ def _space(rows: pd.DataFrame, kind: str, groups: dict[str, str | None] | None, 
     "The space whose cells these are."
     from taskspace.spaces.space import TaskSpace
 
-    tasks = rows["source"].drop_duplicates().tolist()
-    value, low, high = (_square(rows, column, tasks) for column in ("value", "low", "high"))
+    tasks = rows["source"].tolist()
+    value, low, high = (_square(rows, column, tasks) for column in ("values", "low", "high"))
     assert value is not None
     return TaskSpace(value, kind, groups, low, high, meta=meta, **_draws(rows, len(tasks)))
 

@@ -1280,7 +1280,8 @@ def test_gradient_spaces_with_empty_parts_come_back(toy, tmp_path):
     ).gradients()[0]
     frame = spaces_to_frame(spaces)
     part = next(p for p in frame.part.unique() if p.startswith("component:"))
-    frame.loc[(frame.part == part) & (frame.measure == "overlap"), "value"] = np.nan
+    for row in frame.index[(frame.part == part) & (frame.measure == "overlap")]:
+        frame.at[row, "values"] = np.full(len(spaces.cosine), np.nan)
     back = frame_to_spaces(frame)
     assert back.by_component["overlap"][part.removeprefix("component:")].matrix.isna().all(axis=None)
     for measure, space in spaces.items():
