@@ -268,6 +268,7 @@ def _header(run: Run) -> dict[str, Any]:
         "computing_seconds": round(status.seconds),
     }
 
+
 # %% ../../nbs/api/runs/70_extract.ipynb #f18ffd19
 _NAMES = (
     "model",
@@ -522,6 +523,20 @@ class Extract:
             str(name): space_of(rows, f"hypothesis: {name}", groups)
             for name, rows in table.groupby("hypothesis", sort=False)
         }
+
+
+# %% ../../nbs/api/runs/70_extract.ipynb #7d20c4e1
+def _hypotheses_of(extract: Extract) -> dict[str, TaskSpace]:
+    "The hypotheses of an extract by name, as they were written."
+    if not (extract.path / "hypotheses.parquet").exists():
+        raise TaskspaceError(f"{extract.path}: holds no hypotheses; add them with retest_extract(folder, suite)")
+    table, groups = extract.table("hypotheses"), extract.about["groups"]
+    if table.empty:
+        return {}
+    return {
+        str(name): space_of(rows, f"hypothesis: {name}", groups)
+        for name, rows in table.groupby("hypothesis", sort=False)
+    }
 
 # %% ../../nbs/api/runs/70_extract.ipynb #fb0a5257
 def open_extract(
