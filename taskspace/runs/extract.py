@@ -268,7 +268,6 @@ def _header(run: Run) -> dict[str, Any]:
         "computing_seconds": round(status.seconds),
     }
 
-
 # %% ../../nbs/api/runs/70_extract.ipynb #f18ffd19
 _NAMES = (
     "model",
@@ -523,7 +522,6 @@ class Extract:
             str(name): space_of(rows, f"hypothesis: {name}", groups)
             for name, rows in table.groupby("hypothesis", sort=False)
         }
-
 
 # %% ../../nbs/api/runs/70_extract.ipynb #7d20c4e1
 def _hypotheses_of(extract: Extract) -> dict[str, TaskSpace]:
