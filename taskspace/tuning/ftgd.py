@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, get_args, Literal, NamedTuple
 
@@ -50,7 +50,7 @@ __all__ = ['Update', 'Optimizer', 'UPDATES', 'OPTIMIZERS', 'FTGD', 'read_at', 'w
            'load_tuned', 'tune']
 
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #f8b00e2a
-Update = Literal["differential", "masked", "full", "random"]
+Update = Literal["differential", "masked", "full", "random", "lora"]
 Optimizer = Literal["adam", "sgd"]
 UPDATES: tuple[Update, ...] = get_args(Update)
 OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
@@ -100,7 +100,7 @@ class FTGD:
 
     keep: _Share = 0.01  # share of the parameters in the subspace, over 0 up to 1; "full" ignores it
     scope: Scope = "global"  # where the share is kept: "global", or within each "layer", "module" (type) or "tensor"
-    update: Update = "differential"  # "differential", "masked", "full" or "random"
+    update: Update = "differential"  # "differential", "masked", "full", "random" or "lora"
     steps: _Count = 10  # updates
     lr: _Size = 5e-4  # step size; for "adam" about the change of one parameter in one step
     batch_size: _OptionalCount = None  # pairs an update; None takes all, more than there are also takes all
@@ -112,6 +112,7 @@ class FTGD:
     perplexity_budget: _OptionalRatio = None
     # which parameters may change: "all", "adapter" (of a model with one) or a pattern of names, such as "*mlp*"
     parameters: str = "all"
+    rank: _Count = 8  # of the matrices that "lora" adds
     every: _Count = 1  # steps from one measurement on held-out pairs and reference text to the next
 
     @field_validator("*", mode="before")
@@ -375,6 +376,8 @@ def tune(
     held_out = encode_pairs(lm, eval_task, convention) if eval_task is not None else None
     pairs = encode_task(lm, task, convention)
     setup = _Setup(lm, task.name, weights, pairs, held_out, reference, ftgd, tokens)
+    if ftgd.update == "lora":
+        return _tune_lora(setup)
     change = _Change(weights)
     try:
         with undisturbed(lm, list(weights)):
@@ -543,3 +546,102 @@ def _result(setup: _Setup, change: _Change, rows: list[dict], stop: str) -> Tune
     columns = ["step", "loss", "margin", "eval_margin", "eval_accuracy", "perplexity"]
     log = pd.DataFrame(rows, columns=columns).astype({c: float for c in columns[1:]})
     return Tuned(delta, log, setup.ftgd, meta)
+
+# %% ../../nbs/api/tuning/20_ftgd.ipynb #ba2811e0
+class _LowRank(nn.Module):
+    "Adds 2BA to a weight of shape (rows, columns)."
+
+    def __init__(self, weight: torch.Tensor, rank: int, generator: torch.Generator):
+        super().__init__()
+        rows, columns = weight.shape
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        start = (torch.rand(rank, columns, generator=generator, dtype=wide) * 2 - 1) / math.sqrt(columns)
+        self.a = nn.Parameter(start.to(weight.device))
+        self.b = nn.Parameter(torch.zeros(rows, rank, dtype=wide, device=weight.device))
+
+    @property
+    def change(self) -> torch.Tensor:
+        return 2 * self.b @ self.a
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return (weight + self.change).to(weight.dtype)
+
+
+def _matrices(setup: _Setup) -> dict[str, nn.Module]:
+    "Name of a weight -> its module: the matrices that may change, without embeddings and the head."
+    owners = dict(setup.lm.model.named_modules())
+    head = setup.lm.head
+    found = {}
+    for name, p in setup.weights.items():
+        path, _, leaf = name.rpartition(".")
+        owner = owners[path]
+        if leaf == "weight" and p.ndim == 2 and owner is not head and not isinstance(owner, nn.Embedding):
+            found[name] = owner
+    if not found:
+        raise TaskspaceError(
+            f"model {setup.lm.name!r} has no weight matrices beside its embeddings, which LoRA needs; use another update"
+        )
+    return found
+
+
+@contextmanager
+def _low_rank(owners: Mapping[str, nn.Module], ftgd: FTGD) -> Iterator[dict[str, _LowRank]]:
+    "Put low-rank matrices beside weights; on leaving each module is as before, its parameters in their old order."
+    from torch.nn.utils import parametrize
+
+    generator = torch.Generator().manual_seed(ftgd.seed)
+    orders = [(m, list(m._parameters)) for m in owners.values()]
+    added = {}
+    try:
+        for name, owner in owners.items():
+            added[name] = _LowRank(owner.weight, ftgd.rank, generator)  # type: ignore[arg-type]
+            parametrize.register_parametrization(owner, "weight", added[name])
+        yield added
+    finally:
+        for owner, order in orders:
+            if parametrize.is_parametrized(owner, "weight"):
+                parametrize.remove_parametrizations(owner, "weight", leave_parametrized=False)
+            owner._parameters.update({k: owner._parameters.pop(k) for k in order})
+
+# %% ../../nbs/api/tuning/20_ftgd.ipynb #e9ee4887
+def _tune_lora(setup: _Setup) -> Tuned:
+    "Train low-rank matrices on the good sentences; the change is that of whole weights."
+    owners, change = _matrices(setup), _Change(setup.weights)
+    flags = {n: setup.weights[n].requires_grad for n in owners}
+    with _low_rank(owners, setup.ftgd) as added:
+        trained = {id(p): None for low in added.values() for p in low.parameters()}
+        small = {n: p for n, p in setup.lm.model.named_parameters() if id(p) in trained}
+        rows, stop = _descend_lora(replace(setup, weights=small))
+        for name, low in added.items():
+            change.places[name] = torch.arange(setup.weights[name].numel(), device=low.b.device)
+            change.delta[name] = low.change.detach().reshape(-1)
+    for name, flag in flags.items():
+        setup.weights[name].requires_grad_(flag)
+    return _result(setup, change, rows, stop)
+
+
+def _descend_lora(setup: _Setup) -> tuple[list[dict], str]:
+    "Train the weights of a setup, all whole, on the good sentences. Gives the rows of the log, and why it stopped."
+    ftgd, weights = setup.ftgd, list(setup.weights.values())
+    optimizer = _OPTIMIZERS[ftgd.optimizer](weights, lr=ftgd.lr)
+    untuned = _measure(setup)
+    rows: list[dict] = [{"step": 0, **untuned}]
+    allowed = (ftgd.perplexity_budget or math.inf) * untuned.get("perplexity", math.inf)
+    within = (0, [p.detach().clone() for p in weights])  # the last step whose perplexity was allowed
+    batches = _batches_of_pairs(len(setup.pairs), ftgd.batch_size, ftgd.seed)
+    for step in range(1, ftgd.steps + 1):
+        gradient = _gradient(setup, [setup.pairs[i] for i in next(batches)], likelihood, list(setup.weights))
+        for name, p in setup.weights.items():
+            p.grad = gradient.values[name]
+        optimizer.step()
+        optimizer.zero_grad()
+        measured = _measure(setup) if step % ftgd.every == 0 or step == ftgd.steps else {}
+        if measured.get("perplexity", 0) > allowed:
+            with torch.no_grad():
+                for p, old in zip(weights, within[1], strict=True):
+                    p.copy_(old)
+            return [row for row in rows if row["step"] <= within[0]], "perplexity_budget"
+        if measured:
+            within = (step, [p.detach().clone() for p in weights])
+        rows.append({"step": step, "loss": gradient.loss, "margin": gradient.margin, **measured})
+    return rows, "steps"

@@ -86,7 +86,7 @@ def test_an_adapter_is_scored_on_its_base(place, tmp_path, targets):
     prefix = WORDS.bos_token_id is not None
     assert prefix
     wanted = [naive(model, p.good) for p in PAIRS]
-    assert abs(scores["logp_good"].to_numpy() - wanted).max() < 1e-4  # measured 5e-7
+    assert abs(scores["logp_good"].to_numpy() - wanted).max() < 1e-4  # measured 3e-6
     plain = score_pairs(load_lm(place / "base", device="cpu"), SUITE)
     assert (scores["margin"] - plain["margin"]).abs().max() > 1e-3
     assert lm.base == str(place / "base") and "adapter on" in repr(lm)
@@ -170,5 +170,5 @@ def test_first_order_holds_for_an_adapter_alone(place):
     for source in SUITE:
         with tune(lm, source, ftgd).applied(lm):
             change = score_pairs(lm, SUITE).groupby("task")["margin"].mean() - start
-        assert (predicted.loc[source.name] - change).abs().max() < 0.02 * change.abs().max()
+        assert (predicted.loc[source.name] - change).abs().max() < 0.02 * change.abs().max()  # measured 0.005
     assert len(gradient_differential(lm, SUITE["one"])) > len(list(lm.model.named_parameters())) - 1
