@@ -155,7 +155,8 @@ def causal_config(
     kind = config.model_type
     if getattr(config, "is_encoder_decoder", False):
         raise TaskspaceError(
-            f"{name}: {kind} is an encoder-decoder, not a causal LM; it has no probability for a sentence alone"
+            f"{name}: {kind} is an encoder-decoder, not a causal LM; a sentence alone has no probability in it, a score "
+            "would need a convention for what its encoder reads"
         )
     written_as = " ".join(getattr(config, "architectures", None) or [])
     decoder = getattr(config, "is_decoder", False) or "CausalLM" in written_as or "LMHeadModel" in written_as

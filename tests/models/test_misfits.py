@@ -174,3 +174,19 @@ def test_every_argument_of_transformers_is_known():
 )
 def test_types_that_torch_does_not_compute_in_are_refused(dtype):
     refused("unknown dtype .*; there are: auto, float32, bfloat16, float16, float64", lambda: pick_dtype(dtype))
+
+
+# Devices
+
+
+def test_weights_stay_where_and_as_loading_has_placed_them(tmp_path, monkeypatch):
+    saved(tmp_path / "m")
+    monkeypatch.setattr(torch.nn.Module, "to", lambda *_, **__: pytest.fail("moved after loading"))
+    lm = load_lm(tmp_path / "m", dtype="bfloat16", device_map={"": "cpu"})
+    assert lm.dtype == torch.bfloat16 and lm.device.type == "cpu"
+    monkeypatch.undo()
+    refused(
+        "m: device_map places the weights, and device='cpu' does too; give only one",
+        lambda: load_lm(tmp_path / "m", device="cpu", device_map={"": "cpu"}),
+    )
+    refused("m: cannot load the weights: ", lambda: load_lm(tmp_path / "m", device_map={"": "cuda:7"}))
