@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .results import *  # noqa: F403
     from .execute import *  # noqa: F403
     from .summaries import *  # noqa: F403
+    from .run_evidence import *  # noqa: F403
     from .extract import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
@@ -46,6 +47,9 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "summaries":
         "missing missing_line learning_curves checkpoint_places checkpoint_spaces distributedness "
         "parameter_counts last_accuracy findings_of claims_of",
+    "run_evidence":
+        "KINDS_TO_EXPLAIN space_to_explain explained signs_of opposed_scores explained_models "
+        "explained_training signs_training",
     "extract":
         "KINDS DECIMALS space_rows space_of space_tests explained_rows hypothesis_rows joined write_extract "
         "Extract open_extract retest_extract",
