@@ -81,21 +81,22 @@ def last_scores(
 # %% ../../nbs/api/report/28_checkpoints.ipynb #670e439a
 def repeated_steps(
     run: Run,  # an opened run
-) -> dict[str, list[str]]:  # scale -> names of the checkpoints that share a step with another one
+) -> dict[str, list[str]]:  # model -> names of the checkpoints that share a step with another one
     "The checkpoints that a curve over steps cannot tell apart."
     known = run.checkpoints
-    twice = known["step"].notna() & known.duplicated(["scale", "step"], keep=False)
+    twice = known["step"].notna() & known.duplicated(["model", "step"], keep=False)
     names = pd.Series(checkpoint_names(run), known.index)
-    return {str(scale): list(own) for scale, own in names[twice].groupby(known["scale"][twice], sort=False)}
+    return {str(model): list(own) for model, own in names[twice].groupby(known["model"][twice], sort=False)}
 
 # %% ../../nbs/api/report/28_checkpoints.ipynb #4ac1a593
 def by_unit(
     run: Run,  # an opened run
-    table: pd.DataFrame,  # with a column scale
+    table: pd.DataFrame,  # with a column model or scale
 ) -> Iterator[tuple[str, pd.DataFrame]]:  # (title of the axis of training, rows of the models that count so)
     "The rows of a table, unit by unit."
-    known = run.checkpoints.dropna(subset="step").drop_duplicates("scale").set_index("scale")["unit"]
-    units = table["scale"].astype(object).map(known).astype(object)
+    by = "model" if "model" in table else "scale"
+    known = run.checkpoints.dropna(subset="step").drop_duplicates(by).set_index(by)["unit"]
+    units = table[by].astype(object).map(known).astype(object)
     units = units.where(units.notna(), "")
     for unit in dict.fromkeys(units):
         yield axis_title([unit]), table[units == unit]
