@@ -202,7 +202,8 @@ def convention_words(
     else:
         prefix = "no prefix" if token is None else f"prefix token {token}"
     space = "a leading space" if rule["leading_space"] else "no leading space"
-    return f"{rule['name']}; {prefix}; {space}; {rule['reduction']} of log-probabilities; ties count one half"
+    masked = "" if rule["method"] == "causal" else f"method {rule['method']}; "
+    return f"{rule['name']}; {masked}{prefix}; {space}; {rule['reduction']} of log-probabilities; ties count one half"
 
 # %% ../nbs/api/90_cli.ipynb #a70851bf
 _MODEL = typer.Option(
@@ -218,7 +219,10 @@ _SUITE = typer.Option(
     "or a .jsonl, .json, .csv, .tsv, .parquet or .xlsx file.",
 )
 _OUTPUT = typer.Option("-o", "--output", help="File for the scores of all pairs: .parquet, .csv or .tsv.")
-_CONVENTION = typer.Option(help="How a sentence becomes a number: blimp, lm-eval or minicons.")
+_CONVENTION = typer.Option(
+    help="How a sentence becomes a number: blimp, lm-eval or minicons; for masked "
+    "models also pll, pll-word-l2r or mntp."
+)
 _PREFIX = typer.Option(
     help="Token before each sentence: auto (the tokenizer's bos, else its eos), tokenizer (what it adds by itself), "
     "none, or a token id; convention: as --convention has it."

@@ -19,8 +19,8 @@ from .spaces.space import TaskSpace
 from .tasks.pairs import MinimalPair, Suite, Task
 
 # %% auto #0
-__all__ = ['TOY_WORDS', 'DETERMINERS', 'WordTokenizer', 'toy_lm', 'toy_bigram', 'agreement_task', 'case_task', 'toy_suite',
-           'bigram_suite', 'planted_truth', 'measured_space', 'planted_space']
+__all__ = ['TOY_WORDS', 'DETERMINERS', 'WordTokenizer', 'toy_lm', 'toy_masked_lm', 'toy_bigram', 'agreement_task', 'case_task',
+           'toy_suite', 'bigram_suite', 'planted_truth', 'measured_space', 'planted_space']
 
 # %% ../nbs/api/80_toy.ipynb #6892117b
 _WORDS = """
@@ -34,6 +34,9 @@ class WordTokenizer:
     "A tokenizer that splits at spaces. Raises `TaskspaceError` for a word that is not in its list."
 
     pad = 0
+    mask: int | None = None  # the mask token, where there is one
+    cls: int | None = None  # the token before a sentence for a masked model
+    sep: int | None = None  # the token behind one
 
     def __init__(
         self,
@@ -81,6 +84,34 @@ def toy_lm(
         torch.manual_seed(seed)
         model = GPT2LMHeadModel(config)
     return LM(model, WordTokenizer(words), name=name)
+
+# %% ../nbs/api/80_toy.ipynb #0a6b2230
+def toy_masked_lm(
+    seed: int = 0,  # the same seed gives the same weights
+    width: int = 32,  # of the hidden states; an even number, for two attention heads
+    depth: int = 2,  # layers
+    spread: float = 0.02,  # standard deviation of the weights
+    words: Sequence[str] = TOY_WORDS,  # the vocabulary, without the special tokens of masked models
+    name: str = "toy masked",  # what to call it in tables and charts
+) -> LM:  # takes up to 32 tokens
+    "A BERT with random weights that reads the toy's words."
+    from transformers import BertConfig, BertForMaskedLM
+
+    tokenizer = WordTokenizer((*words, "[MASK]", "[CLS]", "[SEP]"), bos=None)
+    tokenizer.mask, tokenizer.cls, tokenizer.sep = range(len(words), len(words) + 3)
+    config = BertConfig(
+        vocab_size=len(tokenizer.words),
+        max_position_embeddings=32,
+        hidden_size=width,
+        num_hidden_layers=depth,
+        num_attention_heads=2,
+        intermediate_size=2 * width,
+        initializer_range=spread,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = BertForMaskedLM(config)
+    return LM(model, tokenizer, name=name)
 
 # %% ../nbs/api/80_toy.ipynb #6c97aa25
 def toy_bigram(

@@ -285,7 +285,11 @@ CASES = {
     "model directory missing": (run, study(models=["./nowhere"]), ["./nowhere", "no such directory"]),
     "model without weights": (run, study(models=["no_weights"]), ["no_weights", "no weights"]),
     "model without configuration": (run, study(models=["other_folder"]), ["other_folder", "config.json"]),
-    "masked LM": (run, study(models=["bert"]), ["bert", "masked LM"]),
+    "masked LM scored as a causal one": (
+        run,
+        study(models=["sound"], convention="pll"),
+        ["sound", "causal LM", "'pll'"],
+    ),
     "encoder-decoder": (run, study(models=["t5"]), ["t5", "encoder-decoder"]),
     "classifier": (run, study(models=["classifier"]), ["classifier", "head of a causal LM"]),
     "configuration that is not JSON": (run, study(models=["not_config"]), ["not_config", "configuration"]),
@@ -309,7 +313,7 @@ CASES = {
         None,
         ["./nowhere", "no such directory"],
     ),
-    "score with a masked LM": (("score", "--model", "bert", "--suite", "toy.parquet"), None, ["bert", "masked LM"]),
+    "method of masked models": (score("--convention", "pll"), None, ["builtin:nano", "causal LM", "'pll'"]),
     "score with an unknown scale": (
         ("score", "--model", "builtin:huge", "--suite", "toy.parquet"),
         None,

@@ -149,10 +149,8 @@ def is_encoder(
     lm: LM,  # model with its tokenizer
 ) -> bool:  # by its tokenizer's [CLS] and its class
     "Whether a model reads whole texts between special tokens and predicts no next one, as BERT does."
-    return (
-        getattr(lm.tokenizer, "cls_token_id", None) is not None
-        and not getattr(lm.model, "can_generate", lambda: True)()
-    )
+    told = getattr(lm.tokenizer, "cls_token_id", None) is not None
+    return told and (lm.objective == "masked" or not getattr(lm.model, "can_generate", lambda: True)())
 
 
 def encode_text(

@@ -17,11 +17,11 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "point_by stage_title one_training names_meant holds_model folder_points checkpoint_folders "
         "checkpoint_folder point_title axis_title",
     "lm":
-        "context_length weights_digest save_lm LM",
+        "OBJECTIVES token_id context_length weights_digest save_lm LM",
     "adapters":
         "Adapter find_adapter base_options attach adapter_parameters settings_digest",
     "loading":
-        "causal_config check_options load_lm",
+        "lm_config check_options load_lm",
     "checkpoints":
         "path_as_text checkpoint_choice log_spaced ModelSpec Checkpoint step_of check_distinct expand "
         "in_order narrow directory_digests digests check_model loaded_digests",

@@ -166,7 +166,7 @@ class Checkpoint:
     stage: str = ""  # of training, as its name has it: "stage1"
 
     def load(self, device: str = "auto", dtype: str = "auto") -> LM:  # named as the study names it
-        "Load the model. Raises `TaskspaceError` when it is not there or is not a causal LM."
+        "Load the model. Raises `TaskspaceError` when it is not there or is not an LM."
         kwargs = json.loads(self.kwargs)
         if self.loader:
             lm = _resolve(self.loader)(self.name, revision=self.revision, **kwargs)
@@ -639,15 +639,16 @@ def _folder(checkpoint: Checkpoint) -> Path | None:
 def check_model(
     checkpoint: Checkpoint,  # from `expand`
     prefix: Any = None,  # what a study puts before each sentence
-) -> None:
+) -> str | None:  # the objective, "causal" or "masked", where files tell it
     """Check a checkpoint by its configuration, before any job loads it.
-    Raises `TaskspaceError` for a directory that holds no causal LM, and for one that lacks the prefix token."""
-    from taskspace.models.loading import causal_config, check_options
+    Raises `TaskspaceError` for a directory that holds no LM, and for one that lacks the prefix token."""
+    from taskspace.models.loading import check_options, lm_config
     from taskspace.pretraining.architectures import saved_architecture
 
     kwargs = json.loads(checkpoint.kwargs)
     if checkpoint.loader:
-        return _check_loader(checkpoint, kwargs)
+        _check_loader(checkpoint, kwargs)
+        return None
     path = _folder(checkpoint)
     if not checkpoint.name.startswith(("builtin:", "ngram:")):
         check_options(f"model {checkpoint.model}", {k: v for k, v in kwargs.items() if k != "base"})
@@ -661,16 +662,18 @@ def check_model(
         return None
     if not (path / "config.json").is_file():
         raise TaskspaceError(f"model {path}: no config.json there; it must be a directory that save_pretrained wrote")
-    if not checkpoint.name.startswith(("builtin:", "ngram:")) and not saved_architecture(path):
-        causal_config(checkpoint.name, kwargs)
+    objective = "causal"
+    if not saved_architecture(path):
+        own = checkpoint.name.startswith(("builtin:", "ngram:"))
+        objective = lm_config(str(path) if own else checkpoint.name, {} if own else kwargs)[1]
     rows = _vocabulary_size(path)
     if isinstance(prefix, int) and rows is not None and prefix >= rows:
         raise TaskspaceError(
             f"prefix {prefix}: model {checkpoint.model} has no such token; its ids go from 0 to {rows - 1}"
         )
-    return None
+    return objective
 
-
+# %% ../../nbs/api/models/30_checkpoints.ipynb #f2abb9ca
 def _check_loader(checkpoint: Checkpoint, kwargs: dict[str, Any]) -> None:
     "Raise `TaskspaceError` where a loader of one's own does not take what it would be given."
     loader = _resolve(checkpoint.loader or "")

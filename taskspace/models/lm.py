@@ -21,11 +21,14 @@ from ..pretraining.architectures import call_model, logits_of
 from ..pretraining.training import save_checkpoint
 
 # %% auto #0
-__all__ = ['context_length', 'weights_digest', 'save_lm', 'LM']
+__all__ = ['OBJECTIVES', 'token_id', 'context_length', 'weights_digest', 'save_lm', 'LM']
 
 # %% ../../nbs/api/models/10_lm.ipynb #97e7c370
-def _token_id(tokenizer: Any, role: str) -> int | None:
-    "The id of the bos, eos or pad token, under whichever name the tokenizer keeps it."
+def token_id(
+    tokenizer: Any,  # of any kind
+    role: str,  # "bos", "eos", "pad", "mask", "cls" or "sep"
+) -> int | None:  # None where it has no such token
+    "The id of a special token, under whichever name the tokenizer keeps it."
     for name in (f"{role}_token_id", f"{role}_id", role):
         value = getattr(tokenizer, name, None)
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
@@ -139,10 +142,31 @@ def _check_parts(model: Any, tokenizer: Any) -> None:
             f"LM: the tokenizer must have encode(text, add_special_tokens=False); {type(tokenizer).__name__} has not"
         )
 
+# %% ../../nbs/api/models/10_lm.ipynb #351fb795
+OBJECTIVES = ("causal", "masked")
+
+
+def _objective(model: nn.Module, told: str | None) -> str:
+    "What a model was trained for. Raises `TaskspaceError` for what is none of `OBJECTIVES`."
+    if told is not None and told not in OBJECTIVES:
+        raise TaskspaceError(f"objective must be one of {', '.join(OBJECTIVES)}, not {told!r}")
+    base = getattr(model, "get_base_model", None)  # of peft
+    kind = type(base() if base is not None else model).__name__
+    return told or ("masked" if "MaskedLM" in kind else "causal")
+
+
+def _positions_kept(model: nn.Module, limit: int) -> int:
+    "How many rows of the table of positions stand before that of the first token."
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "num_embeddings", None) == limit:
+            padding = getattr(module, "padding_idx", None)
+            return 0 if padding is None else padding + 1
+    return 0
+
 # %% ../../nbs/api/models/10_lm.ipynb #8a1c23a1
 class LM(_Weights):
-    """A causal language model: module, tokenizer and identity.
-    Raises `TaskspaceError` when one of the two lacks what scoring calls."""
+    """A language model: module, tokenizer and identity.
+    Raises `TaskspaceError` when model or tokenizer lacks what scoring calls, and for an unknown objective."""
 
     def __init__(
         self,
@@ -155,12 +179,16 @@ class LM(_Weights):
         scale: str | None = None,  # size class in a family, e.g. "nano"
         base: str | None = None,  # the model that its adapter was put into; None for a whole model
         unit: str | None = "steps",  # what `step` counts: "steps", "tokens", "words" or "epochs"; None: not known
+        # what it was trained for, "causal" or "masked"; None: as the name of the model's class says
+        objective: str | None = None,
     ):
         _check_parts(model, tokenizer)
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
         self.revision, self.step, self.unit, self.scale = revision, step, unit, scale
         self.base = base
-        self.bos_id, self.eos_id, self.pad_id = (_token_id(tokenizer, r) for r in ("bos", "eos", "pad"))
+        self.bos_id, self.eos_id, self.pad_id = (token_id(tokenizer, r) for r in ("bos", "eos", "pad"))
+        self.objective = _objective(model, objective)
+        self.mask_id = token_id(tokenizer, "mask")
 
     def __repr__(self) -> str:
         at = f"@{self.revision}" if self.revision else ""
@@ -168,6 +196,7 @@ class LM(_Weights):
             at = f"@{self.step}" if self.unit == "steps" else f"@{point_title(self.step, self.unit)}"
         facts = f"{self.n_parameters:,} parameters, {self.dtype}, {self.device}".replace("torch.", "")
         facts = f"adapter on {self.base}, {facts}" if self.base else facts
+        facts = facts if self.objective == "causal" else f"{self.objective}, {facts}"
         return f"LM({self.name.removesuffix(at)}{at}, {facts})"
 
     @property
@@ -179,7 +208,8 @@ class LM(_Weights):
     @property
     def max_length(self) -> int | None:  # in tokens; None where unlimited or unknown
         "The longest input that the model takes."
-        return context_length(getattr(self.model, "config", None))
+        limit = context_length(getattr(self.model, "config", None))
+        return limit and limit - _positions_kept(self.model, limit)
 
     def encode(self, text: str) -> list[int]:  # token ids, no special tokens added
         "The token ids of a text."
@@ -191,7 +221,7 @@ class LM(_Weights):
         attention_mask: torch.Tensor,  # (batch, length), 1 for tokens, 0 for padding
         position_ids: torch.Tensor | None = None,  # (batch, length), for models that take them; None: as they count
     ) -> torch.Tensor:  # (batch, length, vocabulary)
-        "Next-token logits; gradients flow where the caller allows them."
+        "Logits of the next token, or of the token itself in a masked model; gradients flow where they are allowed."
         more = {} if position_ids is None else {"position_ids": position_ids}
         return logits_of(call_model(self.model, input_ids, attention_mask, **more))
 

@@ -21,7 +21,7 @@ from torch import nn
 from ..devices import pick_device, pick_dtype, quiet
 from ..errors import TaskspaceError
 from .adapters import attach, base_options, find_adapter
-from .lm import LM
+from .lm import LM, OBJECTIVES
 from taskspace.models.naming import (
     checkpoint_folder,
     folder_points,
@@ -36,7 +36,7 @@ from ..pretraining.ngram_lm import load_ngram, named_ngram
 from ..workarounds import fuse_gelu, gguf_read_once
 
 # %% auto #0
-__all__ = ['causal_config', 'check_options', 'load_lm']
+__all__ = ['lm_config', 'check_options', 'load_lm']
 
 # %% ../../nbs/api/models/20_loading.ipynb #5a9c13d6
 def _builtin(name: str, revision: str | None, **kwargs: Any) -> tuple[nn.Module, Any, dict[str, Any]]:
@@ -143,12 +143,12 @@ def _explained(name: str, part: str, kwargs: dict[str, Any]) -> Iterator[None]:
         raise TaskspaceError(f"{name}: cannot load the {part}: {message}") from e
 
 # %% ../../nbs/api/models/20_loading.ipynb #05742ebf
-def causal_config(
+def lm_config(
     name: str,  # directory, or Hugging Face id
     kwargs: dict[str, Any],  # of `load_lm`
-) -> Any:  # of transformers
-    "The configuration of a model. Raises `TaskspaceError` where it is not that of a causal LM."
-    from transformers import AutoConfig, AutoModelForCausalLM
+) -> tuple[Any, str]:  # of transformers; and the objective, "causal" or "masked"
+    "The configuration of a model. Raises `TaskspaceError` where it is not that of a causal or masked LM."
+    from transformers import AutoConfig
 
     with _explained(name, "configuration", kwargs):
         config = AutoConfig.from_pretrained(name, **{k: v for k, v in kwargs.items() if k in _HUB})
@@ -159,31 +159,48 @@ def causal_config(
             "would need a convention for what its encoder reads"
         )
     written_as = " ".join(getattr(config, "architectures", None) or [])
-    decoder = getattr(config, "is_decoder", False) or "CausalLM" in written_as or "LMHeadModel" in written_as
-    if ("MaskedLM" in written_as or _also_masked(config)) and not decoder:
-        raise TaskspaceError(
-            f"{name}: {kind} is a masked LM (encoder), not a causal one; choose a model that predicts the next token"
-        )
-    if not kwargs.get("trust_remote_code") and type(config) not in AutoModelForCausalLM._model_mapping:
-        raise TaskspaceError(
-            f"{name}: {kind} is not a causal LM that transformers knows; choose a model that predicts the next token"
-        )
+    objective = _objective_of(config, written_as)
     if (
         written_as
         and not kwargs.get("trust_remote_code")
         and re.search(r"For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice)\b", written_as)
     ):
         raise TaskspaceError(
-            f"{name}: the weights are of {written_as}, without the head of a causal LM; "
+            f"{name}: the weights are of {written_as}, without the head of a causal LM or a masked LM; "
             "choose the language model itself"
         )
-    return config
+    if kwargs.get("objective") in OBJECTIVES and kwargs["objective"] != objective:
+        if kwargs["objective"] not in _remote_objectives(config):
+            raise TaskspaceError(
+                f"{name}: {kind} is a {objective} LM, not a {kwargs['objective']} one; leave objective out"
+            )
+        objective = kwargs["objective"]
+    if not kwargs.get("trust_remote_code") and type(config) not in _auto_class(objective)._model_mapping:
+        raise TaskspaceError(
+            f"{name}: {kind} is not a causal or masked LM that transformers knows; choose a model that predicts tokens"
+        )
+    return config, objective
 
 
-def _also_masked(config: Any) -> bool:
-    from transformers import AutoModelForMaskedLM
+def _auto_class(objective: str) -> Any:
+    "The class of transformers that loads models of an objective."
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-    return type(config) in AutoModelForMaskedLM._model_mapping
+    return AutoModelForMaskedLM if objective == "masked" else AutoModelForCausalLM
+
+
+def _remote_objectives(config: Any) -> list[str]:
+    "What the code that comes with a model can load it for; some models are trained for both."
+    named = getattr(config, "auto_map", None) or {}
+    return [o for o, name in (("causal", "AutoModelForCausalLM"), ("masked", "AutoModelForMaskedLM")) if name in named]
+
+
+def _objective_of(config: Any, written_as: str) -> str:
+    "What a model was trained for, by the class it was saved from and the classes that can load it."
+    if getattr(config, "is_decoder", False) or "CausalLM" in written_as or "LMHeadModel" in written_as:
+        return "causal"
+    known = type(config) in _auto_class("masked")._model_mapping or _remote_objectives(config) == ["masked"]
+    return "masked" if "MaskedLM" in written_as or known else "causal"
 
 # %% ../../nbs/api/models/20_loading.ipynb #e6528b25
 # What from_pretrained takes without naming it in its signature
@@ -221,7 +238,7 @@ def check_options(
     named = {
         k for k, p in inspect.signature(PreTrainedModel.from_pretrained).parameters.items() if p.default is not p.empty
     }
-    known = {*named, *_HUB, *_OPTIONS} - {"config", "revision"}
+    known = {*named, *_HUB, *_OPTIONS, "objective"} - {"config", "revision"}
     for odd in sorted(kwargs.keys() - known):
         near = difflib.get_close_matches(odd, sorted(known), 1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(known))}"
@@ -229,15 +246,14 @@ def check_options(
 
 # %% ../../nbs/api/models/20_loading.ipynb #55307a8b
 def _hf_model(name: str, kwargs: dict[str, Any]) -> nn.Module:
-    from transformers import AutoModelForCausalLM
-
     if Path(name).is_dir() and (architecture := saved_architecture(name)):
         return load_ngram(name) if architecture == "ngram" else load_model(name)
-    config = causal_config(name, kwargs)
+    config, objective = lm_config(name, kwargs)
     with _explained(name, "weights", kwargs):
         # What does not fit is reported rather than raised, so that the message can say what it is.
         options = {**kwargs, "ignore_mismatched_sizes": True}
-        loaded: Any = AutoModelForCausalLM.from_pretrained(name, config=config, output_loading_info=True, **options)
+        options.pop("objective", None)
+        loaded: Any = _auto_class(objective).from_pretrained(name, config=config, output_loading_info=True, **options)
         model, info = loaded
     if fault := _misfit(name, model, config, info):
         raise TaskspaceError(f"{name}: {fault}")
@@ -249,8 +265,10 @@ def _misfit(name: str, model: nn.Module, config: Any, info: dict[str, Any]) -> s
     if odd := sorted(info.get("mismatched_keys") or ()):
         return _other_size(name, config, *odd[0])
     if missing := sorted(info.get("missing_keys") or ()):
-        return f"the files lack weights that the model needs ({_some(missing)}); it is not a complete causal LM"
-    extra = sorted(k for k in info.get("unexpected_keys") or () if not _computed(k, model))
+        return f"the files lack weights that the model needs ({_some(missing)}); it is not a complete LM"
+    extra = sorted(
+        k for k in info.get("unexpected_keys") or () if not (_computed(k, model) or _of_other_head(k, model))
+    )
     if not extra:
         return None
     if any(re.search(r"lora_|adapter|base_layer", key) for key in extra):
@@ -271,6 +289,16 @@ def _computed(key: str, model: nn.Module) -> bool:
     "Whether a model computes by itself what a file calls so."
     buffers = (f".{name}" for name, _ in model.named_buffers())
     return bool(_COMPUTED.search(key)) or any(b.endswith(f".{key}") or f".{key}".endswith(b) for b in buffers)
+
+
+_OTHER_HEADS = re.compile(
+    r"(^|\.)(pooler|seq_relationship|sop_classifier|mask_predictions|discriminator_predictions)\."
+)
+
+
+def _of_other_head(key: str, model: nn.Module) -> bool:
+    "Whether a file of a masked model keeps a head beside that of the language model under this name."
+    return "MaskedLM" in type(model).__name__ and bool(_OTHER_HEADS.search(key))
 
 
 def _other_size(name: str, config: Any, key: str, stored: Any, wanted: Any) -> str:
@@ -358,11 +386,14 @@ def load_lm(
     device: str | torch.device = "auto",  # "auto": a GPU where there is one
     dtype: str | torch.dtype = "auto",  # "auto": that of the saved weights
     tokenizer: Any = None,  # used instead of the model's own
+    # "causal" or "masked", for a model whose code can load it for both; None: what it was saved as
+    objective: str | None = None,
     # passed on: to transformers (gguf_file, cache_dir, trust_remote_code, ...), base for an adapter whose base model
     # is elsewhere, seed for built-in scales, text and documents for n-gram models
     **kwargs,
 ) -> LM:
-    "Load a causal LM by name. Raises `TaskspaceError` for what is missing, damaged or no causal LM, naming the remedy."
+    """Load a causal or masked LM by name.
+    Raises `TaskspaceError` for what is missing, damaged or no such model, naming the remedy."""
     text, chosen, place = os.fspath(name), pick_dtype(dtype), pick_device(device)
     identity: dict[str, Any] = {"revision": revision}
     if text.startswith(("builtin:", "ngram:")):
@@ -371,6 +402,7 @@ def load_lm(
     else:
         path = Path(text).expanduser()
         check_options(text, {k: v for k, v in kwargs.items() if k != "base"})
+        kwargs |= {"objective": objective} if objective else {}
         if path.is_dir():
             path = _run_checkpoint(path, revision)
             source, options = str(path), kwargs
@@ -393,4 +425,4 @@ def load_lm(
             identity |= {"step": point.number, "unit": point.unit}
     if not _placed(model, text, device, kwargs):
         model = model.to(device=place, dtype=chosen) if chosen else model.to(place)
-    return LM(model, tokenizer or own, name=text, **identity)
+    return LM(model, tokenizer or own, name=text, objective=objective, **identity)

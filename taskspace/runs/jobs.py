@@ -25,7 +25,7 @@ from ..files import text_of
 from ..models.checkpoints import check_model, Checkpoint, digests, expand, in_order, loaded_digests, narrow
 from .formats import compress_suite, decompress_suite, spaces_to_frame, states_to_frame, to_bytes
 from .study import Study
-from ..scoring.convention import Convention, convention_of
+from ..scoring.convention import Convention, convention_of, MASKED_METHODS
 from ..tasks.catalogue import load_suite
 from ..tasks.pairs import Suite
 
@@ -140,6 +140,16 @@ def _by_model(checkpoints: list[Checkpoint]) -> list[list[Checkpoint]]:
         models.setdefault(checkpoint.model, []).append(checkpoint)
     return list(models.values())
 
+# %% ../../nbs/api/runs/30_jobs.ipynb #bb7a35a7
+def _check_method(checkpoint: Checkpoint, objective: str | None, method: str) -> None:
+    "Raise `TaskspaceError` where a study's method does not fit a model whose objective is known."
+    if objective is None or method == "auto" or (method in MASKED_METHODS) == (objective == "masked"):
+        return
+    raise TaskspaceError(
+        f"model {checkpoint.model} is a {objective} LM, which convention {method!r} does not fit; "
+        "use convention: blimp, which takes the method that suits each model, or leave the model out"
+    )
+
 # %% ../../nbs/api/runs/30_jobs.ipynb #07121177
 class Plan:
     "A study with what it names: the suite and its parts, the checkpoints and their digests. It lists the jobs."
@@ -158,7 +168,7 @@ class Plan:
         models = _by_model(self.checkpoints)
         self.tuned = {c for of_model in models for c in narrow(of_model, study.transfer_checkpoints)}
         for first, *_ in models:
-            check_model(first, study.prefix)
+            _check_method(first, check_model(first, study.prefix), convention_of(study.convention).method)
         self.digests = [digests(c, memory) for c in self.checkpoints]
         _check_trainings(self.checkpoints, self.digests)
         self.reference = reference_text(study.reference, study.reference_texts) if study.reference else None

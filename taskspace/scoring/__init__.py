@@ -6,30 +6,37 @@ from taskspace.names import hand_on
 
 if TYPE_CHECKING:
     from .convention import *  # noqa: F403
+    from .masking import *  # noqa: F403
     from .offsets import *  # noqa: F403
     from .encoding import *  # noqa: F403
     from .prefixtree import *  # noqa: F403
     from .causality import *  # noqa: F403
     from .logprobs import *  # noqa: F403
+    from .masked import *  # noqa: F403
     from .scores import *  # noqa: F403
     from .regions import *  # noqa: F403
     from .criteria import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "convention":
-        "METHODS REDUCTIONS CONVENTIONS Convention convention_of",
+        "METHODS MASKED_METHODS REDUCTIONS CONVENTIONS Convention convention_of default_method",
+    "masking":
+        "Mask Masked masks_of masked_input",
     "offsets":
         "token_offsets first_after",
     "encoding":
-        "prefix_id vocabulary_size convention_record EncodedPair encode_sentences Encoded encode_options "
-        "encode_pairs",
+        "prefix_id vocabulary_size method_of convention_record EncodedPair encode_sentences Encoded "
+        "encode_options encode_masked encode_pairs",
     "prefixtree":
         "PrefixTree prefix_tree Row sentence_rows shared_rows visible inputs",
     "causality":
-        "LENGTH ROUNDING TWICE evaluating check_logits autocast check_causal",
+        "LENGTH ROUNDING TWICE evaluating check_logits autocast check_causal check_masked",
     "logprobs":
         "SLICE BITS SHARED_ROW_TYPES LIBRARIES MINUS ROW BUDGET WORKERS CELLS LOGITS linear_logprobs "
-        "Shortcuts find_shortcuts batches row_size token_logprobs sequence_logprobs",
+        "Shortcuts Batch logprobs_at find_shortcuts batches row_size token_logprobs even_batches side_by_side "
+        "sequence_logprobs",
+    "masked":
+        "THREADED_TYPES PIECE Questions questions_of answers batches_of masked_logprobs",
     "scores":
         "score_pairs score_sentences accuracy text_loss",
     "regions":

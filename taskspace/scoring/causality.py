@@ -18,7 +18,7 @@ from ..errors import TaskspaceError
 from ..models.lm import LM
 
 # %% auto #0
-__all__ = ['LENGTH', 'ROUNDING', 'TWICE', 'evaluating', 'check_logits', 'autocast', 'check_causal']
+__all__ = ['LENGTH', 'ROUNDING', 'TWICE', 'evaluating', 'check_logits', 'autocast', 'check_causal', 'check_masked']
 
 # %% ../../nbs/api/scoring/35_causality.ipynb #6278d136
 @contextmanager
@@ -132,7 +132,8 @@ def check_causal(
     if sure or (rough and before > 4 * noise and _moves_in_float32(lm, tokens)):
         raise TaskspaceError(
             f"model {lm.name!r} looks at later tokens: replacing a token moves logits before it, so they give no "
-            "probability of a token after those before it; choose a causal model (of BERT's kind: is_decoder=True)"
+            "probability of a token after those before it; choose a causal model (of BERT's kind: is_decoder=True), "
+            "or say LM(..., objective='masked')"
         )
     return behind > ROUNDING[rough] * unit
 
@@ -152,3 +153,18 @@ def _moves_in_float32(lm: LM, tokens: Sequence[int] | np.ndarray) -> bool:
     except TaskspaceError:
         return True
     return False
+
+# %% ../../nbs/api/scoring/35_causality.ipynb #a463b069
+def check_masked(
+    lm: LM,  # model with its tokenizer
+    tokens: Sequence[int] | np.ndarray,  # some ids that the model knows
+) -> bool:  # whether context had any effect, so that the look need not be repeated for other weights
+    "Raise `TaskspaceError` for a model whose logits depend on earlier tokens alone, or that gives no logits."
+    with evaluating(lm), torch.no_grad():
+        before, behind, noise = _moves(_run(lm, _rows(lm, tokens)))
+    if behind > noise and not before:
+        raise TaskspaceError(
+            f"model {lm.name!r} is said to be masked, but looks at earlier tokens alone, as causal models do; leave "
+            "objective='masked' out, or choose a masked model"
+        )
+    return before > noise

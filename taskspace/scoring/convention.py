@@ -11,10 +11,12 @@ from typing import Any
 from ..errors import TaskspaceError
 
 # %% auto #0
-__all__ = ['METHODS', 'REDUCTIONS', 'CONVENTIONS', 'Convention', 'convention_of']
+__all__ = ['METHODS', 'MASKED_METHODS', 'REDUCTIONS', 'CONVENTIONS', 'Convention', 'convention_of', 'default_method']
 
 # %% ../../nbs/api/scoring/10_convention.ipynb #06b925dc
-METHODS = ("causal",)  # how a token gets its probability: given the tokens before it
+# how a token gets its probability: as suits the model; given the tokens before it; given those around it
+METHODS = ("auto", "causal", "pll", "pll-word-l2r", "mntp")
+MASKED_METHODS = METHODS[2:]
 REDUCTIONS = ("sum", "mean")
 
 
@@ -26,7 +28,7 @@ class Convention:
     prefix: int | str | None = "auto"  # as in `prefix_id`
     leading_space: bool = False  # a space before each sentence
     reduction: str = "sum"  # "sum" or "mean" over the scored tokens
-    method: str = "causal"  # one of `METHODS`
+    method: str = "auto"  # one of `METHODS`
 
     def __post_init__(self):
         if self.reduction not in REDUCTIONS:
@@ -41,6 +43,7 @@ CONVENTIONS = {
         Convention("blimp"),
         Convention("lm-eval", leading_space=True),
         Convention("minicons", prefix="tokenizer", reduction="mean"),
+        *(Convention(method, method=method) for method in MASKED_METHODS),
     )
 }
 
@@ -50,6 +53,7 @@ def convention_of(
     prefix: int | str | None = "convention",  # instead of the convention's
     leading_space: bool | None = None,  # instead of the convention's
     reduction: str | None = None,  # instead of the convention's
+    method: str | None = None,  # instead of the convention's
 ) -> Convention:
     "The convention with the parts given by name replaced. Raises `TaskspaceError` for what is none."
     if isinstance(convention, str):
@@ -60,8 +64,20 @@ def convention_of(
         raise TaskspaceError(
             f"convention must be a name or a Convention, not {convention!r}; e.g. convention_of('blimp', prefix=None)"
         )
-    changes: dict[str, Any] = {"leading_space": leading_space, "reduction": reduction}
+    changes: dict[str, Any] = {"leading_space": leading_space, "reduction": reduction, "method": method}
     changes = {part: value for part, value in changes.items() if value is not None}
     if prefix != "convention":
         changes["prefix"] = prefix
     return replace(convention, **changes)
+
+# %% ../../nbs/api/scoring/10_convention.ipynb #8e7d5c21
+def default_method(
+    objective: str,  # of the model: "causal" or "masked"
+    convention: Convention,  # under which it is scored
+) -> str:  # a method other than "auto"
+    "The method of a convention for a model; where it says `auto`, the one that suits the model."
+    if convention.method != "auto":
+        return convention.method
+    if objective != "masked":
+        return "causal"
+    return "pll" if convention.name == "minicons" else "pll-word-l2r"

@@ -5,6 +5,7 @@
 # %% ../../nbs/api/scoring/20_encoding.ipynb #56fe0bbe
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -13,14 +14,15 @@ from typing import Any, NamedTuple
 import torch
 
 from ..errors import TaskspaceError
-from ..models.lm import LM
-from .convention import Convention, convention_of
+from ..models.lm import LM, token_id
+from .convention import Convention, convention_of, default_method, MASKED_METHODS
+from .masking import Mask, Masked, masks_of
 from .offsets import first_after, token_offsets
 from ..tasks.pairs import MinimalPair, Option, Task
 
 # %% auto #0
-__all__ = ['prefix_id', 'vocabulary_size', 'convention_record', 'EncodedPair', 'encode_sentences', 'Encoded', 'encode_options',
-           'encode_pairs']
+__all__ = ['prefix_id', 'vocabulary_size', 'method_of', 'convention_record', 'EncodedPair', 'encode_sentences', 'Encoded',
+           'encode_options', 'encode_masked', 'encode_pairs']
 
 # %% ../../nbs/api/scoring/20_encoding.ipynb #acf88b57
 def _tokens(lm: LM, texts: Sequence[str], special: bool) -> Iterator[list[int]]:
@@ -103,7 +105,11 @@ def vocabulary_size(
     table = get() if get is not None else None
     read = getattr(table, "num_embeddings", None) or getattr(config, "vocab_size", None)
     sizes = [n for n in (read, getattr(lm.head, "out_features", None)) if isinstance(n, int)]
-    return min(sizes, default=None) or _columns(lm)
+    if len(set(sizes)) == 1:
+        return sizes[0]
+    # Rows and columns differ, or the module that is called the output layer is not the last: the logits tell.
+    columns = _columns(lm)
+    return min([n for n in (read, columns) if isinstance(n, int)] if columns else sizes, default=None)
 
 
 def _columns(lm: LM) -> int | None:
@@ -117,6 +123,31 @@ def _columns(lm: LM) -> int | None:
     except Exception:  # scoring says what is wrong with it
         return None
 
+# %% ../../nbs/api/scoring/20_encoding.ipynb #1e775771
+def method_of(
+    lm: LM,  # model with its tokenizer
+    convention: str | Convention = "blimp",  # a name of `CONVENTIONS`, or one of your own
+) -> str:  # a method other than "auto"
+    "The method by which a model is scored. Raises `TaskspaceError` for one that does not fit the model."
+    rule = convention_of(convention)
+    method = default_method(lm.objective, rule)
+    if lm.objective == "causal" and method in MASKED_METHODS:
+        raise TaskspaceError(
+            f"model {lm.name!r} is a causal LM, which method {method!r} does not fit: it hides tokens; use method "
+            "'causal' or 'auto' (for a masked model of your own: LM(..., objective='masked'))"
+        )
+    if lm.objective == "masked" and method not in MASKED_METHODS:
+        raise TaskspaceError(
+            f"model {lm.name!r} is a masked LM, which method {method!r} does not fit: it does not predict the next "
+            f"token; use one of {', '.join(MASKED_METHODS)}"
+        )
+    if lm.objective == "masked" and lm.mask_id is None:
+        raise TaskspaceError(
+            f"model {lm.name!r} is a masked LM, but its tokenizer has no mask token; give tokenizer= one that has, or "
+            "set mask_token to the token that the model was trained with"
+        )
+    return method
+
 # %% ../../nbs/api/scoring/20_encoding.ipynb #b86c4f21
 def convention_record(
     lm: LM,  # model with its tokenizer
@@ -124,7 +155,9 @@ def convention_record(
 ) -> dict[Any, Any]:  # "convention": its parts, what a tie counts; "prefix_id": token or None
     "How sentences became numbers, for the record."
     rule = convention_of(convention)
-    return {"convention": {**asdict(rule), "ties": 0.5}, "prefix_id": prefix_id(lm, rule.prefix)}
+    first = _own_prefix(lm) if lm.objective == "masked" and rule.prefix is not None else prefix_id(lm, rule.prefix)
+    method = method_of(lm, rule)
+    return {"convention": {**asdict(rule), "method": method, "ties": 0.5}, "prefix_id": first}
 
 # %% ../../nbs/api/scoring/20_encoding.ipynb #14ce62e6
 class EncodedPair(NamedTuple):
@@ -132,10 +165,11 @@ class EncodedPair(NamedTuple):
 
     good: list[int]  # with the prefix token, if any
     bad: list[int]  # with the prefix token, if any
-    start: int  # position of the first scored token; over 1 only behind a context
-    shared: int  # length of the common beginning
+    start: int  # position of the first scored token; over 1 only behind a context; 0 in a masked model
+    shared: int  # length of the common beginning; 0 in a masked model, where it is not the same in both
     start_bad: int | None = None  # the same in the bad sentence, where it is another position
     others: tuple[Any, ...] = ()  # the good sentence against each further wrong one, as encoded pairs
+    masks: tuple[tuple[Mask, ...], tuple[Mask, ...]] | None = None  # of good and bad, in a masked model
 
     @property
     def starts(self) -> tuple[int, int]:  # of the good and the bad sentence
@@ -176,7 +210,7 @@ def _fault(lm: LM, sentence: str, ids: list[int], known: bool, limit: int | None
     if not ids or not known:
         verb = "cannot express" if ids else "gives no tokens for"
         return f"the tokenizer {verb} {sentence!r}; remove the pair or use the model's own tokenizer"
-    if len(ids) < 2:
+    if len(ids) < 2 and lm.objective == "causal":
         return f"{sentence!r} is one token with nothing before it, which has no probability; give a prefix token"
     if limit is not None and len(ids) > limit:
         return f"{len(ids)} tokens, but model {lm.name!r} takes {limit}; shorten or remove {sentence[:60]!r}"
@@ -192,6 +226,9 @@ def encode_sentences(
 ) -> list[list[int]]:  # in the order given
     "Token ids ready to be scored. Raises `TaskspaceError` naming the sentence that cannot be encoded."
     rule = convention_of(convention)
+    method_of(lm, rule)
+    if lm.objective == "masked":
+        return [s.ids for s in encode_masked(lm, sentences, rule, where, cut)]
     special = rule.prefix == "tokenizer"
     first = None if special else prefix_id(lm, rule.prefix)
     limit = None if cut else lm.max_length
@@ -225,33 +262,62 @@ class Encoded(NamedTuple):
     ids: list[int]  # with the prefix token, if any
     start: int  # position of the first scored token
 
+    masks: tuple[Mask, ...] | None = None  # in a masked model, of the tokens that count; it starts at 0 there
+
+    @property
+    def tokens(self) -> int:
+        "How many tokens count."
+        return len(self.ids) - self.start if self.masks is None else len(self.masks)
+
+
+def _alone(lm: LM, options: Sequence[Option], rule: Convention, where: Callable[[int], str]) -> Iterator[Encoded]:
+    "Options without a context."
+    sentences = [o.sentence for o in options]
+    if lm.objective == "masked":
+        return (Encoded(m.ids, 0, m.masks) for m in encode_masked(lm, sentences, rule, where))
+    return (Encoded(ids, 1) for ids in encode_sentences(lm, sentences, rule, where))
+
+# %% ../../nbs/api/scoring/20_encoding.ipynb #0ca18d41
+def _whole(lm: LM, texts: Sequence[str], rule: Convention, where: Callable[[int], str]) -> list[Masked]:
+    "Contexts with their sentences; no masks in a causal model."
+    if lm.objective == "masked":
+        return encode_masked(lm, texts, rule, where, cut=True)
+    return [Masked(ids, ()) for ids in encode_sentences(lm, texts, rule, where, cut=True)]
+
 
 def _behind_contexts(
     lm: LM, options: Sequence[Option], rule: Convention, where: Callable[[int], str]
 ) -> Iterator[Encoded]:
     "Options that all have a context."
-    rule = convention_of(rule, leading_space=False)
+    rule, masked = convention_of(rule, leading_space=False), lm.objective == "masked"
     texts = [o.text for o in options]
-    ids = encode_sentences(lm, texts, rule, where, cut=True)
-    offsets = token_offsets(lm, texts, ids, rule.prefix == "tokenizer")
-    for n, (option, sequence, spans) in enumerate(zip(options, ids, offsets, strict=True)):
+    found = _whole(lm, texts, rule, where)
+    own = rule.prefix is not None if masked else rule.prefix == "tokenizer"
+    offsets = token_offsets(lm, texts, [f.ids for f in found], own)
+    for n, (option, (ids, masks), spans) in enumerate(zip(options, found, offsets, strict=True)):
         start = first_after(spans, len(option.context or ""))
-        if start >= len(sequence):
-            raise TaskspaceError(
-                f"{where(n)}: {option.sentence[:60]!r} has no token of its own behind its context; "
-                "remove the pair or use the model's own tokenizer"
-            )
-        if start == 0:
-            raise TaskspaceError(
-                f"{where(n)}: the first token of {option.sentence[:60]!r} begins within its context and has nothing before "
-                "it; give a prefix token"
-            )
-        if lm.max_length is not None and len(sequence) > lm.max_length:
-            raise TaskspaceError(
-                f"{where(n)}: {len(sequence)} tokens, {start} of them before {option.sentence[:60]!r}, but model "
-                f"{lm.name!r} takes {lm.max_length}; shorten the context"
-            )
-        yield Encoded(sequence, start)
+        behind = tuple(m for m in masks if m.token >= start)
+        if fault := _context_fault(lm, option.sentence, len(ids), start, bool(behind)):
+            raise TaskspaceError(f"{where(n)}: {fault}")
+        yield Encoded(ids, 0, behind) if masked else Encoded(ids, start)
+
+
+def _context_fault(lm: LM, sentence: str, length: int, start: int, asked: bool) -> str | None:
+    "Why a sentence has no score behind its context, and what to do; None where it has one."
+    masked = lm.objective == "masked"
+    if start >= length or (masked and not asked):
+        return f"{sentence[:60]!r} has no token of its own behind its context; remove the pair or use the model's own tokenizer"
+    if start == 0 and not masked:
+        return (
+            f"the first token of {sentence[:60]!r} begins within its context and has nothing before it; "
+            "give a prefix token"
+        )
+    if lm.max_length is not None and length > lm.max_length:
+        return (
+            f"{length} tokens, {start} of them before {sentence[:60]!r}, but model {lm.name!r} takes {lm.max_length}; "
+            "shorten the context"
+        )
+    return None
 
 
 def encode_options(
@@ -263,13 +329,117 @@ def encode_options(
     "Token ids of options, and where they are scored from. Raises `TaskspaceError` naming one that cannot be encoded."
     rule = convention_of(convention)
     plain = [n for n, o in enumerate(options) if o.context is None]
-    ids = encode_sentences(lm, [options[n].sentence for n in plain], rule, lambda k: where(plain[k]))
+    ids = _alone(lm, [options[n] for n in plain], rule, lambda k: where(plain[k]))
     if len(plain) == len(options):
-        return [Encoded(i, 1) for i in ids]
+        return list(ids)
     behind = [n for n, o in enumerate(options) if o.context is not None]
     found = _behind_contexts(lm, [options[n] for n in behind], rule, lambda k: where(behind[k]))
-    both = dict(zip(plain, (Encoded(i, 1) for i in ids), strict=True)) | dict(zip(behind, found, strict=True))
+    both = dict(zip(plain, ids, strict=True)) | dict(zip(behind, found, strict=True))
     return [both[n] for n in range(len(options))]
+
+# %% ../../nbs/api/scoring/20_encoding.ipynb #97184584
+def _words_by_blanks(lm: LM, text: str, ids: list[int]) -> list[int]:
+    "For each token the number of its word, words being what stands between blanks."
+    words, word, done = [0] * len(ids), 0, 0
+    for end in (m.end() for m in re.finditer(r"\S+", text)):
+        part = lm.encode(text[:end])
+        if len(part) > done and part == ids[: len(part)]:
+            words[done : len(part)] = [word] * (len(part) - done)
+            word, done = word + 1, len(part)
+    words[done:] = [word] * (len(ids) - done)
+    return words
+
+
+def _own_specials(lm: LM) -> tuple[list[int], list[int]]:
+    "What stands before and behind a sentence where the tokenizer adds nothing by itself."
+    ids = ((token_id(lm.tokenizer, a), token_id(lm.tokenizer, b)) for a, b in (("cls", "bos"), ("sep", "eos")))
+    before, behind = (next((i for i in pair if i is not None), None) for pair in ids)
+    return [before] if before is not None else [], [behind] if behind is not None else []
+
+
+def _one_masked(lm: LM, text: str, special: bool, method: str) -> tuple[list[int], list[int | None]]:
+    "Token ids of a text and the word of each, from a tokenizer that does not tell words."
+    own = lm.encode(text)
+    words = _words_by_blanks(lm, text, own) if method == "pll-word-l2r" else list(range(len(own)))
+    if not special:
+        return own, list(words)
+    if hasattr(lm.tokenizer, "num_special_tokens_to_add"):
+        ids = [int(i) for i in lm.tokenizer.encode(text)]
+        start = next((k for k in range(len(ids) - len(own) + 1) if ids[k : k + len(own)] == own), None)
+        if start is None:
+            raise TaskspaceError(f"the tokenizer cuts {text[:60]!r} differently with special tokens; use prefix=None")
+    else:
+        before, behind = _own_specials(lm)
+        ids, start = [*before, *own, *behind], len(before)
+    return ids, [None] * start + list(words) + [None] * (len(ids) - start - len(own))
+
+# %% ../../nbs/api/scoring/20_encoding.ipynb #773c90fb
+def _masked_tokens(
+    lm: LM, texts: Sequence[str], special: bool, method: str
+) -> Iterator[tuple[list[int], list[int | None]]]:
+    "Token ids of each text, and the word of each token; None for what the tokenizer adds."
+    together = _together(lm)
+    for k in range(0, len(texts), 1024):
+        part, found = list(texts[k : k + 1024]), None
+        if together:
+            try:
+                lm.tokenizer(part[0])  # switches off what an earlier call may have switched on, such as cutting
+                found = lm.tokenizer.backend_tokenizer.encode_batch(part, add_special_tokens=special)
+            except Exception:
+                together = False
+        for n, text in enumerate(part):
+            yield _one_masked(lm, text, special, method) if found is None else (found[n].ids, _words_told(found[n]))
+
+
+def _words_told(encoding: Any) -> list[int | None]:
+    "The word of each token as a fast tokenizer tells it. A token of no word is one by itself."
+    told = zip(encoding.special_tokens_mask, encoding.word_ids, strict=True)
+    return [None if added else -1 - k if word is None else word for k, (added, word) in enumerate(told)]
+
+# %% ../../nbs/api/scoring/20_encoding.ipynb #be830e35
+def encode_masked(
+    lm: LM,  # masked model with its tokenizer
+    sentences: Sequence[str],  # in any order
+    convention: str | Convention,  # a name of `CONVENTIONS`, or one of your own
+    where: Callable[[int], str],  # position -> what messages call the sentence
+    cut: bool = False,  # the texts are cut later, so they may be longer than the context
+) -> list[Masked]:  # in the order given
+    "Sentences ready to be scored by a masked model. Raises `TaskspaceError` naming the one that cannot be encoded."
+    rule = convention_of(convention)
+    method, rows = method_of(lm, rule), vocabulary_size(lm)
+    if rule.prefix not in ("auto", "tokenizer", None):
+        raise TaskspaceError(
+            f"model {lm.name!r} is a masked LM, which takes prefix 'auto', 'tokenizer' or None, not {rule.prefix!r}"
+        )
+    unknown, limit = getattr(lm.tokenizer, "unk_token_id", None), None if cut else lm.max_length
+    texts = [" " + s for s in sentences] if rule.leading_space else sentences
+    found = _masked_tokens(lm, texts, rule.prefix is not None, method)
+    out = []
+    for n, sentence in enumerate(sentences):
+        try:
+            sentence.encode()
+            ids, words = next(found)
+        except TaskspaceError as e:
+            raise TaskspaceError(f"{where(n)}: {e}") from None
+        except Exception as e:
+            raise TaskspaceError(f"{where(n)}: {_no_ids(sentence, e)}") from None
+        own = [i for i, word in zip(ids, words, strict=True) if word is not None]
+        masks = masks_of(words, method)
+        fault = _fault(lm, sentence, ids if own else [], unknown is None or unknown not in own, limit)
+        fault = fault or _masked_fault(lm, sentence, own, masks) or _beyond(lm, ids, rows)
+        if fault:
+            raise TaskspaceError(f"{where(n)}: {fault}")
+        out.append(Masked(ids, masks))
+    return out
+
+
+def _masked_fault(lm: LM, sentence: str, own: list[int], masks: tuple[Mask, ...]) -> str | None:
+    "What is wrong with a sentence for a masked model alone."
+    if lm.mask_id in own:
+        return f"{sentence[:60]!r} has the mask token of model {lm.name!r} in it, a word that nobody sees; remove it"
+    if not masks:
+        return f"{sentence!r} is one token with nothing before it, which has no probability under method 'mntp'"
+    return None
 
 # %% ../../nbs/api/scoring/20_encoding.ipynb #341c9799
 def encode_pairs(
@@ -293,10 +463,14 @@ def encode_pairs(
 
 def _encoded_pair(options: list[Encoded]) -> EncodedPair:
     "A pair from its options: good, bad, others."
-    (good, start), *wrong = options
-    pairs = [
-        EncodedPair(good, w.ids, start, _shared(good, w.ids), None if w.start == start else w.start) for w in wrong
-    ]
+    good, *wrong = options
+    pairs = []
+    for bad in wrong:
+        if good.masks is not None and bad.masks is not None:
+            pairs.append(EncodedPair(good.ids, bad.ids, 0, 0, masks=(good.masks, bad.masks)))
+        else:
+            other = None if bad.start == good.start else bad.start
+            pairs.append(EncodedPair(good.ids, bad.ids, good.start, _shared(good.ids, bad.ids), other))
     return pairs[0]._replace(others=tuple(pairs[1:]))
 
 

@@ -18,13 +18,13 @@ import torch
 from torch import nn, Tensor
 
 from ..models.lm import LM
-from .causality import autocast, check_causal, evaluating
+from .causality import autocast, check_causal, check_masked, evaluating
 from .prefixtree import prefix_tree, PrefixTree, Row, sentence_rows, shared_rows, visible
 
 # %% auto #0
 __all__ = ['SLICE', 'BITS', 'SHARED_ROW_TYPES', 'LIBRARIES', 'MINUS', 'ROW', 'BUDGET', 'WORKERS', 'CELLS', 'LOGITS',
-           'linear_logprobs', 'Shortcuts', 'find_shortcuts', 'batches', 'row_size', 'token_logprobs',
-           'sequence_logprobs']
+           'linear_logprobs', 'Shortcuts', 'Batch', 'logprobs_at', 'find_shortcuts', 'batches', 'row_size',
+           'token_logprobs', 'even_batches', 'side_by_side', 'sequence_logprobs']
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #47cb2e63
 SLICE = {"cpu": 1 << 19, "else": 1 << 26}  # logits held at once, by kind of device: 2 MB and 256 MB in float32
@@ -134,10 +134,12 @@ class Shortcuts(NamedTuple):
     shared_rows: bool  # whether rows may hold more than one sentence
 
 
-class _Batch(NamedTuple):
+class Batch(NamedTuple):
+    "What a model sees at once."
+
     ids: Tensor  # (rows, length)
     mask: Tensor  # (rows, length), or (rows, 1, length, length) for shared rows
-    positions: Tensor | None  # (rows, length) for shared rows
+    positions: Tensor | None = None  # (rows, length) for shared rows
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #567d71c1
 @contextmanager
@@ -158,7 +160,7 @@ def _hooked(head: nn.Module | None, hook: Callable, behind: Callable | None = No
             handle.remove()
 
 
-def _hidden(lm: LM, batch: _Batch, index: Tensor) -> Tensor:
+def _hidden(lm: LM, batch: Batch, index: Tensor) -> Tensor:
     "What the output layer would see at flat positions `index`: (positions, width). The layer itself computes nothing."
     seen: list[Tensor] = []
 
@@ -178,7 +180,7 @@ def _linear(lm: LM) -> tuple[Tensor, Tensor | None]:
     return head.weight, head.bias
 
 
-def _chosen_logits(lm: LM, batch: _Batch, index: Tensor, head: str) -> Tensor:
+def _chosen_logits(lm: LM, batch: Batch, index: Tensor, head: str) -> Tensor:
     "Logits (positions, vocabulary) at flat positions `index`."
     if head == "full":
         return lm.logits(*batch).flatten(0, 1)[index]
@@ -193,7 +195,7 @@ def _choose(index: Tensor) -> Callable:
     return lambda _, args: (args[0].flatten(0, -2)[index][None], *args[1:])
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #a9ce64f3
-def _collate(lm: LM, tree: PrefixTree, nodes: Sequence[np.ndarray], shared: bool) -> tuple[_Batch, np.ndarray]:
+def _collate(lm: LM, tree: PrefixTree, nodes: Sequence[np.ndarray], shared: bool) -> tuple[Batch, np.ndarray]:
     "The batch and its matrix of nodes, -1 for padding, which stands on the right."
     table = np.full((len(nodes), max(map(len, nodes))), MINUS, dtype=np.int64)
     for r, n in enumerate(nodes):
@@ -201,11 +203,27 @@ def _collate(lm: LM, tree: PrefixTree, nodes: Sequence[np.ndarray], shared: bool
     real = table >= 0
     ids = torch.from_numpy(np.where(real, tree.token[table], 0)).to(lm.device)
     if not shared:
-        return _Batch(ids, torch.from_numpy(real.astype(np.int64)).to(lm.device), None), table
+        return Batch(ids, torch.from_numpy(real.astype(np.int64)).to(lm.device), None), table
     positions = torch.from_numpy(np.where(real, tree.depth[table], 0)).to(lm.device)
     hidden = torch.from_numpy(~visible(table, tree)).to(lm.device)
     mask = torch.zeros(hidden.shape, dtype=lm.dtype, device=lm.device).masked_fill_(hidden, torch.finfo(lm.dtype).min)
-    return _Batch(ids, mask[:, None], positions), table
+    return Batch(ids, mask[:, None], positions), table
+
+# %% ../../nbs/api/scoring/40_logprobs.ipynb #ff5496eb
+def logprobs_at(
+    lm: LM,  # model with its tokenizer
+    batch: Batch,  # what the model sees
+    index: Tensor,  # (places,) flat positions in the batch, each once
+    source: Tensor,  # (n,) which of the places each wanted value is read at
+    tokens: Tensor,  # (n,) the token of each wanted value
+    head: str,  # "linear", "rows" or "full", see `Shortcuts`
+) -> Tensor:  # (n,) log P(token at its place), nats, float32 or wider
+    "Log-probabilities of single tokens at chosen places of a batch; differentiable where gradients are on."
+    if head == "linear":
+        return linear_logprobs(_hidden(lm, batch, index), *_linear(lm), source, tokens)
+    logits = _chosen_logits(lm, batch, index, head)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits[source, tokens] - logits.logsumexp(1)[source]
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #f62c8b84
 class _Answer(NamedTuple):
@@ -223,11 +241,12 @@ def find_shortcuts(
     lm: LM,  # model with its tokenizer
     tokens: Sequence[int] | np.ndarray = (0,),  # some ids that the model knows
 ) -> Shortcuts:  # found once for each model
-    "Which shortcuts give this model's own numbers. Raises `TaskspaceError` for a model that is not causal."
+    "Which shortcuts give this model's own numbers. Raises `TaskspaceError` for a model of another objective."
     seen, known = _fingerprint(lm), _known.get(lm.model)
     new = known is None or known.seen != seen
     if known is None or new or (known.weights is not None and known.weights != _written(lm)):
-        weights = None if check_causal(lm, tokens) else _written(lm)
+        check = check_masked if lm.objective == "masked" else check_causal
+        weights = None if check(lm, tokens) else _written(lm)
         with evaluating(lm), torch.no_grad():
             found = _try_shortcuts(lm, tokens) if known is None or new else known.shortcuts
         known = _known[lm.model] = _Answer(seen, found, weights)
@@ -261,7 +280,7 @@ def _fingerprint(lm: LM) -> tuple:
     config: Any = getattr(lm.model, "config", None)
     inner = config.get_text_config() if hasattr(config, "get_text_config") else None
     modules = tuple(map(_module_settings, lm.model.modules()))
-    return modules, _settings(config), _settings(inner), id(lm.head), lm.dtype, lm.device, autocast(lm)
+    return modules, _settings(config), _settings(inner), id(lm.head), lm.dtype, lm.device, autocast(lm), lm.objective
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #76c99482
 def _library(thing: Any) -> str:
@@ -299,7 +318,7 @@ def _numbers(shape: torch.Size, like: Tensor) -> Tensor:
     return (size * torch.randn(shape, generator=g).sign()).to(like)
 
 
-def _nothing_follows(lm: LM, batch: _Batch) -> bool:
+def _nothing_follows(lm: LM, batch: Batch) -> bool:
     "Whether the model gives what its output layer computes, as it is or in a wider type."
     given: list[Tensor] = []
 
@@ -323,7 +342,7 @@ def _nothing_follows(lm: LM, batch: _Batch) -> bool:
         return False
 
 
-def _follows_each_position(lm: LM, batch: _Batch, index: Tensor) -> bool:
+def _follows_each_position(lm: LM, batch: Batch, index: Tensor) -> bool:
     "Whether what follows the output layer does the same at every position, with numbers of all sizes."
     found = []
     try:
@@ -361,7 +380,7 @@ def _try_shortcuts(lm: LM, tokens: Sequence[int] | np.ndarray) -> Shortcuts:
         return _attention_allows(lm) and _agrees(plain, lambda: _shared_row_logits(lm, tree, pieces, table, head))
 
     head = next(filter(head_allows, ("linear", "rows")), "full")
-    return Shortcuts(head, known and rows_agree())
+    return Shortcuts(head, known and lm.objective == "causal" and rows_agree())
 
 
 def _flat(table: np.ndarray, where: np.ndarray, lm: LM) -> Tensor:
@@ -459,11 +478,7 @@ def _run(
     kept, source = np.unique(source, return_inverse=True)
     batch, _ = _collate(lm, tree, [r.nodes for r in rows], shortcuts.shared_rows)
     index, source_, token = (torch.from_numpy(a).to(lm.device) for a in (where[kept], source, tree.token[child]))
-    if shortcuts.head == "linear":
-        return child, linear_logprobs(_hidden(lm, batch, index), *_linear(lm), source_, token)
-    logits = _chosen_logits(lm, batch, index, shortcuts.head)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return child, logits[source_, token] - logits.logsumexp(1)[source_]
+    return child, logprobs_at(lm, batch, index, source_, token, shortcuts.head)
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #f56ff923
 ROW = 64  # nodes in a shared row
@@ -531,7 +546,11 @@ def _workers(lm: LM, shortcuts: Shortcuts) -> int:
     return min(torch.get_num_threads(), WORKERS)
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #f9c02068
-def _evenly(lengths: Sequence[int], budget: int, workers: int) -> list[list[int]]:
+def even_batches(
+    lengths: Sequence[int],  # tokens of each row
+    budget: int,  # tokens in one batch, padding included
+    workers: int,  # that run batches side by side
+) -> list[list[int]]:  # indices into `lengths`
     """Batches within the budget, as many for each worker and nearly equal, so that none waits long for another. Long
     ones first."""
     order = np.argsort(lengths, kind="stable")[::-1]
@@ -544,7 +563,11 @@ def _evenly(lengths: Sequence[int], budget: int, workers: int) -> list[list[int]
     return batches(lengths, budget)
 
 
-def _side_by_side(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[Any]:
+def side_by_side(
+    function: Callable[[Any], Any],  # of one item
+    items: Sequence[Any],  # such as batches
+    workers: int,  # threads; 1 runs them in this one
+) -> Iterator[Any]:  # what the function gives, in order
     "function(item) of each item in order, in `workers` threads among which torch's own are shared out."
     threads, workers = torch.get_num_threads(), min(workers, len(items))
     if workers < 2:
@@ -618,7 +641,7 @@ def _tree_sums(
 
     workers = _workers(lm, shortcuts)
     chunks = list(_row_batches(plan, token_budget, batch_size, shortcuts, workers))
-    for chunk, found in zip(chunks, _side_by_side(run, chunks, workers), strict=True):
+    for chunk, found in zip(chunks, side_by_side(run, chunks, workers), strict=True):
         if found is not None:
             logp[found[0]] = found[1]
         done(sum(plan[i].sequences for i in chunk))
@@ -633,7 +656,7 @@ def _row_batches(
 ) -> Iterator[list[int]]:
     lengths = [len(r.nodes) for r in plan]
     for chunk in (
-        _evenly(lengths, token_budget, workers)
+        even_batches(lengths, token_budget, workers)
         if shortcuts.shared_rows and plan
         else batches(lengths, token_budget, batch_size)
     ):

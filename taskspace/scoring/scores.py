@@ -5,7 +5,8 @@
 # %% ../../nbs/api/scoring/50_scores.ipynb #1d2ce90c
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,10 @@ import pandas as pd
 from ..errors import TaskspaceError
 from ..models.lm import LM
 from .convention import Convention, convention_of
-from .encoding import convention_record, encode_options, encode_sentences
+from .encoding import convention_record, encode_masked, encode_options, encode_sentences
 from .logprobs import row_size, sequence_logprobs
+from .masked import masked_logprobs
+from .masking import Mask, Masked
 from ..tasks.pairs import Suite, Task
 
 # %% auto #0
@@ -23,7 +26,7 @@ __all__ = ['score_pairs', 'score_sentences', 'accuracy', 'text_loss']
 # %% ../../nbs/api/scoring/50_scores.ipynb #e9959ec0
 def _sums(
     lm: LM,
-    sequences: list[list[int]],
+    sequences: Sequence[list[int] | Masked],
     where: Sequence[str],
     token_budget: int | None = None,
     batch_size: int | None = None,
@@ -39,8 +42,11 @@ def _sums(
     from tqdm.auto import tqdm
 
     with tqdm(total=len(sequences), disable=not progress, desc=f"score {lm.name}", unit="sentence") as bar:
-        row = row_size(starts or [])
-        sums = sequence_logprobs(lm, sequences, token_budget, batch_size, share, row, bar.update, starts)
+        if lm.objective == "masked":
+            sums = masked_logprobs(lm, cast("Sequence[Masked]", sequences), token_budget, batch_size, bar.update)
+        else:
+            plain, row = cast("Sequence[list[int]]", sequences), row_size(starts or [])
+            sums = sequence_logprobs(lm, plain, token_budget, batch_size, share, row, bar.update, starts)
     fault = np.flatnonzero(~np.isfinite(sums))
     if len(fault):
         what = (
@@ -54,15 +60,32 @@ def _sums(
         )
     return sums
 
+# %% ../../nbs/api/scoring/50_scores.ipynb #f34279ab
+def _count(sequence: list[int] | Masked) -> int:
+    "How many tokens of a sentence count."
+    return len(sequence.masks) if isinstance(sequence, Masked) else len(sequence) - 1
+
+
+def _encoded(
+    lm: LM, sentences: Sequence[str], rule: Convention, where: Callable[[int], str]
+) -> tuple[Sequence[list[int] | Masked], np.ndarray]:
+    "Sentences ready to be scored, and how many tokens of each count."
+    found: Sequence[list[int] | Masked]
+    if lm.objective == "masked":
+        found = encode_masked(lm, sentences, rule, where)
+    else:
+        found = encode_sentences(lm, sentences, rule, where)
+    return found, np.array([_count(s) for s in found])
+
 # %% ../../nbs/api/scoring/50_scores.ipynb #b2b774dc
 def score_pairs(
     lm: LM,  # model with its tokenizer
     suite: Suite | Task | Sequence[Task],  # what to score
-    convention: str | Convention = "blimp",  # "blimp", "lm-eval", "minicons" or one of your own
+    convention: str | Convention = "blimp",  # a name of `CONVENTIONS`, or one of your own
     batch_size: int | None = None,  # at most so many sentences at once
     token_budget: int | None = None,  # tokens at once, padding included; None: 1,024 on a CPU, 16,384 elsewhere
     progress: bool = False,  # show a progress bar
-    share: bool = True,  # compute shared beginnings once where the model allows it
+    share: bool = True,  # compute shared beginnings once where a causal model allows it
 ) -> (
     pd.DataFrame
 ):  # a row a pair: task, phenomenon, pair, logp_good, logp_bad, tokens_good, tokens_bad, margin, correct
@@ -74,9 +97,9 @@ def score_pairs(
     named = [(f"task {t.name!r}, pair {n if p.id is None else p.id}", p) for t in suite for n, p in enumerate(t)]
     where = [place for place, p in named for _ in p.options]
     encoded = encode_options(lm, [o for _, p in named for o in p.options], rule, where.__getitem__)
-    starts = [e.start for e in encoded]
-    counts = np.array([len(e.ids) - e.start for e in encoded])
-    sums = _sums(lm, [e.ids for e in encoded], where, token_budget, batch_size, progress, share, starts)
+    counts = np.array([e.tokens for e in encoded])
+    sequences = [e.ids if e.masks is None else Masked(e.ids, e.masks) for e in encoded]
+    sums = _sums(lm, sequences, where, token_budget, batch_size, progress, share, [e.start for e in encoded])
     values = sums / (counts if rule.reduction == "mean" else 1)
     good, bad = _good_and_best_wrong(values, [2 + len(p.others) for _, p in named])
     margin = values[good] - values[bad]
@@ -119,10 +142,9 @@ def score_sentences(
     "Score sentences on their own. Raises `TaskspaceError` naming the sentence, counted from 0, that cannot be scored."
     rule = convention_of(convention)
     where = [f"sentence {n}" for n in range(len(sentences))]
-    sequences = encode_sentences(lm, sentences, rule, where.__getitem__)
+    sequences, counts = _encoded(lm, sentences, rule, where.__getitem__)
     if not sequences:
         return pd.DataFrame({"logp": np.empty(0), "tokens": np.empty(0, dtype=int)})
-    counts = np.array([len(s) - 1 for s in sequences])
     sums = _sums(lm, sequences, where, token_budget, batch_size, progress, share)
     return pd.DataFrame({"logp": sums / (counts if rule.reduction == "mean" else 1), "tokens": counts})
 
@@ -142,16 +164,40 @@ def _windows(ids: list[int], length: int | None) -> list[list[int]]:
     return [ids[k : k + length] for k in range(0, len(ids) - 1, length - 1)]
 
 
+def _masked_windows(text: Masked, length: int | None) -> list[Masked]:
+    "Pieces of at most `length` tokens between the same special tokens. A mask keeps the places that lie in its piece."
+    if length is None or len(text.ids) <= length:
+        return [text]
+    places = sorted({k for m in text.masks for k in m.hidden})
+    first, last = places[0], places[-1] + 1
+    before, behind = text.ids[:first], text.ids[last:]
+    size, out = length - len(before) - len(behind), []
+    for start in range(first, last, size):
+        stop = min(start + size, last)
+        shift = len(before) - start
+        masks = [
+            Mask(m.token + shift, tuple(k + shift for k in m.hidden if k < stop), m.read + shift)
+            for m in text.masks
+            if start <= m.token < stop and m.read + shift >= 0
+        ]
+        out.append(Masked([*before, *text.ids[start:stop], *behind], tuple(masks)))
+    return out
+
+
 def text_loss(
     lm: LM,  # model with its tokenizer
     texts: Sequence[str],  # ordinary text, one piece each; longer ones than the context are cut
     convention: str | Convention = "blimp",  # as in `score_pairs`; the loss is a mean whatever its reduction
 ) -> float:  # nats a token; e to this power is the perplexity
-    """Mean negative log-probability of a token of ordinary text. Raises `TaskspaceError` when there is no text, or
-    for one that cannot be scored."""
+    """Mean negative log-probability of a token of ordinary text; by masks in a masked model.
+    Raises `TaskspaceError` when there is no text, or for one that cannot be scored."""
     if not len(texts):
         raise TaskspaceError("text_loss: no texts; give at least one")
-    encoded = encode_sentences(lm, texts, convention, lambda n: f"text {n}", cut=True)
-    pieces = [(f"text {n}", w) for n, ids in enumerate(encoded) for w in _windows(ids, lm.max_length)]
+    where, limit, windows = "text {}".format, lm.max_length, list[Sequence[list[int] | Masked]]()
+    if lm.objective == "masked":
+        windows += [_masked_windows(t, limit) for t in encode_masked(lm, texts, convention, where, cut=True)]
+    else:
+        windows += [_windows(ids, limit) for ids in encode_sentences(lm, texts, convention, where, cut=True)]
+    pieces = [(where(n), w) for n, some in enumerate(windows) for w in some]
     sums = _sums(lm, [w for _, w in pieces], [n for n, _ in pieces])
-    return float(-sums.sum() / sum(len(w) - 1 for _, w in pieces))
+    return float(-sums.sum() / sum(map(_count, (w for _, w in pieces))))

@@ -353,6 +353,7 @@ class _Setup:
     reference: Sequence[str] | None  # ordinary text whose perplexity is watched
     ftgd: FTGD
     tokens: int  # in one forward pass
+    convention: str | Convention  # how sentences are scored
 
 
 def tune(
@@ -375,7 +376,7 @@ def tune(
     weights = trainable(lm, ftgd.embeddings, ftgd.parameters)
     held_out = encode_pairs(lm, eval_task, convention) if eval_task is not None else None
     pairs = encode_task(lm, task, convention)
-    setup = _Setup(lm, task.name, weights, pairs, held_out, reference, ftgd, tokens)
+    setup = _Setup(lm, task.name, weights, pairs, held_out, reference, ftgd, tokens, convention)
     if ftgd.update == "lora":
         return _tune_lora(setup)
     change = _Change(weights)
@@ -507,8 +508,9 @@ def _measure(setup: _Setup) -> dict[str, float]:
         out["eval_margin"] = float(m.mean())
         out["eval_accuracy"] = float(((m > 0) + 0.5 * (m == 0)).mean())
     if setup.reference:
+        rule = setup.convention if setup.lm.objective == "masked" else "blimp"
         with np.errstate(over="ignore"):
-            out["perplexity"] = float(np.exp(text_loss(setup.lm, list(setup.reference))))
+            out["perplexity"] = float(np.exp(text_loss(setup.lm, list(setup.reference), rule)))
     return out
 
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #cb25bb5b

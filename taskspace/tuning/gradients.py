@@ -22,7 +22,16 @@ from ..models.adapters import adapter_parameters
 from ..models.lm import LM
 from ..scoring.convention import Convention
 from ..scoring.encoding import encode_pairs, EncodedPair
-from ..scoring.logprobs import batches, evaluating, row_size, sequence_logprobs, token_logprobs
+from taskspace.scoring.logprobs import (
+    batches,
+    evaluating,
+    find_shortcuts,
+    row_size,
+    sequence_logprobs,
+    token_logprobs,
+)
+from ..scoring.masked import answers, batches_of, masked_logprobs, questions_of
+from ..scoring.masking import Mask, Masked
 from ..tasks.pairs import MinimalPair, Task
 
 # %% auto #0
@@ -165,6 +174,7 @@ class Part(NamedTuple):
     start: int  # position of the first token that counts
     weight: float  # factor of the summed log-probability
     context: int = 1  # tokens that stand before the sentence
+    masks: tuple[Mask, ...] | None = None  # of the sentence, in a masked model
 
 
 def contrast(
@@ -173,9 +183,11 @@ def contrast(
     "The objective of a gradient differential, good and bad part of each pair in turn."
     n = len(pairs)
     return [
-        Part(ids, start, w, p.start)
+        Part(ids, start, weight, p.start, masks)
         for p in pairs
-        for ids, start, w in zip((p.good, p.bad), p.starts, (-1 / n, 1 / n), strict=True)
+        for ids, start, weight, masks in zip(
+            (p.good, p.bad), p.starts, (-1 / n, 1 / n), p.masks or (None, None), strict=True
+        )
     ]
 
 
@@ -183,7 +195,7 @@ def likelihood(
     pairs: Sequence[EncodedPair],  # the pairs of a batch
 ) -> list[Part]:  # the parts of the mean of L(good)
     "The objective of ordinary fine-tuning: the good sentences alone."
-    return [Part(p.good, p.start, -1 / len(pairs), p.start) for p in pairs]
+    return [Part(p.good, p.start, -1 / len(pairs), p.start, p.masks and p.masks[0]) for p in pairs]
 
 # %% ../../nbs/api/tuning/10_gradients.ipynb #8f5168f7
 TOKENS = 8192  # tokens in one forward pass: 100 sentences of BLiMP fit in two
@@ -200,6 +212,8 @@ def backpropagate(
     tokens: int = TOKENS,  # tokens in one forward pass, padding included
 ) -> torch.Tensor:  # (parts,) float64 on the CPU, summed log-probabilities in nats
     "Add the gradient of the parts' weighted sum to `.grad`, and give the log-probability of each."
+    if lm.objective == "masked":
+        return _backpropagate_masked(lm, parts, tokens)
     out = torch.zeros(len(parts), dtype=torch.float64)
     live = _live(parts)
     for chunk in batches([len(parts[i].ids) for i in live], tokens):
@@ -210,6 +224,26 @@ def backpropagate(
         weights = torch.tensor([parts[i].weight for i in rows], dtype=sums.dtype, device=sums.device)
         (sums * weights).sum().backward()
         out[rows] = sums.detach().double().cpu()
+    return out
+
+# %% ../../nbs/api/tuning/10_gradients.ipynb #c88a7f0e
+def _masked(parts: Sequence[Part]) -> list[Masked]:
+    "The sentences of the parts, with the masks of the tokens that count."
+    return [Masked(p.ids, tuple(m for m in p.masks or () if m.token >= p.start)) for p in parts]
+
+
+def _backpropagate_masked(lm: LM, parts: Sequence[Part], tokens: int) -> torch.Tensor:
+    "As `backpropagate`, for a masked model."
+    assert lm.mask_id is not None, "`encode_masked` refuses a model without a mask token"
+    questions = questions_of(_masked(parts), lm.mask_id)
+    out = torch.zeros(len(parts), dtype=torch.float64)
+    head = find_shortcuts(lm, parts[0].ids).head if parts else "full"
+    for rows in batches_of(lm, questions, head, tokens):
+        which, logp = answers(lm, questions, rows, head)
+        place = torch.from_numpy(questions.sentence[which])
+        weights = torch.tensor([p.weight for p in parts], dtype=logp.dtype)[place].to(logp.device)
+        (logp * weights).sum().backward()
+        out.index_add_(0, place, logp.detach().double().cpu())
     return out
 
 # %% ../../nbs/api/tuning/10_gradients.ipynb #929710fd
@@ -233,6 +267,9 @@ def _against_each(pairs: Sequence[EncodedPair]) -> list[EncodedPair]:
 def _margins_of_each(lm: LM, pairs: Sequence[EncodedPair], tokens: int | None) -> np.ndarray:
     "Margins of pairs of two sentences."
     parts = contrast(pairs)
+    if lm.objective == "masked":
+        logps = masked_logprobs(lm, _masked(parts), tokens)
+        return logps[::2] - logps[1::2]
     live = _live(parts)
     logps = np.zeros(len(parts))
     if live:

@@ -152,9 +152,9 @@ def test_a_loader_is_asked_what_it_takes_before_the_run():
     check_model(point)
     for kwargs in ('{"word": 1}', '{"name": 1}'):
         refused(
-            "model mine: loader taskspace.models.loading:causal_config cannot be called with the name, revision",
+            "model mine: loader taskspace.models.loading:lm_config cannot be called with the name, revision",
             lambda kwargs=kwargs: check_model(
-                Checkpoint("mine", "m", "x", loader="taskspace.models.loading:causal_config", kwargs=kwargs)
+                Checkpoint("mine", "m", "x", loader="taskspace.models.loading:lm_config", kwargs=kwargs)
             ),
         )
 

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    BertForPreTraining,
     BloomConfig,
     GPT2Config,
     GPT2ForSequenceClassification,
@@ -361,7 +362,7 @@ def test_what_the_hub_cache_lacks(hub):
     )
 
 
-# What is no causal LM
+# What is no LM
 
 
 def _bert(path):
@@ -431,7 +432,6 @@ def _empty(path):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (_bert, "bert is a masked LM"),
         (_t5, "t5 is an encoder-decoder, .* would need a convention for what its encoder reads"),
         (_classifier, "without the head of a causal LM"),
         (_config_only, "cannot load the weights: .*model.safetensors"),
@@ -442,9 +442,21 @@ def _empty(path):
         (_empty, "cannot load the configuration"),
     ],
 )
-def test_what_cannot_be_a_causal_lm(tmp_path, make, message):
+def test_what_cannot_be_an_lm(tmp_path, make, message):
     path = make(tmp_path / "m")
     refused(f"{path}: .*{message}|{path}: {message}", lambda: load_lm(path))
+
+
+def test_a_masked_lm_is_loaded_as_one_and_not_as_a_causal_lm(tmp_path):
+    "BERT's published files have a pooler and a head for the next sentence too; such a file is whole."
+    _bert(tmp_path / "bert")
+    saved(BertForPreTraining(BertForMaskedLM.from_pretrained(tmp_path / "bert").config), tmp_path / "both")
+    for name in ("bert", "both"):
+        lm = load_lm(tmp_path / name)
+        assert (lm.objective, type(lm.model).__name__) == ("masked", "BertForMaskedLM")
+        refused("is a masked LM, not a causal one", lambda name=name: load_lm(tmp_path / name, objective="causal"))
+    refused("llama is a causal LM, not a masked", lambda: load_lm(saved(llama(), tmp_path / "l"), objective="masked"))
+    refused("is a causal LM|objective must be", lambda: load_lm(tmp_path / "l", objective="psychic"))
 
 
 @pytest.mark.parametrize(

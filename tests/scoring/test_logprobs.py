@@ -86,9 +86,9 @@ def test_evaluating_takes_models_that_share_modules_and_undoes_itself_after_erro
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(1, 70), min_size=1, max_size=80), st.integers(64, 1500), st.integers(2, 8))
 def test_workers_get_equal_batches_within_the_budget(lengths, budget, workers):
-    from taskspace.scoring.logprobs import _evenly
+    from taskspace.scoring.logprobs import even_batches
 
-    found = _evenly(lengths, budget, workers)
+    found = even_batches(lengths, budget, workers)
     assert sorted(i for part in found for i in part) == list(range(len(lengths)))
     sizes = [len(part) * max(lengths[i] for i in part) for part in found]
     assert all(size <= budget or len(part) == 1 for size, part in zip(sizes, found, strict=True))
