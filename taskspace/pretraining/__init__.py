@@ -18,20 +18,21 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "SUMS check_folder read_sums sums_of is_whole checked_sums system_error no_room writing named_errors "
         "save_bytes write_sums",
     "tokens":
-        "EOS PAD UNK DOCUMENTS word_tokenizer pack read_texts byte_tokenizer token_file stream_rows",
+        "EOS PAD UNK MASK DOCUMENTS word_tokenizer pack read_texts byte_tokenizer token_file stream_rows",
     "architectures":
         "ACTIVATIONS MODELS ARCHITECTURES tokens_first Output Config CausalModel solu TransformerConfig "
         "TransformerLayer TransformerLM normal_init build twins LSTMConfig LSTMLayer LSTMLM CNNConfig "
         "CNNLayer CNNLM bigram_counts BigramConfig BigramLM call_model logits_of save_model "
         "saved_architecture load_model other_shape new_model",
     "training":
-        "TrainingConfig checkpoint_steps learning_rate batch_rows rows_loss mean_loss save_checkpoint "
-        "load_weights pretrain",
+        "TrainingConfig checkpoint_steps learning_rate batch_rows Masking hide hidden_loss rows_loss "
+        "mean_loss save_checkpoint load_weights pretrain",
     "texts":
         "ModelConfig TextConfig text_config text_tokenizer pretrain_text",
     "builtin":
-        "SCALES RECIPE SENTENCES ROW BATCH STEPS CONTEXT Scale builtin_config builtin_steps builtin_model "
-        "Rows builtin_rows cache_dir corpus_digest builtin_directory builtin_checkpoint builtin_log",
+        "SCALES RECIPE SENTENCES ROW BATCH STEPS MASKED_STEPS CONTEXT Scale builtin_config builtin_steps "
+        "builtin_model builtin_tokenizer Rows builtin_rows cache_dir corpus_digest builtin_directory "
+        "builtin_checkpoint builtin_log",
     "ngram_lm":
         "NOTHING VOCABULARY HIGHEST NgramLM save_ngram load_ngram ngram_checkpoint named_ngram",
 })

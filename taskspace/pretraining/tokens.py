@@ -21,11 +21,11 @@ from ..files import file_digest
 from .folders import no_room, save_bytes, writing
 
 # %% auto #0
-__all__ = ['EOS', 'PAD', 'UNK', 'DOCUMENTS', 'word_tokenizer', 'pack', 'read_texts', 'byte_tokenizer', 'token_file',
+__all__ = ['EOS', 'PAD', 'UNK', 'MASK', 'DOCUMENTS', 'word_tokenizer', 'pack', 'read_texts', 'byte_tokenizer', 'token_file',
            'stream_rows']
 
 # %% ../../nbs/api/pretraining/10_tokens.ipynb #0d5cc60a
-EOS, PAD, UNK = "<|endoftext|>", "<|pad|>", "<|unk|>"
+EOS, PAD, UNK, MASK = "<|endoftext|>", "<|pad|>", "<|unk|>", "<|mask|>"
 
 
 def _wrap(tokenizer: Any, unk: str | None) -> Any:
@@ -44,9 +44,10 @@ def _wrap(tokenizer: Any, unk: str | None) -> Any:
 
 def word_tokenizer(
     vocabulary: Iterable[str],  # lower-case words and punctuation marks, without repetition
+    masked: bool = False,  # for a masked model: a mask token behind the words, and end of text around each text
 ) -> Any:  # a transformers fast tokenizer; ids 0 to 2 are end of text, padding and unknown
     "A tokenizer with one token a word. Raises `TaskspaceError` for an empty vocabulary or a repeated word."
-    from tokenizers import models, normalizers, pre_tokenizers, Regex, Tokenizer
+    from tokenizers import models, normalizers, pre_tokenizers, processors, Regex, Tokenizer
 
     words = [EOS, PAD, UNK, *vocabulary]
     if len(words) == 3 or len(set(words)) < len(words):
@@ -57,7 +58,13 @@ def word_tokenizer(
         [pre_tokenizers.Split(Regex("[.,;:!?]"), "isolated"), pre_tokenizers.WhitespaceSplit()]
     )
     tokenizer.add_special_tokens([EOS, PAD, UNK])
-    return _wrap(tokenizer, UNK)
+    wrapped = _wrap(tokenizer, UNK)
+    if masked:
+        wrapped.add_special_tokens({"mask_token": MASK, "cls_token": EOS, "sep_token": EOS})
+        wrapped.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{EOS} $A {EOS}", special_tokens=[(EOS, 0)]
+        )
+    return wrapped
 
 # %% ../../nbs/api/pretraining/10_tokens.ipynb #10b05fc2
 def pack(

@@ -15,7 +15,7 @@ import shutil
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -41,8 +41,8 @@ from taskspace.pretraining.folders import (
 )
 
 # %% auto #0
-__all__ = ['TrainingConfig', 'checkpoint_steps', 'learning_rate', 'batch_rows', 'rows_loss', 'mean_loss', 'save_checkpoint',
-           'load_weights', 'pretrain']
+__all__ = ['TrainingConfig', 'checkpoint_steps', 'learning_rate', 'batch_rows', 'Masking', 'hide', 'hidden_loss', 'rows_loss',
+           'mean_loss', 'save_checkpoint', 'load_weights', 'pretrain']
 
 # %% ../../nbs/api/pretraining/30_training.ipynb #70354d63
 class TrainingConfig(BaseModel):
@@ -115,6 +115,40 @@ def batch_rows(
     places = np.arange(step * batch_size, (step + 1) * batch_size)
     return np.array([_permutation(rows, seed, int(p) // rows)[p % rows] for p in places])
 
+# %% ../../nbs/api/pretraining/30_training.ipynb #656a2aaa
+class Masking(NamedTuple):
+    "What a masked model is trained on."
+
+    mask_id: int  # the token that stands for a hidden one
+    rate: float  # share of the tokens that is hidden
+    never: tuple[int, ...] = ()  # tokens that are not hidden, such as the end of a text
+
+
+def hide(
+    rows: Tensor,  # (batch, length) ids
+    pad_id: int | None,  # id of padding, which is never hidden
+    masking: Masking,  # share and exceptions
+    generator: torch.Generator | None = None,  # of the random numbers, on the CPU; None: torch's own
+) -> Tensor:  # (batch, length) True where a token is hidden
+    "Draw the tokens to hide."
+    drawn = (torch.rand(rows.shape, generator=generator) < masking.rate).to(rows.device)
+    for token in (*masking.never, *([] if pad_id is None else [pad_id])):
+        drawn &= rows != token
+    return drawn
+
+
+def hidden_loss(
+    model: nn.Module,  # masked model, called with (input_ids, attention_mask)
+    rows: Tensor,  # (batch, length) ids
+    pad_id: int | None,  # id of padding, which the model does not see
+    masking: Masking,  # its mask token
+    hidden: Tensor,  # (batch, length) from `hide`
+) -> tuple[Tensor, Tensor]:  # sum in nats, and how many tokens it is over
+    "Summed negative log-probability of the hidden tokens."
+    seen = torch.ones_like(rows) if pad_id is None else (rows != pad_id).long()
+    logits = logits_of(call_model(model, rows.masked_fill(hidden, masking.mask_id), seen))[hidden].float()
+    return F.cross_entropy(logits, rows[hidden], reduction="sum"), hidden.sum()
+
 # %% ../../nbs/api/pretraining/30_training.ipynb #41da954a
 def rows_loss(
     model: nn.Module,  # Hugging Face causal LM or any module that maps ids to logits
@@ -136,13 +170,19 @@ def mean_loss(
     rows: Any,  # (rows, length) ids, array or tensor
     pad_id: int | None = None,  # id of tokens that are not predicted; None: all are
     batch_size: int = 32,  # rows in one forward pass
+    masking: Masking | None = None,  # of a masked model
 ) -> float:  # nats a token
     "Mean loss over rows, in evaluation mode, in float32."
     training, device = model.training, next(model.parameters()).device
     model.eval()
     total, count = 0.0, 0
     for start in range(0, len(rows), batch_size):
-        loss, n = rows_loss(model, _tensor(rows[start : start + batch_size], device), pad_id)
+        part = _tensor(rows[start : start + batch_size], device)
+        if masking is None:
+            loss, n = rows_loss(model, part, pad_id)
+        else:  # the same tokens are hidden whenever the same rows are measured
+            hidden = hide(part, pad_id, masking, torch.Generator().manual_seed(start))
+            loss, n = hidden_loss(model, part, pad_id, masking, hidden)
         total, count = total + loss.item(), count + int(n)
     model.train(training)
     return total / max(count, 1)
@@ -242,6 +282,7 @@ class _Run:
     pad_id: int | None
     out: Path | None
     tokenizer: Any
+    masking: Masking | None = None
 
     def __post_init__(self):
         self.device = next(self.model.parameters()).device
@@ -263,7 +304,7 @@ def _autocast(run: _Run) -> torch.autocast:
         bf16 = run.device.type == "cuda" and torch.cuda.is_bf16_supported()
     return torch.autocast(run.device.type, torch.bfloat16, enabled=bf16)
 
-
+# %% ../../nbs/api/pretraining/30_training.ipynb #d5742698
 def _update(run: _Run, step: int) -> float:
     "One update; the mean loss of its batch before it."
     config = run.config
@@ -272,12 +313,20 @@ def _update(run: _Run, step: int) -> float:
         group["lr"] = rate * group["factor"]
     torch.manual_seed(config.seed * 1_000_003 + step)
     batch = _tensor(run.rows[batch_rows(step, len(run.rows), config.batch_size, config.seed)], run.device)
-    count = max(1, int((batch[:, 1:] != run.pad_id).sum())) if run.pad_id is not None else batch[:, 1:].numel()
+    hidden = None if run.masking is None else hide(batch, run.pad_id, run.masking)
+    if hidden is not None:
+        count = max(1, int(hidden.sum()))
+    else:
+        count = max(1, int((batch[:, 1:] != run.pad_id).sum())) if run.pad_id is not None else batch[:, 1:].numel()
     total = 0.0
     run.optimizer.zero_grad(set_to_none=True)
-    for part in batch.chunk(config.accumulate):
+    for k, part in enumerate(batch.chunk(config.accumulate)):
         with _autocast(run):
-            loss = rows_loss(run.model, part, run.pad_id)[0] / count
+            if run.masking is not None and hidden is not None:
+                here = hidden.chunk(config.accumulate)[k]
+                loss = hidden_loss(run.model, part, run.pad_id, run.masking, here)[0] / count
+            else:
+                loss = rows_loss(run.model, part, run.pad_id)[0] / count
         loss.backward()
         total += loss.item()
     if not math.isfinite(total):
@@ -294,7 +343,7 @@ def _validate(run: _Run, step: int) -> None:
     "Measure the validation loss after `step` updates and put it into the log."
     valid = math.nan
     if run.valid is not None:
-        valid = mean_loss(run.model, run.valid, run.pad_id, run.config.batch_size)
+        valid = mean_loss(run.model, run.valid, run.pad_id, run.config.batch_size, run.masking)
     if step:
         run.log[-1]["valid_loss"] = valid
     else:
@@ -433,7 +482,8 @@ def _made_from(run: _Run) -> dict[str, Any]:
     for part in (run.rows, run.valid):
         for start in range(0, 0 if part is None else len(part), 4096):
             data.update(np.asarray(part[start : start + 4096]).astype(np.int64).tobytes())
-    return {
+    masked = {} if run.masking is None else {"masking": list(run.masking)}
+    return masked | {
         "config": run.config.model_dump(mode="json"),
         "pad_id": run.pad_id,
         "weights": weights.hexdigest(),
@@ -452,8 +502,9 @@ def _check_owner(run: _Run, out: Path, note: bytes) -> None:
     mine = json.loads(note)
     try:
         theirs = json.loads(path.read_bytes())
-        what = next(key for key in mine if mine[key] != theirs[key])
-    except (ValueError, RecursionError, LookupError, TypeError, StopIteration):
+        other = mine.get("masking") != theirs.get("masking")
+        what = "masking" if other else next(key for key in mine if mine[key] != theirs[key])
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError, StopIteration):
         raise TaskspaceError(
             f"{path}: damaged, or not the note of a pre-training; choose another directory or remove this one"
         ) from None
@@ -485,12 +536,13 @@ def pretrain(
     pad_id: int | None = None,  # id of tokens that are not predicted; None: all are
     label: str = "pretrain",  # of the progress bar
     progress: bool | None = None,  # show the bar; None: in a terminal or a notebook
+    masking: Masking | None = None,  # for a masked model: what is hidden; None: each next token is predicted
 ) -> pd.DataFrame:  # one row a step: step, loss, valid_loss, learning_rate, tokens
     """Pre-train a model on the device where it is. A run that was killed, or whose files were damaged, goes on from
     its last whole state and gives the same files, byte for byte, on one machine and thread count.
 
     Raises `TaskspaceError` when `out` holds something else, the disk is full, or the loss is no longer a number."""
-    run = _Run(model, rows, config, valid, pad_id, None if out is None else Path(out), tokenizer)
+    run = _Run(model, rows, config, valid, pad_id, None if out is None else Path(out), tokenizer, masking)
     with torch.random.fork_rng(), contextlib.ExitStack() as held:
         if run.out is not None:
             held.enter_context(named_errors(run.out))
