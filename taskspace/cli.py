@@ -285,7 +285,7 @@ def score(
     taskspace score --model ./my-model --suite pairs.jsonl --pairs 100
     taskspace score --model ./my-model --suite ru.tsv --good sen --bad wrong_sen --task "{lang}-{phenomenon}"
 
-    Columns called task, good, bad, phenomenon, field, language and pair are found; name those that are called otherwise.
+    Columns called task, good, bad, phenomenon, field, language and pair are found; name those with other names.
     """
     _check_output(output)
     from taskspace.models.loading import load_lm

@@ -43,7 +43,7 @@ def _as_tsv(frame: pd.DataFrame) -> str:
 
 def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     "Rows without the cells that are empty."
-    return [{k: v for k, v in row.items() if isinstance(v, str)} for row in frame.to_dict("records")]
+    return [{str(k): v for k, v in row.items() if isinstance(v, str)} for row in frame.to_dict("records")]
 
 
 _TEXTS: dict[str, Callable[[pd.DataFrame], str]] = {
