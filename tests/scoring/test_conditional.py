@@ -71,7 +71,7 @@ def plain(lm: LM, option) -> tuple[float, int]:
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-@pytest.mark.parametrize(("tokens", "bos"), [("bytes", True), ("pieces", True), ("words", True), ("words", False)])
+@pytest.mark.parametrize(("tokens", "bos"), [("bytes", True), ("pieces", True), ("words", False)])
 def test_scores_behind_contexts_are_those_of_one_text_at_a_time(kind, tokens, bos):
     lm = LM(model(kind), tokenizer(tokens, bos, "eos"), name=kind)
     frame = score_pairs(lm, SUITE)
