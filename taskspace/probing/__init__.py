@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .gradient import *  # noqa: F403
     from .rows import *  # noqa: F403
     from .transfer import *  # noqa: F403
+    from .parts import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "participation":
@@ -23,4 +24,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "METRICS NORMALISATIONS transfer_row check_metric space_from_rows",
     "transfer":
         "split_sizes transfer_probe",
+    "parts":
+        "WAYS RATES EFFECTS tuning_path tuning_grid harm_at_gain gain_within_harm compare_paths at_best_rate "
+        "part_effects",
 })
