@@ -99,6 +99,11 @@ def test_html_shows_every_name_as_it_is():
         assert page.tags == [("p", {"title": escaping._shown(name)})] and page.text == escaping._shown(name), name
 
 
+def test_html_opens_no_short_code_of_quarto():
+    "Quarto reads {{< env NAME >}} in HTML too."
+    assert in_html("{{< env HOME >}}") == "&#123;&#123;&lt; env HOME &gt;}}"
+
+
 def test_yaml_gives_every_name_back_as_text():
     values = {
         "names": NAMES,
