@@ -468,16 +468,16 @@ class Extract:
 
     def __init__(self, folder: str | os.PathLike):
         self.path = Path(folder)
-        self.about = _read_header(self.path)
+        self.header = _read_header(self.path)
         self._tables: dict[str, pd.DataFrame] = {}
 
     def __repr__(self) -> str:
-        return f"Extract({str(self.path)!r}: {self.study.name}, {len(self.about['checkpoints'])} checkpoints)"
+        return f"Extract({str(self.path)!r}: {self.study.name}, {len(self.header['checkpoints'])} checkpoints)"
 
     @property
     def study(self) -> Study:
         "What was asked."
-        return parse_study(self.about["study"], f"{self.path}, stored study", stored=True)
+        return parse_study(self.header["study"], f"{self.path}, stored study", stored=True)
 
     def table(
         self,
@@ -509,7 +509,7 @@ class Extract:
             "eval_pairs": study.eval_pairs,
         }
         with as_written(self.path / "spaces.parquet", f"{_ANEW} {self.path}"):
-            return space_of(rows, kind, self.about["groups"], meta)
+            return space_of(rows, kind, self.header["groups"], meta)
 
     def hypotheses(self) -> dict[str, TaskSpace]:  # name -> space: phenomenon, lexicon, 1-grams, 2-grams, 3-grams
         "What its spaces were explained with. Raises `TaskspaceError` for an extract of an earlier version."

@@ -29,10 +29,10 @@ def kept(request):
 def test_nothing_is_missing(kept):
     name, extract = kept
     assert (
-        extract.about["missing"] == 0
-        and extract.about["suite"]["tasks"] == {"blimp": 67, "others": 67, "zorro": 23}[name]
+        extract.header["missing"] == 0
+        and extract.header["suite"]["tasks"] == {"blimp": 67, "others": 67, "zorro": 23}[name]
     )
-    checkpoints = pd.DataFrame(extract.about["checkpoints"])
+    checkpoints = pd.DataFrame(extract.header["checkpoints"])
     assert (
         list(dict.fromkeys(checkpoints.scale)) == SCALES[name]
         and checkpoints.groupby("scale").step.nunique().eq(9).all()
@@ -40,7 +40,7 @@ def test_nothing_is_missing(kept):
     )
     accuracy = extract.table("accuracy")
     assert (
-        len(accuracy) == 9 * len(SCALES[name]) * extract.about["suite"]["tasks"]
+        len(accuracy) == 9 * len(SCALES[name]) * extract.header["suite"]["tasks"]
         and accuracy.pairs.eq(extract.study.score_pairs).all()
     )
     for kind in ("cosine", "overlap"):

@@ -222,7 +222,7 @@ def test_to_read_a_run_loads_no_model(copy, tmp_path, monkeypatch, no_models, tr
     assert parameter_counts(run) == {"toy": open_run(copy).provenance()["parameters"][0]}
     assert len(run.scores()) and len(claims_of(run)) == 5 and len(methods(run)) and len(data_tables(run))
     kept = open_extract(write_extract(run, tmp_path / "kept", permutations=9, progress=False))
-    assert kept.about["parameters"] == parameter_counts(run) and not (tmp_path / "executed").exists()
+    assert kept.header["parameters"] == parameter_counts(run) and not (tmp_path / "executed").exists()
 
 
 def test_no_template_of_a_report_loads_a_model():
