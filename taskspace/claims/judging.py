@@ -87,7 +87,9 @@ class _Gate:
         return space if self.passing is None else space.select(self._kept(model, space.tasks))
 
     def rows(self, model: _Model, table: pd.DataFrame) -> pd.DataFrame:
-        return table if self.passing is None else table[table["task"].isin(self._kept(model, table["task"].unique()))]
+        if self.passing is None:
+            return table
+        return table[table["task"].isin(self._kept(model, list(table["task"].unique())))]
 
     def _kept(self, model: _Model, tasks: Sequence[str]) -> list[str]:
         passing = cast(dict, self.passing)

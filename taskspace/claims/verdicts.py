@@ -133,12 +133,13 @@ def _sizes_in_words(models: pd.DataFrame) -> list[str]:
         first, count = own.iloc[0], len(own)
         if count == 1:
             parts.append(
-                f"{first['verdict']} for {first['model']}, {first['estimate']:+.3g} [{first['low']:.3g}, {first['high']:.3g}]"
+                f"{first['verdict']} for {first['model']}, "
+                f"{first['estimate']:+.3g} [{first['low']:.3g}, {first['high']:.3g}]"
             )
             continue
         verdicts = own["verdict"].value_counts(sort=False)
         said = " and ".join(f"{verdict} for {n} of {count}" for verdict, n in verdicts.items())
-        mean, spread = sizes.loc[scale, "mean"], sizes.loc[scale, "spread"]
+        mean, spread = sizes.loc[[scale], ["mean", "spread"]].iloc[0]
         parts.append(f"{said} trainings of {scale}, {mean:+.3g} on average, standard deviation {spread:.2g}")
     return parts
 
@@ -373,7 +374,8 @@ def _one_model_b(
     estimate = float(levels["estimate"].iloc[0])
     why = (
         f"Only structure less only words ({', '.join(words)}): {estimate:+.3f} [{low:.3f}, {high:.3f}], structure "
-        f"given words r = {structure.statistic:+.2f} (p = {structure.p:.3f}); {len(space)} tasks, over tasks and groups."
+        f"given words r = {structure.statistic:+.2f} (p = {structure.p:.3f}); {len(space)} tasks, "
+        "over tasks and groups."
     )
     what = "what only structure explains less what only words explain"
     details = {"tasks": len(space), "structure": structure}

@@ -171,21 +171,18 @@ class LM(_Weights):
     def __init__(
         self,
         model: nn.Module,  # called with (input_ids, attention_mask), gives logits or an object with `.logits`
-        # Hugging Face tokenizer, or anything with encode(text, add_special_tokens=False) and bos, eos, pad ids
-        tokenizer: Any,
+        tokenizer: Any,  # of Hugging Face, or with encode(text, add_special_tokens=False) and bos, eos, pad ids
         name: str = "model",  # what to call it in tables and charts
         revision: str | None = None,  # commit, branch or tag it was loaded from
         step: int | None = None,  # how far pre-training had come, in `unit`
         scale: str | None = None,  # size class in a family, e.g. "nano"
         base: str | None = None,  # the model that its adapter was put into; None for a whole model
         unit: str | None = "steps",  # what `step` counts: "steps", "tokens", "words" or "epochs"; None: not known
-        # what it was trained for, "causal" or "masked"; None: as the name of the model's class says
-        objective: str | None = None,
+        objective: str | None = None,  # "causal" or "masked"; None: as the name of the model's class says
     ):
         _check_parts(model, tokenizer)
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
-        self.revision, self.step, self.unit, self.scale = revision, step, unit, scale
-        self.base = base
+        self.revision, self.step, self.unit, self.scale, self.base = revision, step, unit, scale, base
         self.bos_id, self.eos_id, self.pad_id = (token_id(tokenizer, r) for r in ("bos", "eos", "pad"))
         self.objective = _objective(model, objective)
         self.mask_id = token_id(tokenizer, "mask")
@@ -194,10 +191,9 @@ class LM(_Weights):
         at = f"@{self.revision}" if self.revision else ""
         if self.step is not None:
             at = f"@{self.step}" if self.unit == "steps" else f"@{point_title(self.step, self.unit)}"
-        facts = f"{self.n_parameters:,} parameters, {self.dtype}, {self.device}".replace("torch.", "")
-        facts = f"adapter on {self.base}, {facts}" if self.base else facts
-        facts = facts if self.objective == "causal" else f"{self.objective}, {facts}"
-        return f"LM({self.name.removesuffix(at)}{at}, {facts})"
+        kind = ["masked"] * (self.objective != "causal") + [f"adapter on {self.base}"] * (self.base is not None)
+        size = f"{self.n_parameters:,} parameters, {self.dtype}, {self.device}".replace("torch.", "")
+        return f"LM({self.name.removesuffix(at)}{at}, {', '.join([*kind, size])})"
 
     @property
     def head(self) -> nn.Module | None:  # None where the module does not tell
@@ -213,7 +209,7 @@ class LM(_Weights):
 
     def encode(self, text: str) -> list[int]:  # token ids, no special tokens added
         "The token ids of a text."
-        return [int(i) for i in self.tokenizer.encode(text, add_special_tokens=False)]
+        return list(map(int, self.tokenizer.encode(text, add_special_tokens=False)))
 
     def logits(
         self,

@@ -155,8 +155,8 @@ def lm_config(
     kind = config.model_type
     if getattr(config, "is_encoder_decoder", False):
         raise TaskspaceError(
-            f"{name}: {kind} is an encoder-decoder, not a causal LM; a sentence alone has no probability in it, a score "
-            "would need a convention for what its encoder reads"
+            f"{name}: {kind} is an encoder-decoder, not a causal LM; a sentence alone has no probability in it, a "
+            "score would need a convention for what its encoder reads"
         )
     written_as = " ".join(getattr(config, "architectures", None) or [])
     objective = _objective_of(config, written_as)

@@ -24,7 +24,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "StorePaths check_places checksum put_result read_result result_files result_sizes valid_sizes "
         "clean_results write_log log_entries Store put_current keep_only get_current",
     "study":
-        "PROBES Control CONTROLS Study parse_study read_study public_study",
+        "Probe PROBES Control CONTROLS Study parse_study read_study public_study",
     "formats":
         "as_written check_columns suite_to_json suite_from_json compress_suite decompress_suite to_bytes "
         "from_bytes states_to_frame frame_to_states result_from_bytes spaces_to_frame frame_to_spaces",

@@ -513,22 +513,14 @@ class Extract:
 
     def hypotheses(self) -> dict[str, TaskSpace]:  # name -> space: phenomenon, lexicon, 1-grams, 2-grams, 3-grams
         "What its spaces were explained with. Raises `TaskspaceError` for an extract of an earlier version."
-        if not (self.path / "hypotheses.parquet").exists():
-            raise TaskspaceError(f"{self.path}: holds no hypotheses; add them with retest_extract(folder, suite)")
-        table, groups = self.table("hypotheses"), self.about["groups"]
-        if table.empty:
-            return {}
-        return {
-            str(name): space_of(rows, f"hypothesis: {name}", groups)
-            for name, rows in table.groupby("hypothesis", sort=False)
-        }
+        return _hypotheses_of(self)
 
 # %% ../../nbs/api/runs/70_extract.ipynb #7d20c4e1
 def _hypotheses_of(extract: Extract) -> dict[str, TaskSpace]:
     "The hypotheses of an extract by name, as they were written."
     if not (extract.path / "hypotheses.parquet").exists():
         raise TaskspaceError(f"{extract.path}: holds no hypotheses; add them with retest_extract(folder, suite)")
-    table, groups = extract.table("hypotheses"), extract.about["groups"]
+    table, groups = extract.table("hypotheses"), extract.header["groups"]
     if table.empty:
         return {}
     return {
@@ -556,7 +548,7 @@ def _held_spaces(extract: Extract) -> Iterator[tuple[dict[str, Any], TaskSpace]]
         for key, rows in table.groupby(names, sort=False, dropna=False):
             about: dict[str, Any] = {n: None if pd.isna(v) else v for n, v in zip(names, cast(tuple, key), strict=True)}
             about["step"] = None if about["step"] is None else int(about["step"])
-            yield about, space_of(rows, about["kind"], extract.about["groups"])
+            yield about, space_of(rows, about["kind"], extract.header["groups"])
 
 
 def _found_again(
@@ -567,15 +559,17 @@ def _found_again(
     parameters: Mapping[str, float],
 ) -> dict[str, pd.DataFrame]:
     "The tables of claims by today's rules."
-    tables = {name: extract.table(name) for name in ("curves", "distribution")}
-    if scales is not None:
-        tables = {name: t[t["scale"].isin(list(scales))] for name, t in tables.items()}
+    curves, distribution = (
+        t if scales is None else t[t["scale"].isin(list(scales))]
+        for t in (extract.table("curves"), extract.table("distribution"))
+    )
     found = findings(
         spaces=spaces["transfer"],
         hypotheses=dict(hypotheses),
         overlap=spaces["overlap"],
         parameters=parameters,
-        **tables,
+        curves=curves,
+        distribution=distribution,
     )
     claims = _with_those_of_pairs(claims_table(found), extract.table("claims").set_index("claim"))
     return {"claims": claims, "models": models_table(found)}
@@ -601,7 +595,7 @@ def _own_hypotheses(extract: Extract, suite: Suite | None) -> dict[str, TaskSpac
     "Those of the suite, or those that the extract holds. Raises `TaskspaceError` for another suite."
     if suite is None:
         return extract.hypotheses()
-    if suite.digest != extract.about.get("suite", {}).get("digest"):
+    if suite.digest != extract.header.get("suite", {}).get("digest"):
         raise TaskspaceError(
             f"{extract.path}: was made of other sentences than suite {suite.name!r}; give its own suite"
         )
@@ -620,7 +614,7 @@ def retest_extract(
     Raises `TaskspaceError` for a suite with other sentences."""
     extract = open_extract(folder)
     hypotheses = _own_hypotheses(extract, suite)
-    sizes = dict(extract.about.get("parameters") or parameters or {})
+    sizes = dict(extract.header.get("parameters") or parameters or {})
     tests, explained = [], []
     held: dict[str, dict] = {"transfer": {}, "overlap": {}}
     with progress_bar(None, "spaces", progress, unit="space") as bar:
@@ -642,7 +636,7 @@ def retest_extract(
     }
     files = {p.name: p.read_bytes() for p in sorted(extract.path.iterdir()) if p.is_file()}
     files |= {f"{name}.parquet": _table_bytes(table) for name, table in tables.items()}
-    header = {**extract.about, "parameters": sizes, "retested": importlib.metadata.version("taskspace")}
+    header = {**extract.header, "parameters": sizes, "retested": importlib.metadata.version("taskspace")}
     files[_MARK] = (json.dumps(header, indent=1, ensure_ascii=False) + "\n").encode(errors="replace")
     _write_files(files, extract.path.absolute())
     return extract.path

@@ -172,8 +172,8 @@ class RunData:
 
     @property
     def checkpoints(self) -> pd.DataFrame:
-        """The checkpoints of the study, in order: model, scale, training, step, revision, unit, stage, weights, tokenizer.
-        `unit` says what `step` counts. Models of one scale are trainings of it, counted from 1."""
+        """The checkpoints in order: model, scale, training, step, revision, unit, stage, weights, tokenizer. `unit`
+        says what `step` counts. Models of one scale are trainings of it, counted from 1."""
         frame = pd.DataFrame(self.header["checkpoints"])[["model", "scale", "step", "revision", "unit", "stage"]]
         weights, tokenizers = zip(*self.header["digests"], strict=True)
         frame = frame.astype({"step": "Int64"}).assign(weights=list(weights), tokenizer=list(tokenizers))

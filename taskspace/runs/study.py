@@ -25,7 +25,7 @@ from ..models.naming import NamePattern
 from ..settings import parse_settings, read_text, validation_error
 
 # %% auto #0
-__all__ = ['PROBES', 'Control', 'CONTROLS', 'Study', 'parse_study', 'read_study', 'public_study']
+__all__ = ['Probe', 'PROBES', 'Control', 'CONTROLS', 'Study', 'parse_study', 'read_study', 'public_study']
 
 # %% ../../nbs/api/runs/20_study.ipynb #80b7edec
 # Set while a study is read from a run's folder.
@@ -208,7 +208,8 @@ def _budget_has_a_text(study: Study) -> None:
         )
 
 # %% ../../nbs/api/runs/20_study.ipynb #310e61a8
-PROBES: tuple[Literal["score", "gradient", "transfer"], ...] = ("score", "gradient", "transfer")
+Probe = Literal["score", "gradient", "transfer", "states"]
+PROBES: tuple[Probe, ...] = ("score", "gradient", "transfer")
 Control = Literal["full", "random", "masked", "shuffled", "all"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
 
@@ -232,8 +233,7 @@ class Study(_OneLineErrors):
     models: tuple[ModelSpec, ...] = Field(min_length=1)  # names or mappings
     checkpoints: Any = "last"  # for models that do not choose their own
     steps: NamePattern = None  # how checkpoints are named, for models that do not say: "ba{steps}"
-    # What to measure; "states" keeps hidden states, for the page on dissimilarity
-    probes: tuple[Literal["score", "gradient", "transfer", "states"], ...] = PROBES
+    probes: tuple[Probe, ...] = PROBES  # what to measure; "states" keeps hidden states, for the page on dissimilarity
     controls: tuple[Control, ...] = ()  # transfer runs beside the plain one: full, random, masked, shuffled or all
     # Which checkpoints get the transfer probe, which takes the most time: last | all | log-spaced N | list of steps
     transfer_checkpoints: Any = "all"

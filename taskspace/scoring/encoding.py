@@ -306,7 +306,10 @@ def _context_fault(lm: LM, sentence: str, length: int, start: int, asked: bool) 
     "Why a sentence has no score behind its context, and what to do; None where it has one."
     masked = lm.objective == "masked"
     if start >= length or (masked and not asked):
-        return f"{sentence[:60]!r} has no token of its own behind its context; remove the pair or use the model's own tokenizer"
+        return (
+            f"{sentence[:60]!r} has no token of its own behind its context; remove the pair or use the model's own "
+            "tokenizer"
+        )
     if start == 0 and not masked:
         return (
             f"the first token of {sentence[:60]!r} begins within its context and has nothing before it; "
@@ -319,7 +322,7 @@ def _context_fault(lm: LM, sentence: str, length: int, start: int, asked: bool) 
         )
     return None
 
-
+# %% ../../nbs/api/scoring/20_encoding.ipynb #b8eba9d6
 def encode_options(
     lm: LM,  # model with its tokenizer
     options: Sequence[Option],  # sentences, with or without a context

@@ -63,8 +63,8 @@ def token_table(
     unit: str = "nats",  # of the surprisal: "nats" or "bits"
     where: Callable[[int], str] = lambda n: f"sentence {n}",  # position -> what messages call the sentence
 ) -> pd.DataFrame:  # a row a token: sentence, position, token, start, end (characters), logp (nats), surprisal
-    """The tokens of sentences, without a prefix token. Raises `TaskspaceError` naming the sentence, counted from 0, that
-    cannot be scored."""
+    """The tokens of sentences, without a prefix token.
+    Raises `TaskspaceError` naming the sentence, counted from 0, that cannot be scored."""
     factor, rule = _unit(unit), convention_of(convention)
     ids = encode_sentences(lm, sentences, rule, where) if len(sentences) else []
     lead = int(rule.leading_space)
@@ -123,7 +123,8 @@ def _checked_regions(text: str, regions: Regions, where: str) -> list[tuple[str,
     for (left, _, end), (right, start, _) in pairwise(found):
         if start < end:
             raise TaskspaceError(
-                f"{where}: regions {shown(left)} and {shown(right)} overlap, at characters {start} to {end}; cut one of them"
+                f"{where}: regions {shown(left)} and {shown(right)} overlap, at characters {start} to {end}; "
+                "cut one of them"
             )
     return found
 
@@ -174,8 +175,9 @@ def region_logprobs(
     unit: str = "nats",  # of the surprisal: "nats" or "bits"
     where: Callable[[int], str] = lambda n: f"sentence {n}",  # position -> what messages call the sentence
 ) -> pd.DataFrame:  # a row a region: sentence, region, start, end, tokens, straddles, logp (nats), surprisal
-    """The log-probability of each region given all before it: the sum over its tokens. `straddles` says that its first token
-    begins before it. A region without a token has 0. Raises `TaskspaceError` naming the sentence and region at fault."""
+    """The log-probability of each region given all before it: the sum over its tokens. `straddles` says that its
+    first token begins before it. A region without a token has 0.
+    Raises `TaskspaceError` naming the sentence and region at fault."""
     table = label_tokens(lm, sentences, regions, convention, unit, where)
     groups = dict(iter(table.groupby("sentence", sort=False)))
     empty = table.iloc[:0]
@@ -202,8 +204,8 @@ def word_logprobs(
     unit: str = "nats",  # of the surprisal: "nats" or "bits"
     words: Callable[[str], Sequence[tuple[int, int]]] = words_between_spaces,  # text -> the spans of its words
 ) -> pd.DataFrame:  # a row a word: sentence, position, word, start, end, tokens, straddles, logp (nats), surprisal
-    """The log-probability of each word given all before it. Raises `TaskspaceError` naming the sentence, counted from 0,
-    that cannot be scored."""
+    """The log-probability of each word given all before it.
+    Raises `TaskspaceError` naming the sentence, counted from 0, that cannot be scored."""
     spans = [{str(k): (int(a), int(b)) for k, (a, b) in enumerate(words(s))} for s in sentences]
     frame = region_logprobs(lm, sentences, spans, convention, unit)
     named = zip(frame["sentence"], frame["start"], frame["end"], strict=True)

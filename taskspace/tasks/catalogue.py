@@ -176,8 +176,8 @@ def _unknown(text: str) -> TaskspaceError:
     hint = f"did you mean {near[0]!r}? " if near else ""
     known = [*SOURCES, *(f"{k}:DIR" for k in FOLDERS), *(n for n in names if n not in (*SOURCES, *FOLDERS))]
     return TaskspaceError(
-        f"unknown suite {shown(text)}; {hint}there are: {', '.join(known)}, hub:OWNER/NAME, a folder, or a file that ends "
-        f"in {', '.join(READERS)}; see taskspace suites"
+        f"unknown suite {shown(text)}; {hint}there are: {', '.join(known)}, hub:OWNER/NAME, a folder, or a file that "
+        f"ends in {', '.join(READERS)}; see taskspace suites"
     )
 
 # %% ../../nbs/api/tasks/50_catalogue.ipynb #61ff139e

@@ -28,7 +28,7 @@ def _configurations(repository: str, mapping: SuiteMapping) -> list[str]:
 
 
 def _one_split(repository: str, config: str, mapping: SuiteMapping) -> tuple[str, Any]:
-    "The name and the rows of the split that is named, or of the only one. Raises `TaskspaceError` where there are more."
+    "Name and rows of the split that is named, or of the only one. Raises `TaskspaceError` where there are more."
     from datasets import load_dataset
 
     found = load_dataset(repository, config, split=mapping.split, revision=mapping.revision)

@@ -40,8 +40,8 @@ def language_groups(
     languages = suite.groups("language")
     if by != "language" and (lacking := [x for x in languages.values() if x is not None and x not in known]):
         raise TaskspaceError(
-            f"suite {suite.name!r}: no {by} is known of language {lacking[0]!r}; give it with own={{{lacking[0]!r}: ...}}, "
-            "or use ISO 639-3 codes"
+            f"suite {suite.name!r}: no {by} is known of language {lacking[0]!r}; "
+            f"give it with own={{{lacking[0]!r}: ...}}, or use ISO 639-3 codes"
         )
     return {task: None if x is None else known.get(x, x) for task, x in languages.items()}
 

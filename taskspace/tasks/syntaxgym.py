@@ -233,8 +233,8 @@ def _condition(data: Any, where: str) -> Condition:
         number = str(_get(region, "region_number", (int, str), f"{where}, condition {name!r}"))
         if not number.isdecimal() or int(number) in dict(regions):
             raise TaskspaceError(
-                f"{where}, condition {name!r}: region_number {number!r} is no number or stands twice, so regions overlap; "
-                "number the regions from left to right"
+                f"{where}, condition {name!r}: region_number {number!r} is no number or stands twice, so regions "
+                "overlap; number the regions from left to right"
             )
         regions.append((int(number), _get(region, "content", str, f"{where}, condition {name!r}, region {number}")))
     found = Condition(name, tuple(regions))
@@ -279,7 +279,8 @@ def _check_regions(formula: Formula, item: Item, where: str) -> None:
         numbers = [n for n, _ in condition.regions]
         if region.number is not None and region.number not in numbers:
             raise TaskspaceError(
-                f"{where}: condition {region.condition!r} has no region {region.number}; it has: {', '.join(map(str, numbers))}"
+                f"{where}: condition {region.condition!r} has no region {region.number}; "
+                f"it has: {', '.join(map(str, numbers))}"
             )
 
 # %% ../../nbs/api/tasks/37_syntaxgym.ipynb #34c9e026
@@ -346,7 +347,7 @@ def _pair(criterion: Criterion, item: Item) -> MinimalPair | None:
 def suite_of_criteria(
     suite: RegionSuite,  # from `read_syntaxgym`
 ) -> Suite:  # tasks NAME, or NAME_1, NAME_2, ... of the criteria's numbers
-    """The criteria that are minimal pairs, as tasks; others are left out. Raises `TaskspaceError` where there is none."""
+    "The criteria that are minimal pairs, as tasks; others are left out. Raises `TaskspaceError` where there is none."
     tasks = []
     for k, criterion in enumerate(suite.criteria):
         pairs = [_pair(criterion, item) for item in suite.items]

@@ -581,7 +581,8 @@ def _matrices(setup: _Setup) -> dict[str, nn.Module]:
             found[name] = owner
     if not found:
         raise TaskspaceError(
-            f"model {setup.lm.name!r} has no weight matrices beside its embeddings, which LoRA needs; use another update"
+            f"model {setup.lm.name!r} has no weight matrices beside its embeddings, which LoRA needs; "
+            "use another update"
         )
     return found
 

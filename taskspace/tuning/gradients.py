@@ -252,8 +252,8 @@ def margins(
     pairs: Sequence[EncodedPair],  # of any tasks
     tokens: int | None = None,  # tokens in one forward pass; None: as in `sequence_logprobs`
 ) -> np.ndarray:  # (pairs,) log P(good) - log P(bad) in nats
-    """Margins without the shared beginning, which is all that probing needs. Of several wrong sentences the most probable
-    one counts."""
+    """Margins without the shared beginning, which is all that probing needs. Of several wrong sentences the most
+    probable one counts."""
     counts = [1 + len(p.others) for p in pairs]
     found = _margins_of_each(lm, _against_each(pairs), tokens)
     return found if max(counts, default=1) == 1 else np.minimum.reduceat(found, np.cumsum([0, *counts[:-1]]))

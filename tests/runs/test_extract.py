@@ -185,7 +185,7 @@ def test_an_extract_is_tested_anew_from_what_it_holds(run, kept, tmp_path):
     )
     assert [row["within"], row["within_low"], row["level"]] == [test.statistic, test.low, "tasks"]
     before, after = (e.table("claims").set_index("claim") for e in (kept, again))
-    assert before.loc["a", "why"] == after.loc["a", "why"] and again.about["retested"]
+    assert before.loc["a", "why"] == after.loc["a", "why"] and again.header["retested"]
     assert np.allclose(again.table("tests")["ceiling"], kept.table("tests")["ceiling"], equal_nan=True)
 
 
