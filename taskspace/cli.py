@@ -202,7 +202,8 @@ def convention_words(
     else:
         prefix = "no prefix" if token is None else f"prefix token {token}"
     space = "a leading space" if rule["leading_space"] else "no leading space"
-    masked = "" if rule["method"] == "causal" else f"method {rule['method']}; "
+    method = rule.get("method", "causal")  # which earlier versions did not write
+    masked = "" if method == "causal" else f"method {method}; "
     return f"{rule['name']}; {masked}{prefix}; {space}; {rule['reduction']} of log-probabilities; ties count one half"
 
 # %% ../nbs/api/90_cli.ipynb #a70851bf

@@ -56,9 +56,9 @@ def _check_ftgd_name(name: Any, defaults: dict[str, Any]) -> None:
 
 def _check_ftgd(value: Any) -> dict[str, Any]:
     "Settings for `FTGD` by name, as a full mapping in declared types; raises ValueError that names the setting."
-    if _stored.get() and isinstance(value, dict):
-        return value
     cls, defaults = _ftgd_settings()
+    if _stored.get() and isinstance(value, dict):
+        return {**_ftgd_fields(cls()), **value}  # settings that came later had their defaults then
     if isinstance(value, cls):
         return _ftgd_fields(value)
     if value is None:

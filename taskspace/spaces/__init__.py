@@ -63,5 +63,5 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "levels":
         "LEVELS Error left_out_error level_errors level_error_over_pairs levels_table level_intervals widest",
     "sharing":
-        "Figure FIGURES odds_against_chance sharing_figure sharing",
+        "Figure FIGURES odds_against_chance sharing_figure sharing_table",
 })

@@ -18,7 +18,7 @@ from .levels import level_errors, levels_table
 from .space import TaskSpace
 
 # %% auto #0
-__all__ = ['Figure', 'FIGURES', 'odds_against_chance', 'sharing_figure', 'sharing']
+__all__ = ['Figure', 'FIGURES', 'odds_against_chance', 'sharing_figure', 'sharing_table']
 
 # %% ../../nbs/api/spaces/78_sharing.ipynb #1994596a
 def odds_against_chance(
@@ -82,7 +82,7 @@ def _both_sides(figure: str, stack: np.ndarray, inside: np.ndarray) -> tuple[flo
     return sides[0][0], sides[1][0]
 
 
-def sharing(
+def sharing_table(
     overlap: TaskSpace,  # overlap of subspaces, from the gradient probe
     chance: TaskSpace | None = None,  # its `chance`, over the same tasks; None leaves out the odds
     groups: Mapping[str, str | None] | None = None,  # task -> group; the space's own by default
