@@ -238,6 +238,7 @@ def test_nothing_is_missing_in_a_finished_run(run):
     assert missing(run).empty and list(missing(run)) == [
         "model",
         "step",
+        "unit",
         "revision",
         "kind",
         "control",
@@ -276,7 +277,7 @@ def test_steps_that_were_not_measured_are_no_part_of_a_curve():
         }
     )
     fake = SimpleNamespace(
-        checkpoints=pd.DataFrame({"model": ["m"], "scale": ["s"]}),
+        checkpoints=pd.DataFrame({"model": ["m"], "scale": ["s"], "training": [1]}),
         tuning=lambda model, control: log if control == "none" else log.head(0),
     )
     found = learning_curves(fake)
