@@ -242,6 +242,10 @@ _Phenomenon = Annotated[str | None, typer.Option(help="Column of the phenomenon,
 _Field = Annotated[str | None, typer.Option(help="Column of the branch of grammar, or a template.")]
 _Language = Annotated[str | None, typer.Option(help="Column of the language, a template, or =CODE.")]
 _Pair = Annotated[str | None, typer.Option(help="Column that identifies the pair, or a template.")]
+_Context = Annotated[str | None, typer.Option(help="Column of what stands before both sentences and is not scored.")]
+_ContextBad = Annotated[str | None, typer.Option(help="Column of what stands before the bad sentence instead.")]
+_Options = Annotated[str | None, typer.Option(help="Column of a list of sentences, of which --answer is right.")]
+_Answer = Annotated[str | None, typer.Option(help="Column of the right option, counted from 0, or =0.")]
 _Layout = Annotated[str | None, typer.Option(help="pairs (a row a pair) or rows (two rows a pair); found by itself.")]
 _Sentence = Annotated[str | None, typer.Option(help="With two rows a pair: column of the sentence.")]
 _Label = Annotated[str | None, typer.Option(help="With two rows a pair: column that says whether it is good.")]
@@ -250,9 +254,18 @@ _Split = Annotated[str | None, typer.Option(help="Split of a data set on the hub
 _SuiteRevision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a data set on the hub.")]
 _Separator = Annotated[str | None, typer.Option(help="Between the cells of a CSV or TSV file; found by itself.")]
 
+
+def _suite_mapping(options: Mapping[str, Any]) -> dict[str, Any]:
+    "What the options of a command say of the columns of its suite."
+    from taskspace.tasks.mapping import SuiteMapping
+
+    given = {name: options.get(name) for name in SuiteMapping.model_fields if name != "revision"}
+    return {**given, "revision": options["suite_revision"]}
+
 # %% ../nbs/api/90_cli.ipynb #1aae2257
 @app.command()
 def score(
+    command: typer.Context,
     model: Annotated[str, _MODEL],
     suite: Annotated[str, _SUITE] = "builtin",
     output: Annotated[Path | None, _OUTPUT] = None,
@@ -269,6 +282,10 @@ def score(
     phenomenon: _Phenomenon = None,
     field: _Field = None,
     language: _Language = None,
+    context: _Context = None,
+    context_bad: _ContextBad = None,
+    options: _Options = None,
+    answer: _Answer = None,
     pair: _Pair = None,
     layout: _Layout = None,
     sentence: _Sentence = None,
@@ -283,7 +300,6 @@ def score(
     \b
     taskspace score --model builtin:mini
     taskspace score --model gpt2 --suite blimp -o gpt2.parquet
-    taskspace score --model ./my-model --suite pairs.jsonl --pairs 100
     taskspace score --model ./my-model --suite ru.tsv --good sen --bad wrong_sen --task "{lang}-{phenomenon}"
 
     Columns called task, good, bad, phenomenon, field, language and pair are found; name those with other names.
@@ -295,10 +311,7 @@ def score(
     from taskspace.tasks.catalogue import load_suite
 
     rule = convention_of(convention, _prefix(prefix))
-    columns = {"good": good, "bad": bad, "task": task, "phenomenon": phenomenon, "field": field, "language": language}
-    rows = {"pair": pair, "layout": layout, "sentence": sentence, "label": label}
-    part = {"config": config, "split": split, "revision": suite_revision, "separator": separator}
-    data = load_suite(suite, **columns, **rows, **part)
+    data = load_suite(suite, **_suite_mapping(command.params))
     if pairs:
         data = data.take(pairs)
     more = {"gguf_file": gguf_file} if gguf_file else {}

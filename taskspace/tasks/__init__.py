@@ -26,7 +26,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "conditional":
         "PAIR_FIELDS is_conditional conditional_pair ewok_pairs",
     "mapping":
-        "Source KNOWN NEEDED Getter GOOD_LABELS BAD_LABELS SuiteMapping suite_mapping Table cell_text "
+        "Source GIVEN KNOWN NEEDED Getter GOOD_LABELS BAD_LABELS SuiteMapping suite_mapping Table cell_text "
         "mapped_rows",
     "readers":
         "LABELS READERS normalise same_but_for_form suite_from_rows suite_from_frame rows_of_jsonl "
@@ -51,8 +51,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "languages":
         "data_table language_groups common_phenomena",
     "catalogue":
-        "BLIMP SOURCES FOLDERS blimp_from_directory blimp_from_hub zorro_from_directory known_suites "
-        "load_suite",
+        "BLIMP SOURCES FOLDERS blimp_from_directory blimp_from_hub zorro_from_directory ewok_from_folder "
+        "known_suites load_suite",
     "exports":
         "suite_to_file suite_to_lm_eval",
 })

@@ -18,9 +18,10 @@ import pandas as pd
 
 from ..errors import first_line, shown, TaskspaceError
 from ..files import text_of, without_folders
+from .conditional import ewok_pairs
 from .hub import suite_from_hub
 from .languages import data_table
-from .mapping import suite_mapping
+from .mapping import cell_text, suite_mapping
 from .pairs import MinimalPair, Suite, Task, text_fault
 from taskspace.tasks.readers import (
     normalise,
@@ -29,12 +30,13 @@ from taskspace.tasks.readers import (
     suite_from_file,
     suite_from_folder,
     suite_from_rows,
+    tables_of_folder,
 )
 from .syntaxgym import suite_from_syntaxgym
 
 # %% auto #0
-__all__ = ['BLIMP', 'SOURCES', 'FOLDERS', 'blimp_from_directory', 'blimp_from_hub', 'zorro_from_directory', 'known_suites',
-           'load_suite']
+__all__ = ['BLIMP', 'SOURCES', 'FOLDERS', 'blimp_from_directory', 'blimp_from_hub', 'zorro_from_directory', 'ewok_from_folder',
+           'known_suites', 'load_suite']
 
 # %% ../../nbs/api/tasks/50_catalogue.ipynb #1cb155bd
 BLIMP = "nyu-mll/blimp"
@@ -130,10 +132,25 @@ SOURCES: dict[str, str | Callable[[], Suite]] = {
     "builtin": "taskspace.tasks.grammar:builtin_suite",
     "blimp": blimp_from_hub,
 }
+
+
+def ewok_from_folder(
+    path: str | os.PathLike,  # holds tables with the columns Domain, Context1, Context2, Target1 and Target2
+) -> Suite:  # a task a domain, two pairs a row
+    "Read EWoK, or a benchmark in its format, from a folder. Raises `TaskspaceError` naming the row at fault."
+    tasks: dict[str, list[MinimalPair]] = {}
+    for table in tables_of_folder(path):
+        for where, row in table.rows:
+            name = cell_text(row.get("Domain"), "Domain", where) or table.facts["file"]
+            tasks.setdefault(name, []).extend(ewok_pairs(row, where))
+    return Suite("ewok", tuple(Task(name, tuple(pairs), name, language="eng") for name, pairs in tasks.items()))
+
+
 FOLDERS: dict[str, Callable[[str], Suite]] = {
     "blimp": blimp_from_directory,
     "zorro": zorro_from_directory,
     "syntaxgym": suite_from_syntaxgym,
+    "ewok": ewok_from_folder,
 }
 
 

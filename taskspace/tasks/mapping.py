@@ -20,11 +20,12 @@ from .conditional import is_conditional, PAIR_FIELDS
 from .pairs import template_fields, text_fault
 
 # %% auto #0
-__all__ = ['Source', 'KNOWN', 'NEEDED', 'Getter', 'GOOD_LABELS', 'BAD_LABELS', 'SuiteMapping', 'suite_mapping', 'Table',
+__all__ = ['Source', 'GIVEN', 'KNOWN', 'NEEDED', 'Getter', 'GOOD_LABELS', 'BAD_LABELS', 'SuiteMapping', 'suite_mapping', 'Table',
            'cell_text', 'mapped_rows']
 
 # %% ../../nbs/api/tasks/25_mapping.ipynb #53822c62
 Source = str | tuple[str, ...] | None
+GIVEN = ("context", "context_bad", "options", "answer")  # what makes a pair conditional, see `conditional`
 
 
 class SuiteMapping(BaseModel):
@@ -38,6 +39,10 @@ class SuiteMapping(BaseModel):
     phenomenon: Source = None  # what the task is about
     field: Source = None  # branch of grammar
     language: Source = None  # ISO 639-3 code where there is one
+    context: Source = None  # what stands before both sentences and is not scored
+    context_bad: Source = None  # what stands before the bad sentence, where it is another context
+    options: Source = None  # a list of sentences, of which `answer` is right, or wrong ones beside good
+    answer: Source = None  # number of the right option, from 0; "=0" where it is always the first
     pair: Source = None  # identifier of the pair; with two rows a pair, rows that share it belong together
     layout: Literal["pairs", "rows"] | None = None  # a row a pair, or two rows a pair; found where None
     sentence: Source = None  # of layout "rows": the sentence
@@ -65,7 +70,7 @@ class SuiteMapping(BaseModel):
 
         return {name: text(value) for name, value in data.items()}
 
-    @field_validator("good", "bad", "task", "phenomenon", "field", "language", "pair", "sentence", "label")
+    @field_validator(*("good", "bad", "task", "phenomenon", "field", "language", "pair", "sentence", "label"), *GIVEN)
     @classmethod
     def _templates_are_whole(cls, value: Source) -> Source:
         for one in _choices(value):
@@ -238,9 +243,16 @@ def _getters(table: Table, mapping: SuiteMapping) -> dict[str, Getter]:
         get = _getter(table, mapping, role, {})
         if get is not None:
             found[role] = get
-        elif not set(PAIR_FIELDS) & set(table.columns):
+        elif not _conditional_getters(table, mapping):
             raise _no_column(table, role, None)
     return found
+
+
+def _conditional_getters(table: Table, mapping: SuiteMapping) -> dict[str, Getter]:
+    "What reads contexts and options: the columns that are named, and those with the usual names."
+    named = {role: _getter(table, mapping, role, {}) for role in GIVEN if getattr(mapping, role) is not None}
+    usual = {column: _of_column(column) for column in PAIR_FIELDS if column in table.columns}
+    return usual | {role: get for role, get in named.items() if get is not None}
 
 # %% ../../nbs/api/tasks/25_mapping.ipynb #071af3d9
 GOOD_LABELS = ("1", "true", "good", "grammatical", "acceptable", "correct", "yes")
@@ -335,11 +347,11 @@ def mapped_rows(
     get = _getters(table, mapping)
     sentences = [role for role in ("good", "bad", "sentence") if role in get]
     named = {role for role in ("task", "phenomenon", "field", "language") if role in get}
-    conditional = [field for field in PAIR_FIELDS if field in table.columns]
+    conditional = _conditional_getters(table, mapping)
 
     def one(where: str, row: Mapping) -> dict:
         found = {role: getter(row, where) for role, getter in get.items()}
-        found |= {field: row.get(field) for field in conditional}
+        found |= {role: getter(row, where) for role, getter in conditional.items()}
         for role in named:
             if isinstance(found[role], str):
                 found[role] = found[role].strip() or None

@@ -1,6 +1,8 @@
 """Suites by name: every line of the catalogue reads the layout that it describes; the hub; languages and phenomena."""
 
 import csv
+import json
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -87,6 +89,37 @@ def test_the_catalogue_reads_the_files_of_each_benchmark(tmp_path, name):
     assert found.language in {row["code"] for row in data_table("languages.csv")}
 
 
+def written(path, *rows):
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+
+
+def test_benchmarks_with_contexts_are_in_the_catalogue(tmp_path):
+    for name in ("ewok", "comps", "entity-tracking"):
+        (tmp_path / name).mkdir()
+    row = {"Domain": "spatial", "Context1": "A is left.", "Context2": "A is right."}
+    written(tmp_path / "ewok" / "e.jsonl", {**row, "Target1": "B is right.", "Target2": "B is left."})
+    (ewok,) = load_suite(f"ewok:{tmp_path / 'ewok'}")
+    assert ewok.name == "spatial" and [(p.context, p.context_bad, p.good) for p in ewok] == [
+        ("A is left.", "A is right.", "B is right."),
+        ("A is right.", "A is left.", "B is left."),
+    ]
+    row = {"id": 7, "prefix_acceptable": "A robin", "prefix_unacceptable": "A whale", "property_phrase": "can fly."}
+    written(tmp_path / "comps" / "comps_base.jsonl", row, {**row, "id": 8})
+    (comps,) = load_suite(f"comps:{tmp_path / 'comps'}")
+    assert comps.name == "comps_base" and comps.pairs[0].texts == ("A robin can fly.", "A whale can fly.")
+    row = {"input_prefix": "Box 1 holds ", "options": ["a key.", "a pen.", "nothing."], "numops": 2}
+    written(tmp_path / "entity-tracking" / "regular.jsonl", row, row)
+    (entities,) = load_suite(f"entity-tracking:{tmp_path / 'entity-tracking'}")
+    pair = entities.pairs[0]
+    assert entities.name == "regular_2_ops" and (pair.good, pair.bad, pair.others) == (
+        "a key.",
+        "a pen.",
+        ("nothing.",),
+    )
+    with pytest.raises(TaskspaceError, match="there is no column 'input' for context; it has: .* 'input_prefix'"):
+        load_suite(f"entity-tracking:{tmp_path / 'entity-tracking'}", context="input")
+
+
 def test_climp_has_one_file_without_labels(tmp_path):
     (tmp_path / "ba.csv").write_text(",0\nx 0\ny 0\nx 1\ny 1\n")
     assert [(p.good, p.bad) for p in load_suite(f"climp:{tmp_path}")["ba"]] == [("x 0", "y 0"), ("x 1", "y 1")]
@@ -94,10 +127,11 @@ def test_climp_has_one_file_without_labels(tmp_path):
 
 def test_every_line_of_the_catalogue_is_whole():
     table = known_suites()
-    assert set(table["name"]) == {*LAYOUTS, "builtin", "blimp", "zorro"} and table["load"].all()
+    others = {"builtin", "blimp", "zorro", "ewok", "comps", "entity-tracking", "syntaxgym"}
+    assert set(table["name"]) == {*LAYOUTS, *others} and table["load"].all()
     for row in data_table("suites.csv"):
         for place in ("columns", "hub_columns"):
-            pairs = [part.partition("=") for part in row[place].split()]
+            pairs = [part.partition("=") for part in shlex.split(row[place])]
             suite_mapping({name: value.split("|") for name, _, value in pairs}, row["name"])
     builtin = load_suite("builtin")
     row = table.set_index("name").loc["builtin"]
