@@ -164,7 +164,7 @@ def test_nothing_moves_with_batch_size_order_or_threads(monkeypatch):
     whole = masked_logprobs(lm, sentences)
     monkeypatch.setattr("taskspace.scoring.masked.PIECE", 7)
     for options in ({"batch_size": 1}, {"token_budget": 30}, {"token_budget": 100_000}):
-        assert np.abs(masked_logprobs(lm, sentences, **options) - whole).max() < 1e-4  # worst seen 8e-6
+        assert np.abs(masked_logprobs(lm, sentences, **options) - whole).max() < 1e-4  # worst measured 4.3e-6
     assert np.abs(masked_logprobs(lm, sentences[::-1])[::-1] - whole).max() < 1e-4
     threads = torch.get_num_threads()
     try:
@@ -211,7 +211,7 @@ def test_gradients_are_those_of_the_naive_score(method):
     for tokens in (20, 8192):
         fast = gradient_differential(lm, pairs, method, tokens=tokens)
         scale = max(float(g.abs().max()) for g in slow.values())
-        assert max(float((fast[n] - g).abs().max()) for n, g in slow.items()) < 1e-5 * scale  # worst seen 8e-7
+        assert max(float((fast[n] - g).abs().max()) for n, g in slow.items()) < 1e-5 * scale  # worst measured 1.9e-6
     assert all(p.grad is None for p in lm.model.parameters())
 
 
@@ -219,7 +219,7 @@ def test_margins_equal_differences_of_scores_and_tuning_raises_them():
     lm, suite = toy_masked_lm(spread=0.2), toy_suite()
     before, digest = score_pairs(lm, suite).margin.to_numpy(), lm.digest()
     encoded = encode_pairs(lm, [p for t in suite for p in t])
-    assert np.abs(margins(lm, encoded) - before).max() < 1e-4  # worst seen 2e-6
+    assert np.abs(margins(lm, encoded) - before).max() < 1e-4  # measured: the same numbers
     tuned = tune(lm, suite["cats"], FTGD(keep=0.05, steps=5, lr=1e-2), suite["dogs"], ["the cats see me ."])
     with tuned.applied(lm):
         after = score_pairs(lm, suite["cats"]).margin
