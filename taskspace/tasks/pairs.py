@@ -10,7 +10,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from string import Formatter
 from typing import Any, NamedTuple
@@ -78,7 +78,7 @@ def _check_conditional(pair: MinimalPair, where: str) -> None:
         raise TaskspaceError(f"{where}: the good sentence stands among the wrong ones; remove it from 'others'")
 
 # %% ../../nbs/api/tasks/10_pairs.ipynb #866683ac
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MinimalPair:
     """Two sentences that differ in one grammatical point.
     Raises `TaskspaceError` for a sentence or context that is empty or not text."""
@@ -100,6 +100,10 @@ class MinimalPair:
             raise TaskspaceError(f"{where}: the identifier holds half of a character")
         if self.context is not None or self.context_bad is not None or self.others:
             _check_conditional(self, where)
+
+    def __repr__(self) -> str:
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return f"MinimalPair({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
     @property
     def identical(self) -> bool:  # nothing distinguishes the sentences: every score is a tie
