@@ -28,8 +28,8 @@ from ..spaces.space import TaskSpace
 
 # %% auto #0
 __all__ = ['CLAIMS', 'VERDICTS', 'MODEL_COLUMNS', 'REPLICATED', 'SHARING', 'Finding', 'levels_text', 'no_data', 'judge',
-           'summarised', 'both', 'spread_over_trainings', 'over_models', 'paired', 'harm_at', 'claim_a', 'claim_b',
-           'claim_c', 'claim_d', 'claim_e']
+           'summarised', 'both', 'spread_over_trainings', 'over_models', 'paired', 'claim_a', 'claim_b', 'claim_c',
+           'claim_d', 'claim_e']
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #4f4511d7
 CLAIMS = {
@@ -187,24 +187,6 @@ def paired(
         return (float(v.mean()) if len(v) else float("nan")), float("nan"), float("nan"), float("nan")
     return *statistics.student_interval(v), statistics.sign_flip_p(v, flips, seed)
 
-# %% ../../nbs/api/claims/10_verdicts.ipynb #09a54d2a
-def harm_at(
-    gain: np.ndarray,  # shape (steps,), from the untuned model on
-    harm: np.ndarray,  # shape (steps,)
-    goal: float,  # a gain that the path reaches
-) -> float:  # missing when it does not
-    "The harm that a path has done when it first reaches a gain, interpolated between steps."
-    gain = np.concatenate([[0.0], gain])
-    harm = np.concatenate([[0.0], harm])
-    reached = np.nonzero(gain >= goal)[0]
-    if not len(reached):
-        return float("nan")
-    k = reached[0]
-    if k == 0:
-        return float(harm[0])
-    share = (goal - gain[k - 1]) / max(gain[k] - gain[k - 1], 1e-300)
-    return float(harm[k - 1] + share * (harm[k] - harm[k - 1]))
-
 # %% ../../nbs/api/claims/10_verdicts.ipynb #f1b19449
 _TUNINGS = ("ftgd", "full")
 
@@ -221,7 +203,7 @@ def _gains_and_savings(curves: pd.DataFrame, gain: str) -> pd.DataFrame:
         goal = 0.9 * min(best.values())
         harm = dict.fromkeys(_TUNINGS, np.nan)
         if goal > 0:
-            harm = {m: harm_at(p[gain].to_numpy(float), p["harm"].to_numpy(float), goal) for m, p in paths.items()}
+            harm = {m: statistics.cost_at([0.0, *p[gain]], [0.0, *p["harm"]], goal) for m, p in paths.items()}
         rows.append({"task": key[0], **best, "saved": harm["full"] - harm["ftgd"]})
     if not rows:
         return pd.DataFrame()

@@ -25,6 +25,5 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "transfer":
         "split_sizes transfer_probe",
     "parts":
-        "WAYS RATES EFFECTS tuning_path tuning_grid harm_at_gain gain_within_harm compare_paths at_best_rate "
-        "part_effects",
+        "WAYS RATES EFFECTS tuning_path tuning_grid gain_within_harm compare_paths at_best_rate part_effects",
 })

@@ -14,13 +14,13 @@ import pandas as pd
 from ..errors import TaskspaceError
 from ..models.lm import LM
 from ..scoring.convention import Convention
-from ..spaces.statistics import sign_flip_p, student_interval
+from ..spaces.statistics import cost_at, sign_flip_p, student_interval
 from ..tasks.pairs import Suite
 from ..tuning.ftgd import FTGD, tune
 
 # %% auto #0
-__all__ = ['WAYS', 'RATES', 'EFFECTS', 'tuning_path', 'tuning_grid', 'harm_at_gain', 'gain_within_harm', 'compare_paths',
-           'at_best_rate', 'part_effects']
+__all__ = ['WAYS', 'RATES', 'EFFECTS', 'tuning_path', 'tuning_grid', 'gain_within_harm', 'compare_paths', 'at_best_rate',
+           'part_effects']
 
 # %% ../../nbs/api/probing/50_parts.ipynb #69e4e7b7
 # What is tuned by which update in how many parameters
@@ -74,21 +74,6 @@ def tuning_grid(
     return pd.concat(paths, ignore_index=True)[columns]
 
 # %% ../../nbs/api/probing/50_parts.ipynb #9e814abd
-def harm_at_gain(
-    gain: Sequence[float] | np.ndarray,  # shape (steps,), from step 0 on, where it is 0
-    harm: Sequence[float] | np.ndarray,  # shape (steps,)
-    goal: float,  # a gain over 0
-) -> float:  # missing where the path does not reach it
-    "The harm of a path when it first reaches a gain, interpolated between steps."
-    g, h = np.asarray(gain, float), np.asarray(harm, float)
-    reached = np.flatnonzero(g >= goal)
-    if not len(reached) or reached[0] == 0:
-        return float("nan")
-    last = reached[0]
-    share = (goal - g[last - 1]) / (g[last] - g[last - 1])
-    return float(h[last - 1] + share * (h[last] - h[last - 1]))
-
-
 def gain_within_harm(
     gain: Sequence[float] | np.ndarray,  # shape (steps,), from step 0 on
     harm: Sequence[float] | np.ndarray,  # shape (steps,)
@@ -112,7 +97,7 @@ def compare_paths(
     found = {}
     for (task, method, lr), path in curves.groupby(["task", "method", "lr"], sort=False):
         g, h = path[by].to_numpy(), path["harm"].to_numpy()
-        found[task, method, lr] = harm_at_gain(g, h, goal) if goal is not None else gain_within_harm(g, h, limit or 0)
+        found[task, method, lr] = cost_at(g, h, goal) if goal is not None else gain_within_harm(g, h, limit or 0)
     return pd.Series(found).rename_axis(["task", "method", "lr"]).unstack(["method", "lr"], sort=False)
 
 # %% ../../nbs/api/probing/50_parts.ipynb #d5742695

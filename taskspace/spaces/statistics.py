@@ -18,7 +18,7 @@ from ..errors import TaskspaceError
 # %% auto #0
 __all__ = ['ALTERNATIVES', 'METHODS', 'square', 'cells', 'from_cells', 'task_permutations', 'permuted_cells', 'permutation_p',
            'Test', 'known_labels', 'within_across', 'left_out_aucs', 'mantel', 'orthonormal_basis', 'partial_mantel',
-           'mrqap', 'benjamini_hochberg', 'student_interval', 'sign_flip_p', 'Estimate', 'over_seeds']
+           'mrqap', 'benjamini_hochberg', 'student_interval', 'sign_flip_p', 'Estimate', 'over_seeds', 'cost_at']
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #df45cc79
 def square(
@@ -491,3 +491,18 @@ def over_seeds(
     if n < 2:
         raise TaskspaceError(f"an interval over seeds needs at least 2 values, not {n}; train more seeds")
     return Estimate(*student_interval(values, level), sign_flip_p(values, flips, seed), n)
+
+# %% ../../nbs/api/spaces/10_statistics.ipynb #8b961a75
+def cost_at(
+    gain: Sequence[float] | np.ndarray,  # shape (steps,), from step 0 on, where it is 0
+    cost: Sequence[float] | np.ndarray,  # shape (steps,)
+    goal: float,  # a gain above 0
+) -> float:  # missing where the path does not reach it
+    "The cost of a path when it first reaches a gain, interpolated between steps."
+    g, c = np.asarray(gain, float), np.asarray(cost, float)
+    reached = np.flatnonzero(g >= goal)
+    if not len(reached) or reached[0] == 0:
+        return float("nan")
+    last = reached[0]
+    share = (goal - g[last - 1]) / (g[last] - g[last - 1])
+    return float(c[last - 1] + share * (c[last] - c[last - 1]))

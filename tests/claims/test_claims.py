@@ -14,7 +14,6 @@ from taskspace.claims.verdicts import (
     claim_d,
     claim_e,
     CLAIMS,
-    harm_at,
     judge,
     paired,
     VERDICTS,
@@ -22,7 +21,7 @@ from taskspace.claims.verdicts import (
 from taskspace.errors import TaskspaceError
 from taskspace.spaces.resampling import resample_means
 from taskspace.spaces.space import TaskSpace
-from taskspace.spaces.statistics import over_seeds
+from taskspace.spaces.statistics import cost_at, over_seeds
 
 
 def measured(truth, seed, noise=1.0, pairs=25, groups=None):
@@ -125,10 +124,9 @@ def test_a_keeps_the_paths_of_different_models_apart():
 
 
 def test_a_compares_harm_at_equal_gain():
-    assert harm_at(np.array([1.0, 2.0]), np.array([0.2, 0.6]), 1.5) == pytest.approx(0.4)
-    assert harm_at(np.array([1.0]), np.array([0.2]), 0.5) == pytest.approx(0.1) and np.isnan(
-        harm_at(np.array([1.0]), np.array([0.2]), 2.0)
-    )
+    assert cost_at([0.0, 1.0, 2.0], [0.0, 0.2, 0.6], 1.5) == pytest.approx(0.4)
+    assert cost_at([0.0, 1.0], [0.0, 0.2], 0.5) == pytest.approx(0.1)
+    assert np.isnan(cost_at([0.0, 1.0], [0.0, 0.2], 2.0))
     further = curves(0.95, 1.0, noise=0.0)
     late = further.groupby(["task", "method"]).cumcount() > 2
     further = further[~((further.method == "full") & late)]  # full stops early: less gain and less harm
