@@ -244,15 +244,20 @@ class _Learning:
         learns, harms = self.verdicts
         gains = (
             f"FTGD gains {self.table['ftgd'].mean():.2f}{self.unit}, full fine-tuning {self.table['full'].mean():.2f}; "
-            f"less {at_least:g} of the latter that is {mean:+.2f} [{low:+.2f}, {high:+.2f}] "
+            f"less {at_least:g} of the latter that is {mean:+.2f} {_bounds(low, high)} "
             f"({_in_words(learns, 'about as well')})"
         )
         if saved != saved:
             return f"{gains}, but on none of {len(self.table)} tasks did both reach an equal gain"
         return (
-            f"{gains}, and at equal gain full fine-tuning costs {saved:+.3g} nats more [{least:+.2g}, {most:+.2g}] "
+            f"{gains}, and at equal gain full fine-tuning costs {saved:+.3g} nats more {_bounds(least, most)} "
             f"({_in_words(harms, 'more than 0')})"
         )
+
+
+def _bounds(low: float, high: float) -> str:
+    "An interval in words."
+    return f"[{low:+.2g}, {high:+.2g}]" if low == low else "(too few tasks for an interval)"
 
 
 def _in_words(verdict: str, what: str) -> str:
