@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import multiprocessing as mp
 import os
@@ -167,12 +168,14 @@ def dask_executor(
         raise TaskspaceError("the dask executor needs Dask: pip install 'taskspace[dask]'") from None
     where = _scheduler_address(address)
     _check_certificates(where)
+    client, reason = None, ""
     try:
         client = Client(where, timeout=timeout)
     except Exception as e:  # Dask has errors of many kinds for an address that it cannot use
-        raise TaskspaceError(
-            f"scheduler {shown(address)} does not answer ({first_line(e)}); start one with dask scheduler"
-        ) from None
+        reason = first_line(e)
+    if client is None:
+        gc.collect()  # a client that failed closes when it is collected; beside one that starts, both would wait forever
+        raise TaskspaceError(f"scheduler {shown(address)} does not answer ({reason}); start one with dask scheduler")
     try:
         yield client.get_executor(pure=False)
     finally:
