@@ -293,6 +293,7 @@ def code_behind_jobs() -> list[str]:
     return modules_behind(["taskspace.runs.jobs"])
 
 
+@pytest.mark.slow
 def test_a_module_that_is_missing_cannot_drop_out_of_a_digest(monkeypatch):
     "Whichever module behind a job is renamed, so that its importers name what is not there: it raises, and names it."
     from taskspace import code, TaskspaceError

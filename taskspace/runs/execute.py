@@ -174,7 +174,7 @@ def dask_executor(
     except Exception as e:  # Dask has errors of many kinds for an address that it cannot use
         reason = first_line(e)
     if client is None:
-        gc.collect()  # a client that failed closes when it is collected; beside one that starts, both would wait forever
+        gc.collect()  # a client that failed closes when it is collected; beside one that starts both would wait forever
         raise TaskspaceError(f"scheduler {shown(address)} does not answer ({reason}); start one with dask scheduler")
     try:
         yield client.get_executor(pure=False)

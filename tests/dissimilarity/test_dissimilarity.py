@@ -539,6 +539,7 @@ def test_cka_matrix_of_gathered_states():
         cka_matrix(a, b)
 
 
+@pytest.mark.slow
 def test_stitch_stands_beside_the_other_measures():
     import subprocess
     import sys
@@ -653,6 +654,7 @@ def test_self_stitch_costs_nothing(kind):
         assert trained.penalty <= 0.01 * trained.receiver_loss, (kind, layer, trained.penalty)
 
 
+@pytest.mark.slow
 def test_a_default_self_stitch_costs_nothing_on_text_that_the_model_has_not_read():
     from taskspace.models.loading import load_lm
     from taskspace.tasks.grammar import builtin_suite

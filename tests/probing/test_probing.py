@@ -253,6 +253,7 @@ def noisy_rows(rng, seeds, pool, held_out, seed_noise, pair_noise):
 
 
 @pytest.mark.parametrize("seeds, seed_noise", [(1, 0), (6, 0), (2, 1), (3, 1)])
+@pytest.mark.slow
 def test_intervals_hold_the_truth_with_shared_pairs_and_few_seeds(seeds, seed_noise):
     rng, inside = np.random.default_rng(seeds), []
     for _ in range(24):

@@ -397,6 +397,7 @@ def many(n=1000, groups=20, seed=0):
 
 
 @pytest.mark.parametrize("groups", [20, 0, 600])
+@pytest.mark.slow
 def test_a_thousand_tasks_are_drawn_as_groups_first(groups):
     "With groups, with none, with too many."
     space = many(groups=groups)

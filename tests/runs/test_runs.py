@@ -598,6 +598,7 @@ def test_log_spaced_is_even_where_steps_begin_late():
     assert log_spaced(pythia, 8) == [0, 4, 32, 128, 1000, 5000, 26000, 143000]
 
 
+@pytest.mark.slow
 def test_a_repository_has_one_tokenizer_with_and_without_network(tmp_path, monkeypatch):
     from types import SimpleNamespace as Space
 
@@ -973,6 +974,7 @@ def test_a_run_as_objects(serial):
             wrong()
 
 
+@pytest.mark.slow
 def test_checkpoints_without_a_step_have_spaces_of_their_own(toy, tmp_path):
     for seed, revision in enumerate(("old", "young")):
         toylm.write(tmp_path / f"model.json.{revision}", seed=seed)
@@ -1158,6 +1160,7 @@ def test_one_accelerator_gets_one_worker(monkeypatch, device):
     assert [(p.workers, p.gpus) for p in pools] == [(1, []), (3, [])]
 
 
+@pytest.mark.slow
 def test_every_worker_sees_one_gpu(monkeypatch):
     monkeypatch.setattr(runs._Pool, "_gpus", staticmethod(lambda device: ["3", "GPU-5"]))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

@@ -158,6 +158,7 @@ def test_a_token_that_straddles_the_boundary_is_scored():
     assert encode_pairs(lm, [exact])[0].start == 3
 
 
+@pytest.mark.slow
 def test_a_shared_context_is_run_once():
     "Of 300 tokens before twenty sentences; and the numbers are those of one sentence at a time."
     from transformers import GPT2Config, GPT2LMHeadModel

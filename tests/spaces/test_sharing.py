@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from taskspace.spaces.sharing import FIGURES, sharing_table
 from taskspace.spaces.space import TaskSpace
@@ -17,6 +18,7 @@ def drawn(seed, tasks=12, size=4000, kept=400):
     return [TaskSpace(pd.DataFrame(s / (2 * kept - s), names, names), "overlap", groups) for s in (shared, expected)]
 
 
+@pytest.mark.slow
 def test_intervals_cover_where_groups_share_nothing_more():
     held = np.zeros((100, len(FIGURES)))
     for seed in range(100):

@@ -411,6 +411,7 @@ real = pytest.mark.skipif(not BENCHMARKS, reason="TASKSPACE_BENCHMARKS names no 
 
 
 @real
+@pytest.mark.slow
 def test_blimp_is_whole():
     blimp = load_suite(f"blimp:{BENCHMARKS}/blimp")
     assert len(blimp) == 67 and blimp.n_pairs == 67_000 and {len(t) for t in blimp} == {1000}
@@ -420,6 +421,7 @@ def test_blimp_is_whole():
 
 
 @real
+@pytest.mark.slow
 def test_blimp_splits_without_leaks():
     parts = load_suite(f"blimp:{BENCHMARKS}/blimp").split(train=500, eval=490, seed=1)
     assert not texts(parts.train) & texts(parts.eval)
