@@ -604,6 +604,7 @@ def test_fuzzed_jsonl_suites(tmp_path_factory, content, data):
     | st.text(alphabet="task,good,bad\n\"'\t;1 {}[]:", max_size=120).map(lambda s: ("task,good,bad\n" + s).encode()),
     st.sampled_from(["jsonl", "csv", "tsv", "parquet"]),
 )
+@pytest.mark.slow
 def test_fuzzed_bytes_as_suites(tmp_path_factory, content, ending):
     path = tmp_path_factory.getbasetemp() / f"fuzz.{ending}"
     path.write_bytes(content)
@@ -650,6 +651,7 @@ values = st.recursive(
     st.dictionaries(st.sampled_from(list(TextConfig.model_fields)) | st.text(max_size=6), values, max_size=6),
     st.booleans(),
 )
+@pytest.mark.slow
 def test_fuzzed_configurations_of_pre_training(tmp_path_factory, data, sound):
     path = tmp_path_factory.getbasetemp() / "fuzz.yaml"
     path.write_text(

@@ -204,6 +204,7 @@ models:
 """
 
 
+@pytest.mark.slow
 def test_pretrain_leaves_checkpoints_that_a_study_takes(here, capsys):
     suite = taskspace.load_suite("toy.parquet")
     (here / "text.txt").write_text("\n".join(p.good for t in suite for p in t))
@@ -263,6 +264,7 @@ def test_a_closed_pipe_is_no_error(here):
     assert done.returncode == 0 and done.stderr == ""
 
 
+@pytest.mark.slow
 def test_the_module_is_the_command():
     done = subprocess.run([sys.executable, "-m", "taskspace.cli", "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"taskspace {taskspace.__version__}\n", "")

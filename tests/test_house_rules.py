@@ -202,6 +202,7 @@ def test_import_is_quick_and_loads_nothing_heavy():
         "runs.execute",
     ],
 )
+@pytest.mark.slow
 def test_modules_do_without_transformers_until_it_is_needed(name):
     heavy = ("transformers", "datasets", "altair")
     assert run(f"import taskspace.{name}, sys; print([m for m in {heavy} if m in sys.modules])").strip() == "[]"

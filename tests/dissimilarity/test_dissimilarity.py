@@ -112,6 +112,7 @@ def test_minibatch_estimators():
     assert pieces.n == 4000
 
 
+@pytest.mark.slow
 def test_cka_is_exact_in_float32_with_a_large_mean():
     "A residual stream has a few features with a huge mean; the sums must not drown in it."
     rng = np.random.default_rng(3)
@@ -590,6 +591,7 @@ class Largest(TorchDispatchMode):
     "options,bound",
     [({"estimator": "exact"}, (4 * 16) * (3 * 24)), ({"estimator": "minibatch", "batch": 32}, (4 + 3) * 32**2)],
 )
+@pytest.mark.slow
 def test_memory_is_that_of_a_batch_however_long_the_text(options, bound):
     a, b, texts, budget = model("transformer"), model("transformer", 1, width=24, depth=2), sentences(700), 32
     states = budget * max(4 * 16, 4 * 24)  # the layers' states of a batch side by side, or a feed-forward layer
@@ -644,6 +646,7 @@ TRAIN, TEST = sentences(400)[:250], sentences(400)[250:330]
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_self_stitch_costs_nothing(kind):
     lm = model(kind)
     for layer in range(4):
@@ -738,6 +741,7 @@ def test_stitch_reads_only_the_seam():
     assert stitch(bottom, spoilt(top, 2), 1, 2, TRAIN, TEST, kind="identity").loss != before
 
 
+@pytest.mark.slow
 def test_training_helps_and_leaves_the_models_alone():
     bottom, top = model("transformer"), model("transformer", 1)
     digests = bottom.digest(), top.digest()
@@ -789,6 +793,7 @@ def test_controls_and_failures():
     assert text_losses(a, TEST).tokens.sum() == sum(len(t.split()) for t in TEST)
 
 
+@pytest.mark.slow
 def test_controls_take_blocks():
     a, wide = model("transformer"), model("gpt2", 1, width=24)
     plain = stitch_controls(a, wide, 1, 2, TRAIN, TEST)

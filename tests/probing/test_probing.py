@@ -314,6 +314,7 @@ def test_a_draw_without_headroom_is_passed_over():
     )
 
 
+@pytest.mark.slow
 def test_halves_of_seeds_that_share_pairs_have_no_noise_in_common():
     rng = np.random.default_rng(0)
     agreement = [
@@ -386,6 +387,7 @@ def test_transfer_probe_repeats_and_leaves_the_model_alone():
     assert (np.diag(a.matrix) > 0).all() and a.groups["cats"] == "number" and a.meta["ftgd"]["steps"] == 3
 
 
+@pytest.mark.slow
 def test_shuffled_pairs_teach_less():
     lm = make("gpt2")
     f = FTGD(steps=5, lr=0.01, optimizer="sgd", keep=0.1)

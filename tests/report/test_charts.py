@@ -427,6 +427,7 @@ def test_group_means_are_means_of_cells_off_the_diagonal():
     assert group_means(space, {**labels, "task 6": "d"}).matrix.loc["d", "d"] == pytest.approx(a[6, 6])
 
 
+@pytest.mark.slow
 def test_a_chart_of_more_than_3_megabytes_says_so():
     chart = alt.Chart(pd.DataFrame({"x": np.random.default_rng(0).normal(size=400_000)})).mark_point().encode(x="x:Q")
     with alt.data_transformers.enable("default", max_rows=None):

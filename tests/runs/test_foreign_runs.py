@@ -213,6 +213,7 @@ def no_models(monkeypatch):
         {"loader": "os:system", "name": "touch executed", "kwargs": "{}"},
     ],
 )
+@pytest.mark.slow
 def test_to_read_a_run_loads_no_model(copy, tmp_path, monkeypatch, no_models, trap):
     (tmp_path / "evil.py").write_text("open('executed', 'w')\ndef load(*args, **kwargs): raise SystemExit\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -247,6 +248,7 @@ def test_what_the_page_on_dissimilarity_needs_is_stored(tmp_path):
 
 
 # -- names of the machine
+@pytest.mark.slow
 def test_an_extract_and_the_data_of_a_report_are_of_no_machine(tmp_path):
     home = tmp_path / "home of ada"
     home.mkdir()
@@ -389,6 +391,7 @@ def test_runs_of_earlier_versions_with_two_checkpoints_of_one_step_are_refused(c
     assert "'stage1-step100' and 'stage2-step100' are both step 100" in one_line(lambda: open_run(copy))
 
 
+@pytest.mark.slow
 def test_checkpoints_without_a_step_stand_apart_and_the_last_is_judged(tmp_path):
     revisions = ("step1250", "early", "late", "main")
     for seed, revision in enumerate(revisions):

@@ -210,6 +210,7 @@ yaml_values = st.recursive(
 @given(
     st.dictionaries(st.sampled_from([*Study.model_fields, "sead", "x"]) | st.text(max_size=6), yaml_values, max_size=6)
 )
+@pytest.mark.slow
 def test_fuzzed_fields_never_raise_anything_but_our_error(data):
     text = yaml.safe_dump(data, allow_unicode=True)
     try:

@@ -159,6 +159,7 @@ def random_masked(seed=0):
     return lm, encode_masked(lm, texts, "blimp", "sentence {}".format)
 
 
+@pytest.mark.slow
 def test_nothing_moves_with_batch_size_order_or_threads(monkeypatch):
     lm, sentences = random_masked()
     whole = masked_logprobs(lm, sentences)
@@ -401,6 +402,7 @@ def trained(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("method", "metric"), [("pll", "original"), ("pll-word-l2r", "within_word_l2r")])
+@pytest.mark.slow
 def test_minicons(trained, method, metric):
     scorer = pytest.importorskip("minicons.scorer", reason="minicons is not installed: pip install -e '.[peers]'")
     directory, loss = trained

@@ -101,6 +101,7 @@ def ours(directory, suite, convention):
     return frame[["logp_good", "logp_bad"]].to_numpy().ravel(), frame.attrs
 
 
+@pytest.mark.slow
 def test_lm_eval(directory, suite, text):
     pytest.importorskip("lm_eval", reason="lm_eval is not installed: pip install -e '.[peers]'")
     from lm_eval.api.instance import Instance

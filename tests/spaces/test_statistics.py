@@ -90,6 +90,7 @@ def test_the_null_is_that_of_dense_products_to_the_last_bit(sizes):
 
 
 @given(n=st.integers(4, 12), seed=st.integers(0, 999), k=st.integers(2, 3))
+@pytest.mark.slow
 def test_left_out_aucs_are_those_of_the_smaller_matrices(n, seed, k):
     rng = np.random.default_rng(seed)
     a, labels = rng.integers(0, 9, (n, n)).astype(float), np.arange(n) % k
@@ -236,6 +237,7 @@ def simulated(name, s):
 
 
 @pytest.mark.parametrize("name", ["groups", "mantel", "mantel two-sided", "partial", "mrqap"])
+@pytest.mark.slow
 def test_p_values_are_uniform_under_the_null(name):
     p = [simulated(name, s) for s in range(SIMULATIONS)]
     assert uniform_p(p) > 0.01, np.quantile(p, [0.05, 0.25, 0.5, 0.75, 0.95])

@@ -106,6 +106,7 @@ def test_corpus_is_the_same_for_the_same_seed_and_a_shorter_one_is_its_beginning
     assert corpus(n + more, seed)[:n] == corpus(n, seed)
 
 
+@pytest.mark.slow
 def test_corpus_never_holds_a_test_sentence(suite, text):
     for seed in (0, 7):
         held = builtin_suite(100, seed=seed)

@@ -435,6 +435,7 @@ def test_an_interrupt_while_restoring_restores(monkeypatch):
     embeddings=st.booleans(),
     kind=st.sampled_from(["gpt2", "lstm"]),
 )
+@pytest.mark.slow
 def test_any_settings_restore_and_repeat(keep, scope, update, optimizer, refresh, batch, embeddings, kind):
     lm = make(kind)
     digest = lm.digest()
