@@ -186,7 +186,7 @@ def _version_table() -> str:
 # %% ../../nbs/api/report/40_pages.ipynb #2000a886
 def _what_was_measured(run: Run) -> str:
     "How sentences were scored, how models were tuned, and what the intervals are over."
-    from taskspace.scoring.convention import convention_of
+    from taskspace.scoring.convention import convention_of, default_method
 
     study, suite = run.study, run.suite
     rule = convention_of(study.convention, study.prefix)
@@ -196,6 +196,8 @@ The suite {_as_code(suite.name)} has {len(suite)} tasks and {suite.n_pairs:,} mi
 (digest `{suite.digest[:16]}`).
 A score is the {rule.reduction} of the natural-log probabilities of all tokens of a sentence. The convention is
 {_as_code(rule.name)}, with prefix {_as_code(rule.prefix)} and {space} leading space.
+Masked models are scored by method {_as_code(default_method("masked", rule))},
+all others by {_as_code(default_method("causal", rule))}.
 A margin is score(good) − score(bad). Accuracy is
 the share of pairs with a margin above 0; a tie counts ½.
 

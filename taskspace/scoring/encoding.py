@@ -28,22 +28,26 @@ __all__ = ['prefix_id', 'vocabulary_size', 'method_of', 'convention_record', 'En
 def _tokens(lm: LM, texts: Sequence[str], special: bool) -> Iterator[list[int]]:
     "Token ids of each text; `special`: with what the tokenizer adds by itself, which only those of transformers do."
     special = special and hasattr(lm.tokenizer, "num_special_tokens_to_add")
+    for text, found in _encodings(lm, texts, special, "encode_batch_fast"):
+        if found is not None:
+            yield found.ids
+        else:
+            yield [int(i) for i in lm.tokenizer.encode(text)] if special else lm.encode(text)
+
+
+def _encodings(lm: LM, texts: Sequence[str], special: bool, call: str) -> Iterator[tuple[str, Any]]:
+    "Each text with what a fast tokenizer gives, called for many at once; None where it cannot be called so."
     together = _together(lm)
     for k in range(0, len(texts), 1024):
-        part, found = list(texts[k : k + 1024]), None
+        part: list[str] = list(texts[k : k + 1024])
+        found: Sequence[Any] = [None] * len(part)
         if together:
             try:
                 lm.tokenizer(part[0])  # switches off what an earlier call may have switched on, such as cutting
-                found = [
-                    e.ids for e in lm.tokenizer.backend_tokenizer.encode_batch_fast(part, add_special_tokens=special)
-                ]
+                found = getattr(lm.tokenizer.backend_tokenizer, call)(part, add_special_tokens=special)
             except Exception:
                 together = False
-        yield from (
-            found
-            if found is not None
-            else ([int(i) for i in lm.tokenizer.encode(t)] if special else lm.encode(t) for t in part)
-        )
+        yield from zip(part, found, strict=True)
 
 
 def _together(lm: LM) -> bool:
@@ -381,17 +385,8 @@ def _masked_tokens(
     lm: LM, texts: Sequence[str], special: bool, method: str
 ) -> Iterator[tuple[list[int], list[int | None]]]:
     "Token ids of each text, and the word of each token; None for what the tokenizer adds."
-    together = _together(lm)
-    for k in range(0, len(texts), 1024):
-        part, found = list(texts[k : k + 1024]), None
-        if together:
-            try:
-                lm.tokenizer(part[0])  # switches off what an earlier call may have switched on, such as cutting
-                found = lm.tokenizer.backend_tokenizer.encode_batch(part, add_special_tokens=special)
-            except Exception:
-                together = False
-        for n, text in enumerate(part):
-            yield _one_masked(lm, text, special, method) if found is None else (found[n].ids, _words_told(found[n]))
+    for text, found in _encodings(lm, texts, special, "encode_batch"):
+        yield _one_masked(lm, text, special, method) if found is None else (found.ids, _words_told(found))
 
 
 def _words_told(encoding: Any) -> list[int | None]:
