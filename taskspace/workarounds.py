@@ -9,9 +9,9 @@ import contextlib
 import html
 import json
 import math
-import multiprocessing.util
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn, Tensor
 
 # %% auto #0
-__all__ = ['tanh_gelu', 'fuse_gelu', 'gguf_read_once', 'without_modules', 'search_as_text', 'release_semaphores',
+__all__ = ['tanh_gelu', 'fuse_gelu', 'gguf_read_once', 'without_modules', 'search_as_text', 'no_shared_progress',
            'interrupt_later']
 
 # %% ../nbs/api/06_workarounds.ipynb #d3bd55e4
@@ -139,10 +139,11 @@ def search_as_text(
     index.write_text(json.dumps(entries), encoding="utf-8")
 
 # %% ../nbs/api/06_workarounds.ipynb #f8460b76
-def release_semaphores() -> None:
-    "Give back what `multiprocessing` holds, in a process that is about to end by `os._exit`."
-    with contextlib.suppress(Exception):
-        multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]
+def no_shared_progress() -> None:
+    "Give the progress bars of this process a lock of its own threads."
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())
 
 # %% ../nbs/api/06_workarounds.ipynb #5c008383
 @contextlib.contextmanager

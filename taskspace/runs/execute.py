@@ -26,7 +26,7 @@ from .plans import save_plan
 from .results import open_run, Run
 from .store import Store
 from .study import PROBES, read_study, Study
-from ..workarounds import interrupt_later, release_semaphores
+from ..workarounds import interrupt_later, no_shared_progress
 
 # %% auto #0
 __all__ = ['dask_executor', 'run_study', 'demo_study', 'example_study', 'example_run']
@@ -36,6 +36,7 @@ def _start_worker(parent: Any, devices: Any) -> None:
     "Set a worker up before it imports torch."
     # Ctrl-C reaches all processes of a terminal; the parent decides what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    no_shared_progress()
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     if devices is not None:
@@ -47,7 +48,6 @@ def _end_with_parent(parent: Any) -> None:
     "Wait until the pipe closes, then end this process."
     with contextlib.suppress(EOFError, OSError):
         parent.recv()
-    release_semaphores()
     os._exit(1)
 
 
