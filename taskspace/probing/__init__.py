@@ -23,7 +23,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "rows":
         "METRICS NORMALISATIONS transfer_row check_metric space_from_rows",
     "transfer":
-        "split_sizes transfer_probe",
+        "SMALL split_sizes transfer_probe",
     "parts":
         "WAYS RATES EFFECTS tuning_path tuning_grid gain_within_harm compare_paths at_best_rate part_effects",
 })

@@ -5,24 +5,28 @@
 # %% ../../nbs/api/probing/40_transfer.ipynb #da24ef27
 from __future__ import annotations
 
+import copy
+import queue
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ..errors import TaskspaceError
 from ..models.lm import LM
 from .rows import check_metric, space_from_rows, transfer_row
 from ..scoring.convention import Convention, convention_of
 from ..scoring.encoding import convention_record, encode_pairs
+from ..scoring.logprobs import find_shortcuts, side_by_side, WORKERS
 from ..spaces.space import TaskSpace
-from ..tasks.pairs import Split, Suite
+from ..tasks.pairs import Split, Suite, Task
 from ..tuning.ftgd import FTGD
 from ..tuning.gradients import margins, undisturbed
 
 # %% auto #0
-__all__ = ['split_sizes', 'transfer_probe']
+__all__ = ['SMALL', 'split_sizes', 'transfer_probe']
 
 # %% ../../nbs/api/probing/40_transfer.ipynb #77afbbe7
 def split_sizes(
@@ -37,6 +41,28 @@ def split_sizes(
     if eval_pairs is None:
         eval_pairs = max(1, least - train_pairs)
     return train_pairs, eval_pairs
+
+# %% ../../nbs/api/probing/40_transfer.ipynb #6e97d5c2
+SMALL = 1 << 26  # bytes of weights up to which a model is copied for every thread
+
+
+def _copies_allowed(lm: LM) -> int:
+    "How many sources to tune at once."
+    size = sum(t.numel() * t.element_size() for t in (*lm.model.parameters(), *lm.model.buffers()))
+    if lm.device.type != "cpu" or size > SMALL or lm.objective != "causal" or hasattr(lm.model, "hf_device_map"):
+        return 1
+    if torch.is_autocast_enabled("cpu") or not find_shortcuts(lm).shared_rows:
+        return 1
+    return min(torch.get_num_threads(), WORKERS)
+
+
+def _twins(lm: LM, count: int) -> Iterator[LM]:
+    "The model and copies of it, `count` in all."
+    yield lm
+    for _ in range(count - 1):
+        twin = copy.copy(lm)
+        twin.model = copy.deepcopy(lm.model)
+        yield twin
 
 # %% ../../nbs/api/probing/40_transfer.ipynb #f9fec55b
 def _seed_list(seeds: int | Iterable[int] | None, usual: int) -> list[int]:
@@ -56,8 +82,21 @@ def _rows_of_seed(
     encoded = encode_pairs(lm, [p for t in parts.eval for p in t], rule)
     with undisturbed(lm, []):
         before = margins(lm, encoded)
-    for task in parts.train.shuffled(seed) if shuffled else parts.train:
-        yield (task.name, seed), transfer_row(lm, task, parts.eval, ftgd, before, seed, reference, rule, encoded)
+    tasks = list(parts.train.shuffled(seed) if shuffled else parts.train)
+    free: queue.SimpleQueue[LM] = queue.SimpleQueue()
+    workers = min(_copies_allowed(lm), len(tasks))
+    for twin in _twins(lm, workers):
+        free.put(twin)
+
+    def row(task: Task) -> pd.DataFrame:
+        twin = free.get()
+        try:
+            return transfer_row(twin, task, parts.eval, ftgd, before, seed, reference, rule, encoded)
+        finally:
+            free.put(twin)
+
+    for task, found in zip(tasks, side_by_side(row, tasks, workers, each=1), strict=True):
+        yield (task.name, seed), found
 
 # %% ../../nbs/api/probing/40_transfer.ipynb #fc63b3a2
 def transfer_probe(

@@ -567,14 +567,15 @@ def side_by_side(
     function: Callable[[Any], Any],  # of one item
     items: Sequence[Any],  # such as batches
     workers: int,  # threads; 1 runs them in this one
+    each: int | None = None,  # torch's own threads for one of them; None: shared out
 ) -> Iterator[Any]:  # what the function gives, in order
-    "function(item) of each item in order, in `workers` threads among which torch's own are shared out."
+    "function(item) of each item in order, in `workers` threads."
     threads, workers = torch.get_num_threads(), min(workers, len(items))
     if workers < 2:
         yield from map(function, items)
         return
     pool = ThreadPoolExecutor(workers)
-    torch.set_num_threads(threads // workers)
+    torch.set_num_threads(each or threads // workers)
     try:
         yield from pool.map(function, items)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from test_ftgd import ARCHITECTURES, make, WORDS
 from taskspace.errors import TaskspaceError
 from taskspace.models.lm import LM
 from taskspace.pretraining.architectures import BigramLM
+from taskspace.probing import transfer
 from taskspace.probing.differentials import collect_differentials, Fold, fold_width, group_sums, step_products
 from taskspace.probing.gradient import gradient_probe, predicted_transfer
 from taskspace.probing.rows import METRICS, space_from_rows, transfer_row
@@ -385,6 +387,42 @@ def test_transfer_probe_repeats_and_leaves_the_model_alone():
     assert a.matrix.equals(b.matrix) and np.array_equal(a.replicates, b.replicates)
     assert not a.matrix.equals(transfer_probe(lm, SUITE, f, train_pairs=5, eval_pairs=6, seeds=[5, 6]).matrix)
     assert (np.diag(a.matrix) > 0).all() and a.groups["cats"] == "number" and a.meta["ftgd"]["steps"] == 3
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_sources_side_by_side_give_the_rows_of_one_after_the_other(kind, three_threads, monkeypatch):
+    lm, f = make(kind), FTGD(steps=3, lr=0.01)
+    digest, names = lm.digest(), set()
+    real = transfer.transfer_row
+
+    def watched(twin, *rest):
+        names.add(threading.current_thread().name)
+        return real(twin, *rest)
+
+    monkeypatch.setattr(transfer, "transfer_row", watched)
+    several = transfer_probe(lm, SUITE, f, 5, 6, seeds=2, bootstrap=0)
+    threads, after = len(names), torch.get_num_threads()
+    monkeypatch.setattr(transfer, "SMALL", 0)
+    one = transfer_probe(lm, SUITE, f, 5, 6, seeds=2, bootstrap=0)
+    assert threads >= 3 and after == 3 and lm.digest() == digest
+    assert list(several.matrix) == list(one.matrix)
+    assert np.abs(several.matrix - one.matrix).max(axis=None) < 1e-5  # the same bits here
+
+
+def test_a_source_that_fails_side_by_side_leaves_everything_as_it_was(three_threads):
+    lm = make("gpt2")
+    digest = lm.digest()
+    with pytest.raises(TaskspaceError, match="is not finite"):
+        transfer_probe(lm, SUITE, FTGD(steps=3, lr=1e38, optimizer="sgd", keep=1.0), 5, 6)
+    assert torch.get_num_threads() == 3 and lm.digest() == digest
 
 
 @pytest.mark.slow
