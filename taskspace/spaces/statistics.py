@@ -5,7 +5,7 @@
 # %% ../../nbs/api/spaces/10_statistics.ipynb #97469c3d
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ import pandas as pd
 from ..errors import TaskspaceError
 
 # %% auto #0
-__all__ = ['ALTERNATIVES', 'METHODS', 'square', 'cells', 'from_cells', 'task_permutations', 'permuted_cells', 'permutation_p',
+__all__ = ['ALTERNATIVES', 'METHODS', 'square', 'cells', 'from_cells', 'task_permutations', 'permuted_products', 'permutation_p',
            'Test', 'known_labels', 'within_across', 'left_out_aucs', 'mantel', 'orthonormal_basis', 'partial_mantel',
            'mrqap', 'benjamini_hochberg', 'student_interval', 'sign_flip_p', 'Estimate', 'over_seeds', 'cost_at']
 
@@ -69,16 +69,15 @@ def task_permutations(
     return np.random.default_rng(seed).permuted(np.tile(np.arange(n, dtype=np.int32), (count, 1)), axis=1)
 
 
-def permuted_cells(
+def permuted_products(
     matrix: np.ndarray,  # shape (tasks, tasks)
     orders: np.ndarray,  # shape (permutations, tasks)
-) -> Iterator[np.ndarray]:  # arrays of shape (up to 256, tasks * (tasks - 1))
-    "The off-diagonal cells after permuting rows and columns together, for each order."
+    columns: np.ndarray,  # shape (tasks * (tasks - 1), columns): off-diagonal cells of other matrices
+) -> np.ndarray:  # shape (permutations, columns)
+    "For each order, rows and columns are permuted together, and the off-diagonal cells multiplied with each column."
     n = len(matrix)
-    rows, columns = np.nonzero(~np.eye(n, dtype=bool))
-    for start in range(0, len(orders), 256):
-        block = orders[start : start + 256]
-        yield np.take(matrix, block[:, rows] * n + block[:, columns])
+    fixed = np.stack([from_cells(column, n).ravel() for column in columns.T])
+    return np.array([fixed @ matrix[order].take(order, axis=1).ravel() for order in orders]).reshape(-1, len(fixed))
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #7177e4a3
 ALTERNATIVES = ("greater", "less", "two-sided")
@@ -290,7 +289,7 @@ def _same_size(*matrices: np.ndarray) -> None:
 def _null_correlations(mine: np.ndarray, b: np.ndarray, permutations: int, seed: int) -> np.ndarray:
     "The correlation of prepared cells with a prepared matrix whose tasks are permuted."
     orders = task_permutations(len(b), permutations, seed)
-    return np.concatenate([block @ mine for block in permuted_cells(b, orders)] or [np.empty(0)])
+    return permuted_products(b, orders, mine[:, None])[:, 0]
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #bdf3267f
 def _correlation_test(name: str, observed: float, null: np.ndarray, alternative: str, tasks: int) -> Test:
@@ -359,10 +358,9 @@ def partial_mantel(
     mine = _residual(cells(a), basis)
     observed = float(mine @ _residual(cells(b), basis))
     orders = task_permutations(len(b), permutations, seed)
-    null = np.concatenate(
-        [_residual(block, basis) @ mine for block in permuted_cells(from_cells(raw["y"], len(b)), orders)]
-        or [np.empty(0)]
-    )
+    products = permuted_products(from_cells(raw["y"], len(b)), orders, np.column_stack([mine, basis]))
+    length2 = raw["y"] @ raw["y"] - (products[:, 1:] ** 2).sum(1)
+    null = products[:, 0] / np.sqrt(np.maximum(length2, 1e-300))
     return _correlation_test(f"partial Mantel {method}", observed, null, alternative, len(a))
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #97d8f758
@@ -404,13 +402,9 @@ def mrqap(
     values = cells(a)
     basis = orthonormal_basis([cells(z) for z in zs.values()], len(values))
 
-    def explained(v: np.ndarray) -> np.ndarray:
-        "R²: the share of the variance that lies in the span of the hypotheses."
-        return ((v @ basis) ** 2).sum(-1)
-
-    r2 = float(explained(values))
+    r2 = float(((values @ basis) ** 2).sum())  # the share of the variance that lies in the span of the hypotheses
     orders = task_permutations(len(a), permutations, seed)
-    null = np.concatenate([explained(block) for block in permuted_cells(a, orders)] or [np.empty(0)])
+    null = (permuted_products(a, orders, basis) ** 2).sum(1)
     table.attrs = {
         "r2": r2,
         "p": permutation_p(r2, null) if permutations else float("nan"),
