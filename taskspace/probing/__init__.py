@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .gradient import *  # noqa: F403
     from .rows import *  # noqa: F403
     from .transfer import *  # noqa: F403
+    from .agreement import *  # noqa: F403
     from .parts import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
@@ -17,13 +18,15 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "FEWEST_BLOCKS RELIABLE block_moments ActiveShare active_share",
     "differentials":
         "SHARED fold_vector fold_width Fold fold_error deal_pairs subspace_bytes Subspaces inner_products "
-        "shared_places Moments Differentials group_sums collect_differentials step_products",
+        "shared_places Moments Differentials group_sums collect_subspaces collect_differentials step_products",
     "gradient":
         "WITHOUT GradientSpaces participation_table distribution gradient_probe predicted_transfer",
     "rows":
         "METRICS NORMALISATIONS transfer_row check_metric space_from_rows",
     "transfer":
         "SMALL split_sizes transfer_probe",
+    "agreement":
+        "FEWEST_CELLS prediction_agreement",
     "parts":
         "WAYS RATES EFFECTS tuning_path tuning_grid gain_within_harm compare_paths at_best_rate part_effects",
 })

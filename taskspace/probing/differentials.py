@@ -40,8 +40,8 @@ from taskspace.tuning.gradients import (
 
 # %% auto #0
 __all__ = ['SHARED', 'fold_vector', 'fold_width', 'Fold', 'fold_error', 'deal_pairs', 'subspace_bytes', 'Subspaces',
-           'inner_products', 'shared_places', 'Moments', 'Differentials', 'group_sums', 'collect_differentials',
-           'step_products']
+           'inner_products', 'shared_places', 'Moments', 'Differentials', 'group_sums', 'collect_subspaces',
+           'collect_differentials', 'step_products']
 
 # %% ../../nbs/api/probing/10_differentials.ipynb #09457d9a
 def fold_vector(
@@ -440,13 +440,18 @@ def _note_sizes(d: Differentials, i: int, total: Mapping[str, torch.Tensor]) -> 
     d.share[i] = 1 / fourth / sum(d.sizes.values()) if fourth else math.nan
 
 
+def _kept_places(lm: LM, sizes: dict[str, int], ftgd: FTGD) -> tuple[list[list[str]], int]:
+    "The parameters that compete for a place, group by group, and how many places a task has in all."
+    scopes = scope_groups(lm, list(sizes), ftgd.scope)
+    return scopes, sum(places_kept(sum(sizes[n] for n in group), ftgd.keep) for group in scopes)
+
+
 def _empty(
     lm: LM, suite: Suite, sizes: dict[str, int], ftgd: FTGD, blocks: int, memory: int, width: Any, seed: int
 ) -> Differentials:
     "Differentials with room for all tasks: the subspaces first, and the rows in what they leave of the memory."
     names = list(sizes)
-    scopes = scope_groups(lm, names, ftgd.scope)
-    kept = sum(places_kept(sum(sizes[n] for n in group), ftgd.keep) for group in scopes)
+    scopes, kept = _kept_places(lm, sizes, ftgd)
     subspaces = Subspaces(len(suite), sizes, kept, memory / 2)
     rest = memory - (0 if subspaces.file else subspace_bytes(len(suite), sizes, kept))
     fold = Fold(sizes, fold_width(list(sizes.values()), len(suite) * blocks, rest) if width == "auto" else width, seed)
@@ -455,6 +460,28 @@ def _empty(
     table = parameter_table(lm).loc[names]
     moments = Moments(len(suite), blocks, fold, memory / 4) if blocks >= FEWEST_BLOCKS else None
     return Differentials(suite, table, scopes, blocks, fold, rows, subspaces, squares, np.zeros(len(suite)), moments)
+
+# %% ../../nbs/api/probing/10_differentials.ipynb #74e233cc
+def collect_subspaces(
+    lm: LM,  # model with its tokenizer
+    suite: Suite,  # the tasks, with the pairs to measure on
+    ftgd: FTGD,  # its keep, scope and embeddings say what a subspace is
+    memory: int,  # bytes for the subspaces; what needs more lies in a temporary file
+    convention: Convention,  # how sentences are encoded
+    tokens: int = TOKENS,  # tokens in one forward pass
+    done: Callable[[], Any] = lambda: None,  # called after each task
+) -> Subspaces:
+    "The subspaces of all tasks with the differentials there. Raises as `collect_differentials` does."
+    wanted = trainable(lm, ftgd.embeddings, ftgd.parameters)
+    sizes = {n: p.numel() for n, p in wanted.items()}
+    found = Subspaces(len(suite), sizes, _kept_places(lm, sizes, ftgd)[1], memory)
+    encoded = [encode_task(lm, t, convention) for t in suite]
+    with undisturbed(lm, list(wanted)):
+        for i, pairs in enumerate(encoded):
+            grads, _ = accumulate(lm, contrast(against_best(lm, pairs)), wanted, tokens)
+            found.put(i, grads, subspace(lm, grads, ftgd.keep, ftgd.scope))
+            done()
+    return found
 
 # %% ../../nbs/api/probing/10_differentials.ipynb #70277248
 def collect_differentials(

@@ -16,7 +16,13 @@ import torch
 
 from ..errors import TaskspaceError
 from ..models.lm import LM
-from .differentials import collect_differentials, Differentials, group_sums, step_products
+from taskspace.probing.differentials import (
+    collect_differentials,
+    collect_subspaces,
+    Differentials,
+    group_sums,
+    step_products,
+)
 from .participation import active_share
 from ..scoring.convention import Convention, convention_of
 from ..scoring.encoding import convention_record
@@ -380,6 +386,29 @@ def _one_step_each(
     return [tune(lm, t, one_step, convention=convention, tokens=tokens) for t in suite]
 
 
+def _held_out(
+    lm: LM, suite: Suite, targets: Suite, ftgd: FTGD, memory: int, convention: Convention, tokens: int, progress: bool
+) -> np.ndarray:  # (sources, targets)
+    "The change of each target's margin in one step on each source. Of the sources only the subspaces are held."
+    from tqdm.auto import tqdm
+
+    wanted, direction = trainable(lm, ftgd.embeddings, ftgd.parameters), _DIRECTIONS[ftgd.optimizer]
+    out = np.zeros((len(suite), len(targets)))
+    bar = tqdm(total=2 * len(suite), desc="gradients", disable=not progress)
+    sources = collect_subspaces(lm, suite, ftgd, memory, convention, tokens, bar.update)
+    with bar, undisturbed(lm, list(wanted)):
+        for j, target in enumerate(targets):
+            grads, _ = accumulate(lm, contrast(against_best(lm, encode_task(lm, target, convention))), wanted, tokens)
+            for name, g in grads.items():
+                flat = g.reshape(-1).double().cpu().numpy()
+                for i in range(len(suite)):
+                    index, value = sources.places(i, name)
+                    out[i, j] += flat[index] @ direction(value.astype(np.float64))
+            sources.let_go()
+            bar.update()
+    return out
+
+# %% ../../nbs/api/probing/20_gradient.ipynb #5d1c7a40
 def predicted_transfer(
     lm: LM,  # model with its tokenizer
     suite: Suite,  # pairs of the sources, and of the targets unless `evaluation` is given
@@ -404,7 +433,10 @@ def predicted_transfer(
         "ftgd": asdict(ftgd),
         **convention_record(lm, rule),
     }
-    if evaluation is None and deltas is None and ftgd.update == "differential":
+    if deltas is None and ftgd.update == "differential" and evaluation is not None:
+        products = _held_out(lm, suite, targets, ftgd, memory, rule, tokens, progress)
+        values = ftgd.lr * ftgd.steps * products
+    elif deltas is None and ftgd.update == "differential":
         d = collect_differentials(lm, suite, ftgd, 1, memory, width, seed, rule, tokens, progress)
         values = ftgd.lr * ftgd.steps * step_products(d, _DIRECTIONS[ftgd.optimizer])
         meta |= _fold_record(d)

@@ -27,6 +27,7 @@ from .pages import methods, page, proportioned
 from .renderer import asset, write_bundle
 from .templates import execute, page_templates
 from ..runs.plans import NotThere
+from ..runs.predictions import predicted_agreement
 from ..runs.run_spaces import space_at
 from ..runs.study import public_study
 from ..runs.summaries import distributedness, learning_curves, missing, missing_line
@@ -40,6 +41,7 @@ __all__ = ['mean_accuracy', 'all_spaces', 'data_tables', 'write_data', 'site_ren
 
 # %% ../../nbs/api/report/50_site.ipynb #3d4cc699
 _KINDS = {"transfer": ("transfer",), "gradient": ("cosine", "overlap", "alignment", "sign_agreement")}
+_KINDS["predicted"] = ("predicted",)
 
 
 def mean_accuracy(
@@ -109,6 +111,11 @@ def data_tables(
             "distribution",
             distributedness(run),
             "how widely the gradient differential of every task is spread over the parameters",
+        ),
+        (
+            "predictions",
+            predicted_agreement(run),
+            "how well predicted transfer agrees with measured transfer at every checkpoint that has both",
         ),
     ]
     tables = [table for table in tables if len(table[1])]

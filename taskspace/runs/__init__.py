@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .results import *  # noqa: F403
     from .execute import *  # noqa: F403
     from .summaries import *  # noqa: F403
+    from .predictions import *  # noqa: F403
     from .run_evidence import *  # noqa: F403
     from .extract import *  # noqa: F403
 
@@ -27,9 +28,10 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "Probe PROBES Control CONTROLS Study parse_study read_study public_study",
     "formats":
         "as_written check_columns suite_to_json suite_from_json compress_suite decompress_suite to_bytes "
-        "from_bytes states_to_frame frame_to_states result_from_bytes spaces_to_frame frame_to_spaces",
+        "from_bytes states_to_frame frame_to_states result_from_bytes spaces_to_frame frame_to_spaces "
+        "space_to_frame frame_to_space",
     "jobs":
-        "STATE_TEXTS STATE_CHECKPOINTS GRADIENT_BLOCKS GRADIENT_MEMORY code_version Job seed_of "
+        "STATE_TEXTS STATE_CHECKPOINTS WHOLE_SUITE GRADIENT_BLOCKS GRADIENT_MEMORY code_version Job seed_of "
         "reference_text state_texts Plan job_settings list_jobs job_payload ModelChanged compute work",
     "plans":
         "save_plan load_plan training_numbers RunData NotThere find_model find_checkpoint "
@@ -47,6 +49,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "summaries":
         "missing missing_line learning_curves checkpoint_places checkpoint_spaces distributedness "
         "parameter_counts last_accuracy findings_of claims_of",
+    "predictions":
+        "predicted_agreement",
     "run_evidence":
         "KINDS_TO_EXPLAIN space_to_explain explained signs_of opposed_scores explained_models "
         "explained_training signs_training",

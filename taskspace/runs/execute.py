@@ -458,7 +458,7 @@ def example_study() -> Study:
         models=["builtin:nano", "builtin:micro"],
         checkpoints="log-spaced 3",
         select=tasks,
-        probes=[*PROBES, "states"],
+        probes=[*PROBES, "predicted", "states"],
         controls=["full"],
         train_pairs=32,
         eval_pairs=32,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['as_written', 'check_columns', 'suite_to_json', 'suite_from_json', 'compress_suite', 'decompress_suite', 'to_bytes',
            'from_bytes', 'states_to_frame', 'frame_to_states', 'result_from_bytes', 'spaces_to_frame',
-           'frame_to_spaces']
+           'frame_to_spaces', 'space_to_frame', 'frame_to_space']
 
 # %% ../../nbs/api/runs/25_formats.ipynb #8d2edf23
 @contextlib.contextmanager
@@ -219,6 +219,7 @@ def frame_to_states(
 _COLUMNS = {
     "score": {"task": "text", "phenomenon": "text", "pair": "text", "margin": "number", "correct": "number"},
     "gradient": {"part": "text", "measure": "text", "source": "text", "values": "any"},
+    "predicted": {"source": "text", "values": "any"},
     "transfer": {"task": "text", "pair": "text", "before": "number", "after": "number"},
     "states": {"layer": "number", "values": "any"},
 }
@@ -333,3 +334,19 @@ def frame_to_spaces(
     spaces.participation = attrs.get("participation", pd.DataFrame())  # which results of 0.1 do not have
     spaces.meta = attrs["meta"]
     return spaces
+
+# %% ../../nbs/api/runs/25_formats.ipynb #803e7d78
+def space_to_frame(
+    space: TaskSpace,  # any
+) -> pd.DataFrame:  # columns part, measure, source, values, low, high[, replicates, halves]
+    "A space as a table with one row a source; its kind, groups and record go into `attrs`."
+    frame = _table("", space.kind, space)
+    frame.attrs = {"kind": space.kind, "groups": space.groups, "meta": space.meta}
+    return frame
+
+
+def frame_to_space(
+    frame: pd.DataFrame,  # from `space_to_frame`
+) -> TaskSpace:
+    "The space that `space_to_frame` made a table of."
+    return _space(frame, frame.attrs["kind"], frame.attrs["groups"], frame.attrs["meta"])

@@ -23,7 +23,14 @@ from ..code import code_digest, modules_behind
 from ..errors import TaskspaceError
 from ..files import text_of
 from ..models.checkpoints import check_model, Checkpoint, digests, expand, in_order, loaded_digests, narrow
-from .formats import compress_suite, decompress_suite, spaces_to_frame, states_to_frame, to_bytes
+from taskspace.runs.formats import (
+    compress_suite,
+    decompress_suite,
+    space_to_frame,
+    spaces_to_frame,
+    states_to_frame,
+    to_bytes,
+)
 from .study import Study
 from ..scoring.convention import Convention, convention_of, MASKED_METHODS
 from ..tasks.catalogue import load_suite
@@ -33,9 +40,9 @@ if TYPE_CHECKING:
     from taskspace.models.lm import LM
 
 # %% auto #0
-__all__ = ['STATE_TEXTS', 'STATE_CHECKPOINTS', 'GRADIENT_BLOCKS', 'GRADIENT_MEMORY', 'code_version', 'Job', 'seed_of',
-           'reference_text', 'state_texts', 'Plan', 'job_settings', 'list_jobs', 'job_payload', 'ModelChanged',
-           'compute', 'work']
+__all__ = ['STATE_TEXTS', 'STATE_CHECKPOINTS', 'WHOLE_SUITE', 'GRADIENT_BLOCKS', 'GRADIENT_MEMORY', 'code_version', 'Job',
+           'seed_of', 'reference_text', 'state_texts', 'Plan', 'job_settings', 'list_jobs', 'job_payload',
+           'ModelChanged', 'compute', 'work']
 
 # %% ../../nbs/api/runs/30_jobs.ipynb #7d6a601b
 # What draws, or judges results that are already there, changes no result.
@@ -53,7 +60,7 @@ class Job(NamedTuple):
     "One unit of work: small, frozen, and named by its key."
 
     key: str  # 32 hexadecimal digits
-    kind: str  # score, gradient, transfer or states
+    kind: str  # a probe of the study: score, gradient, predicted, transfer, states
     at: int  # position of its checkpoint in the plan
     seed: int | None = None  # the study's seed, which picks the pairs
     control: str | None = None  # transfer only
@@ -110,7 +117,7 @@ def _read_positions(checkpoints: list[Checkpoint]) -> set[int]:
 # %% ../../nbs/api/runs/30_jobs.ipynb #3c0801f8
 def _in_parts(suite: Suite, study: Study) -> dict[int, Any]:
     "For every seed a split of the suite, where a probe tunes or takes gradients."
-    if not {"gradient", "transfer"} & set(study.probes):
+    if not {"gradient", "predicted", "transfer"} & set(study.probes):
         return {}
     if len(suite) < 2:
         raise TaskspaceError(
@@ -197,7 +204,7 @@ class Plan:
 # %% ../../nbs/api/runs/30_jobs.ipynb #7ff0b260
 def job_settings(
     plan: Plan,  # of the study
-    kind: str,  # of job: score, gradient, transfer or states
+    kind: str,  # of job, see `Job`
     control: str | None = None,  # of a transfer job
 ) -> dict[str, Any]:  # what its result depends on, besides model and tasks
     "What a job of this kind is computed with."
@@ -248,10 +255,15 @@ def _who(plan: Plan, at: int) -> dict[str, Any]:
     return {"weights": weights, "tokenizer": tokenizer, "code": code_version(), **loader}
 
 
-def _gradient_jobs(plan: Plan, at: int, who: dict[str, Any], sentences: _Sentences) -> Iterator[Job]:
+WHOLE_SUITE = ("gradient", "predicted")  # probes that take the gradients of all tasks in one job
+
+
+def _whole_suite_jobs(plan: Plan, kind: str, at: int, who: dict[str, Any], sentences: _Sentences) -> Iterator[Job]:
+    "One job a seed."
     for seed in plan.splits:
-        parts = ["gradient", who, job_settings(plan, "gradient"), list(sentences.train[seed].items()), seed]
-        yield Job(_key(parts), "gradient", at, seed)
+        parts = [kind, who, job_settings(plan, kind), list(sentences.train[seed].items()), seed]
+        held_out = [sentences.eval[seed]] if kind == "predicted" else []
+        yield Job(_key(parts + held_out), kind, at, seed)
 
 
 def _transfer_jobs(
@@ -285,8 +297,9 @@ def list_jobs(
             yield Job(_key(["score", who, job_settings(plan, "score"), sentences.scored]), "score", at)
         if at in read:
             yield Job(_key(["states", who, job_settings(plan, "states"), plan.texts]), "states", at)
-        if "gradient" in study.probes:
-            yield from _gradient_jobs(plan, at, who, sentences)
+        for kind in WHOLE_SUITE:
+            if kind in study.probes:
+                yield from _whole_suite_jobs(plan, kind, at, who, sentences)
         if "transfer" in study.probes and checkpoint in plan.tuned:
             here = study.control_checkpoints == "all" or at == last.get(checkpoint.model)
             yield from _transfer_jobs(plan, at, who, sentences, study.controls if here else ())
@@ -309,9 +322,12 @@ def job_payload(
 ) -> dict[str, Any]:  # plain data and bytes, what a worker needs and no more
     "A job made ready to travel."
     weights, tokenizer = plan.digests[job.at]
-    part = {"score": "scored", "gradient": "train", "transfer": "eval", "states": None}[job.kind]
+    part = {"score": "scored", "transfer": "eval", "states": None}.get(job.kind, "train")
     suite, data = _compressed_part(plan, part, job.seed) if part else (None, _key(plan.texts))
     source = None
+    if job.kind == "predicted":
+        source, digest = _compressed_part(plan, "eval", job.seed)
+        data = f"{data}+{digest}"
     if job.source is not None:
         source, digest = _compressed_part(plan, "train", job.seed, job.source)
         data = f"{digest}+{data}"
@@ -412,6 +428,13 @@ def compute(
         blocks = min(GRADIENT_BLOCKS, *map(len, suite))
         found = gradient_probe(lm, suite, ftgd, blocks, memory=GRADIENT_MEMORY, seed=seed, convention=convention)
         return spaces_to_frame(found)
+    if job.kind == "predicted":
+        from taskspace.probing.gradient import predicted_transfer
+
+        targets = decompress_suite(payload["source"])
+        ftgd = dataclasses.replace(ftgd, seed=seed)
+        predicted = predicted_transfer(lm, suite, ftgd, targets, memory=GRADIENT_MEMORY, convention=convention)
+        return space_to_frame(predicted)
     source = decompress_suite(payload["source"]).tasks[0]
     if job.control == "shuffled":
         source = source.shuffled(seed)

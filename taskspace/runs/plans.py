@@ -85,7 +85,7 @@ def _jobs_of(frame: pd.DataFrame, checkpoints: int) -> pd.DataFrame:
     frame = frame.astype({"at": "Int64", "seed": "Int64"}).astype({"at": "int64"})  # Int64 takes no fraction
     right = frame["key"].astype(str).str.fullmatch("[0-9a-f]{32}") & frame["at"].between(0, checkpoints - 1)
     right &= frame["kind"].notna()
-    for kinds, needed in ((("gradient", "transfer"), ["seed"]), (("transfer",), ["control", "source"])):
+    for kinds, needed in ((("gradient", "predicted", "transfer"), ["seed"]), (("transfer",), ["control", "source"])):
         right &= ~frame["kind"].isin(kinds) | frame[needed].notna().all(axis=1)
     if frame.empty or not right.all():
         raise TaskspaceError("a row of it is no job" if len(frame) else "it has no jobs")

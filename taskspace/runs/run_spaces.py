@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 
-from .formats import as_written, frame_to_spaces
+from .formats import as_written, frame_to_space, frame_to_spaces
 from .plans import find_checkpoint, find_tuned_checkpoint, finished_results, NotThere, RunData
 from .readings import rows_at
 from ..spaces.resampling import interval
@@ -136,6 +136,18 @@ def _gradient_space(run: RunData, at: int, kind: str) -> TaskSpace:
     return mean_space([spaces[kind] for spaces in found], _header_of(run, at))
 
 
+def _predicted_space(run: RunData, at: int) -> TaskSpace:
+    jobs = run.plan[(run.plan["kind"] == "predicted") & (run.plan["at"] == at)]
+    files, found = run.store.files(), []
+    for job, frame, _ in finished_results(run, jobs):
+        with as_written(files[job.key], "remove the file and start the same taskspace run again"):
+            found.append(frame_to_space(frame))
+    if not found:
+        why = "; add predicted to the probes" if jobs.empty else f" yet; see taskspace status {run.path}"
+        raise NotThere(f"{run.path}: no predicted transfer of {run.checkpoints['model'][at]!r} is there{why}")
+    return mean_space(found, _header_of(run, at))
+
+
 def space_at(
     run: RunData,  # an opened run
     at: int,  # position of the checkpoint in `checkpoints`
@@ -148,6 +160,8 @@ def space_at(
     "The space of the checkpoint at a position. Raises `TaskspaceError` when none of its results is there."
     if kind == "transfer":
         return _transfer_space(run, at, control, metric, normalise, options)
+    if kind == "predicted":
+        return _predicted_space(run, at)
     return _gradient_space(run, at, kind)
 
 # %% ../../nbs/api/runs/46_run_spaces.ipynb #de3908ee
@@ -155,7 +169,7 @@ def run_space(
     run: RunData,  # an opened run
     model: str | None = None,  # its title, or its scale; may be left out where there is one
     step: int | None = None,  # the last one where None, for transfer the last one that the study tunes
-    kind: str = "transfer",  # transfer, or a gradient measure: cosine, overlap, alignment, sign_agreement
+    kind: str = "transfer",  # transfer, predicted, or a gradient measure: cosine, overlap, alignment, sign_agreement
     control: str = "none",  # for transfer: none, full, masked, random, all or shuffled
     metric: str = "margin",  # for transfer, see `space_from_rows`
     normalise: str | None = None,  # for transfer, see `space_from_rows`

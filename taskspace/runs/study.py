@@ -208,7 +208,7 @@ def _budget_has_a_text(study: Study) -> None:
         )
 
 # %% ../../nbs/api/runs/20_study.ipynb #310e61a8
-Probe = Literal["score", "gradient", "transfer", "states"]
+Probe = Literal["score", "gradient", "transfer", "predicted", "states"]
 PROBES: tuple[Probe, ...] = ("score", "gradient", "transfer")
 Control = Literal["full", "random", "masked", "shuffled", "all"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
