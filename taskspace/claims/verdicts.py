@@ -24,10 +24,11 @@ from taskspace.spaces.levels import (
     levels_table,
     widest,
 )
+from ..spaces.sharing import Figure, sharing_figure
 from ..spaces.space import TaskSpace
 
 # %% auto #0
-__all__ = ['CLAIMS', 'VERDICTS', 'MODEL_COLUMNS', 'REPLICATED', 'SHARING', 'Finding', 'levels_text', 'no_data', 'judge',
+__all__ = ['CLAIMS', 'VERDICTS', 'MODEL_COLUMNS', 'REPLICATED', 'SHARING', 'JUDGED', 'Finding', 'levels_text', 'no_data', 'judge',
            'summarised', 'both', 'spread_over_trainings', 'over_models', 'paired', 'claim_a', 'claim_b', 'claim_c',
            'claim_d', 'claim_e']
 
@@ -188,23 +189,25 @@ def paired(
     return *statistics.student_interval(v), statistics.sign_flip_p(v, flips, seed)
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #f1b19449
-_TUNINGS = ("ftgd", "full")
+# What FTGD is compared with: method -> in words
+_RIVALS = {"full": "full fine-tuning", "all": "the differential on all parameters"}
 
 
-def _gains_and_savings(curves: pd.DataFrame, gain: str) -> pd.DataFrame:
-    "Best gain of each method and the harm that FTGD saves at equal gain, for each task that both methods tuned."
+def _gains_and_savings(curves: pd.DataFrame, gain: str, rival: str) -> pd.DataFrame:
+    "Best gain of FTGD and a rival, and the harm that FTGD saves at equal gain, for each task that both tuned."
+    tunings = ("ftgd", rival)
     keys = ["task", *(k for k in ("scale", "seed") if k in curves)]  # a path is one tuning of one model
     rows = []
     for key, group in curves.groupby(keys, sort=False):
-        paths = {str(m): path for m, path in group.groupby("method") if m in _TUNINGS}
-        if len(paths) < len(_TUNINGS):
+        paths = {str(m): path for m, path in group.groupby("method", observed=True) if m in tunings}
+        if len(paths) < len(tunings):
             continue
-        best = {m: max(0.0, float(paths[m][gain].max())) for m in _TUNINGS}
+        best = {m: max(0.0, float(paths[m][gain].max())) for m in tunings}
         goal = 0.9 * min(best.values())
-        harm = dict.fromkeys(_TUNINGS, np.nan)
+        harm = dict.fromkeys(tunings, np.nan)
         if goal > 0:
             harm = {m: statistics.cost_at([0.0, *p[gain]], [0.0, *p["harm"]], goal) for m, p in paths.items()}
-        rows.append({"task": key[0], **best, "saved": harm["full"] - harm["ftgd"]})
+        rows.append({"task": key[0], **best, "saved": harm[rival] - harm["ftgd"]})
     if not rows:
         return pd.DataFrame()
     return pd.DataFrame(rows).groupby("task", sort=False).mean()
@@ -227,7 +230,8 @@ class _Learning:
     "What the paths of one kind of gain say: does FTGD learn as well, and does it save harm?"
 
     unit: str  # of the gain
-    table: pd.DataFrame  # one row a task: ftgd and full (best gains), saved (harm, nats)
+    rival: str  # method that FTGD is compared with
+    table: pd.DataFrame  # one row a task: ftgd and the rival (best gains), saved (harm, nats)
     ahead: pd.DataFrame  # best gain of FTGD less a share of the other's, by level
     saved: pd.DataFrame  # harm that FTGD saves at equal gain, by level
 
@@ -242,15 +246,16 @@ class _Learning:
             (float(t["estimate"].iloc[0]), *widest(t, ["tasks"])) for t in (self.ahead, self.saved)
         )
         learns, harms = self.verdicts
+        other = _RIVALS[self.rival]
         gains = (
-            f"FTGD gains {self.table['ftgd'].mean():.2f}{self.unit}, full fine-tuning {self.table['full'].mean():.2f}; "
+            f"FTGD gains {self.table['ftgd'].mean():.2f}{self.unit}, {other} {self.table[self.rival].mean():.2f}; "
             f"less {at_least:g} of the latter that is {mean:+.2f} {_bounds(low, high)} "
             f"({_in_words(learns, 'about as well')})"
         )
         if saved != saved:
             return f"{gains}, but on none of {len(self.table)} tasks did both reach an equal gain"
         return (
-            f"{gains}, and at equal gain full fine-tuning costs {saved:+.3g} nats more {_bounds(least, most)} "
+            f"{gains}, and at equal gain {other} costs {saved:+.3g} nats more {_bounds(least, most)} "
             f"({_in_words(harms, 'more than 0')})"
         )
 
@@ -264,19 +269,32 @@ def _in_words(verdict: str, what: str) -> str:
     return {"supported": what, "not supported": f"not {what}", "undecided": f"unclear whether {what}"}[verdict]
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #6ed3827a
+_GAINS = {"gain": " nats", "gain_accuracy": " of accuracy"}  # column -> unit
+
+
 def _learning(
-    curves: pd.DataFrame, gain: str, unit: str, at_least: float, groups: Mapping[str, str | None] | None
+    curves: pd.DataFrame, gain: str, rival: str, at_least: float, groups: Mapping[str, str | None] | None
 ) -> _Learning:
-    tasks = _gains_and_savings(curves, gain)
+    tasks = _gains_and_savings(curves, gain, rival)
     if not len(tasks):
-        return _Learning(unit, tasks, pd.DataFrame(), pd.DataFrame())
-    ahead = _mean_levels(tasks["ftgd"] - at_least * tasks["full"], groups)
-    return _Learning(unit, tasks, ahead, _mean_levels(tasks["saved"], groups))
+        return _Learning(_GAINS[gain], rival, tasks, pd.DataFrame(), pd.DataFrame())
+    ahead = _mean_levels(tasks["ftgd"] - at_least * tasks[rival], groups)
+    return _Learning(_GAINS[gain], rival, tasks, ahead, _mean_levels(tasks["saved"], groups))
 
 
+def _both_gains(
+    curves: pd.DataFrame, rival: str, at_least: float, groups: Mapping[str, str | None] | None
+) -> tuple[_Learning, _Learning | None]:
+    "Learning in margin, and in accuracy where that was measured."
+    margin = _learning(curves, "gain", rival, at_least, groups)
+    own = curves[curves["method"].isin(["ftgd", rival])]
+    known = "gain_accuracy" in own and bool(own["gain_accuracy"].notna().all())
+    return margin, _learning(curves, "gain_accuracy", rival, at_least, groups) if known else None
+
+# %% ../../nbs/api/claims/10_verdicts.ipynb #897102d5
 def claim_a(
-    # Columns task, method ("ftgd", "full"), gain (nats), gain_accuracy, harm in the order of steps; scale and seed
-    # where there are several
+    # Columns task, method ("ftgd", "full" and, not judged, "all"), gain (nats), gain_accuracy, harm in the order of
+    # steps; scale and seed where there are several
     curves: pd.DataFrame | None,
     at_least: float = 0.8,  # share of the full gain that counts as "about as well"
     groups: Mapping[str, str | None] | None = None,  # task -> group, for an interval over groups
@@ -289,36 +307,62 @@ def claim_a(
         raise TaskspaceError(
             f"claim_a: the table of curves has no column {lacking[0]!r}; it needs task, method, gain and harm"
         )
-    unused = sorted(set(_TUNINGS) - set(curves["method"]))
+    unused = sorted({"ftgd", "full"} - set(curves["method"]))
     if unused:
         return no_data("a", f"curves of method {unused[0]!r}")
-    margin = _learning(curves, "gain", " nats", at_least, groups)
+    margin, accuracy = _both_gains(curves, "full", at_least, groups)
     if not len(margin.table):
         return no_data("a", "tasks tuned by both methods")
     if len(margin.table) < 3:
         return no_data("a", f"tuning curves of 3 tasks or more (there are {len(margin.table)})")
-    known = "gain_accuracy" in curves and curves["gain_accuracy"].notna().all()
-    accuracy = _learning(curves, "gain_accuracy", " of accuracy", at_least, groups) if known else None
-    return _finding_a(margin, accuracy, at_least)
+    beside = _both_gains(curves, "all", at_least, groups) if "all" in set(curves["method"]) else None
+    return _finding_a(margin, accuracy, at_least, beside)
 
-
-def _finding_a(margin: _Learning, accuracy: _Learning | None, at_least: float) -> Finding:
-    "The finding: all parts have to hold, for both gains."
+# %% ../../nbs/api/claims/10_verdicts.ipynb #dbf3d420
+def _finding_a(
+    margin: _Learning,
+    accuracy: _Learning | None,
+    at_least: float,
+    beside: tuple[_Learning, _Learning | None] | None,
+) -> Finding:
+    "The finding: all parts have to hold, for both gains. What stands beside is told, and not judged."
     verdicts = [*margin.verdicts, *(("undecided",) if accuracy is None else accuracy.verdicts)]
     saved, low, high, p = paired(margin.table["saved"])
     of_accuracy = "not measured" if accuracy is None else accuracy.says(at_least)
     why = f"In margin: {margin.says(at_least)}. In accuracy: {of_accuracy}; {len(margin.table)} tasks."
+    why += _beside_in_words(beside, at_least)
     details: dict[str, Any] = {
+        "all": beside,
         "tasks": len(margin.table),
         "table": margin.table,
         "margin": margin,
         "accuracy": accuracy,
     }
-    levels = margin.saved
-    if accuracy is not None:
-        levels = pd.concat([levels, accuracy.saved.rename("in accuracy, {}".format)])
+    levels = _saved_levels(margin, accuracy, "")
+    if beside is not None and len(beside[0].table):
+        levels = pd.concat([levels, _saved_levels(*beside, "against all parameters, ")])
     what = "harm of full fine-tuning minus harm of FTGD at equal gain in margin (nats)"
     return Finding("a", both(*verdicts), what, saved, low, high, p, why, details, levels)
+
+# %% ../../nbs/api/claims/10_verdicts.ipynb #42684254
+def _saved_levels(margin: _Learning, accuracy: _Learning | None, what: str) -> pd.DataFrame:
+    "The harm that FTGD saves at equal gain, in margin and in accuracy, at every level."
+    levels = margin.saved.rename((what + "{}").format)
+    if accuracy is None:
+        return levels
+    return pd.concat([levels, accuracy.saved.rename(("in accuracy, " + what + "{}").format)])
+
+
+def _beside_in_words(beside: tuple[_Learning, _Learning | None] | None, at_least: float) -> str:
+    "FTGD against the differential on all parameters, as sentences; empty without that control."
+    if beside is None or len(beside[0].table) < 3:
+        return ""
+    margin, accuracy = beside
+    of_accuracy = "not measured" if accuracy is None else accuracy.says(at_least)
+    return (
+        f" Beside it, not judged, what the subspace alone does. In margin: {margin.says(at_least)}. "
+        f"In accuracy: {of_accuracy}; {len(margin.table)} tasks."
+    )
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #61612201
 def _advantage(linguistic: np.ndarray, words: Sequence[np.ndarray]) -> Callable[[np.ndarray, np.ndarray], float]:
@@ -534,36 +578,32 @@ def _slope(steps: Iterable[float], values: np.ndarray) -> np.ndarray:
     return np.tensordot(x, values, (0, 0))
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #6185d49e
-def _rise_of_shares(distribution: pd.DataFrame | None) -> tuple[tuple[float, float, float, float], int] | None:
-    "Mean slope of the effective shares with its bounds and p, and over how many tasks."
-    if distribution is None or not len(distribution):
+def _rise_of_shares(
+    distribution: pd.DataFrame | None, column: str = "share"
+) -> tuple[tuple[float, float, float, float], int] | None:
+    "Mean slope of the shares in a column with its bounds and p, and over how many tasks."
+    if distribution is None or not len(distribution) or column not in distribution:
         return None
-    table = distribution[distribution["step"] > 0]
+    table = distribution[distribution["step"] > 0].dropna(subset=[column])
     if table["step"].nunique() < 3:
         return None
-    wide = table.pivot_table(index="step", columns="task", values="share").sort_index().dropna(axis=1)
-    return paired(_slope(wide.index, wide.to_numpy())), wide.shape[1]
+    wide = table.pivot_table(index="step", columns="task", values=column).sort_index().dropna(axis=1)
+    return (paired(_slope(wide.index, wide.to_numpy())), wide.shape[1]) if wide.shape[1] else None
 
 
-SHARING = ("ratio", "AUC", "difference")  # how much more related tasks share
+SHARING: tuple[Figure, ...] = ("ratio", "odds", "AUC", "difference")  # how much more related tasks share
+JUDGED: tuple[Figure, ...] = ("ratio", "odds", "AUC")  # those on which the verdict rests
 
 
-def _sharing(kind: str, groups: np.ndarray, steps: Sequence[int]) -> Callable[[np.ndarray, np.ndarray], float]:
+def _sharing(figure: Figure, groups: np.ndarray, steps: Sequence[int]) -> Callable[[np.ndarray, np.ndarray], float]:
     "The slope of one figure of sharing, of overlaps of shape (tasks, tasks, steps)."
-    auc = _auc_of(groups)
-
-    def figure(matrix: np.ndarray, keep: np.ndarray) -> float:
-        if kind == "AUC":
-            return auc(matrix, keep)
-        inside = statistics.cells(groups[keep][:, None] == groups[keep][None]) > 0
-        values = statistics.cells(matrix)
-        if not 0 < inside.sum() < inside.size:
-            return float("nan")
-        within, across = float(values[inside].mean()), float(values[~inside].mean())
-        return within - across if kind == "difference" else float(np.log10(max(within, 1e-9) / max(across, 1e-9)))
+    statistic = sharing_figure(figure, groups)
 
     def slope(stack: np.ndarray, keep: np.ndarray) -> float:
-        return float(_slope(steps, np.array([figure(stack[..., k], keep) for k in range(len(steps))])))
+        # What chance gives is one number for all cells, which cancels in the ratio of odds; so any will do.
+        chance = np.full(stack.shape[:2], 0.5)
+        values = [statistic(np.stack([stack[..., k], chance], -1), keep) for k in range(len(steps))]
+        return float(_slope(steps, np.array(values)))
 
     return slope
 
@@ -578,7 +618,7 @@ def _rise_of_sharing(
         return None
     stack = np.stack([s.matrix.to_numpy() for s in cut.values()], -1)
     of = np.array(labels)
-    found = {}
+    found: dict[str, pd.DataFrame] = {}
     for kind in SHARING:
         slope = _sharing(kind, of, list(cut))
         estimate = slope(stack, np.arange(len(of)))
@@ -586,13 +626,17 @@ def _rise_of_sharing(
     return found, len(of)
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #18cedf17
+_SHARES = {"effective": "share", "active": "active_share"}  # in words -> column
+
+
 def claim_d(
-    distribution: pd.DataFrame | None,  # columns step, task, share (effective share of parameters); shown, not judged
+    # Columns step, task, share (effective share of parameters) and, where known, active_share; shown, not judged
+    distribution: pd.DataFrame | None,
     overlap: Mapping[int, TaskSpace] | None,  # step -> overlap space
     groups: Mapping[str, str | None] | None = None,  # task -> group; the spaces' own by default
 ) -> Finding:  # estimate: rise of the logarithm of the ratio within/across for ten times the steps
     "Related tasks share more parameters with pre-training."
-    shares, sharing = _rise_of_shares(distribution), _rise_of_sharing(overlap, groups)
+    sharing = _rise_of_sharing(overlap, groups)
     if sharing is None:
         return no_data("d", "overlap spaces at 3 checkpoints or more")
     levels, tasks = sharing
@@ -600,21 +644,25 @@ def claim_d(
     estimates = {kind: float(table["estimate"].iloc[0]) for kind, table in levels.items()}
     said = ", ".join(f"{k} {estimates[k]:+.2g} [{low:.2g}, {high:.2g}]" for k, (low, high) in found.items())
     why = f"Overlap within groups against across, for ten times the steps: {said}; {tasks} tasks, over tasks and groups"
-    if shares is not None:
-        (mean, low, high, _), _ = shares
-        why += f". Not judged: the effective share changes by {mean:+.2g} [{low:.2g}, {high:.2g}]"
+    shares = {name: _rise_of_shares(distribution, column) for name, column in _SHARES.items()}
+    beside = [
+        f"the {name} share changes by {rise[0][0]:+.2g} [{rise[0][1]:.2g}, {rise[0][2]:.2g}]"
+        for name, rise in shares.items()
+        if rise is not None
+    ]
+    why += f". Not judged: {', '.join(beside)}" if beside else ""
     low, high = found["ratio"]
     return Finding(
         "d",
-        both(*(judge(*found[kind]) for kind in ("ratio", "AUC"))),
+        both(*(judge(*found[kind]) for kind in JUDGED)),
         "rise of log10 of the ratio of overlap within to across groups for ten times the steps",
         estimates["ratio"],
         low,
         high,
         float("nan"),
         f"{why}.",
-        {"sharing": levels, "related": estimates["difference"], "shares": shares},
-        levels["ratio"],
+        {"sharing": levels, "related": estimates["difference"], "shares": shares["effective"]},
+        pd.concat([levels["ratio"], *(levels[kind].rename(f"{kind}, {{}}".format) for kind in JUDGED[1:])]),
     )
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #1e725edc

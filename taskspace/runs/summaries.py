@@ -91,12 +91,12 @@ def learning_curves(
 ) -> (
     pd.DataFrame
 ):  # model, scale, training, task, seed, method, step, gain (nats), gain_accuracy, harm (log perplexity)
-    """How held-out margin, accuracy and perplexity changed while models were tuned, by FTGD and by full tuning,
-    at the last checkpoint of each model that was tuned."""
+    """How held-out margin, accuracy and perplexity changed while models were tuned, at the last checkpoint of each
+    model that was tuned: by FTGD, by full tuning, and by the control "all" where the study has it."""
     parts = []
     for c in cast(Any, run.checkpoints.drop_duplicates("model").itertuples(index=False)):
         names = {"model": c.model, "scale": c.scale, "training": c.training}
-        for control, method in (("none", "ftgd"), ("full", "full")):
+        for control, method in (("none", "ftgd"), ("full", "full"), ("all", "all")):
             try:
                 log = run.tuning(c.model, control=control)
             except NotThere:
@@ -151,10 +151,14 @@ def checkpoint_spaces(
     return found
 
 
+_ACTIVE = ("active_share", "active_low", "active_high", "active_share_without_embedding")
+
+
 def distributedness(
     run: Run,  # with gradient jobs
-) -> pd.DataFrame:  # columns model, scale, training, step, revision, task, share, layer_spread, component_spread
-    "How widely each task's gradient differential is spread over a model, at every checkpoint."
+) -> pd.DataFrame:  # model, scale, training, step, revision, task, share, active_share, layer_spread, component_spread
+    """How widely each task's gradient differential is spread over a model, at every checkpoint. The active share has
+    bounds, a value without embeddings, and is missing where noise could not be taken out."""
     parts = []
     for at, c in enumerate(cast(Any, run.checkpoints).itertuples(index=False)):
         step = float("nan") if pd.isna(c.step) else int(c.step)
@@ -164,8 +168,9 @@ def distributedness(
             continue
         for spaces in found:
             table = spaces.distribution.rename_axis("task").reset_index().rename(columns={"effective_share": "share"})
+            active = [c for c in _ACTIVE if c in table]  # results of earlier versions have none
             parts.append(
-                table[["task", "share", "layer_spread", "component_spread"]].assign(
+                table[["task", "share", *active, "layer_spread", "component_spread"]].assign(
                     model=c.model, scale=c.scale, training=c.training, step=step, revision=c.revision
                 )
             )

@@ -126,10 +126,11 @@ class FTGD:
         cls,
         settings: Mapping[str, Any],  # by name, as a file of settings gives them
     ) -> FTGD:
-        """Settings from a file, where a number may be written as text: YAML reads 5e-4 as text.
+        """Settings from a file, where a number may be written as text: YAML reads 5e-4 as text. `keep: all` is 1.
         Raises `TaskspaceError` that names the setting at fault."""
+        whole = {"keep": 1.0} if settings.get("keep") == "all" else {}
         try:
-            return TypeAdapter(cls).validate_python(dict(settings), strict=False)
+            return TypeAdapter(cls).validate_python({**settings, **whole}, strict=False)
         except ValidationError as error:
             raise _wrong_setting(error) from None
 

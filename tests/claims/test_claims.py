@@ -20,6 +20,7 @@ from taskspace.claims.verdicts import (
 )
 from taskspace.errors import TaskspaceError
 from taskspace.spaces.resampling import resample_means
+from taskspace.spaces.sharing import sharing_table
 from taskspace.spaces.space import TaskSpace
 from taskspace.spaces.statistics import cost_at, over_seeds
 
@@ -100,6 +101,28 @@ def test_a_is_not_won_by_margins_alone():
     blind = claim_a(curves(0.95, 0.3).drop(columns="gain_accuracy"))
     assert blind.verdict == "undecided" and "In accuracy: not measured" in blind.why
     assert claim_a(curves(0.5, 0.3).drop(columns="gain_accuracy")).verdict == "not supported"
+
+
+def test_a_tells_what_the_subspace_alone_does_and_does_not_judge_it():
+    both_ways = curves(0.95, 0.3)
+    own = curves(0.95, 0.3, seed=1).query("method == 'ftgd'")
+
+    def beside(harm, right=1.0):
+        "The differential on all parameters, with some of the harm and of the gain in accuracy that FTGD has."
+        rival = own.assign(method="all", harm=own.harm * harm, gain_accuracy=own.gain_accuracy * right)
+        return claim_a(pd.concat([both_ways, rival]))
+
+    alone = claim_a(both_ways)
+    for harm, side in ((3.0, 1), (1.0, 0), (0.3, -1)):
+        found = beside(harm)
+        row = found.levels.loc["against all parameters, tasks"]
+        assert np.sign(row["low"]) + np.sign(row["high"]) == 2 * side, found.why
+        assert (found.verdict, found.estimate, found.low) == (alone.verdict, alone.estimate, alone.low)
+        assert alone.why in found.why and "what the subspace alone does" in found.why and inside(found.levels)
+    margin, accuracy = beside(1.0, right=3.0).details["all"]
+    assert margin.verdicts[0] == "supported" and accuracy.verdicts[0] == "not supported"
+    blind = claim_a(pd.concat([both_ways, own.assign(method="all", gain_accuracy=np.nan)]))
+    assert blind.verdict == "supported" and blind.why.endswith("In accuracy: not measured; 10 tasks.")
 
 
 def test_a_has_an_interval_for_each_level_and_gain():
@@ -228,6 +251,28 @@ def test_d_is_not_fooled_by_overlap_that_grows_everywhere():
     grown = {s: TaskSpace(o.matrix * (1 + np.log10(s)), "overlap", GROUPS) for s, o in once.items()}
     found = claim_d(table, grown)
     assert found.details["sharing"]["difference"]["low"].min() > 0 and found.verdict == "undecided", found.why
+
+
+def test_d_is_judged_by_the_figures_of_sharing_with_odds_among_them():
+    table, overlap = spread(0.02, 0.02)
+    levels = claim_d(table, overlap).details["sharing"]
+    assert list(levels) == ["ratio", "odds", "AUC", "difference"] and all(map(inside, levels.values()))
+    steps = np.log10([s for s in overlap if s > 0])
+    weight = (steps - steps.mean()) / ((steps - steps.mean()) ** 2).sum()
+    for kind in ("ratio", "odds"):  # with any chance that all cells have, as subspaces of one size do
+        known = [
+            sharing_table(o, TaskSpace(o.matrix * 0 + 0.005, "chance", GROUPS)).loc[(kind, "tasks"), "estimate"]
+            for s, o in overlap.items()
+            if s > 0
+        ]
+        assert levels[kind]["estimate"].iloc[0] == pytest.approx(weight @ np.log10(known), rel=1e-9)
+
+
+def test_d_shows_the_active_share_beside_the_effective_one():
+    table, overlap = spread(0.02, 0.02)
+    found = claim_d(table.assign(active_share=-table["share"]), overlap)
+    assert "the effective share changes by +0.02" in found.why and "the active share changes by -0.02" in found.why
+    assert claim_d(table.assign(active_share=np.nan), overlap).why == claim_d(table, overlap).why
 
 
 def course(leap, seed=0):

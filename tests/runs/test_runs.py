@@ -185,6 +185,7 @@ def test_one_number_in_two_spellings_is_one_setting(toy):
         == keys(toy(ftgd={"lr": 0.0005, "steps": 2}))
         == keys(toy(ftgd=FTGD(steps=2, seed=7)))
     )
+    assert keys(toy(ftgd={"keep": "all"})) == keys(toy(ftgd={"keep": 1})) != keys(toy())
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=60, unique=True), st.integers(1, 60))
@@ -552,7 +553,7 @@ def test_controls_run_at_the_last_checkpoint_that_is_tuned(toy, tmp_path):
         select=["cat", "dog"],
         seeds=1,
         transfer_checkpoints=[8, 64],
-        controls=["full"],
+        controls=["full", "all"],
         control_checkpoints="last",
         reference=str(tmp_path / "text.txt"),
     )
@@ -561,9 +562,10 @@ def test_controls_run_at_the_last_checkpoint_that_is_tuned(toy, tmp_path):
         (8, "none"),
         (64, "none"),
         (64, "full"),
+        (64, "all"),
     }
     run = run_study(study, tmp_path / "out", workers=0, progress=False)
-    assert list(learning_curves(run).method.unique()) == ["ftgd", "full"]
+    assert list(learning_curves(run).method.unique()) == ["ftgd", "full", "all"]
     assert (
         run.space().meta["step"] == run.space(control="full").meta["step"] == 64
         and run.space(kind="cosine").meta["step"] == 640
