@@ -19,6 +19,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "spaces.space": "TaskSpace",
     "probing.gradient": "gradient_probe predicted_transfer",
     "probing.transfer": "transfer_probe",
+    "probing.units": "unit_probe",
+    "probing.ablation": "ablated ablation_probe",
     "dissimilarity.comparison": "cka_matrix",
     "dissimilarity.measures": "cka procrustes",
     "dissimilarity.states": "hidden_states",

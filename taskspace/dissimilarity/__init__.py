@@ -15,8 +15,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "RowSums hsic_of_sums as_matrix rounding above_rounding ExactCKA centred_grams MinibatchCKA cka "
         "procrustes mean_matching",
     "states":
-        "POSITIONS find_blocks layer_numbers capture replacing Encoded text_list is_encoder encode_text pad "
-        "text_batches Reader own_tokens stream_states hidden_states",
+        "POSITIONS layer_numbers capture replacing Encoded text_list is_encoder encode_text pad text_batches "
+        "Reader own_tokens stream_states hidden_states",
     "stitching":
         "KINDS StitchMap fit_map Stitched text_losses Stitch stitch scrambled stitch_controls",
     "comparison":

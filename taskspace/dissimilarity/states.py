@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -15,31 +15,15 @@ from torch import nn
 from ..errors import TaskspaceError
 from ..models.lm import LM
 from ..pretraining.architectures import call_model
+from ..probing.sites import find_blocks, state_of, with_state
 from ..scoring.encoding import prefix_id
 from ..scoring.logprobs import batches, evaluating
 
 # %% auto #0
-__all__ = ['POSITIONS', 'find_blocks', 'layer_numbers', 'capture', 'replacing', 'Encoded', 'text_list', 'is_encoder',
-           'encode_text', 'pad', 'text_batches', 'Reader', 'own_tokens', 'stream_states', 'hidden_states']
+__all__ = ['POSITIONS', 'layer_numbers', 'capture', 'replacing', 'Encoded', 'text_list', 'is_encoder', 'encode_text', 'pad',
+           'text_batches', 'Reader', 'own_tokens', 'stream_states', 'hidden_states']
 
 # %% ../../nbs/api/dissimilarity/20_states.ipynb #b5b6a91a
-def find_blocks(
-    lm: LM,  # any model that keeps its layers in a `ModuleList`
-) -> list[nn.Module]:  # the layers, first to last
-    "The blocks of a model. Raises `TaskspaceError` when it has no list of layers."
-    lists = [m for m in lm.model.modules() if isinstance(m, nn.ModuleList) and len(m)]
-    config = getattr(lm.model, "config", None)
-    layers = getattr(config, "num_hidden_layers", None)
-    exact = [m for m in lists if len(m) == layers and len({type(b) for b in m}) == 1]
-    found = exact or lists
-    if not found:
-        kind = type(lm.model).__name__
-        raise TaskspaceError(
-            f"{lm.name}: found no list of layers in {kind}; pass blocks=[first layer, ..., last layer]"
-        )
-    return list(max(found, key=lambda m: sum(p.numel() for b in m for p in b.parameters())))
-
-
 def layer_numbers(
     lm: LM,  # model, named in messages
     layers: Iterable[int] | None,  # as in `hidden_states`: None is all, negative ones count from the last
@@ -59,11 +43,6 @@ def layer_numbers(
     return numbers
 
 # %% ../../nbs/api/dissimilarity/20_states.ipynb #230ccaaa
-def _state(out: Any) -> torch.Tensor:
-    "The hidden state in what a block returns."
-    return out if isinstance(out, torch.Tensor) else out[0]
-
-
 class _Stop(Exception):
     "The last wanted state is there: the rest of the forward pass, head included, is not needed."
 
@@ -88,7 +67,7 @@ def capture(
         keep(0, args[0] if args else kwargs["hidden_states"])
 
     def leaving(layer: int):
-        return lambda module, args, out: keep(layer, _state(out))
+        return lambda module, args, out: keep(layer, state_of(out))
 
     hooks = [blocks[layer - 1].register_forward_hook(leaving(layer)) for layer in layers if layer]
     if 0 in layers:
@@ -118,7 +97,7 @@ def replacing(
         return args, kwargs | {"hidden_states": state.to(kwargs["hidden_states"])}
 
     def leaving(module, args, out):
-        return state.to(out) if isinstance(out, torch.Tensor) else type(out)((state.to(out[0]), *out[1:]))
+        return with_state(out, state.to(state_of(out)))
 
     if layer == 0:
         hook = blocks[0].register_forward_pre_hook(entering, with_kwargs=True)

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from .transfer import *  # noqa: F403
     from .agreement import *  # noqa: F403
     from .parts import *  # noqa: F403
+    from .sites import *  # noqa: F403
+    from .units import *  # noqa: F403
+    from .ablation import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "participation":
@@ -29,4 +32,12 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "FEWEST_CELLS prediction_agreement",
     "parts":
         "WAYS RATES EFFECTS tuning_path tuning_grid gain_within_harm compare_paths at_best_rate part_effects",
+    "sites":
+        "UNITS find_blocks state_of with_state Site find_sites SiteHook at_sites read_states",
+    "units":
+        "POSITIONS METHODS SHUFFLES SPLITS Sentence sentences_of padded activations attributions welch paired "
+        "largest Units units_at task_units UnitSpaces unit_probe",
+    "ablation":
+        "VALUES NEAR UnitNorms unit_norms ablated matched_units ablation_row ablation_space AblationSpaces "
+        "ablation_probe",
 })

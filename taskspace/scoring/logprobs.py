@@ -294,7 +294,7 @@ def _is_known(lm: LM) -> bool:
         _library(type(m)) in LIBRARIES
         and _library(vars(m).get("forward", type(m))) in LIBRARIES
         and all(
-            _library(h) in LIBRARIES - {"taskspace"}
+            _library(h) in LIBRARIES - {"taskspace"} or getattr(h, "same_everywhere", False)
             for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())
         )
         for m in lm.model.modules()
