@@ -88,6 +88,13 @@ def log_spaced(
         chosen.append(next(i for i in by_distance if i not in chosen))
     return [steps[i] for i in sorted(chosen)]
 
+# %% ../../nbs/api/models/30_checkpoints.ipynb #a7c136bf
+def _left_out(spec: ModelSpec) -> str:
+    "What a built-in model never read, as its title says it."
+    gone = spec.kwargs.get("without") if spec.builtin_seed is not None else None
+    gone = [gone] if isinstance(gone, str) else gone if isinstance(gone, (list, tuple)) else ()
+    return f" without {', '.join(map(str, gone))}" if gone else ""
+
 # %% ../../nbs/api/models/30_checkpoints.ipynb #d58651b3
 class ModelSpec(BaseModel):
     "A model of a study and which of its checkpoints to take."
@@ -120,7 +127,7 @@ class ModelSpec(BaseModel):
     def title(self) -> str:  # label or name
         "What tables and charts call the model; of an absolute path the last part, since tables are published."
         seed = f" seed {self.builtin_seed}" if self.builtin_seed else ""  # a training of its own
-        return self.label or (os.path.isabs(self.name) and Path(self.name).name) or self.name + seed
+        return self.label or (os.path.isabs(self.name) and Path(self.name).name) or self.name + _left_out(self) + seed
 
     @property
     def builtin_seed(self) -> int | None:  # of a built-in model, 0 where none is given
@@ -132,7 +139,7 @@ class ModelSpec(BaseModel):
     @property
     def size(self) -> str:  # scale, or what the name suggests
         "The size class under which the model is filed."
-        named = self.label or (self.name if self.builtin_seed else self.title)
+        named = self.label or (self.name + _left_out(self) if self.builtin_seed else self.title)
         return self.scale or named.rstrip("/").split("/")[-1].removeprefix("builtin:").split("@")[0]
 
     @property
@@ -615,14 +622,17 @@ def _folder(checkpoint: Checkpoint) -> Path | None:
         from taskspace.pretraining.builtin import builtin_checkpoint
 
         scale, _, step = checkpoint.name.removeprefix("builtin:").partition("@")
-        if odd := sorted(set(kwargs) - {"seed"}):
-            raise TaskspaceError(f"model {checkpoint.model}: kwargs: a built-in scale takes seed alone, not {odd[0]!r}")
+        if odd := sorted(set(kwargs) - {"seed", "without"}):
+            raise TaskspaceError(
+                f"model {checkpoint.model}: kwargs: a built-in scale takes seed and without, not {odd[0]!r}"
+            )
         seed = kwargs.get("seed", 0)
         if type(seed) is not int or seed < 0:
             raise TaskspaceError(
                 f"model {checkpoint.model}: kwargs: seed must be a whole number of at least 0, not {seed!r}"
             )
-        return Path(builtin_checkpoint(scale, int(step) if step else None, seed))
+        filtered = {k: v for k, v in kwargs.items() if k == "without"}
+        return Path(builtin_checkpoint(scale, int(step) if step else None, seed, **filtered))
     if checkpoint.name.startswith("ngram:"):
         from taskspace.pretraining.ngram_lm import named_ngram
 

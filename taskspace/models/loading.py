@@ -31,7 +31,7 @@ from taskspace.models.naming import (
     TrainingPoint,
 )
 from ..pretraining.architectures import load_model, saved_architecture
-from ..pretraining.builtin import builtin_checkpoint, builtin_steps
+from ..pretraining.builtin import builtin_checkpoint, builtin_steps, without_names
 from ..pretraining.ngram_lm import load_ngram, named_ngram
 from ..workarounds import fuse_gelu, gguf_read_once
 
@@ -44,9 +44,9 @@ def _builtin(name: str, revision: str | None, **kwargs: Any) -> tuple[nn.Module,
     if at and revision:
         raise TaskspaceError(f"{name}: names its step, and revision {revision!r} names one too; give only one of them")
     steps, at = builtin_steps(scale), at or revision or ""
-    if other := sorted(kwargs.keys() - {"seed", "progress"}):
+    if other := sorted(kwargs.keys() - {"seed", "progress", "without"}):
         raise TaskspaceError(
-            f"{name}: a built-in model takes no {other[0]!r}; besides the name it takes seed and progress"
+            f"{name}: a built-in model takes no {other[0]!r}; besides the name it takes seed, progress and without"
         )
     digits = at.removeprefix("checkpoint-").removeprefix("step")
     if at and not digits.isdecimal():
@@ -55,7 +55,8 @@ def _builtin(name: str, revision: str | None, **kwargs: Any) -> tuple[nn.Module,
         )
     step = int(digits) if at else steps[-1]
     model, tokenizer, _ = _from_directory(builtin_checkpoint(scale, step, **kwargs))
-    return model, tokenizer, {"step": step, "scale": scale}
+    gone = ", ".join(without_names(kwargs.get("without", ())))
+    return model, tokenizer, {"step": step, "scale": scale, "name": f"{name} without {gone}" if gone else name}
 
 
 def _ngram(name: str, revision: str | None, **kwargs: Any) -> tuple[nn.Module, Any, dict[str, Any]]:
@@ -235,6 +236,11 @@ def check_options(
     "Raise `TaskspaceError` for an argument that loading a model does not take, naming the nearest that it takes."
     from transformers import PreTrainedModel
 
+    if "without" in kwargs:
+        raise TaskspaceError(
+            f"{name}: without leaves constructions out of the text of a built-in model; "
+            "this model has read its text already: leave without out, or take builtin:nano"
+        )
     named = {
         k for k, p in inspect.signature(PreTrainedModel.from_pretrained).parameters.items() if p.default is not p.empty
     }
@@ -389,7 +395,7 @@ def load_lm(
     # "causal" or "masked", for a model whose code can load it for both; None: what it was saved as
     objective: str | None = None,
     # passed on: to transformers (gguf_file, cache_dir, trust_remote_code, ...), base for an adapter whose base model
-    # is elsewhere, seed for built-in scales, text and documents for n-gram models
+    # is elsewhere, seed and without for built-in scales, text and documents for n-gram models
     **kwargs,
 ) -> LM:
     """Load a causal or masked LM by name.
@@ -399,6 +405,7 @@ def load_lm(
     if text.startswith(("builtin:", "ngram:")):
         model, own, known = (_builtin if text.startswith("builtin:") else _ngram)(text, revision, **kwargs)
         identity.update(known, revision=None)
+        text = identity.pop("name", text)
     else:
         path = Path(text).expanduser()
         check_options(text, {k: v for k, v in kwargs.items() if k != "base"})

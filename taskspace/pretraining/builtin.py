@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -29,9 +29,9 @@ from .training import checkpoint_steps, Masking, pretrain, TrainingConfig
 from ..tasks import grammar
 
 # %% auto #0
-__all__ = ['SCALES', 'RECIPE', 'SENTENCES', 'ROW', 'BATCH', 'STEPS', 'MASKED_STEPS', 'CONTEXT', 'Scale', 'builtin_config',
-           'builtin_steps', 'builtin_model', 'builtin_tokenizer', 'Rows', 'builtin_rows', 'cache_dir', 'corpus_digest',
-           'builtin_directory', 'builtin_checkpoint', 'builtin_log']
+__all__ = ['SCALES', 'RECIPE', 'SENTENCES', 'ROW', 'BATCH', 'STEPS', 'MASKED_STEPS', 'CONTEXT', 'Without', 'Scale',
+           'builtin_config', 'builtin_steps', 'builtin_model', 'builtin_tokenizer', 'without_names', 'Rows',
+           'builtin_rows', 'cache_dir', 'corpus_digest', 'builtin_directory', 'builtin_checkpoint', 'builtin_log']
 
 # %% ../../nbs/api/pretraining/50_builtin.ipynb #bdddc62e
 class Scale(NamedTuple):
@@ -123,6 +123,26 @@ def _new_bert(tokenizer: Any, seed: int, sizes: dict[str, int]) -> nn.Module:
         torch.manual_seed(seed)
         return BertForMaskedLM(config).eval()
 
+# %% ../../nbs/api/pretraining/50_builtin.ipynb #cb18e4a3
+Without = tuple[str, ...]  # names as `without_names` gives them
+
+
+def without_names(
+    without: str | Iterable[str],  # constructions, rules, tasks or plain kinds; a single name is one of them
+) -> Without:  # constructions and plain kinds, or tasks where one word list alone is left out; sorted
+    "What is left out, in one form. Raises `TaskspaceError` for a name that does not exist, see `grammar.left_out`."
+    found = grammar.left_out(without)
+    part = len(grammar.LISTS)
+    return tuple(sorted(k if len(ls) == part else f"{k}_{min(ls)}" for k, ls in found.items()))
+
+
+def _suffix(without: Without) -> str:
+    "What is left out, for the name of a folder: the names where they are short, else their digest."
+    if not without:
+        return ""
+    named = "+".join(without)
+    return f"-without-{named}" if len(named) < 60 else f"-without-{hashlib.sha256(named.encode()).hexdigest()[:16]}"
+
 # %% ../../nbs/api/pretraining/50_builtin.ipynb #67b8fdde
 class Rows(NamedTuple):
     "Packed text."
@@ -134,10 +154,11 @@ class Rows(NamedTuple):
 @lru_cache(maxsize=1)
 def builtin_rows(
     sentences: int = SENTENCES,  # of the built-in corpus
+    without: Without = (),  # what the corpus leaves out, see `without_names`
 ) -> Rows:  # rows of `ROW` tokens
     "The built-in corpus as rows of token ids, one in a hundred kept for validation."
     tokenizer = word_tokenizer(grammar.vocabulary())
-    ids = tokenizer(grammar.corpus(sentences), add_special_tokens=False)["input_ids"]
+    ids = tokenizer(grammar.corpus(sentences, without=without), add_special_tokens=False)["input_ids"]
     rows = pack(ids, ROW, tokenizer.eos_token_id, tokenizer.pad_token_id)
     held = max(1, len(rows) // 100)
     return Rows(rows[:-held], rows[-held:])
@@ -148,19 +169,22 @@ def cache_dir() -> Path:  # not created
     return Path(os.environ.get("TASKSPACE_CACHE") or Path.home() / ".cache" / "taskspace").expanduser()
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=64)
 def corpus_digest(
     sentences: int = SENTENCES,  # of the built-in corpus
+    without: Without = (),  # what the corpus leaves out, see `without_names`
 ) -> str:  # 64 hexadecimal digits
     "SHA-256 of the built-in corpus and its vocabulary, remembered for the present source of the grammar."
     code = code_digest(modules_behind(["taskspace.tasks.grammar"]))
-    note = cache_dir() / "corpus" / f"{code[:32]}-{sentences}"
+    note = cache_dir() / "corpus" / f"{code[:32]}-{sentences}{_suffix(without)}"
     try:
         if len(known := note.read_text()) == 64:
             return known
     except OSError:
         pass
-    digest = hashlib.sha256("\n".join([*grammar.vocabulary(), *grammar.corpus(sentences)]).encode()).hexdigest()
+    digest = hashlib.sha256(
+        "\n".join([*grammar.vocabulary(), *grammar.corpus(sentences, without=without)]).encode()
+    ).hexdigest()
     note.parent.mkdir(parents=True, exist_ok=True)
     with written(note) as scratch:
         scratch.write_text(digest)
@@ -170,20 +194,21 @@ def corpus_digest(
 def builtin_directory(
     scale: str,  # "nano", "micro", "mini" or "masked"
     seed: int = 0,  # of the initial weights
+    without: str | Iterable[str] = (),  # what the corpus leaves out, see `without_names`
 ) -> Path:  # not created
-    "Where the checkpoints of a built-in scale are, or will be. Raises `TaskspaceError` for an unknown scale."
-    chosen = _scale(scale)
+    "Where checkpoints of a built-in scale are, or will be. Raises `TaskspaceError` for an unknown scale or name."
+    chosen, gone = _scale(scale), without_names(without)
     made_of = [
         RECIPE,
         ROW,
         CONTEXT,
-        corpus_digest(),
+        corpus_digest(SENTENCES, gone),
         chosen if chosen.mask_rate else chosen[:4],
         builtin_config(scale).model_dump(mode="json"),
         seed,
     ]
     key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
-    return cache_dir() / "builtin" / f"{scale}-{seed}-{key}"
+    return cache_dir() / "builtin" / f"{scale}-{seed}{_suffix(gone)}-{key}"
 
 # %% ../../nbs/api/pretraining/50_builtin.ipynb #7ba85cd6
 @contextmanager
@@ -207,24 +232,26 @@ def builtin_checkpoint(
     step: int | None = None,  # one of `builtin_steps`; None: the last
     seed: int = 0,  # of the initial weights
     progress: bool | None = None,  # show a bar while training; None: in a terminal or a notebook
+    without: str | Iterable[str] = (),  # what the corpus leaves out, see `without_names`
 ) -> Path:  # a directory that holds model and tokenizer
     """A checkpoint of a built-in scale, trained on first use.
-    Raises `TaskspaceError` for an unknown scale or step, listing those that exist."""
+    Raises `TaskspaceError` for an unknown scale, step or construction, listing those that exist."""
     steps = builtin_steps(scale)
     step = steps[-1] if step is None else step
     if step not in steps:
         raise TaskspaceError(
             f"builtin:{scale} has no checkpoint at step {step}; there are: {', '.join(map(str, steps))}"
         )
-    directory, name = builtin_directory(scale, seed), f"checkpoint-{step}"
+    gone = without_names(without)
+    directory, name = builtin_directory(scale, seed, gone), f"checkpoint-{step}"
     if not _is_kept(directory, name):
-        _train_scale(scale, seed, directory, progress)
+        _train_scale(scale, seed, directory, progress, gone)
     return directory / name
 
 
-def _train_scale(scale: str, seed: int, directory: Path, progress: bool | None) -> None:
+def _train_scale(scale: str, seed: int, directory: Path, progress: bool | None, without: tuple[str, ...] = ()) -> None:
     "Train a built-in scale, or what of it is missing or damaged."
-    rows, tokenizer, rate = builtin_rows(), builtin_tokenizer(scale), _scale(scale).mask_rate
+    rows, tokenizer, rate = builtin_rows(SENTENCES, without), builtin_tokenizer(scale), _scale(scale).mask_rate
     masking = Masking(tokenizer.mask_token_id, rate, (tokenizer.eos_token_id,)) if rate else None
     with _threads(2):
         pretrain(
@@ -235,7 +262,7 @@ def _train_scale(scale: str, seed: int, directory: Path, progress: bool | None) 
             tokenizer,
             rows.valid,
             tokenizer.pad_token_id,
-            label=f"pre-training builtin:{scale}",
+            label=f"pre-training builtin:{scale}{_suffix(without)}",
             progress=progress,
             masking=masking,
         )

@@ -5,9 +5,10 @@
 # %% ../../nbs/api/tasks/40_grammar.ipynb #42f95881
 from __future__ import annotations
 
+import difflib
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from zlib import crc32
@@ -20,15 +21,15 @@ from .pairs import MinimalPair, Suite, Task
 # %% auto #0
 __all__ = ['SINGULAR', 'PLURAL', 'PAST', 'PARTICIPLE', 'IRREGULAR_NOUNS', 'IRREGULAR_VERBS', 'LEXICONS', 'RULES', 'FIELDS',
            'NEAR', 'ADVERBS', 'NUMBERS', 'DEMONSTRATIVES', 'DETERMINERS', 'SELF', 'OWN', 'BE', 'WAS', 'HAVE',
-           'CONSTRUCTIONS', 'PLAIN', 'CLOSED', 'noun', 'verb', 'open_words', 'Choices', 'Draw', 'Construction',
+           'CONSTRUCTIONS', 'PLAIN', 'LISTS', 'CLOSED', 'noun', 'verb', 'open_words', 'Choices', 'Draw', 'Construction',
            'construction', 'sides', 'subject_verb_across_phrase', 'subject_verb_across_clause', 'determiner_noun',
            'determiner_adjective_noun', 'reflexive_gender', 'reflexive_across_phrase', 'reflexive_across_clause',
            'object_or_none', 'what_or_that', 'adjunct_island', 'tough_or_raising', 'noun_ellipsis',
            'past_or_participle', 'ever_with_negative_object', 'ever_outside_negative_clause', 'there_or_nearly',
            'plain', 'simple_clause', 'clause_with_thing', 'clause_with_person', 'plural_reflexive',
            'reflexive_in_clause', 'emphasis', 'own_thing', 'description', 'question', 'passive', 'two_clauses',
-           'perfect', 'negation', 'object_clause', 'spell', 'held_out', 'corpus', 'vocabulary', 'builtin_suite',
-           'task_table']
+           'perfect', 'negation', 'object_clause', 'spell', 'held_out', 'left_out', 'corpus', 'vocabulary',
+           'builtin_suite', 'task_table', 'needs_table']
 
 # %% ../../nbs/api/tasks/40_grammar.ipynb #53d651be
 SINGULAR, PLURAL, PAST, PARTICIPLE = range(4)
@@ -614,24 +615,77 @@ def held_out(
     "Whether a sentence is reserved for testing."
     return crc32(sentence.encode()) % 4 == 0
 
+# %% ../../nbs/api/tasks/40_grammar.ipynb #15115b37
+LISTS = ("court", "town")  # the word lists that the suite crosses with the constructions
+
+
+def _tasks_of(name: str) -> dict[str, str]:
+    "The tasks of a construction, each with its word list."
+    return {f"{name}_{words}": words for words in LISTS}
+
+
+def _nearest(name: str) -> str:
+    "What a wrong name may have meant, else what there is."
+    known = {*CONSTRUCTIONS, *RULES, *(w.__name__ for w in PLAIN), *(t for c in CONSTRUCTIONS for t in _tasks_of(c))}
+    near = difflib.get_close_matches(name, sorted(known), 1)
+    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(CONSTRUCTIONS)}"
+
+
+def left_out(
+    without: str | Iterable[str],  # constructions, rules, tasks or plain kinds; a single name is one of them
+) -> dict[str, frozenset[str]]:  # kind of sentence -> the word lists that it does without
+    """What a corpus leaves out. Raises `TaskspaceError` for a name that does not exist, with the nearest that does,
+    and where no sentence would be left."""
+    if not isinstance(without, Iterable):
+        raise TaskspaceError(f"without: give names of constructions, rules or tasks, not {str(without)[:60]}")
+    found: dict[str, frozenset[str]] = {}
+    for name in [without] if isinstance(without, str) else list(without):
+        whole = [c.name for c in CONSTRUCTIONS.values() if name in (c.name, *c.rules)]
+        whole += [w.__name__ for w in PLAIN if w.__name__ == name]
+        part = {c: words for c in CONSTRUCTIONS for task, words in _tasks_of(c).items() if task == name}
+        if not whole and not part:
+            raise TaskspaceError(
+                f"without: no construction, rule or task is called {str(name)[:60]!r}; {_nearest(str(name))}"
+            )
+        found |= {kind: frozenset(LISTS) for kind in whole}
+        found |= {kind: found.get(kind, frozenset()) | {words} for kind, words in part.items()}
+    if len([kind for kind, lists in found.items() if len(lists) == len(LISTS)]) == len(CONSTRUCTIONS) + len(PLAIN):
+        raise TaskspaceError("without: nothing is left to write; leave out fewer kinds of sentences")
+    return dict(sorted(found.items()))
+
+# %% ../../nbs/api/tasks/40_grammar.ipynb #36a52713
+def _kinds() -> list[Callable[[Draw, int], str]]:
+    "All kinds of sentences, each as many times as its weight says."
+    writers = {c.write: c.weight for c in CONSTRUCTIONS.values()} | PLAIN
+    return [w for w, weight in writers.items() for _ in range(round(10 * weight))]
+
 
 def corpus(
     sentences: int,  # how many
     seed: int = 0,  # the same seed gives the same text; a longer corpus begins with the shorter one
+    without: str | Iterable[str] = (),  # constructions, rules, tasks or plain kinds to leave out, see `left_out`
 ) -> list[str]:  # one sentence each
-    "Ordinary text that obeys all rules. Raises `TaskspaceError` for a negative number."
+    "Ordinary text that obeys all rules. Raises `TaskspaceError` for a negative number or an unknown name."
     if sentences < 0:
         raise TaskspaceError(f"corpus: sentences must be 0 or more, not {sentences}")
+    out = left_out(without)
     rng = random.Random(f"corpus {seed}")
-    draw = Draw(rng, LEXICONS["all"], free=True)
-    writers = {c.write: c.weight for c in CONSTRUCTIONS.values()} | PLAIN
-    table = [w for w, weight in writers.items() for _ in range(round(10 * weight))]
+    draws = {lists: Draw(rng, LEXICONS[words], free=True) for lists, words in _words_left().items()}
+    table = _kinds()
     text: list[str] = []
     while len(text) < sentences:
-        sentence = spell(re.sub(r"\[([^|\]]*)\|[^\]]*\]", r"\1", draw.pick(table)(draw, int(draw.bit()))))
-        if not held_out(sentence):
+        write = draws[frozenset()].pick(table)
+        gone = out.get(write.__name__, frozenset())
+        draw = draws[gone if len(gone) < len(LISTS) else frozenset()]
+        sentence = spell(re.sub(r"\[([^|\]]*)\|[^\]]*\]", r"\1", write(draw, int(draw.bit()))))
+        if len(gone) < len(LISTS) and not held_out(sentence):
             text.append(sentence)
     return text
+
+
+def _words_left() -> dict[frozenset[str], str]:
+    "The lexicon to write with, by the word lists that are left out."
+    return {frozenset(): "all", **{frozenset([a]): b for a in LISTS for b in LISTS if a != b}}
 
 # %% ../../nbs/api/tasks/40_grammar.ipynb #85bc9724
 CLOSED = [
@@ -696,7 +750,7 @@ def builtin_suite(
             lexicon,
         )
         for c in ordered
-        for lexicon in ("court", "town")
+        for lexicon in LISTS
     ]
     return Suite("builtin", tuple(tasks))
 
@@ -710,3 +764,15 @@ def task_table() -> pd.DataFrame:  # one row a task: task, phenomenon, rules, le
         ],
         columns=["task", "phenomenon", "rules", "lexicon", "good", "bad"],
     )
+
+# %% ../../nbs/api/tasks/40_grammar.ipynb #e70ccbca
+def needs_table(
+    suite: Suite | None = None,  # tasks that name their rules; None: the built-in suite
+) -> pd.DataFrame:  # rows: constructions, columns: tasks; True where both name the same rule
+    "Which constructions of the corpus feed which tasks. Raises `TaskspaceError` for a suite without rules."
+    tasks = list(suite or builtin_suite(2))
+    lacking = next((t.name for t in tasks if not t.rules), None)
+    if lacking:
+        raise TaskspaceError(f"task {lacking}: names no rule of the built-in English; take tasks of the builtin suite")
+    cells = {t.name: [bool({*t.rules} & {*c.rules}) for c in CONSTRUCTIONS.values()] for t in tasks}
+    return pd.DataFrame(cells, index=pd.Index(list(CONSTRUCTIONS), name="construction"))

@@ -490,8 +490,6 @@ def test_builtin_names(monkeypatch, tmp_path):
     monkeypatch.setattr(pretraining, "STEPS", (0, 1))
     monkeypatch.setattr(pretraining, "SENTENCES", 200)
     monkeypatch.setenv("TASKSPACE_CACHE", str(tmp_path))
-    rows = pretraining.builtin_rows
-    monkeypatch.setattr(pretraining, "builtin_rows", lambda: rows(200))
     last, first, again = load_lm("builtin:nano"), load_lm("builtin:nano@0"), load_lm("builtin:nano", revision="step0")
     assert [(lm.name, lm.scale, lm.step) for lm in (last, first)] == [
         ("builtin:nano", "nano", 1),
@@ -504,6 +502,9 @@ def test_builtin_names(monkeypatch, tmp_path):
         and not same(first.model, last.model)
     )
     assert not same(load_lm("builtin:nano@0", seed=1).model, first.model) and again.step == 0
+    filtered = load_lm("builtin:nano@0", without=["noun_ellipsis", "perfect"])
+    assert filtered.name == "builtin:nano@0 without noun_ellipsis, perfect" and same(filtered.model, first.model)
+    refused("without: no construction, rule or task is called 'ever'", lambda: load_lm("builtin:nano", without="ever"))
 
 
 def test_loading_is_silent(tmp_path, capfd):

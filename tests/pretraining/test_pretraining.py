@@ -381,13 +381,9 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(pretraining, "STEPS", (0, 2, 5))
     for cached in (pretraining.corpus_digest, pretraining.builtin_rows):
         cached.cache_clear()
-    original = pretraining.corpus_digest
-    monkeypatch.setattr(pretraining, "corpus_digest", lambda: original(300))
-    rows = pretraining.builtin_rows
-    monkeypatch.setattr(pretraining, "builtin_rows", lambda: rows(300))
     yield tmp_path / "cache"
-    rows.cache_clear()
-    original.cache_clear()
+    for cached in (pretraining.corpus_digest, pretraining.builtin_rows):
+        cached.cache_clear()
 
 
 SMALL = """
@@ -395,8 +391,6 @@ import torch
 torch.set_num_threads(1)
 from taskspace.pretraining import builtin as pretraining
 pretraining.SENTENCES, pretraining.STEPS = 300, (0, 2, 5)
-digest, rows = pretraining.corpus_digest, pretraining.builtin_rows
-pretraining.corpus_digest, pretraining.builtin_rows = lambda: digest(300), lambda: rows(300)
 print("ready", flush=True)
 pretraining.builtin_checkpoint("nano", 5)
 """
@@ -411,6 +405,18 @@ def test_builtin_steps_and_errors(small):
         with pytest.raises(TaskspaceError, match=message):
             call()
     assert not (small / "builtin").exists()
+
+
+def test_a_filtered_text_is_a_model_of_its_own(small):
+    whole, filtered = (builtin_checkpoint("nano", without=w) for w in ((), "polarity"))
+    assert whole.parent != filtered.parent and "without-ever_outside" in str(filtered)
+    both = [(p / "model.safetensors").read_bytes() for p in (whole, filtered)]
+    assert both[0] != both[1]
+    named = ["ever_with_negative_object", "ever_outside_negative_clause"]
+    assert builtin_checkpoint("nano", without=named) == filtered
+    assert builtin_checkpoint("nano", without=[]) == whole
+    with pytest.raises(TaskspaceError, match="did you mean 'polarity'"):
+        builtin_checkpoint("nano", without=["polarty"])
 
 
 @pytest.mark.slow
@@ -461,7 +467,7 @@ def test_damaged_and_interrupted_caches_are_made_again(small):
 def test_another_grammar_gets_another_place(small, monkeypatch):
     before = builtin_directory("nano")
     assert builtin_directory("nano", seed=1) != before != builtin_directory("micro")
-    monkeypatch.setattr(pretraining, "corpus_digest", lambda: "0" * 64)
+    monkeypatch.setattr(pretraining, "corpus_digest", lambda *asked: "0" * 64)
     assert builtin_directory("nano") != before
 
 

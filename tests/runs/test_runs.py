@@ -671,7 +671,7 @@ def test_seeds_of_a_built_in_scale_are_different_models(toy, tmp_path, monkeypat
     found = [j.key for j in plan.jobs()]
     assert len(set(found)) == len(found)
     for kwargs, says in (
-        ({"sead": 1}, "a built-in scale takes seed alone, not 'sead'"),
+        ({"sead": 1}, "a built-in scale takes seed and without, not 'sead'"),
         ({"seed": "x"}, "seed must be a whole number of at least 0, not 'x'"),
     ):
         with pytest.raises(TaskspaceError, match=f"model other: kwargs: {says}"):

@@ -277,3 +277,47 @@ def test_neighbouring_words_do_not_suffice(suite, text):
     accuracy = ngram_accuracy(suite, text, 2)
     at_chance = [t for t in suite if t.rules[0] in ("verb_number", "reflexive_antecedent")]
     assert max(accuracy[t.name] for t in at_chance) < 0.65
+
+
+# Leaving something out
+
+
+def kind_of(sentence):
+    """A construction that a word gives away."""
+    return next((k for k, w in (("there_or_nearly", {"there", "nearly", "almost"}),) if w & set(words(sentence))), None)
+
+
+def test_a_construction_left_out_is_gone_and_the_rest_stays():
+    whole, rest = corpus(3000), corpus(3000, without="there_or_nearly")
+    assert len(rest) == 3000 and not any(map(kind_of, rest))
+    kept = [s for s in whole if not kind_of(s)]
+    assert 2500 < len(kept) < 3000 and rest[: len(kept)] == kept
+
+
+def test_a_word_list_left_out_of_a_construction():
+    for gone, left in (("court", "town"), ("town", "court")):
+        text = corpus(5000, without=f"there_or_nearly_{gone}")
+        mine = [s for s in text if kind_of(s)]
+        lists = {name: open_words(name) - set(CLOSED) for name in (gone, left)}
+        assert all(not lists[gone] & set(words(s)) and lists[left] & set(words(s)) for s in mine)
+        assert abs(len(mine) - sum(map(bool, map(kind_of, corpus(5000))))) < 40  # 150; at most 7 apart
+        others = [s for s in text if not kind_of(s)]
+        assert any(open_words(gone) & set(words(s)) for s in others)
+
+
+def test_no_text_without_a_rule_shows_it():
+    text = corpus(5000, without=["polarity", "perfect"])
+    assert not any("ever" in words(s) for s in text) and len(text) == 5000
+    with pytest.raises(TaskspaceError, match="nothing is left to write"):
+        corpus(5, without=[*grammar.CONSTRUCTIONS, *(w.__name__ for w in grammar.PLAIN)])
+    with pytest.raises(TaskspaceError, match="without: give names of constructions, rules or tasks, not 3"):
+        corpus(5, without=3)
+
+
+def test_needs_are_the_rules(suite):
+    needs = grammar.needs_table(suite)
+    assert list(needs.columns) == suite.names and set(needs.index) == set(grammar.CONSTRUCTIONS)
+    for task in suite:
+        mine = needs.index[needs[task.name]]
+        assert {r for c in mine for r in grammar.CONSTRUCTIONS[c].rules} == set(task.rules)
+        assert any(task.name == f"{c}_{task.lexicon}" for c in mine)
