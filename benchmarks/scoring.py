@@ -29,7 +29,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
-from torch.utils._python_dispatch import TorchDispatchMode
+from products import Products
 
 from taskspace.models.loading import load_lm
 from taskspace.scoring.scores import score_pairs
@@ -139,33 +139,6 @@ class Peak:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
 
 
-class Products(TorchDispatchMode):
-    "Writes down the matrix multiplications that happen, attention left out."
-
-    def __init__(self):
-        super().__init__()
-        self.found: list[tuple[tuple[int, ...], torch.Tensor]] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        if name in ("mm", "addmm"):
-            left, right = args[-2:]
-            self.found.append((tuple(left.shape), right))
-        return func(*args, **kwargs or {})
-
-    def again(self) -> float:
-        "Seconds for the same multiplications, with the same weights and nothing between them."
-        wide = {shape: torch.randn(shape, dtype=right.dtype) for shape, right in self.found}
-        out = torch.empty(max(s[0] * r.shape[1] for s, r in self.found), dtype=self.found[0][1].dtype)
-
-        def run():
-            for shape, right in self.found:
-                torch.mm(wide[shape], right, out=out[: shape[0] * right.shape[1]].view(shape[0], right.shape[1]))
-
-        with torch.no_grad():
-            return min(seconds(run) for _ in range(3))
-
-
 def peers(directory: str, text: list[str]) -> dict[str, Callable[[int], object]]:
     "The other tools, loaded; each is called with a batch size."
     try:
@@ -256,14 +229,13 @@ def measure(shape: str, directory: str, suite: Suite, repeats: int, sizes: list[
         )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # only what happens in this thread is written down
-    with Products() as products:
+    with Products(lm.model) as products:
         ours()
     torch.set_num_threads(threads)
-    limit = products.again()
-    work = sum(2 * s[0] * s[1] * r.shape[1] for s, r in products.found)
+    limit = min(seconds(products.again) for _ in range(3))
     print(
         f"  its {len(products.found)} matrix multiplications alone: {limit:.2f} s "
-        f"({work / limit / 1e9:.0f} GFLOP/s), {100 * limit / middle['taskspace']:.0f} % of the whole  "
+        f"({products.work / limit / 1e9:.0f} GFLOP/s), {100 * limit / middle['taskspace']:.0f} % of the whole  "
         f"wanted: {SHARE[shape]} %"
     )
     print(f"  peak memory beyond the weights: {peak.most:.0f} MB  wanted: below 1000")
