@@ -17,7 +17,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "point_by stage_title one_training names_meant holds_model folder_points checkpoint_folders "
         "checkpoint_folder point_title axis_title",
     "lm":
-        "OBJECTIVES token_id context_length weights_digest save_lm LM",
+        "OBJECTIVES token_id context_length unasked_tokens weights_digest save_lm LM",
     "adapters":
         "Adapter find_adapter base_options attach adapter_parameters settings_digest",
     "loading":

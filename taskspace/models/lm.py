@@ -21,7 +21,7 @@ from ..pretraining.architectures import call_model, logits_of
 from ..pretraining.training import save_checkpoint
 
 # %% auto #0
-__all__ = ['OBJECTIVES', 'token_id', 'context_length', 'weights_digest', 'save_lm', 'LM']
+__all__ = ['OBJECTIVES', 'token_id', 'context_length', 'unasked_tokens', 'weights_digest', 'save_lm', 'LM']
 
 # %% ../../nbs/api/models/10_lm.ipynb #97e7c370
 def token_id(
@@ -47,6 +47,25 @@ def context_length(config: Any) -> int | None:  # tokens; None where there is no
         if isinstance(value, int) and value > 0:
             return value
     return None
+
+# %% ../../nbs/api/models/10_lm.ipynb #6b1f0c53
+def unasked_tokens(
+    tokenizer: Any,  # of any kind
+) -> tuple[int, int]:  # before and behind
+    "How many special tokens a tokenizer writes around every text although none are asked for."
+    ids = {token_id(tokenizer, role) for role in ("bos", "cls", "eos", "sep")} - {None}
+    for text in ("a", ""):
+        try:
+            found = list(map(int, tokenizer.encode(text, add_special_tokens=False)))
+        except Exception:  # it does not know the word, or refuses an empty text
+            continue
+        own = [k for k, token in enumerate(found) if token not in ids]
+        if own:
+            return own[0], len(found) - 1 - own[-1]
+        if not text and found:
+            behind = sum(token == token_id(tokenizer, "eos") != token_id(tokenizer, "bos") for token in found)
+            return len(found) - behind, behind
+    return 0, 0
 
 # %% ../../nbs/api/models/10_lm.ipynb #a6300d29
 def weights_digest(model: nn.Module) -> str:  # 64 hexadecimal digits
@@ -186,6 +205,7 @@ class LM(_Weights):
         self.bos_id, self.eos_id, self.pad_id = (token_id(tokenizer, r) for r in ("bos", "eos", "pad"))
         self.objective = _objective(model, objective)
         self.mask_id = token_id(tokenizer, "mask")
+        self._unasked: tuple[Any, tuple[int, int]] | None = None
 
     def __repr__(self) -> str:
         at = f"@{self.revision}" if self.revision else ""
@@ -209,7 +229,16 @@ class LM(_Weights):
 
     def encode(self, text: str) -> list[int]:  # token ids, no special tokens added
         "The token ids of a text."
-        return list(map(int, self.tokenizer.encode(text, add_special_tokens=False)))
+        ids = list(map(int, self.tokenizer.encode(text, add_special_tokens=False)))
+        before, behind = self.unasked
+        return ids[before : len(ids) - behind]
+
+    @property
+    def unasked(self) -> tuple[int, int]:  # before and behind
+        "How many special tokens the tokenizer writes around every text although none are asked for."
+        if self._unasked is None or self._unasked[0] is not self.tokenizer:
+            self._unasked = self.tokenizer, unasked_tokens(self.tokenizer)
+        return self._unasked[1]
 
     def logits(
         self,

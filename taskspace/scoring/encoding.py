@@ -52,7 +52,7 @@ def _encodings(lm: LM, texts: Sequence[str], special: bool, call: str) -> Iterat
 
 def _together(lm: LM) -> bool:
     "Whether many texts in one call get the ids that each would get alone."
-    if not getattr(lm.tokenizer, "is_fast", False) or type(lm).encode is not LM.encode:
+    if not getattr(lm.tokenizer, "is_fast", False) or type(lm).encode is not LM.encode or any(lm.unasked):
         return False
     from transformers import PreTrainedTokenizerBase
 
