@@ -63,7 +63,17 @@ def tiny(tmp_path_factory):
 def test_every_command_teaches_with_an_example(capsys):
     status, out, _ = say(capsys, "--help")
     commands = re.findall(r"^  (\w+)  ", out[out.index("Commands:") :], re.M)
-    assert status == 0 and commands == ["score", "suites", "run", "status", "report", "extract", "pretrain", "demo"]
+    assert status == 0 and commands == [
+        "score",
+        "compare",
+        "suites",
+        "run",
+        "status",
+        "report",
+        "extract",
+        "pretrain",
+        "demo",
+    ]
     for command in commands:
         status, out, _ = say(capsys, command, "--help")
         assert status == 0 and re.search(rf"^ +taskspace {command}\b", out, re.M), command

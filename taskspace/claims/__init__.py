@@ -7,6 +7,8 @@ from taskspace.names import hand_on
 if TYPE_CHECKING:
     from .verdicts import *  # noqa: F403
     from .judging import *  # noqa: F403
+    from .means import *  # noqa: F403
+    from .comparing import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "verdicts":
@@ -14,4 +16,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "both spread_over_trainings over_models paired claim_a claim_b claim_c claim_d claim_e",
     "judging":
         "Spaces by_model passing_tasks findings claims_table models_table claims",
+    "means":
+        "LEVELS ACCURACY DIFFERENCE means_by_group normalised_correct accuracy_intervals",
+    "comparing":
+        "OVER scoring_rule mcnemar_p compare_scores pairwise_tests indistinct_groups rank_scores",
 })

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .predictions import *  # noqa: F403
     from .run_evidence import *  # noqa: F403
     from .extract import *  # noqa: F403
+    from .model_comparison import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "store":
@@ -57,4 +58,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "extract":
         "KINDS DECIMALS space_rows space_of space_tests explained_rows hypothesis_rows joined write_extract "
         "Extract open_extract retest_extract",
+    "model_comparison":
+        "SCORE_FILES Source read_scores last_run_scores score_tables compare_models rank_models "
+        "comparison_text ranking_text",
 })

@@ -1,0 +1,128 @@
+"""Models, runs and files compared: the same figures from each source, and scipy's p for two checkpoints."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+
+import taskspace
+from taskspace.cli import main
+from taskspace.errors import TaskspaceError
+from taskspace.models.loading import load_lm
+from taskspace.runs.execute import example_run
+from taskspace.runs.model_comparison import compare_models, last_run_scores, rank_models, read_scores, score_tables
+from taskspace.scoring.scores import score_pairs
+from taskspace.tasks.catalogue import load_suite
+
+WORDS = "blimp; prefix auto (token 0); no leading space; sum of log-probabilities; ties count one half"
+
+
+@pytest.fixture(scope="module")
+def suite():
+    return load_suite("builtin").take(6)
+
+
+@pytest.fixture(scope="module")
+def mini(suite):
+    "Scores of two checkpoints of mini."
+    return [score_pairs(load_lm(f"builtin:mini@{step}"), suite) for step in (32, 128)]
+
+
+def said(capsys, *args):
+    with pytest.raises(SystemExit) as e:
+        main(list(map(str, args)))
+    return e.value.code, *capsys.readouterr()
+
+
+def test_two_checkpoints_of_mini_give_the_p_of_scipy(mini):
+    early, late = (scores["correct"].to_numpy() for scores in mini)
+    found = taskspace.compare_models(*mini).iloc[0]
+    a, b = int((early > late).sum()), int((early < late).sum())
+    assert b > a > 0 and found.p == binomtest(a, a + b, 0.5).pvalue < 1e-5
+    by_task = [scores.groupby("task")["correct"].mean().mean() for scores in mini]
+    assert found.difference == pytest.approx(by_task[0] - by_task[1])
+
+
+def test_files_of_every_kind_give_what_tables_give(mini, tmp_path):
+    early, late = mini
+    expected = compare_models(early, late)
+    late.to_parquet(tmp_path / "late.parquet")
+    for ending, separator in (("csv", ","), ("tsv", "\t"), ("jsonl", None)):
+        path, text = tmp_path / f"early.{ending}", early.assign(convention=WORDS)
+        text.to_json(path, orient="records", lines=True, double_precision=15) if separator is None else text.to_csv(
+            path, sep=separator, index=False
+        )
+        found = compare_models(path, tmp_path / "late.parquet")
+        assert found.attrs == {"a": "early", "b": "late"}
+        # Decimals of JSON lose 1e-15 of a margin
+        pd.testing.assert_frame_equal(found, expected, rtol=1e-9)
+
+
+def test_names_of_pairs_stay_texts(tmp_path):
+    path = tmp_path / "s.csv"
+    path.write_text("task,pair,margin,correct\nt,007,1,1\nt,'-1,1,1\nNA,1e3,1,1\n")
+    found = read_scores(path)
+    assert found["pair"].tolist() == ["007", "-1", "1e3"] and found["task"].tolist() == ["t", "t", "NA"]
+    path = tmp_path / "s.jsonl"
+    path.write_text('{"task": "t", "pair": "007", "margin": 1, "correct": 1}\n')
+    assert read_scores(path)["pair"].tolist() == ["007"]
+
+
+def test_a_run_gives_the_last_checkpoint_of_each_model():
+    run = example_run()
+    tables = last_run_scores(run)
+    assert list(tables) == list(dict.fromkeys(run.checkpoints["model"]))
+    for model, table in tables.items():
+        last = run.checkpoints.loc[run.checkpoints["model"] == model, "step"].max()
+        expected = run.scores(model, int(last))
+        assert np.array_equal(table["margin"], expected["margin"]) and table["language"].notna().all()
+    both = compare_models(run)
+    assert both.attrs == dict(zip("ab", tables, strict=True))
+    pd.testing.assert_frame_equal(both, compare_models(*tables.values()))
+    assert len(rank_models(run.path)) == len(tables)
+
+
+def test_a_name_is_a_model_and_needs_a_suite(suite):
+    assert list(score_tables("builtin:nano@64", suite=suite)) == ["builtin:nano@64"]
+    with pytest.raises(TaskspaceError, match="a model is scored on a suite; give one"):
+        compare_models("builtin:nano", "builtin:nano@64")
+    with pytest.raises(TaskspaceError, match="1 models .* where two are compared"):
+        compare_models("builtin:nano", suite=suite)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("none.csv", None, "no such file"),
+        ("empty.csv", "", "not a readable .csv file"),
+        ("other.csv", "a,b\n1,2\n", "no column 'task'"),
+        ("broken.parquet", "PAR1", "not a readable .parquet file"),
+        ("broken.jsonl", "{oops", "not a readable .jsonl file"),
+    ],
+)
+def test_files_that_are_no_scores_are_refused_in_one_line(tmp_path, name, content, says):
+    path = tmp_path / name
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(TaskspaceError) as e:
+        read_scores(path)
+    assert says in str(e.value) and str(path) in str(e.value) and "\n" not in str(e.value)
+
+
+def test_the_command_compares_and_writes(mini, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, scores in zip(("early", "late"), mini, strict=True):
+        scores.to_parquet(f"{name}.parquet")
+    status, out, _ = said(capsys, "compare", "late.parquet", "early.parquet", "-o", "table.csv")
+    found = pd.read_csv("table.csv").iloc[0]
+    assert status == 0 and out.startswith("A: late\nB: early\n")
+    line = next(line for line in out.splitlines() if line.startswith("all tasks"))
+    assert f"{100 * found.difference:+.1f}" in line and f"{found.p:.2g}" in line
+    mini[0].to_parquet("again.parquet")
+    status, out, _ = said(capsys, "compare", "late.parquet", "early.parquet", "again.parquet")
+    groups = {line.split()[0]: line.split()[-1] for line in out.splitlines()[1:4]}
+    assert status == 0 and groups == {"late": "a", "early": "b", "again": "b"}
+    mini[0].iloc[1:].to_parquet("short.parquet")
+    status, out, err = said(capsys, "compare", "late.parquet", "short.parquet")
+    assert status == 2 and err.count("\n") == 1 and "--common" in err
+    assert said(capsys, "compare", "late.parquet", "short.parquet", "--common")[0] == 0
