@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .readings import *  # noqa: F403
     from .run_spaces import *  # noqa: F403
     from .results import *  # noqa: F403
+    from .shards import *  # noqa: F403
     from .execute import *  # noqa: F403
     from .summaries import *  # noqa: F403
     from .predictions import *  # noqa: F403
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "store":
-        "StorePaths check_places checksum put_result read_result result_files result_sizes valid_sizes "
-        "clean_results write_log log_entries Store put_current keep_only get_current",
+        "in_use StorePaths check_places check_kind shard_folders busy_shards checksum put_result read_result "
+        "result_files result_sizes valid_sizes set_aside clean_results write_log log_entries Store "
+        "put_current keep_only get_current",
     "study":
         "Probe PROBES Control CONTROLS Study parse_study read_study public_study",
     "formats":
@@ -45,6 +47,9 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "mean_space gradients_at run_gradients space_at run_space",
     "results":
         "Run open_run",
+    "shards":
+        "Shard shard_of shares shard_store check_free shard_locked join_shards unfinished dead_shards claimed "
+        "taken_over known_digests remember_digests forget_digests merge_shards",
     "execute":
         "dask_executor run_study demo_study example_study example_run",
     "summaries":

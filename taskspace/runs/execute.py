@@ -24,6 +24,23 @@ from ..files import locked, write_atomically
 from .jobs import Job, Plan, work
 from .plans import save_plan
 from .results import open_run, Run
+from taskspace.runs.shards import (
+    check_free,
+    claimed,
+    dead_shards,
+    forget_digests,
+    join_shards,
+    known_digests,
+    merge_shards,
+    remember_digests,
+    Shard,
+    shard_locked,
+    shard_of,
+    shard_store,
+    shares,
+    taken_over,
+    unfinished,
+)
 from .store import Store
 from .study import PROBES, read_study, Study
 from ..workarounds import interrupt_later, no_shared_progress
@@ -319,26 +336,13 @@ def _check_device(device: str) -> None:
         raise TaskspaceError(f"device {device!r} cannot be used here ({n} GPUs are visible); try device: auto")
 
 # %% ../../nbs/api/runs/50_execute.ipynb #c010703a
-def _digest_memory(store: Store) -> dict[str, list]:
-    "What is known about files of weights from earlier runs in this folder."
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        memory = json.loads(_memory_path(store).read_text())
-        if isinstance(memory, dict):
-            return memory
-    return {}
-
-
-def _memory_path(store: Store) -> Path:
-    return store.path / ".digests.json"
-
-
 def _store_results(driver: _Driver, store: Store, bar: Any) -> None:
     "Store and log what comes back, job by job."
     failed = 0
     for job, result in driver:
         data = result.pop("data", None)
         if result.pop("changed", False):  # perhaps what was remembered of its files is wrong
-            _memory_path(store).unlink(missing_ok=True)
+            forget_digests(store)
         if data is None:
             store.log(**result, state="failed")
             failed += 1
@@ -356,19 +360,19 @@ def _execute(
     executor: Executor | None,
     workers: int | None,
     progress: bool,
-    aside: int,
+    title: str,
 ) -> None:
     "Do the missing jobs."
     from tqdm.auto import tqdm
 
+    if not missing:
+        return
     if executor is None and workers == 0:
         executor = _Serial()
     pool = _Pool(min(workers, len(missing)) if workers else None, plan.study.device) if executor is None else None
     driver = _Driver(plan, missing, executor, pool)
-    if aside and progress:
-        tqdm.write(f"{aside} damaged result files were set aside in {store.aside}; their jobs are computed again")
     try:
-        with tqdm(total=len(missing), desc=plan.study.name, unit="job", disable=not progress, smoothing=0.1) as bar:
+        with tqdm(total=len(missing), desc=title, unit="job", disable=not progress, smoothing=0.1) as bar:
             _store_results(driver, store, bar)
         if pool and pool.executor:
             pool.executor.shutdown(wait=True)
@@ -380,33 +384,78 @@ def _execute(
                 pool.stop()
 
 # %% ../../nbs/api/runs/50_execute.ipynb #3d099f8f
+def _clean(store: Store, progress: bool) -> dict[str, Path]:
+    "The sound results of the store by key. What is damaged is set aside, logged and told."
+    from tqdm.auto import tqdm
+
+    done, aside = store.clean()
+    for path in aside:
+        store.log(state="aside", file=path.name)
+    if aside and progress:
+        tqdm.write(f"{len(aside)} damaged result files were set aside in {store.aside}; their jobs are computed again")
+    return done
+
+# %% ../../nbs/api/runs/50_execute.ipynb #2d47d6ee
+def _run_whole(plan: Plan, store: Store, memory: dict[str, list], **how: Any) -> None:
+    "Do what is missing of a study, as the only process."
+    with store.create().locked():
+        jobs = list(plan.jobs())
+        merge_shards(store, jobs)
+        save_plan(store, plan, jobs)
+        write_atomically(store.path / "study.yaml", plan.study.to_yaml().encode())
+        remember_digests(store, memory)
+        done = _clean(store, how["progress"])
+        missing = deque({j.key: j for j in jobs if j.key not in done}.values())
+        _execute(plan, store, missing, title=plan.study.name, **how)
+
+# %% ../../nbs/api/runs/50_execute.ipynb #8bcb5373
+def _run_shard(plan: Plan, store: Store, shard: Shard, memory: dict[str, list], **how: Any) -> None:
+    "Do the share of a shard, then what dead shards have left."
+    with shard_locked(store, shard) as own:
+        if (taker := taken_over(own)) is not None:
+            if how["progress"]:
+                print(f"shard {shard}: {taker} has taken its work over")
+            return
+        jobs = list(plan.jobs())
+        join_shards(store, own, plan, jobs)
+        save_plan(store, plan, jobs, own.temporary)
+        write_atomically(store.path / "study.yaml", plan.study.to_yaml().encode(), own.temporary / "study.yaml")
+        remember_digests(own, memory)
+        _clean(own, how["progress"])
+        parts = shares(jobs, shard.of)
+        name = f"{plan.study.name}, shard"
+        _execute(plan, own, unfinished(store, parts[shard.number - 1]), title=f"{name} {shard}", **how)
+        for dead in dead_shards(store, shard):
+            with claimed(store, dead) as mine:
+                if mine:
+                    left = unfinished(store, parts[dead.number - 1], shard_store(store, dead))
+                    _execute(plan, own, left, title=f"{name} {dead} for {shard}", **how)
+
+# %% ../../nbs/api/runs/50_execute.ipynb #cc66df31
 def run_study(
     study: Study | Mapping[str, Any] | str | os.PathLike,  # a study, its fields, or the path of its YAML file
     out: str | os.PathLike,  # folder of the run: new, empty, or one to go on with
     executor: Executor | None = None,  # anything that submits; local processes where None
     workers: int | None = None,  # local processes; one a CPU or GPU where None; 0 computes in this process
     progress: bool = True,  # show a bar with rate and time left
+    shard: str | None = None,  # "2/4": the second of four processes, each of which does a part; None: do all
 ) -> Run:  # also when jobs failed: see `Run.status`
     "Run what is missing of a study. Raises `TaskspaceError` for a bad study, a folder in use, a full disk."
     study = _as_study(study)
     if workers is not None and workers < 0:
         raise TaskspaceError(f"workers must be 0 or more, not {workers}")
-    store = Store(out).check()
+    part = None if shard is None else shard_of(shard)
+    store = Store(out)
+    check_free(store, part)
     if executor is None:
         _check_device(study.device)
-    memory = _digest_memory(store)
+    memory = known_digests(store)
     plan = Plan(study, memory)
-    with store.create().locked():
-        jobs = list(plan.jobs())
-        save_plan(store, plan, jobs)
-        write_atomically(store.path / "study.yaml", study.to_yaml().encode())
-        write_atomically(_memory_path(store), json.dumps(memory).encode())
-        done, aside = store.clean()
-        for path in aside:
-            store.log(state="aside", file=path.name)
-        missing = deque({j.key: j for j in jobs if j.key not in done}.values())
-        if missing:
-            _execute(plan, store, missing, executor, workers, progress, len(aside))
+    how = {"executor": executor, "workers": workers, "progress": progress}
+    if part is None:
+        _run_whole(plan, store, memory, **how)
+    else:
+        _run_shard(plan, store, part, memory, **how)
     return open_run(out)
 
 # %% ../../nbs/api/runs/50_execute.ipynb #12577e2c

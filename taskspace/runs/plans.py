@@ -34,12 +34,13 @@ def save_plan(
     store: Store,  # of the run
     plan: Plan,  # from the study
     jobs: list[Job],  # all jobs of the plan
+    temporary: Path | None = None,  # folder for unfinished files, of this process alone; the run's where None
 ) -> None:
     "Write plan and suite into a run's folder."
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    suite = put_current(store, "suite", "json", suite_to_json(plan.suite).encode())
+    suite = put_current(store, "suite", "json", suite_to_json(plan.suite).encode(), temporary)
     columns = {name: pa.array([getattr(j, name) for j in jobs]) for name in Job._fields}
     for name in ("kind", "control", "source"):
         columns[name] = columns[name].cast(pa.string()).dictionary_encode()
@@ -53,7 +54,7 @@ def save_plan(
     table = pa.table(columns).replace_schema_metadata({"taskspace": json.dumps(header)})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    keep_only(put_current(store, "plan", "parquet", sink.getvalue().to_pybytes()))
+    keep_only(put_current(store, "plan", "parquet", sink.getvalue().to_pybytes(), temporary))
     keep_only(suite)
 
 # %% ../../nbs/api/runs/40_plans.ipynb #2f54bb3b

@@ -5,6 +5,7 @@
 # %% ../../nbs/api/runs/42_status.ipynb #a52d9623
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ import pandas as pd
 from ..files import bytes_in_words
 from ..models.naming import point_title
 from .plans import RunData
+from .store import busy_shards, shard_folders
 
 # %% auto #0
 __all__ = ['duration', 'failure_lines', 'Status', 'last_entries', 'run_status', 'job_log']
@@ -48,6 +50,11 @@ def failure_lines(
     return lines[:most] + ([f"  and {len(lines) - most} other causes; see the log"] if len(lines) > most else [])
 
 # %% ../../nbs/api/runs/42_status.ipynb #c95ef96b
+def _shards_in_words(shards: tuple[str, ...], most: int = 4) -> str:
+    more = f" and {len(shards) - most} more" if len(shards) > most else ""
+    return f"shard{'s' if len(shards) > 1 else ''} {', '.join(shards[:most])}{more}"
+
+
 @dataclass(frozen=True)
 class Status:
     "Where a run stands."
@@ -60,12 +67,14 @@ class Status:
     seconds: float  # spent in finished jobs, all workers together
     running: bool  # whether a process is at work on it now
     set_aside: int  # damaged files that were found
+    shards: tuple[str, ...]  # those at work now, e.g. ("1/4", "3/4")
     failures: pd.DataFrame = field(repr=False)  # columns kind, model, step, revision, unit, source, key, error
     kinds: pd.DataFrame = field(repr=False)  # index kind; columns total, done, failed, missing, seconds
 
     def __str__(self) -> str:
         counts = f"{self.done} of {self.total} jobs done, {self.failed} failed, {self.missing} missing"
-        running = "; running now" if self.running else ""
+        shards = f" ({_shards_in_words(self.shards)})" if self.shards else ""
+        running = f"; running now{shards}" if self.running else ""
         aside = f"; {self.set_aside} damaged files set aside" if self.set_aside else ""
         first = f"{counts}; {bytes_in_words(self.bytes)}; {duration(self.seconds)} of computing{running}{aside}"
         kinds = [
@@ -131,14 +140,16 @@ def run_status(
     plan = run.plan.drop_duplicates("key").reset_index(drop=True)
     jobs = _counts(plan, last, sound)
     failures = plan.loc[jobs["failed"] == 1, ["kind", "model", "step", "revision", "unit", "source", "key"]]
-    aside = run.store.aside
+    asides = [place.aside for place in (run.store, *shard_folders(run.store)) if place.aside.is_dir()]
+    shards = tuple(shard.path.name.replace("-of-", "/") for shard in busy_shards(run.store))
     return Status(
         total=len(plan),
         **{name: int(jobs[name].sum()) for name in ("done", "failed", "missing")},
         bytes=sum(sound.values()),
         seconds=float(jobs["seconds"].to_numpy().sum()),
-        running=run.store.busy,
-        set_aside=sum(1 for _ in aside.iterdir()) if aside.is_dir() else 0,
+        running=bool(shards) or run.store.busy,
+        set_aside=sum(len(os.listdir(aside)) for aside in asides),
+        shards=shards,
         failures=failures.assign(error=[last[key]["error"] or "" for key in failures["key"]]),
         kinds=jobs.groupby(plan["kind"].astype(str), sort=False).sum(),
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import heapq
 import json
 import os
 import re
@@ -28,11 +29,15 @@ from taskspace.files import (
 )
 
 # %% auto #0
-__all__ = ['StorePaths', 'check_places', 'checksum', 'put_result', 'read_result', 'result_files', 'result_sizes', 'valid_sizes',
-           'clean_results', 'write_log', 'log_entries', 'Store', 'put_current', 'keep_only', 'get_current']
+__all__ = ['in_use', 'StorePaths', 'check_places', 'check_kind', 'shard_folders', 'busy_shards', 'checksum', 'put_result',
+           'read_result', 'result_files', 'result_sizes', 'valid_sizes', 'set_aside', 'clean_results', 'write_log',
+           'log_entries', 'Store', 'put_current', 'keep_only', 'get_current']
 
 # %% ../../nbs/api/runs/10_store.ipynb #709b808e
-def _in_use(folder: Path, lock: Path) -> str:
+def in_use(
+    folder: Path,  # of the run
+    lock: Path,  # the lock that is held
+) -> str:  # to be raised
     "The line that refuses a folder in which another process writes."
     return (
         f"{folder}: another run is writing here ({lock_holder(lock)}); wait until it ends, or choose another directory"
@@ -60,6 +65,7 @@ class StorePaths:
         self.temporary = self.path / ".tmp"
         self.log_path = self.path / "log.jsonl"
         self.lock_path = self.path / "lock"
+        self.shards = self.path / "shards"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r})"
@@ -71,8 +77,8 @@ class StorePaths:
 
     @property
     def busy(self) -> bool:  # True while some process holds the lock
-        "Whether a run is going on."
-        return is_locked(self.lock_path)
+        "Whether a run is going on, or a shard of it."
+        return is_locked(self.lock_path) or bool(busy_shards(self))
 
     def check_places(self) -> Self:  # itself
         "Refuse a folder whose places are links to elsewhere, or of the wrong kind."
@@ -81,13 +87,10 @@ class StorePaths:
 
     def check(self) -> Self:  # itself
         "Refuse a folder that is something else or in use, before any work is done for it."
-        if self.path.exists() and not self.path.is_dir():
-            raise TaskspaceError(f"{self.path}: a file; a run needs a directory of its own")
-        self.check_places()
-        if self.path.is_dir() and not self.exists and any(p.name not in ("lock", ".tmp") for p in self.path.iterdir()):
-            raise TaskspaceError(f"{self.path}: holds something other than a run; name a new or empty one")
+        check_kind(self)
         if self.busy:
-            raise TaskspaceError(_in_use(self.path, self.lock_path))
+            writer = next(iter(busy_shards(self)), self)
+            raise TaskspaceError(in_use(self.path, writer.lock_path))
         return self
 
     def create(self) -> Self:  # itself
@@ -115,16 +118,52 @@ def check_places(
     store: StorePaths,  # of the run
 ) -> None:
     "Refuse a folder whose places are links to elsewhere, or of the wrong kind."
-    for folder in (store.path, store.results):
+    for folder in (store.path, store.results, store.shards):
         if folder.is_dir():
             with os.scandir(folder) as places:
                 _check_inside(store.path, places)
-    for place in (store.results, store.aside, store.temporary):
+    for place in (store.results, store.aside, store.temporary, store.shards):
         if place.exists() and not place.is_dir():
             raise TaskspaceError(f"{place}: a file where a run has a directory; remove it")
     for place in (store.log_path, store.lock_path):
         if place.is_dir():
             raise TaskspaceError(f"{place}: a directory where a run has a file; remove it")
+    for shard in shard_folders(store):
+        check_places(shard)
+
+
+_BEFORE = ("lock", ".tmp", "shards")  # what a run that was killed at once leaves in its folder
+
+
+def check_kind(
+    store: StorePaths,  # of the run
+) -> None:
+    "Refuse a folder that is something else than a run's or a new one."
+    if store.path.exists() and not store.path.is_dir():
+        raise TaskspaceError(f"{store.path}: a file; a run needs a directory of its own")
+    check_places(store)
+    if store.path.is_dir() and not store.exists and any(p.name not in _BEFORE for p in store.path.iterdir()):
+        raise TaskspaceError(f"{store.path}: holds something other than a run; name a new or empty one")
+
+# %% ../../nbs/api/runs/10_store.ipynb #b1aa9aad
+_SHARD = re.compile(r"([0-9]{1,6})-of-([0-9]{1,6})")
+
+
+def shard_folders(
+    store: StorePaths,  # of the run
+) -> list[StorePaths]:  # by name; of a shard itself, none
+    "Where the shards of a run write."
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(store.shards) as entries:
+        names = sorted(e.name for e in entries if _SHARD.fullmatch(e.name) and e.is_dir())
+        return [StorePaths(store.shards / name) for name in names]
+    return []
+
+
+def busy_shards(
+    store: StorePaths,  # of the run
+) -> list[StorePaths]:  # whose lock some process holds
+    "Which shards are at work."
+    return [shard for shard in shard_folders(store) if is_locked(shard.lock_path)]
 
 # %% ../../nbs/api/runs/10_store.ipynb #6966b28b
 _NAME = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{16})\.parquet")
@@ -164,8 +203,8 @@ def read_result(
     return data if match and checksum(data) == match[2] else None
 
 # %% ../../nbs/api/runs/10_store.ipynb #faf55b37
-def _result_entries(results: Path) -> Iterator[tuple[str, os.DirEntry]]:
-    "The key of each result and its place in the folder."
+def _entries_in(results: Path) -> Iterator[tuple[str, os.DirEntry]]:
+    "The key of each result in one folder of results, and its place there."
     with contextlib.suppress(FileNotFoundError), os.scandir(results) as subfolders:
         for subfolder in sorted(s.path for s in subfolders if s.is_dir()):
             with os.scandir(subfolder) as entries:
@@ -175,21 +214,31 @@ def _result_entries(results: Path) -> Iterator[tuple[str, os.DirEntry]]:
                         yield match[1], entry
 
 
+def _result_entries(store: StorePaths) -> Iterator[tuple[str, os.DirEntry]]:
+    "The key of each result and its place in the folder, those of shards first. Two shards may have the same result."
+    for place in (*shard_folders(store), store):
+        yield from _entries_in(place.results)
+
+
 def result_files(
     store: StorePaths,  # of the run
 ) -> dict[str, Path]:  # job key -> result file, present under its final name
-    "Which results are there, by name alone."
-    return {key: Path(entry.path) for key, entry in _result_entries(store.results)}
+    "Which results are there, by name alone. Of two with the same key the first that is sound."
+    found: dict[str, Path] = {}
+    for key, entry in _result_entries(store):
+        if key not in found or read_result(found[key]) is None:
+            found[key] = Path(entry.path)
+    return found
 
 
 def result_sizes(
     store: StorePaths,  # of the run
 ) -> dict[str, int]:  # job key -> bytes
     "How large the results are; several times faster than a look at each file by its path."
-    found = {}
-    for key, entry in _result_entries(store.results):
+    found: dict[str, int] = {}
+    for key, entry in _result_entries(store):
         with contextlib.suppress(FileNotFoundError):
-            found[key] = entry.stat().st_size
+            found.setdefault(key, entry.stat().st_size)
     return found
 
 # %% ../../nbs/api/runs/10_store.ipynb #78e37302
@@ -200,8 +249,10 @@ def valid_sizes(
 ) -> dict[str, int]:  # job key -> bytes
     """How large the sound results are. A file of the recorded size counts as sound.
     Any other file is read, and counts if its checksum fits its name."""
-    found = {}
-    for key, entry in _result_entries(store.results):
+    found: dict[str, int] = {}
+    for key, entry in _result_entries(store):
+        if key in found:
+            continue
         try:
             size = entry.stat().st_size
         except FileNotFoundError:
@@ -211,7 +262,10 @@ def valid_sizes(
     return found
 
 # %% ../../nbs/api/runs/10_store.ipynb #7936404b
-def _set_aside(store: StorePaths, path: Path) -> Path:
+def set_aside(
+    store: StorePaths,  # of the run
+    path: Path,  # a file in it
+) -> Path:  # where it is now
     "Move a damaged file, under a name that is still free."
     target = store.aside / f"{path.name}.0"
     try:
@@ -233,7 +287,7 @@ def clean_results(
         if read_result(path) is not None:
             sound[key] = path
         else:
-            damaged.append(_set_aside(store, path))
+            damaged.append(set_aside(store, path))
     return sound, damaged
 
 # %% ../../nbs/api/runs/10_store.ipynb #0d0c75fd
@@ -257,8 +311,13 @@ def write_log(
 def log_entries(
     store: StorePaths,  # of the run
 ) -> Iterator[dict]:  # in the order in which they were written
-    "The lines of the log that are whole."
-    with contextlib.suppress(FileNotFoundError), open(store.log_path, encoding="utf-8", errors="replace") as f:
+    "The lines of the log that are whole, also of the logs of shards."
+    logs = [_lines_of(place.log_path) for place in (store, *shard_folders(store))]
+    return heapq.merge(*logs, key=_moment) if len(logs) > 1 else logs[0]
+
+
+def _lines_of(log: Path) -> Iterator[dict]:
+    with contextlib.suppress(FileNotFoundError), open(log, encoding="utf-8", errors="replace") as f:
         for line in f:
             try:
                 entry = json.loads(line)
@@ -266,6 +325,11 @@ def log_entries(
                 continue
             if isinstance(entry, dict):
                 yield entry
+
+
+def _moment(entry: dict) -> str:
+    "When a line was written, as a text that sorts. Machines of one cluster have one time zone."
+    return at if isinstance(at := entry.get("time"), str) else ""
 
 # %% ../../nbs/api/runs/10_store.ipynb #421fb7a0
 class Store(StorePaths):
@@ -287,7 +351,7 @@ class Store(StorePaths):
             try:
                 held.enter_context(locked(self.lock_path, wait=False))
             except BlockingIOError:
-                raise TaskspaceError(_in_use(self.path, self.lock_path)) from None
+                raise TaskspaceError(in_use(self.path, self.lock_path)) from None
             except OSError as e:
                 raise cannot_write(self.lock_path, e) from None
             yield self
@@ -298,10 +362,11 @@ def put_current(
     stem: str,  # what it is, e.g. "plan"
     ending: str,  # of the file's name, e.g. "parquet"
     data: bytes,  # the whole file
+    temporary: Path | None = None,  # folder for the unfinished file, of this process alone; the run's where None
 ) -> Path:  # where it is stored
     "Store a file under its checksum, beside the older ones of its kind."
     target = store.path / f"{stem}.{checksum(data)}.{ending}"
-    write_atomically(target, data, store.temporary / target.name)
+    write_atomically(target, data, (temporary or store.temporary) / target.name)
     return target
 
 

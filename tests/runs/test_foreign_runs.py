@@ -291,10 +291,10 @@ def test_a_run_killed_between_the_new_suite_and_the_new_plan_keeps_the_old_suite
     changed = finished[1].model_copy(update={"suite": str(copy.parent / "other.parquet")})
     put = plans.put_current
 
-    def killed(store, stem, ending, data):
+    def killed(store, stem, *rest):
         if stem == "plan":
             raise KeyboardInterrupt
-        return put(store, stem, ending, data)
+        return put(store, stem, *rest)
 
     monkeypatch.setattr(plans, "put_current", killed)
     with pytest.raises(KeyboardInterrupt):
