@@ -530,12 +530,18 @@ def merge(directory: Annotated[Path, typer.Argument(help="Folder of the run.")])
     typer.echo(f"{moved} results of shards moved into {store.results}" if moved else f"{directory}: nothing to merge")
 
 
-def _report(directory: Path, out: Path | None, partial: bool) -> str:
+_Gate = Annotated[
+    float | None,
+    typer.Option("--gate", help="Judge claims only on tasks that a model does with this accuracy or more, e.g. 0.65."),
+]
+
+
+def _report(directory: Path, out: Path | None, partial: bool, gate: float | None = None) -> str:
     "Render the report and say where it is."
     from taskspace.report.site import render_report
     from taskspace.runs.results import open_run
 
-    return f"Report: {render_report(open_run(directory), out, partial=partial)}"
+    return f"Report: {render_report(open_run(directory), out, partial=partial, gate=gate)}"
 
 
 @app.command()
@@ -547,6 +553,7 @@ def report(
     partial: Annotated[
         bool, typer.Option("--partial", help="Make the report although results are missing; it says which.")
     ] = False,
+    gate: _Gate = None,
 ) -> None:
     """Make the report of a run, a website. Open the printed file in a browser.
 
@@ -554,7 +561,7 @@ def report(
     taskspace report runs/pythia
     taskspace report runs/pythia --partial --out preview
     """
-    typer.echo(_report(directory, out, partial))
+    typer.echo(_report(directory, out, partial, gate))
 
 # %% ../nbs/api/90_cli.ipynb #f1ef486a
 @app.command()
@@ -568,17 +575,19 @@ def extract(
         ),
     ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Make the extract although results are missing.")] = False,
+    gate: _Gate = None,
 ) -> None:
     """Keep what a run found in a few small Parquet files: accuracies, spaces, tests, claims, provenance.
 
     \b
     taskspace extract runs/pythia --out pythia
     taskspace extract runs/mixed --out mixed --scale 70m --scale 160m --scale 410m
+    taskspace extract runs/pythia --out pythia --gate 0.65
     """
     from taskspace.runs.extract import write_extract
     from taskspace.runs.results import open_run
 
-    typer.echo(f"Extract: {write_extract(open_run(directory), out, scale, partial=partial)}")
+    typer.echo(f"Extract: {write_extract(open_run(directory), out, scale, partial=partial, gate=gate)}")
 
 # %% ../nbs/api/90_cli.ipynb #143d3791
 @app.command()

@@ -49,10 +49,11 @@ def _last(path: Mapping[int | None, TaskSpace]) -> TaskSpace:
     return path[None] if None in path else path[max(s for s in path if s is not None)]
 
 
-def _names(models: Sequence[_Model]) -> dict[str, _Model]:
-    "What to call each model: its scale, and the number of its training where the scale has several."
+def _names(models: Sequence[_Model], titles: Mapping[_Model, str]) -> dict[str, _Model]:
+    "What to call each model: its title, else its scale, with the number of its training where the scale has several."
     scales = [scale for scale, _ in models]
-    return {scale if scales.count(scale) == 1 else f"{scale} {n}": (scale, n) for scale, n in models}
+    own = {(scale, n): scale if scales.count(scale) == 1 else f"{scale} {n}" for scale, n in models}
+    return {titles.get(model, name): model for model, name in own.items()}
 
 # %% ../../nbs/api/claims/20_judging.ipynb #14a10364
 def passing_tasks(
@@ -82,6 +83,7 @@ class _Gate:
 
     passing: dict[_Model, set[str]] | None = None  # None: all
     words: str = ""  # for the table
+    titles: Mapping[_Model, str] = field(default_factory=dict)  # what models are called
 
     def space(self, model: _Model, space: TaskSpace) -> TaskSpace:
         return space if self.passing is None else space.select(self._kept(model, space.tasks))
@@ -94,22 +96,21 @@ class _Gate:
     def _kept(self, model: _Model, tasks: Sequence[str]) -> list[str]:
         passing = cast(dict, self.passing)
         if model not in passing:
-            raise TaskspaceError(
-                f"gate: the accuracies of {' '.join(map(str, model))} are not known; leave out the gate"
-            )
+            called = self.titles.get(model, " ".join(map(str, model)))
+            raise TaskspaceError(f"gate: the accuracies of {called} are not known; leave out the gate")
         return [t for t in tasks if t in passing[model]]
 
 
-def _gate_of(accuracy: pd.DataFrame | None, gate: float | None) -> _Gate:
+def _gate_of(accuracy: pd.DataFrame | None, gate: float | None, titles: Mapping[_Model, str]) -> _Gate:
     if gate is None:
         return _Gate()
     if accuracy is None:
         raise TaskspaceError("gate: needs the accuracy of every task; give accuracy, or leave out the gate")
     passing = passing_tasks(accuracy, gate)
     total = accuracy["task"].nunique()
-    names = _names(list(passing))
+    names = _names(list(passing), titles)
     kept = ", ".join(f"{name} {len(passing[model])}" for name, model in names.items())
-    return _Gate(passing, f"tasks with accuracy of {gate:g} or more: {kept} of {total}")
+    return _Gate(passing, f"tasks with accuracy of {gate:g} or more: {kept} of {total}", titles)
 
 # %% ../../nbs/api/claims/20_judging.ipynb #60d6e6c2
 @dataclass
@@ -120,10 +121,11 @@ class _Evidence:
     overlaps: dict[_Model, dict[int | None, TaskSpace]] = field(default_factory=dict)
     curves: dict[_Model, pd.DataFrame] = field(default_factory=dict)
     shares: dict[_Model, pd.DataFrame] = field(default_factory=dict)
+    titles: Mapping[_Model, str] = field(default_factory=dict)  # what models are called
 
     def models(self, *tables: Mapping[_Model, Any]) -> dict[str, _Model]:
         "The models of some tables by name, the smaller trainings' numbers first."
-        return _names(list(dict.fromkeys(m for table in tables for m in table)))
+        return _names(list(dict.fromkeys(m for table in tables for m in table)), self.titles)
 
 
 def _tables_by_model(table: pd.DataFrame | None, gate: _Gate) -> dict[_Model, pd.DataFrame]:
@@ -144,13 +146,20 @@ def _spaces_by_model(spaces: Spaces | None, gate: _Gate, order: Mapping[str, flo
     return {m: {step: s for step, s in path.items() if len(s)} for m, path in cut.items()}
 
 # %% ../../nbs/api/claims/20_judging.ipynb #73af584a
-def _claim_c(paths: Mapping[_Model, dict], parameters: Mapping[str, float]) -> Finding:
+def _claim_c(paths: Mapping[_Model, dict], parameters: Mapping[str, float], titles: Mapping[_Model, str]) -> Finding:
     "Claim c, from the last space of each training."
     sizes: dict[str, list[TaskSpace]] = {}
-    for (scale, _), path in paths.items():
+    which: dict[str, list[_Model]] = {}
+    for model, path in paths.items():
         if path:
-            sizes.setdefault(scale, []).append(_last(path))
-    return claim_c(sizes, parameters)
+            sizes.setdefault(model[0], []).append(_last(path))
+            which.setdefault(model[0], []).append(model)
+    found = claim_c(sizes, parameters)
+    if found.models is None:
+        return found
+    rows = cast(Any, found.models.itertuples())
+    names = [titles.get(which[r.scale][r.training - 1], r.model) for r in rows]
+    return replace(found, models=found.models.assign(model=names))
 
 
 def _judged(evidence: _Evidence, hypotheses: Mapping[str, TaskSpace], parameters: Mapping[str, float]) -> list[Finding]:
@@ -171,7 +180,7 @@ def _judged(evidence: _Evidence, hypotheses: Mapping[str, TaskSpace], parameters
     return [
         over_models(found_a, of_a) if found_a else claim_a(None),
         over_models(found_b, of_b) if found_b else claim_b(None, linguistic, words or None),
-        _claim_c(evidence.paths, parameters),
+        _claim_c(evidence.paths, parameters, evidence.titles),
         over_models(found_d, of_d) if found_d else claim_d(None, None),
         over_models(found_e, of_b) if found_e else claim_e(None),
     ]
@@ -188,14 +197,17 @@ def findings(
     parameters: Mapping[str, float] | None = None,  # scale -> number of parameters
     accuracy: pd.DataFrame | None = None,  # for the gate: columns scale, task, accuracy, and training
     gate: float | None = None,  # least accuracy of a task that is judged; None: all tasks are
+    titles: Mapping[tuple[str, int], str] | None = None,  # (scale, training) -> what to call it, each its own
 ) -> list[Finding]:  # one a claim
     "What a study says about each claim. Raises `TaskspaceError` for a gate that leaves nothing."
-    parameters, kept = dict(parameters or {}), _gate_of(accuracy, gate)
+    parameters, titles = dict(parameters or {}), dict(titles or {})
+    kept = _gate_of(accuracy, gate, titles)
     evidence = _Evidence(
         _spaces_by_model(spaces, kept, parameters),
         _spaces_by_model(overlap, kept, parameters),
         _tables_by_model(curves, kept),
         _tables_by_model(distribution, kept),
+        titles,
     )
     return [replace(f, gate=kept.words) for f in _judged(evidence, dict(hypotheses or {}), parameters)]
 

@@ -20,6 +20,7 @@ from typing import Any, cast, TYPE_CHECKING
 import pandas as pd
 import yaml
 
+from ..claims.judging import passing_tasks
 from ..errors import TaskspaceError
 from ..files import cannot_write, without_folders
 from .escaping import in_csv, in_markdown, in_yaml
@@ -30,7 +31,7 @@ from ..runs.plans import NotThere
 from ..runs.predictions import predicted_agreement
 from ..runs.run_spaces import space_at
 from ..runs.study import public_study
-from ..runs.summaries import distributedness, learning_curves, missing, missing_line
+from ..runs.summaries import distributedness, last_accuracy, learning_curves, missing, missing_line
 from ..workarounds import search_as_text, without_modules
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def data_tables(
         (
             "curves",
             learning_curves(run),
-            "gain on the source and harm to ordinary text at every measured step of tuning, FTGD and full tuning",
+            "gain on the source and harm to ordinary text at every measured step: FTGD, full tuning, and control all",
         ),
         (
             "distribution",
@@ -257,9 +258,10 @@ def render_report(
     out: str | os.PathLike | None = None,  # folder of the report; `report` in the run's folder where None
     partial: bool = False,  # whether missing results are allowed; the first page then says what is missing
     progress: bool = True,  # show a bar
+    gate: float | None = None,  # least accuracy of a task on which claims are judged; None: all are
 ) -> Path:  # the report's first page, `index.html`
-    """Make the report of a run.
-    Raises `TaskspaceError` when results are missing and `partial` is not set, or `out` holds something else."""
+    """Make the report of a run. Raises `TaskspaceError` when results are missing and `partial` is not set, `out` holds
+    something else, or a gate leaves no task."""
     from taskspace.runs.results import open_run
 
     run = open_run(run) if isinstance(run, (str, os.PathLike)) else run
@@ -270,11 +272,13 @@ def render_report(
         raise TaskspaceError(f"{run.path}: no result is there yet; run the study first")
     out = Path(out if out is not None else run.path / "report").absolute()
     _accepts(out)
+    if gate is not None:
+        passing_tasks(last_accuracy(run), gate)  # before the pages, which take minutes
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
         try:
-            _write_pages(run, work, len(gone) > 0, progress)
+            _write_pages(run, work, len(gone) > 0, progress, gate)
             site = render(work)
             _complete(site, work, run)
             if out.exists():
@@ -298,11 +302,11 @@ def _complete(site: Path, work: Path, run: Run) -> None:
     (site / _MARK).write_text(json.dumps(mark) + "\n")
 
 # %% ../../nbs/api/report/50_site.ipynb #f542fea7
-def _page_jobs(run: Run, scales: Mapping[str, str], others: Iterable[str], partial: bool) -> list[tuple]:
+def _page_jobs(run: Run, scales: Mapping[str, str], others: Iterable[str], first: Mapping[str, Any]) -> list[tuple]:
     "What has to be executed: template, name of the page, parameters, and title where it is not the template's own."
     shared = {"run": str(run.path.absolute())}
     return [
-        ("summary", "index", {**shared, "partial": partial}, None),
+        ("summary", "index", {**shared, **first}, None),
         *(("scale", slug, {**shared, "model": model}, model) for model, slug in scales.items()),
         *((name, name, shared, None) for name in others),
     ]
@@ -333,14 +337,14 @@ def _page_names(models: Iterable[str]) -> dict[str, str]:
     return {model: f"scale-{i}-{_slug(model)}" for i, model in enumerate(models)}
 
 
-def _write_pages(run: Run, work: Path, partial: bool, progress: bool) -> None:
+def _write_pages(run: Run, work: Path, partial: bool, progress: bool, gate: float | None) -> None:
     "Execute the templates and write everything that the renderer needs."
     from tqdm.auto import tqdm
 
     scales = _page_names(run.checkpoints["model"])
     others = ["training", *(["dissimilarity"] if "states" in run.study.probes else [])]
     others = [name for name in others if name in page_templates()]
-    jobs = _page_jobs(run, scales, others, partial)
+    jobs = _page_jobs(run, scales, others, {"partial": partial, "gate": gate or 0.0})
     notebooks = work / "_notebooks"  # the renderers leave folders with an underscore alone
     notebooks.mkdir()
     folder = _path_in_text(run.path.absolute())

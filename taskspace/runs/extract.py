@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from ..claims.judging import claims_table, findings, models_table
+from ..claims.judging import claims_table, findings, models_table, passing_tasks
 from ..devices import progress_bar
 from ..errors import TaskspaceError
 from ..files import cannot_write, leads_out, without_folders
@@ -33,6 +33,7 @@ from taskspace.runs.summaries import (
     checkpoint_places,
     distributedness,
     findings_of,
+    last_accuracy,
     learning_curves,
     missing,
     parameter_counts,
@@ -210,7 +211,7 @@ def joined(
 
 # %% ../../nbs/api/runs/70_extract.ipynb #32886f69
 def _tables(
-    run: Run, scales: Sequence[str] | None, permutations: int, progress: bool | None
+    run: Run, scales: Sequence[str] | None, gate: float | None, permutations: int, progress: bool | None
 ) -> dict[str, pd.DataFrame]:
     "Everything that an extract holds, by name."
     hypotheses, cells, tests, explained = opponents(run.suite), [], [], []
@@ -227,7 +228,7 @@ def _tables(
             bar.update()
     transfer, overlap = kept["transfer"], kept["overlap"]
     curves, distribution = learning_curves(run), distributedness(run)
-    found = findings_of(run, scales, spaces=transfer, overlap=overlap, curves=curves, distribution=distribution)
+    found = findings_of(run, scales, gate, spaces=transfer, overlap=overlap, curves=curves, distribution=distribution)
     tables = {
         "accuracy": _accuracy(run),
         "stability": _stability(transfer),
@@ -319,9 +320,10 @@ def write_extract(
     permutations: int = 999,  # of every test
     partial: bool = False,  # whether results may be missing
     progress: bool | None = None,  # show a bar; None: in a terminal or a notebook
+    gate: float | None = None,  # least accuracy of a task on which claims are judged; None: all are
 ) -> Path:  # the folder
     """Write what a run found as a few small files.
-    Raises `TaskspaceError` when results are missing or the folder holds something else."""
+    Raises `TaskspaceError` when results are missing, the folder holds something else, or a gate leaves no task."""
     folder, gone = Path(folder).absolute(), missing(run)
     if len(gone) and not partial:
         raise TaskspaceError(
@@ -333,9 +335,12 @@ def write_extract(
         and (not folder.is_dir() or any(folder.iterdir()) and not (folder / _MARK).exists())
     ):
         raise TaskspaceError(f"{folder}: is there and not an extract; name another folder")
-    tables = _tables(run, scales, permutations, progress)
+    if gate is not None:
+        passing_tasks(last_accuracy(run), gate)  # before the tests, which take minutes
+    tables = _tables(run, scales, gate, permutations, progress)
     files = {f"{name}.parquet": _table_bytes(table) for name, table in tables.items()}
-    files[_MARK] = (json.dumps(_header(run), indent=1, ensure_ascii=False) + "\n").encode(errors="replace")
+    header = {**_header(run), "gate": gate}
+    files[_MARK] = (json.dumps(header, indent=1, ensure_ascii=False) + "\n").encode(errors="replace")
     _write_files(files, folder)
     return folder
 
@@ -550,18 +555,37 @@ def _held_spaces(extract: Extract) -> Iterator[tuple[dict[str, Any], TaskSpace]]
             about["step"] = None if about["step"] is None else int(about["step"])
             yield about, space_of(rows, about["kind"], extract.header["groups"])
 
+# %% ../../nbs/api/runs/70_extract.ipynb #1a8f1373
+def _last_accuracy(extract: Extract) -> pd.DataFrame:  # columns scale, training, task, accuracy
+    "The accuracy of every task at each model's last checkpoint: the last without a step, else that of the last step."
+    table = extract.table("accuracy")
+    table = table if "training" in table else table.assign(training=1)
+    when = table["step"].astype(float).fillna(np.inf)
+    table = table[when == when.groupby([table["scale"], table["training"]]).transform("max")]
+    return table.drop_duplicates(["scale", "training", "task"], keep="last")
 
+
+def _titles(extract: Extract) -> dict[tuple[str, int], str]:
+    "What the models of an extract are called."
+    return {(str(c["scale"]), int(c.get("training", 1))): str(c["model"]) for c in extract.header["checkpoints"]}
+
+# %% ../../nbs/api/runs/70_extract.ipynb #4c9af42b
 def _found_again(
     extract: Extract,
     spaces: Mapping[str, dict],
     hypotheses: Mapping[str, TaskSpace],
     scales: Sequence[str] | None,
     parameters: Mapping[str, float],
+    gate: float | None,
 ) -> dict[str, pd.DataFrame]:
     "The tables of claims by today's rules."
-    curves, distribution = (
+    curves, distribution, *rest = (
         t if scales is None else t[t["scale"].isin(list(scales))]
-        for t in (extract.table("curves"), extract.table("distribution"))
+        for t in (
+            extract.table("curves"),
+            extract.table("distribution"),
+            *([] if gate is None else [_last_accuracy(extract)]),
+        )
     )
     found = findings(
         spaces=spaces["transfer"],
@@ -570,6 +594,9 @@ def _found_again(
         parameters=parameters,
         curves=curves,
         distribution=distribution,
+        accuracy=rest[0] if rest else None,
+        gate=gate,
+        titles=_titles(extract),
     )
     claims = _with_those_of_pairs(claims_table(found), extract.table("claims").set_index("claim"))
     return {"claims": claims, "models": models_table(found)}
@@ -609,12 +636,14 @@ def retest_extract(
     parameters: Mapping[str, int] | None = None,  # scale -> number of parameters, where the extract does not say so
     permutations: int = 999,  # of every test
     progress: bool | None = None,  # show a bar; None: in a terminal or a notebook
+    gate: float | None = None,  # least accuracy of a task on which claims are judged; None: as in the extract
 ) -> Path:  # the folder
     """Test the spaces of an extract anew, by today's statistics, and write it again.
     Raises `TaskspaceError` for a suite with other sentences."""
     extract = open_extract(folder)
     hypotheses = _own_hypotheses(extract, suite)
     sizes = dict(extract.header.get("parameters") or parameters or {})
+    gate = extract.header.get("gate") if gate is None else gate
     tests, explained = [], []
     held: dict[str, dict] = {"transfer": {}, "overlap": {}}
     with progress_bar(None, "spaces", progress, unit="space") as bar:
@@ -632,11 +661,11 @@ def retest_extract(
         "tests": pd.DataFrame(tests),
         "explained": joined(explained),
         "hypotheses": hypothesis_rows(hypotheses),
-        **_found_again(extract, held, hypotheses, scales, sizes),
+        **_found_again(extract, held, hypotheses, scales, sizes, gate),
     }
     files = {p.name: p.read_bytes() for p in sorted(extract.path.iterdir()) if p.is_file()}
     files |= {f"{name}.parquet": _table_bytes(table) for name, table in tables.items()}
-    header = {**extract.header, "parameters": sizes, "retested": importlib.metadata.version("taskspace")}
+    header = {**extract.header, "parameters": sizes, "gate": gate, "retested": importlib.metadata.version("taskspace")}
     files[_MARK] = (json.dumps(header, indent=1, ensure_ascii=False) + "\n").encode(errors="replace")
     _write_files(files, extract.path.absolute())
     return extract.path

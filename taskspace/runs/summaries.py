@@ -253,6 +253,7 @@ def findings_of(
         parameters=parameter_counts(run),
         accuracy=None if gate is None else _of_scales(last_accuracy(run), scales),
         gate=gate,
+        titles={(str(c.scale), int(c.training)): str(c.model) for c in cast(Any, run.checkpoints.itertuples())},
     )
 
 

@@ -110,7 +110,11 @@ def test_missing_results_are_refused_then_named(run, tmp_path, monkeypatch):
         and not (tmp_path / "out").exists()
         and [p.name for p in tmp_path.iterdir()] == ["part"]
     )
-    text = render_report(part, tmp_path / "out", partial=True, progress=False).read_text(encoding="utf-8")
+    with pytest.raises(TaskspaceError, match="gate: an accuracy lies between 0 and 1, not at 2"):
+        render_report(part, tmp_path / "out", partial=True, progress=False, gate=2)
+    page = render_report(part, tmp_path / "out", partial=True, progress=False, gate=0.4)
+    text = page.read_text(encoding="utf-8")
+    assert "Judged on tasks with accuracy of 0.4 or more: small" in text and "What each model says alone" in text
     assert "A partial report" in text and all(job.source in text for job in gone)
 
 

@@ -8,7 +8,7 @@ import toysite
 from taskspace.claims.judging import models_table
 from taskspace.errors import TaskspaceError
 from taskspace.runs.execute import run_study
-from taskspace.runs.extract import open_extract, write_extract
+from taskspace.runs.extract import open_extract, retest_extract, write_extract
 from taskspace.runs.study import Study
 from taskspace.runs.summaries import checkpoint_spaces, claims_of, distributedness, findings_of, learning_curves
 
@@ -71,13 +71,14 @@ def test_tables_hold_every_training(trained):
 
 def test_every_training_is_judged(trained, found):
     table = models_table(found)
+    assert set(table["model"]) == set(trained.checkpoints["model"])  # one name in claims and on pages
     assert table.groupby("claim").size().to_dict() == {"a": 6, "b": 6, "c": 6}
     assert "3 trainings of small" in found[1].why and "standard deviation" in found[1].why
     sizes = table[table["claim"] == "b"].groupby("scale")["estimate"].mean()
     assert found[1].estimate == pytest.approx(sizes.mean())
     assert found[2].verdict != "not replicated" and "trainings" in found[2].levels.index
     gated = claims_of(trained, ["small"], gate=0.4)
-    assert gated["gate"].str.startswith("tasks with accuracy of 0.4 or more: small 1 ").all()
+    assert gated["gate"].str.startswith("tasks with accuracy of 0.4 or more: small a ").all()
 
 
 def test_no_row_of_any_table_excludes_its_own_estimate(trained, found):
@@ -112,7 +113,7 @@ def outside(table, estimate):
 
 
 def test_an_extract_keeps_the_trainings(trained, tmp_path):
-    kept = open_extract(write_extract(trained, tmp_path / "kept", permutations=9, progress=False))
+    kept = open_extract(write_extract(trained, tmp_path / "kept", permutations=9, progress=False, gate=0.4))
     for n in (1, 2, 3):
         whole = trained.space("large", training=n)
         assert np.allclose(kept.space("large", training=n).matrix, whole.matrix, atol=1e-4)
@@ -125,6 +126,12 @@ def test_an_extract_keeps_the_trainings(trained, tmp_path):
         if name in tests:
             figures = {name: "estimate", f"{name}_low": "low", f"{name}_high": "high"}
             assert outside(tests.rename(columns=figures), "estimate") == 0, name
+    gate, named = kept.table("claims")["gate"], kept.table("models")["model"]
+    assert gate.str.startswith("tasks with accuracy of 0.4 or more: small a ").all()
+    again = open_extract(retest_extract(kept.path, permutations=9, progress=False))  # keeps its gate and names
+    assert again.table("claims")["gate"].equals(gate) and set(again.table("models")["model"]) == set(named)
+    with pytest.raises(TaskspaceError, match="gate: an accuracy lies between 0 and 1, not at 2"):
+        write_extract(trained, tmp_path / "none", progress=False, gate=2)
 
 
 def test_the_same_weights_are_no_second_training(tmp_path):
