@@ -68,6 +68,8 @@ def test_every_command_teaches_with_an_example(capsys):
         "compare",
         "suites",
         "run",
+        "slurm",
+        "merge",
         "status",
         "report",
         "extract",

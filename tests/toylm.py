@@ -11,6 +11,7 @@ import torch
 
 from taskspace.models.lm import LM
 from taskspace.pretraining.architectures import BigramLM
+from taskspace.runs.study import Study
 from taskspace.tasks.pairs import Suite
 from taskspace.toy import agreement_task, TOY_WORDS, WordTokenizer
 
@@ -23,15 +24,19 @@ def write(path, seed=0, words=TOY_WORDS, **faults):
 
 
 class Faulty(BigramLM):
-    "Waits before each forward pass, raises, or kills its process, to stand for what happens in long runs."
+    "Waits, before each forward pass or until a file is gone, raises, or kills its process, as happens in long runs."
 
-    def __init__(self, table, slow=0.0, die_if=None, raise_if=None):
+    def __init__(self, table, slow=0.0, die_if=None, raise_if=None, hold_if=None, hold_after=0):
         super().__init__(table)
         self.slow, self.die_if, self.raise_if = slow, die_if, raise_if
+        self.hold_if, self.before_hold = hold_if, hold_after
 
     def forward(self, input_ids, attention_mask=None, **kwargs):
         if self.slow:
             time.sleep(self.slow)
+        self.before_hold -= 1
+        while self.hold_if and self.before_hold < 0 and Path(self.hold_if).exists():
+            time.sleep(0.05)
         if self.die_if and Path(self.die_if).exists():
             os.kill(os.getpid(), signal.SIGKILL)
         if self.raise_if and Path(self.raise_if).exists():
@@ -52,3 +57,19 @@ def suite(tasks=6, pairs=8):
     groups = ["agreement" if i < tasks / 2 else "other" for i in range(tasks)]
     made = (replace(agreement_task(n, pairs=pairs), phenomenon=g) for n, g in zip(nouns, groups, strict=True))
     return Suite("toy", tuple(made))
+
+
+def study(folder, seeds=3, **faults):
+    "A study of 21 jobs a seed: one gradient and 20 transfer jobs."
+    suite(tasks=5).to_frame().to_parquet(folder / "toy.parquet")
+    model = write(folder / "model.json", **faults)
+    return Study(
+        suite=str(folder / "toy.parquet"),
+        models=[{"name": model, "loader": "toylm:load", "label": "toy"}],
+        probes=["gradient", "transfer"],
+        train_pairs=4,
+        eval_pairs=3,
+        seeds=seeds,
+        controls=["full", "masked", "shuffled"],
+        ftgd={"steps": 1},
+    )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .results import *  # noqa: F403
     from .shards import *  # noqa: F403
     from .execute import *  # noqa: F403
+    from .slurm import *  # noqa: F403
     from .summaries import *  # noqa: F403
     from .predictions import *  # noqa: F403
     from .run_evidence import *  # noqa: F403
@@ -51,7 +52,9 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "Shard shard_of shares shard_store check_free shard_locked join_shards unfinished dead_shards claimed "
         "taken_over known_digests remember_digests forget_digests merge_shards",
     "execute":
-        "dask_executor run_study demo_study example_study example_run",
+        "dask_executor run_study plan_study demo_study example_study example_run",
+    "slurm":
+        "SlurmJob check_job slurm_scripts find_sbatch write_scripts submit_scripts",
     "summaries":
         "missing missing_line learning_curves checkpoint_places checkpoint_spaces distributedness "
         "parameter_counts last_accuracy findings_of claims_of",

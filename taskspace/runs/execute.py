@@ -46,7 +46,7 @@ from .study import PROBES, read_study, Study
 from ..workarounds import interrupt_later, no_shared_progress
 
 # %% auto #0
-__all__ = ['dask_executor', 'run_study', 'demo_study', 'example_study', 'example_run']
+__all__ = ['dask_executor', 'run_study', 'plan_study', 'demo_study', 'example_study', 'example_run']
 
 # %% ../../nbs/api/runs/50_execute.ipynb #daf95270
 def _start_worker(parent: Any, devices: Any) -> None:
@@ -399,14 +399,19 @@ def _clean(store: Store, progress: bool) -> dict[str, Path]:
 def _run_whole(plan: Plan, store: Store, memory: dict[str, list], **how: Any) -> None:
     "Do what is missing of a study, as the only process."
     with store.create().locked():
-        jobs = list(plan.jobs())
-        merge_shards(store, jobs)
-        save_plan(store, plan, jobs)
-        write_atomically(store.path / "study.yaml", plan.study.to_yaml().encode())
-        remember_digests(store, memory)
-        done = _clean(store, how["progress"])
-        missing = deque({j.key: j for j in jobs if j.key not in done}.values())
+        missing = _planned(plan, store, memory, how["progress"])
         _execute(plan, store, missing, title=plan.study.name, **how)
+
+
+def _planned(plan: Plan, store: Store, memory: dict[str, list], progress: bool) -> deque[Job]:
+    "Write the plan into a locked store, and say which jobs are missing."
+    jobs = list(plan.jobs())
+    merge_shards(store, jobs)
+    save_plan(store, plan, jobs)
+    write_atomically(store.path / "study.yaml", plan.study.to_yaml().encode())
+    remember_digests(store, memory)
+    done = _clean(store, progress)
+    return deque({j.key: j for j in jobs if j.key not in done}.values())
 
 # %% ../../nbs/api/runs/50_execute.ipynb #8bcb5373
 def _run_shard(plan: Plan, store: Store, shard: Shard, memory: dict[str, list], **how: Any) -> None:
@@ -457,6 +462,19 @@ def run_study(
     else:
         _run_shard(plan, store, part, memory, **how)
     return open_run(out)
+
+# %% ../../nbs/api/runs/50_execute.ipynb #db877982
+def plan_study(
+    study: Study | Mapping[str, Any] | str | os.PathLike,  # as in `run_study`
+    out: str | os.PathLike,  # folder of the run: new, empty, or one to go on with
+) -> int:  # how many jobs are missing
+    "Write the plan of a study and compute nothing. Raises as `run_study` does."
+    store = Store(out)
+    check_free(store, None)
+    memory = known_digests(store)
+    plan = Plan(_as_study(study), memory)
+    with store.create().locked():
+        return len(_planned(plan, store, memory, progress=False))
 
 # %% ../../nbs/api/runs/50_execute.ipynb #12577e2c
 def demo_study(

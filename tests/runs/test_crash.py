@@ -25,7 +25,6 @@ from taskspace.runs.execute import dask_executor, run_study
 from taskspace.runs.jobs import Plan
 from taskspace.runs.results import open_run
 from taskspace.runs.store import Store
-from taskspace.runs.study import Study
 from taskspace.runs.summaries import missing
 
 pytestmark = pytest.mark.slow
@@ -34,26 +33,10 @@ fork = mp.get_context("fork")  # a forked main process starts in milliseconds, s
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and forks of POSIX")
 
 
-def a_study(folder, seeds=3, **faults):
-    "A study of 21 jobs a seed: one gradient and 20 transfer jobs."
-    toylm.suite(tasks=5).to_frame().to_parquet(folder / "toy.parquet")
-    model = toylm.write(folder / "model.json", **faults)
-    return Study(
-        suite=str(folder / "toy.parquet"),
-        models=[{"name": model, "loader": "toylm:load", "label": "toy"}],
-        probes=["gradient", "transfer"],
-        train_pairs=4,
-        eval_pairs=3,
-        seeds=seeds,
-        controls=["full", "masked", "shuffled"],
-        ftgd={"steps": 1},
-    )
-
-
 @pytest.fixture
 def toy(tmp_path):
     "Makes the study of 63 jobs, or of fewer seeds, in a folder of its own."
-    return functools.partial(a_study, tmp_path)
+    return functools.partial(toylm.study, tmp_path)
 
 
 def stored(out):
@@ -73,7 +56,7 @@ def uninterrupted(tmp_path_factory):
     @functools.cache
     def folder(seeds):
         here = tmp_path_factory.mktemp(f"uninterrupted{seeds}")
-        quietly(a_study(here, seeds), here / "run")
+        quietly(toylm.study(here, seeds), here / "run")
         return here / "run"
 
     return folder

@@ -8,7 +8,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from test_crash import a_study, fork, posix, quietly, stored
+from test_crash import fork, posix, quietly, stored
 
 import toylm
 from taskspace.cli import main
@@ -29,7 +29,7 @@ OF = 3
 def whole(tmp_path_factory):
     "The results of an undivided run of 21 jobs, and the study."
     here = tmp_path_factory.mktemp("whole")
-    study = a_study(here, 1)
+    study = toylm.study(here, 1)
     quietly(study, here / "run")
     return study, stored(here / "run")
 
@@ -133,7 +133,7 @@ def test_the_next_run_takes_over_what_a_dead_shard_has_left(whole, tmp_path, tak
 
 def test_what_failed_in_a_dead_shard_is_left_to_its_own_next_run(whole, tmp_path):
     fire = tmp_path / "fire"
-    study, expected, out = a_study(tmp_path, 1, raise_if=str(fire)), whole[1], tmp_path / "out"
+    study, expected, out = toylm.study(tmp_path, 1, raise_if=str(fire)), whole[1], tmp_path / "out"
     fire.touch()
     one(study, out, 1)
     fire.unlink()
