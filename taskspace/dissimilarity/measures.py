@@ -258,7 +258,7 @@ def _own_of_grams(
     K: torch.Tensor, X: torch.Tensor, widths: list[int], scale: float, tolerance: float
 ) -> np.ndarray:  # (layers,)
     "HSIC of the layers of one side with themselves, from their centred Gram matrices K and their rows X."
-    own = K.square().sum(1).double().cpu().numpy()
+    own = K.square().sum(1).cpu().double().numpy()
     spread, size = (_squared_lengths(v, widths).double().sum(1).cpu().numpy() for v in (X - X.mean(0), X))
     return above_rounding(own, spread, size, tolerance, torch.finfo(X.dtype).eps) / scale
 
@@ -307,7 +307,7 @@ class MinibatchCKA:
         K, L = centred_grams(X, self.xw, self.unbiased), centred_grams(Y, self.yw, self.unbiased)
         n = len(X)
         scale = n * (n - 3) if self.unbiased else (n - 1) ** 2
-        cross = (K @ L.T / scale).double().cpu().numpy()
+        cross = (K @ L.T / scale).cpu().double().numpy()
         own = [_own_of_grams(*side, scale, self.rounding) for side in ((K, X, self.xw), (L, Y, self.yw))]
         found = [_ratio(cross, *own)] if self.average == "ratio" else [cross, *own]
         self.total = [t + n * h for t, h in zip(self.total, found, strict=False)]

@@ -111,8 +111,9 @@ class _Weights:
 
     @property
     def device(self) -> torch.device:  # where the first parameter lives
-        "The device to put input on."
-        return self._weight.device
+        "The device to put input on; for weights that wait on disk, that of the first one that does not."
+        places = (t.device for t in chain(self.model.parameters(), self.model.buffers()) if t.device.type != "meta")
+        return next(places, torch.device("cpu")) if self._weight.device.type == "meta" else self._weight.device
 
     @property
     def dtype(self) -> torch.dtype:  # of the first parameter
@@ -125,7 +126,12 @@ class _Weights:
         return sum(p.numel() for p in self.model.parameters())
 
     def digest(self) -> str:  # 64 hexadecimal digits
-        "SHA-256 of the weights, computed again only when they were written to, see `weights_digest`."
+        """SHA-256 of the weights, computed again only when they were written to, see `weights_digest`.
+        Raises `TaskspaceError` where some of them are offloaded."""
+        if away := next((n for n, p in self.model.named_parameters() if p.device.type == "meta"), None):
+            raise TaskspaceError(
+                f"{away} is offloaded, so its bytes cannot be read; load the model without a device_map"
+            )
         tensors = self.model.state_dict(keep_vars=True)
         state = [(n, p.data_ptr(), p._version, p.dtype, _bits(p)) for n, p in tensors.items()]
         if self._digest is None or self._digest[0] != state:

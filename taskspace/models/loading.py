@@ -374,6 +374,22 @@ def _whole_or_adapted(
     return model, tokenizer, adapter.base
 
 # %% ../../nbs/api/models/20_loading.ipynb #faae9dd3
+def _check_device_map(name: str, placement: Any) -> None:
+    "Raise `TaskspaceError` for a map that names a device which is not here."
+    for part, place in placement.items() if isinstance(placement, dict) else ():
+        if str(place) == "disk":
+            continue
+        try:
+            kind = pick_device().type.replace("cpu", "cuda")
+            pick_device(f"{kind}:{place}" if isinstance(place, int) else place)
+        except TaskspaceError as e:
+            why = str(e).partition("(")[2].partition(")")[0][:80]
+            raise TaskspaceError(
+                f"{name}: device_map puts {part or 'the model'!r} on {place!r}, which cannot be used here ({why}); "
+                "name devices of this machine, cpu or disk, or write device_map='auto'"
+            ) from None
+
+
 def _placed(model: nn.Module, name: str, device: Any, kwargs: dict[str, Any]) -> bool:
     "Whether loading has placed the weights already. Raises `TaskspaceError` where a device is asked for as well."
     placed = kwargs.get("device_map") is not None
@@ -409,6 +425,7 @@ def load_lm(
     else:
         path = Path(text).expanduser()
         check_options(text, {k: v for k, v in kwargs.items() if k != "base"})
+        _check_device_map(text, kwargs.get("device_map"))
         kwargs |= {"objective": objective} if objective else {}
         if path.is_dir():
             path = _run_checkpoint(path, revision)

@@ -373,7 +373,7 @@ def _first_order(
         grads, _ = accumulate(lm, contrast(against_best(lm, encoded)), wanted, tokens)
 
     def at(name: str, index: torch.Tensor) -> torch.Tensor:
-        return grads[name].reshape(-1)[index.to(grads[name].device).long()].double().cpu()
+        return grads[name].reshape(-1)[index.to(grads[name].device).long()].cpu().double()
 
     return np.array([-sum(float(v.double() @ at(n, i)) for n, (i, v) in t.delta.items()) for t in changes])
 
@@ -400,7 +400,7 @@ def _held_out(
         for j, target in enumerate(targets):
             grads, _ = accumulate(lm, contrast(against_best(lm, encode_task(lm, target, convention))), wanted, tokens)
             for name, g in grads.items():
-                flat = g.reshape(-1).double().cpu().numpy()
+                flat = g.reshape(-1).cpu().double().numpy()
                 for i in range(len(suite)):
                     index, value = sources.places(i, name)
                     out[i, j] += flat[index] @ direction(value.astype(np.float64))

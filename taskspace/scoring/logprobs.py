@@ -165,7 +165,7 @@ def _hidden(lm: LM, batch: Batch, index: Tensor) -> Tensor:
     seen: list[Tensor] = []
 
     def take(_: nn.Module, args: tuple) -> tuple:
-        seen.append(args[0].flatten(0, -2)[index])
+        seen.append(_picked(args[0], index))
         return args[0][..., :0, :], *args[1:]
 
     with _hooked(lm.head, take):
@@ -183,16 +183,22 @@ def _linear(lm: LM) -> tuple[Tensor, Tensor | None]:
 def _chosen_logits(lm: LM, batch: Batch, index: Tensor, head: str) -> Tensor:
     "Logits (positions, vocabulary) at flat positions `index`."
     if head == "full":
-        return lm.logits(*batch).flatten(0, 1)[index]
+        return _picked(lm.logits(*batch), index)
     if head == "linear":
-        return nn.functional.linear(_hidden(lm, batch, index), *_linear(lm))
+        weight, bias = _linear(lm)
+        return nn.functional.linear(_hidden(lm, batch, index).to(weight.device), weight, bias)
     with _hooked(lm.head, _choose(index)):
         return lm.logits(*batch)[0]
 
 
 def _choose(index: Tensor) -> Callable:
     "A hook that lets the output layer see flat positions `index` alone."
-    return lambda _, args: (args[0].flatten(0, -2)[index][None], *args[1:])
+    return lambda _, args: (_picked(args[0], index)[None], *args[1:])
+
+
+def _picked(hidden: Tensor, index: Tensor) -> Tensor:
+    "Hidden states at flat positions, wherever the layer below has computed them."
+    return hidden.flatten(0, -2)[index.to(hidden.device)]
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #a9ce64f3
 def _collate(lm: LM, tree: PrefixTree, nodes: Sequence[np.ndarray], shared: bool) -> tuple[Batch, np.ndarray]:
@@ -220,10 +226,13 @@ def logprobs_at(
 ) -> Tensor:  # (n,) log P(token at its place), nats, float32 or wider
     "Log-probabilities of single tokens at chosen places of a batch; differentiable where gradients are on."
     if head == "linear":
-        return linear_logprobs(_hidden(lm, batch, index), *_linear(lm), source, tokens)
+        weight, bias = _linear(lm)
+        hidden, *asked = (t.to(weight.device) for t in (_hidden(lm, batch, index), source, tokens))
+        return linear_logprobs(hidden, weight, bias, *asked).to(source.device)
     logits = _chosen_logits(lm, batch, index, head)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return logits[source, tokens] - logits.logsumexp(1)[source]
+    source_, tokens = source.to(logits.device), tokens.to(logits.device)
+    return (logits[source_, tokens] - logits.logsumexp(1)[source_]).to(source.device)
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #f62c8b84
 class _Answer(NamedTuple):
@@ -335,9 +344,9 @@ def _nothing_follows(lm: LM, batch: Batch) -> bool:
             node = node.next_functions[0][0]
         recorded = logits is own or getattr(node, "variable", None) is own
         # Numbers made anew, since a change through `.data` is not recorded and is in `own` too
-        return (
-            recorded and logits.shape == own.shape and torch.equal(logits.double(), _numbers(own.shape, own).double())
-        )
+        anew = _numbers(own.shape, own)
+        # On the CPU, since not every device has float64
+        return recorded and logits.shape == own.shape and torch.equal(logits.cpu().double(), anew.cpu().double())
     except Exception:  # whatever a foreign model raises: the shortcut is not for it
         return False
 
@@ -350,11 +359,11 @@ def _follows_each_position(lm: LM, batch: Batch, index: Tensor) -> bool:
 
             def replace(_: nn.Module, args: tuple, out: Tensor, choose: Callable | None = choose) -> Tensor:
                 every = _numbers(torch.Size((*batch.ids.shape, out.shape[-1])), out)
-                return every if choose is None else every.flatten(0, 1)[index][None]
+                return every if choose is None else _picked(every, index)[None]
 
             with _hooked(lm.head, choose or (lambda *_: None), replace):
                 found.append(lm.logits(*batch))
-        whole, part = found[0].flatten(0, 1)[index].float(), found[1][0].float()
+        whole, part = _picked(found[0], index).float(), found[1][0].float()
         return torch.allclose(whole, part, rtol=8 * torch.finfo(lm.dtype).eps, atol=1e-6, equal_nan=True)
     except Exception:
         return False
@@ -638,7 +647,7 @@ def _tree_sums(
     def run(chunk: list[int]) -> tuple[np.ndarray, np.ndarray] | None:
         with torch.no_grad():
             found = _run(lm, tree, [plan[i] for i in chunk], edges, shortcuts)
-        return None if found is None else (found[0], found[1].double().cpu().numpy())
+        return None if found is None else (found[0], found[1].cpu().double().numpy())
 
     workers = _workers(lm, shortcuts)
     chunks = list(_row_batches(plan, token_budget, batch_size, shortcuts, workers))

@@ -138,7 +138,7 @@ def masked_logprobs(
         def run(rows: list[int], questions: Questions = questions) -> tuple[np.ndarray, np.ndarray]:
             with torch.no_grad():
                 which, logp = answers(lm, questions, rows, head)
-            return which, logp.double().cpu().numpy()
+            return which, logp.cpu().double().numpy()
 
         with evaluating(lm):
             chunks = batches_of(lm, questions, head, token_budget, batch_size, workers)

@@ -35,7 +35,7 @@ def _values(lm: LM, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
         for chunk in batches([len(s) for s in sequences], budget, order=order):
             found = token_logprobs(lm, [sequences[i] for i in chunk], [1] * len(chunk))
             for i, values in zip(chunk, found, strict=True):
-                out[i] = values.double().cpu().numpy()
+                out[i] = values.cpu().double().numpy()
     return out
 
 

@@ -213,7 +213,7 @@ def _fingerprint(named: dict[str, nn.Parameter], indices: dict[str, torch.Tensor
     for name, index in indices.items():
         h.update(f"{name} {tuple(named[name].shape)}".encode())
         h.update(index.to("cpu", torch.int64).numpy().tobytes())
-        h.update(read_at(named[name], index.to(named[name].device).long()).double().cpu().numpy().tobytes())
+        h.update(read_at(named[name], index.to(named[name].device).long()).cpu().double().numpy().tobytes())
     return h.hexdigest()[:16]
 
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #16508cb0

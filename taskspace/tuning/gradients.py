@@ -91,6 +91,11 @@ def trainable(
     if parameters != "adapter":
         _no_quantised_weights(lm, named)
     chosen = {n: p for n, p in named.items() if p.requires_grad}
+    if away := next((n for n, p in chosen.items() if p.device.type == "meta"), None):
+        raise TaskspaceError(
+            f"model {lm.name!r}: {away} is offloaded and has no gradient; keep it in memory (another device_map or "
+            "max_memory), or leave it out with parameters='adapter' or a pattern"
+        )
     if not chosen:
         raise TaskspaceError(
             f"model {lm.name!r} has no trainable parameters; set requires_grad on those that may change"
@@ -223,7 +228,7 @@ def backpropagate(
         sums = torch.stack([lp.sum() for lp in logps])
         weights = torch.tensor([parts[i].weight for i in rows], dtype=sums.dtype, device=sums.device)
         (sums * weights).sum().backward()
-        out[rows] = sums.detach().double().cpu()
+        out[rows] = sums.detach().cpu().double()
     return out
 
 # %% ../../nbs/api/tuning/10_gradients.ipynb #c88a7f0e
@@ -243,7 +248,7 @@ def _backpropagate_masked(lm: LM, parts: Sequence[Part], tokens: int) -> torch.T
         place = torch.from_numpy(questions.sentence[which])
         weights = torch.tensor([p.weight for p in parts], dtype=logp.dtype)[place].to(logp.device)
         (logp * weights).sum().backward()
-        out.index_add_(0, place, logp.detach().double().cpu())
+        out.index_add_(0, place, logp.detach().cpu().double())
     return out
 
 # %% ../../nbs/api/tuning/10_gradients.ipynb #929710fd
