@@ -31,7 +31,14 @@ from ..runs.plans import NotThere
 from ..runs.predictions import predicted_agreement
 from ..runs.run_spaces import space_at
 from ..runs.study import public_study
-from ..runs.summaries import distributedness, last_accuracy, learning_curves, missing, missing_line
+from taskspace.runs.summaries import (
+    distributedness,
+    last_accuracy,
+    learning_curves,
+    missing,
+    missing_line,
+    with_unit,
+)
 from ..workarounds import search_as_text, without_modules
 
 if TYPE_CHECKING:
@@ -119,7 +126,7 @@ def data_tables(
             "how well predicted transfer agrees with measured transfer at every checkpoint that has both",
         ),
     ]
-    tables = [table for table in tables if len(table[1])]
+    tables = [(name, with_unit(run, table), what) for name, table, what in tables if len(table)]
     jobs = run.log().drop(columns=["key"]).astype({"kind": str})
     jobs["worker"] = pd.factorize(jobs["worker"])[0] + 1  # not under which name and on which machine it worked
     jobs["error"] = [_public_error(run, e) if isinstance(e, str) else None for e in jobs["error"]]

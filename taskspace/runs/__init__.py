@@ -56,7 +56,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "slurm":
         "SlurmJob check_job slurm_scripts find_sbatch write_scripts submit_scripts",
     "summaries":
-        "missing missing_line learning_curves checkpoint_places checkpoint_spaces distributedness "
+        "missing missing_line learning_curves checkpoint_places checkpoint_spaces distributedness with_unit "
         "parameter_counts last_accuracy findings_of claims_of",
     "predictions":
         "predicted_agreement",

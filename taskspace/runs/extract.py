@@ -37,6 +37,7 @@ from taskspace.runs.summaries import (
     learning_curves,
     missing,
     parameter_counts,
+    with_unit,
 )
 from ..spaces.explaining import explain_course
 from ..spaces.hypotheses import opponents
@@ -337,7 +338,7 @@ def write_extract(
         raise TaskspaceError(f"{folder}: is there and not an extract; name another folder")
     if gate is not None:
         passing_tasks(last_accuracy(run), gate)  # before the tests, which take minutes
-    tables = _tables(run, scales, gate, permutations, progress)
+    tables = {n: with_unit(run, t) for n, t in _tables(run, scales, gate, permutations, progress).items()}
     files = {f"{name}.parquet": _table_bytes(table) for name, table in tables.items()}
     header = {**_header(run), "gate": gate}
     files[_MARK] = (json.dumps(header, indent=1, ensure_ascii=False) + "\n").encode(errors="replace")

@@ -454,8 +454,9 @@ def _libraries() -> dict[str, str]:
     }
 
 
-def _header(payload: Mapping[str, Any], parameters: int) -> dict[str, Any]:
-    "From what the result of a job is computed."
+def _header(payload: Mapping[str, Any], lm: LM) -> dict[str, Any]:
+    "From what the result of a job is computed. Of a base on this machine the last folder is named."
+    base = lm.base if lm.base is None or not os.path.isabs(lm.base) else os.path.basename(lm.base.rstrip("/"))
     job, checkpoint = Job(*payload["job"]), payload["checkpoint"]
     return {
         "key": job.key,
@@ -469,7 +470,8 @@ def _header(payload: Mapping[str, Any], parameters: int) -> dict[str, Any]:
         "weights": payload["weights"],
         "tokenizer": payload["tokenizer"],
         **_loaded_by(checkpoint),
-        "parameters": parameters,
+        "parameters": lm.n_parameters,
+        **({"base": base} if base is not None else {}),
         "data": payload["data"],
         "seed": job.seed,
         "control": job.control,
@@ -506,7 +508,7 @@ def work(
         try:
             torch.set_num_threads(1)
             found = compute(payload)
-            done["data"] = to_bytes(found, _header(payload, _load(payload).n_parameters))
+            done["data"] = to_bytes(found, _header(payload, _load(payload)))
         except Exception as e:  # any failure of one job, from a bad model to a bug, must not end the others
             done |= _failure(e)
         finally:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from taskspace.spaces.space import TaskSpace
 
 # %% auto #0
-__all__ = ['missing', 'missing_line', 'learning_curves', 'checkpoint_places', 'checkpoint_spaces', 'distributedness',
+__all__ = ['missing', 'missing_line', 'learning_curves', 'checkpoint_places', 'checkpoint_spaces', 'distributedness', 'with_unit',
            'parameter_counts', 'last_accuracy', 'findings_of', 'claims_of']
 
 # %% ../../nbs/api/runs/60_summaries.ipynb #07bf1ce1
@@ -179,6 +179,21 @@ def distributedness(
         if parts
         else pd.DataFrame(columns=["model", "scale", "training", "step", "revision", "task", "share"])
     )
+
+# %% ../../nbs/api/runs/60_summaries.ipynb #71aa0c11
+def with_unit(
+    run: Run,  # an opened run
+    table: pd.DataFrame,  # with or without columns model and step
+) -> pd.DataFrame:  # with the column unit behind step; steps of tuning, which have a method, are left as they are
+    "A table that says what the steps of its checkpoints count: steps, tokens or words."
+    if "unit" in table or "method" in table or not {"model", "step"} <= set(table):
+        return table
+    known = run.checkpoints.dropna(subset="step").drop_duplicates("model").set_index("model")["unit"]
+    counted = zip(table["model"], table["step"].notna(), strict=True)
+    units = [known.get(model) if has_step else None for model, has_step in counted]
+    table = table.copy()
+    table.insert(list(table.columns).index("step") + 1, "unit", pd.Series(units, table.index, dtype=object))
+    return table
 
 # %% ../../nbs/api/runs/60_summaries.ipynb #62bfa4ec
 def parameter_counts(

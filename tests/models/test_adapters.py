@@ -13,6 +13,7 @@ from taskspace.errors import TaskspaceError
 from taskspace.models.checkpoints import check_model, digests, expand, ModelSpec
 from taskspace.models.loading import load_lm
 from taskspace.pretraining.tokens import word_tokenizer
+from taskspace.runs.execute import run_study
 from taskspace.tasks.pairs import MinimalPair, Suite, Task
 
 WORDS = word_tokenizer([".", "the", "a", "cat", "cats", "dog", "dogs", "sleeps", "sleep", "runs", "run"])
@@ -172,3 +173,13 @@ def test_first_order_holds_for_an_adapter_alone(place):
             change = score_pairs(lm, SUITE).groupby("task")["margin"].mean() - start
         assert (predicted.loc[source.name] - change).abs().max() < 0.02 * change.abs().max()  # measured 0.005
     assert len(gradient_differential(lm, SUITE["one"])) > len(list(lm.model.named_parameters())) - 1
+
+
+def test_the_result_of_an_adapter_names_its_base(place, tmp_path):
+    pairs = SUITE.to_frame()
+    pairs.to_csv(tmp_path / "pairs.csv", index=False)
+    study = dict(suite=str(tmp_path / "pairs.csv"), probes=["score"], device="cpu")
+    models = [str(place / "adapter"), str(place / "base")]
+    run = run_study({**study, "models": models}, tmp_path / "run", workers=0, progress=False)
+    # Of a folder the last part alone, since where it lies is nobody's business
+    assert run.provenance().set_index("model")["base"].fillna("").tolist() == ["base", ""]

@@ -67,6 +67,10 @@ def test_a_space_comes_back_to_four_decimals(n, symmetric, bounds, seed):
         assert np.abs(again.high - values - 1).max(axis=None) < 5.1e-5
 
 
+def test_tables_say_what_steps_count(kept):
+    assert set(kept.table("spaces")["unit"]) == set(kept.table("accuracy")["unit"]) == {"steps"}
+
+
 def test_the_numbers_are_the_runs(run, kept):
     for scale in ("small", "large"):
         for step in (0, 1):

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -54,7 +55,7 @@ from taskspace.runs.results import open_run
 from taskspace.runs.run_spaces import mean_space
 from taskspace.runs.store import Store
 from taskspace.runs.study import parse_study, Study
-from taskspace.runs.summaries import checkpoint_spaces, distributedness, learning_curves
+from taskspace.runs.summaries import checkpoint_spaces, distributedness, learning_curves, with_unit
 from taskspace.scoring.convention import convention_of
 from taskspace.scoring.scores import score_pairs
 from taskspace.spaces.resampling import widening
@@ -885,6 +886,16 @@ def test_predicted_transfer_is_stored_and_agrees_with_small_steps(toy, tmp_path)
         {j.key for j in Plan(toy(ftgd={"lr": lr}, probes=["predicted"], controls=[])).jobs()} for lr in (1e-4, 1e-3)
     )
     assert len(small) == 2 and not small & large
+
+
+def test_tables_say_what_steps_count():
+    known = pd.DataFrame({"model": ["a", "a", "b"], "step": [0, 10, None], "unit": ["words", "words", "steps"]})
+    run = SimpleNamespace(checkpoints=known.astype({"step": "Int64"}))
+    table = pd.DataFrame({"model": ["a", "b"], "step": [10, None], "value": [1.0, 2.0]}).astype({"step": "Int64"})
+    found = with_unit(run, table)
+    assert list(found) == ["model", "step", "unit", "value"] and found["unit"].tolist() == ["words", None]
+    tuning = table.assign(method="ftgd")  # its steps are those of tuning
+    assert with_unit(run, tuning) is tuning and "unit" not in with_unit(run, table[["model", "value"]])
 
 
 def test_predictions_depend_on_the_held_out_pairs(toy, tmp_path):
