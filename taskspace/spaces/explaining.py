@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..errors import TaskspaceError
 from . import resampling, statistics
+from .combining import group_labels
 from .space import TaskSpace
 from .testing import aligned_to, noise_ceiling_of
 
@@ -129,6 +130,8 @@ class Explanation:
     permutations: int  # behind each p
     p: float  # of all hypotheses together
     level: str = "tasks"  # what the intervals generalise over
+    # Index what, of; columns value, low, high over groups, and units; None where there are fewer than three groups
+    over_groups: pd.DataFrame | None = None
 
     @property
     def explained(self) -> float:  # from 0 to 1
@@ -147,7 +150,10 @@ class Explanation:
             return frame.to_html(float_format=lambda v: f"{v:.3f}", border=0)
 
         head = f"<p>{self.tasks} tasks, {self.method}, intervals over {self.level}, p of the whole {self.p:.3f}</p>"
-        return head + shown(self.parts) + shown(self.table)
+        wider = ""
+        if self.over_groups is not None:
+            wider = f"<p>Over groups:</p>{shown(self.over_groups.drop(index='correlation', level=0))}"
+        return head + shown(self.parts) + shown(self.table) + wider
 
 
 UNEXPLAINED = ("unexplained", "other structure", "noise")
@@ -164,13 +170,20 @@ def _check_hypotheses(correlations: np.ndarray, names: Sequence[str]) -> None:
             raise TaskspaceError(f"explain: {name!r} follows from the other hypotheses; leave it or another one out")
 
 
-def _left_out(matrices: Sequence[np.ndarray], method: str) -> Iterator[np.ndarray]:
-    "The correlations with each task left out in turn."
-    n = len(matrices[0])
-    for i in range(n):
-        keep = np.arange(n) != i
+def _left_out(matrices: Sequence[np.ndarray], method: str, unit_of: np.ndarray) -> Iterator[np.ndarray]:
+    "The correlations with each unit left out in turn; `unit_of` has the unit of each task."
+    for unit in dict.fromkeys(unit_of.tolist()):
+        keep = unit_of != unit
         rows = cell_columns([m[np.ix_(keep, keep)] for m in matrices], method)
         yield rows @ rows.T
+
+
+def _groups_of(space: TaskSpace) -> np.ndarray | None:
+    "The group of each task; None where one is unknown, and where there are fewer than three, or one for each task."
+    labels = group_labels(space, None) if space.groups else [None]
+    if any(g is None for g in labels) or not 3 <= len(set(labels)) < len(labels):
+        return None
+    return np.array([str(g) for g in labels])
 
 
 def _families(names: Sequence[str], families: Mapping[str, Sequence[str]] | None) -> dict[str, list[str]]:
@@ -191,6 +204,17 @@ def _families(names: Sequence[str], families: Mapping[str, Sequence[str]] | None
 
 # %% ../../nbs/api/spaces/72_explaining.ipynb #e1f1ddca
 _BOUNDS = {"correlation": (-1.0, 1.0), "partial": (-1.0, 1.0), "unique": (-1.0, 1.0), "part": (-1.0, 1.0)}
+
+
+def _with_bounds(whole: Mapping[tuple[str, str], float], left: pd.DataFrame, level: float) -> pd.DataFrame:
+    "All figures with their jackknife intervals: what, of, value, low, high, units. A figure that gets lost has none."
+    found = []
+    for (what, of), value in whole.items():
+        values = left[what, of].to_numpy()
+        known = np.isfinite(values).all()
+        low, high = resampling.left_out_interval(value, values, level, _BOUNDS[what]) if known else (np.nan, np.nan)
+        found.append({"what": what, "of": of, "value": value, "low": low, "high": high, "units": len(left)})
+    return pd.DataFrame(found)
 
 
 def _parts_table(rows: pd.DataFrame, noise: float | None) -> pd.DataFrame:
@@ -226,12 +250,15 @@ def explain_space(
     _check_hypotheses(correlations, list(named))
     regression = statistics.mrqap(space.matrix, {k: s.matrix for k, s in named.items()}, method, permutations, seed)
     whole = _shares(correlations, list(named), grouped)
-    left = pd.DataFrame([_shares(c, list(named), grouped) for c in _left_out(matrices, method)])
-    found = []
-    for (what, of), value in whole.items():
-        low, high = resampling.left_out_interval(value, left[what, of].to_numpy(), level, _BOUNDS[what])
-        found.append({"what": what, "of": of, "value": value, "low": low, "high": high})
-    return _explanation(pd.DataFrame(found), space, grouped, regression, method, permutations)
+
+    def bounded(unit_of: np.ndarray) -> pd.DataFrame:
+        left = pd.DataFrame([_shares(c, list(named), grouped) for c in _left_out(matrices, method, unit_of)])
+        return _with_bounds(whole, left, level)
+
+    labels = _groups_of(space)
+    over_groups = None if labels is None else bounded(labels).set_index(["what", "of"])
+    found = bounded(np.arange(len(space))).drop(columns="units")
+    return replace(_explanation(found, space, grouped, regression, method, permutations), over_groups=over_groups)
 
 # %% ../../nbs/api/spaces/72_explaining.ipynb #1869ff11
 def _explanation(
