@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .sites import *  # noqa: F403
     from .units import *  # noqa: F403
     from .ablation import *  # noqa: F403
+    from .interchange import *  # noqa: F403
     from .needs import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
@@ -41,6 +42,9 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "ablation":
         "VALUES NEAR UnitNorms unit_norms ablated matched_units ablation_row ablation_space AblationSpaces "
         "ablation_probe",
+    "interchange":
+        "is_aligned first_difference aligned_task patched interchange_effects task_direction interchange_row "
+        "InterchangeSpaces interchange_probe",
     "needs":
         "EVERYTHING named_needs need_table need_auc need_space need_scores DataNeed data_need save_need "
         "load_need",

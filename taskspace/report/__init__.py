@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .renderer import *  # noqa: F403
     from .charts import *  # noqa: F403
     from .evidence import *  # noqa: F403
+    from .unit_charts import *  # noqa: F403
     from .checkpoints import *  # noqa: F403
     from .templates import *  # noqa: F403
     from .pages import *  # noqa: F403
@@ -25,6 +26,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "forest frontier layers before_after",
     "evidence":
         "PART_COLOURS explanation_chart explanation_course signs_chart opposition_chart",
+    "unit_charts":
+        "layer_chart interchange_chart",
     "checkpoints":
         "called checkpoint_names scores_at last_scores repeated_steps by_unit",
     "templates":

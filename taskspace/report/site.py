@@ -48,8 +48,13 @@ if TYPE_CHECKING:
 __all__ = ['mean_accuracy', 'all_spaces', 'data_tables', 'write_data', 'site_renderer', 'render', 'render_report']
 
 # %% ../../nbs/api/report/50_site.ipynb #3d4cc699
-_KINDS = {"transfer": ("transfer",), "gradient": ("cosine", "overlap", "alignment", "sign_agreement")}
-_KINDS["predicted"] = ("predicted",)
+_KINDS = {
+    "transfer": ("transfer",),
+    "gradient": ("cosine", "overlap", "alignment", "sign_agreement"),
+    "predicted": ("predicted",),
+    "units": ("unit_overlap", "unit_count", "unit_chance", "unit_chance_in_layers", "unit_shuffled"),
+    "ablation": ("ablation",),
+}
 
 
 def mean_accuracy(

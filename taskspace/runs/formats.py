@@ -23,12 +23,13 @@ from ..tasks.pairs import MinimalPair, Suite, Task
 
 if TYPE_CHECKING:
     from taskspace.probing.gradient import GradientSpaces
+    from taskspace.probing.units import UnitSpaces
     from taskspace.spaces.space import TaskSpace
 
 # %% auto #0
 __all__ = ['as_written', 'check_columns', 'suite_to_json', 'suite_from_json', 'compress_suite', 'decompress_suite', 'to_bytes',
            'from_bytes', 'states_to_frame', 'frame_to_states', 'result_from_bytes', 'spaces_to_frame',
-           'frame_to_spaces', 'space_to_frame', 'frame_to_space']
+           'frame_to_spaces', 'units_to_frame', 'frame_to_units', 'space_to_frame', 'frame_to_space']
 
 # %% ../../nbs/api/runs/25_formats.ipynb #8d2edf23
 @contextlib.contextmanager
@@ -222,6 +223,8 @@ _COLUMNS = {
     "predicted": {"source": "text", "values": "any"},
     "transfer": {"task": "text", "pair": "text", "before": "number", "after": "number"},
     "states": {"layer": "number", "values": "any"},
+    "units": {"part": "text", "measure": "text", "source": "text", "values": "any"},
+    "ablation": {"task": "text", "pair": "text", "before": "number", "after": "number", "random": "number"},
 }
 _LOG = {"step": "number", "loss": "number", "eval_margin": "number", "perplexity": "number"}
 
@@ -333,6 +336,40 @@ def frame_to_spaces(
     spaces.distribution = attrs["distribution"]
     spaces.participation = attrs.get("participation", pd.DataFrame())  # which results of 0.1 do not have
     spaces.meta = attrs["meta"]
+    return spaces
+
+# %% ../../nbs/api/runs/25_formats.ipynb #22b37903
+def units_to_frame(
+    spaces: UnitSpaces,  # what `unit_probe` gave
+) -> pd.DataFrame:  # columns part, measure, source, values[, low, high, replicates, halves]
+    "What the unit probe gave as one table; the units and their layers go into `attrs`."
+    frame = pd.concat([_table("", measure, space) for measure, space in spaces.items()], ignore_index=True)
+    frame.attrs = {
+        "kinds": {f"/{measure}": space.kind for measure, space in spaces.items()},
+        "groups": next(iter(spaces.values())).groups,
+        "meta": spaces.meta,
+        "units": spaces.table,
+        "layers": spaces.layers.reset_index(names="task"),
+    }
+    return frame
+
+
+def frame_to_units(
+    frame: pd.DataFrame,  # result of a units job
+) -> UnitSpaces:  # as `unit_probe` gave them
+    "What `units_to_frame` put into one table."
+    from taskspace.probing.units import UnitSpaces
+
+    attrs = frame.attrs
+    spaces = UnitSpaces(
+        {
+            str(measure): _space(rows, attrs["kinds"][f"/{measure}"], attrs["groups"], attrs["meta"])
+            for measure, rows in frame.groupby("measure", sort=False)
+        }
+    )
+    spaces.table, spaces.meta = attrs["units"], attrs["meta"]
+    layers = attrs["layers"].set_index("task")
+    spaces.layers = layers.set_axis([int(layer) for layer in layers.columns], axis=1)
     return spaces
 
 # %% ../../nbs/api/runs/25_formats.ipynb #803e7d78

@@ -30,6 +30,7 @@ from taskspace.runs.formats import (
     spaces_to_frame,
     states_to_frame,
     to_bytes,
+    units_to_frame,
 )
 from .study import Study
 from ..scoring.convention import Convention, convention_of, MASKED_METHODS
@@ -60,11 +61,11 @@ class Job(NamedTuple):
     "One unit of work: small, frozen, and named by its key."
 
     key: str  # 32 hexadecimal digits
-    kind: str  # a probe of the study: score, gradient, predicted, transfer, states
+    kind: str  # a probe of the study: score, gradient, predicted, transfer, states, units, ablation
     at: int  # position of its checkpoint in the plan
     seed: int | None = None  # the study's seed, which picks the pairs
     control: str | None = None  # transfer only
-    source: str | None = None  # transfer only: the task to tune on
+    source: str | None = None  # transfer: the task to tune on; ablation: the task whose units are off
 
 
 def _key(parts: Any) -> str:
@@ -117,7 +118,7 @@ def _read_positions(checkpoints: list[Checkpoint]) -> set[int]:
 # %% ../../nbs/api/runs/30_jobs.ipynb #3c0801f8
 def _in_parts(suite: Suite, study: Study) -> dict[int, Any]:
     "For every seed a split of the suite, where a probe tunes or takes gradients."
-    if not {"gradient", "predicted", "transfer"} & set(study.probes):
+    if not {"gradient", "predicted", "transfer", "units", "ablation"} & set(study.probes):
         return {}
     if len(suite) < 2:
         raise TaskspaceError(
@@ -214,6 +215,8 @@ def job_settings(
         return {"convention": dataclasses.asdict(rule), "dtype": study.dtype}
     if kind == "states":
         return {"positions": "mean", "dtype": study.dtype}
+    if kind in ("units", "ablation"):
+        return _unit_settings(study, rule, kind)
     ftgd = dict(study.ftgd)
     if control in ("full", "masked", "random"):
         ftgd["update"] = control
@@ -227,6 +230,17 @@ def job_settings(
         "ftgd": ftgd,
         "control": control,
         "reference": _key(plan.reference) if plan.reference else None,
+    }
+
+
+def _unit_settings(study: Study, rule: Convention, kind: str) -> dict[str, Any]:
+    "The settings of the unit probe, or of ablation."
+    off = {"value": study.off} if kind == "ablation" else {}
+    chosen = {"units": study.units, "top": study.top, "by": study.by, **off}
+    return {
+        "convention": dataclasses.asdict(convention_of(rule, reduction="sum")),
+        "dtype": study.dtype,
+        "units": chosen,
     }
 
 # %% ../../nbs/api/runs/30_jobs.ipynb #58190395
@@ -255,7 +269,7 @@ def _who(plan: Plan, at: int) -> dict[str, Any]:
     return {"weights": weights, "tokenizer": tokenizer, "code": code_version(), **loader}
 
 
-WHOLE_SUITE = ("gradient", "predicted")  # probes that take the gradients of all tasks in one job
+WHOLE_SUITE = ("gradient", "predicted", "units")  # probes that look at all tasks in one job
 
 
 def _whole_suite_jobs(plan: Plan, kind: str, at: int, who: dict[str, Any], sentences: _Sentences) -> Iterator[Job]:
@@ -264,6 +278,13 @@ def _whole_suite_jobs(plan: Plan, kind: str, at: int, who: dict[str, Any], sente
         parts = [kind, who, job_settings(plan, kind), list(sentences.train[seed].items()), seed]
         held_out = [sentences.eval[seed]] if kind == "predicted" else []
         yield Job(_key(parts + held_out), kind, at, seed)
+
+
+def _ablation_jobs(plan: Plan, at: int, who: dict[str, Any], sentences: _Sentences) -> Iterator[Job]:
+    for seed in plan.splits:
+        shared = _key(["ablation", who, job_settings(plan, "ablation"), sentences.eval[seed], seed])
+        for name, digest in sentences.train[seed].items():
+            yield Job(_key([shared, name, digest]), "ablation", at, seed, source=name)
 
 
 def _transfer_jobs(
@@ -300,6 +321,8 @@ def list_jobs(
         for kind in WHOLE_SUITE:
             if kind in study.probes:
                 yield from _whole_suite_jobs(plan, kind, at, who, sentences)
+        if "ablation" in study.probes and checkpoint in plan.tuned:
+            yield from _ablation_jobs(plan, at, who, sentences)
         if "transfer" in study.probes and checkpoint in plan.tuned:
             here = study.control_checkpoints == "all" or at == last.get(checkpoint.model)
             yield from _transfer_jobs(plan, at, who, sentences, study.controls if here else ())
@@ -322,7 +345,7 @@ def job_payload(
 ) -> dict[str, Any]:  # plain data and bytes, what a worker needs and no more
     "A job made ready to travel."
     weights, tokenizer = plan.digests[job.at]
-    part = {"score": "scored", "transfer": "eval", "states": None}.get(job.kind, "train")
+    part = {"score": "scored", "transfer": "eval", "ablation": "eval", "states": None}.get(job.kind, "train")
     suite, data = _compressed_part(plan, part, job.seed) if part else (None, _key(plan.texts))
     source = None
     if job.kind == "predicted":
@@ -419,6 +442,8 @@ def compute(
         from taskspace.scoring.scores import score_pairs
 
         return score_pairs(lm, suite, convention)
+    if job.kind in ("units", "ablation"):
+        return _of_units(payload, job, lm, suite, convention)
     from taskspace.probing.gradient import gradient_probe
     from taskspace.probing.rows import transfer_row
     from taskspace.tuning.ftgd import FTGD
@@ -440,6 +465,19 @@ def compute(
         source = source.shuffled(seed)
     encoded, before = _measured(lm, suite, payload["data"].split("+")[-1], convention)
     return transfer_row(lm, source, suite, ftgd, before, seed, payload["reference"], convention, encoded)
+
+
+def _of_units(payload: Mapping[str, Any], job: Job, lm: LM, suite: Suite, convention: Convention) -> pd.DataFrame:
+    "The numbers of a job of units or of ablation."
+    from taskspace.probing.ablation import ablation_row
+    from taskspace.probing.units import unit_probe
+
+    chosen, seed = payload["settings"]["units"], seed_of(job.key)
+    if job.kind == "units":
+        return units_to_frame(unit_probe(lm, suite, **chosen, seed=seed, convention=convention))
+    source = decompress_suite(payload["source"]).tasks[0]
+    encoded, before = _measured(lm, suite, payload["data"].split("+")[-1], convention)
+    return ablation_row(lm, source, suite, **chosen, seed=seed, before=before, convention=convention, encoded=encoded)
 
 # %% ../../nbs/api/runs/30_jobs.ipynb #47c70e6a
 @functools.cache  # reading the metadata of four packages takes longer than storing a result

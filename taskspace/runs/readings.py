@@ -13,7 +13,8 @@ from .plans import find_checkpoint, find_tuned_checkpoint, finished_results, Not
 from .status import last_entries
 
 # %% auto #0
-__all__ = ['run_scores', 'rows_at', 'transfer_rows', 'tuning_logs', 'states_at', 'run_states', 'run_provenance']
+__all__ = ['run_scores', 'rows_at', 'ablation_rows_at', 'transfer_rows', 'tuning_logs', 'states_at', 'run_states',
+           'run_provenance']
 
 # %% ../../nbs/api/runs/44_readings.ipynb #c05fced0
 def run_scores(
@@ -52,6 +53,17 @@ def rows_at(
         known = sorted(transfer["control"].dropna().unique())
         there = f"; there are: {', '.join(known)}" if known else ""
         raise NotThere(f"{run.path}: no transfer jobs with control {control!r} in this study{there}")
+    return {(job.source, int(job.seed)): frame for job, frame, _ in finished_results(run, jobs)}
+
+
+def ablation_rows_at(
+    run: RunData,  # an opened run
+    at: int,  # position of the checkpoint in `checkpoints`
+) -> dict[tuple[str, int], pd.DataFrame]:  # (source, seed) -> what `ablation_row` gave
+    "The measured rows of ablation of one checkpoint. Raises `TaskspaceError` where the study has none."
+    jobs = run.plan[(run.plan["kind"] == "ablation") & (run.plan["at"] == at)]
+    if jobs.empty:
+        raise NotThere(f"{run.path}: no ablation of {run.checkpoints['model'][at]!r} in this study")
     return {(job.source, int(job.seed)): frame for job, frame, _ in finished_results(run, jobs)}
 
 

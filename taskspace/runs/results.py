@@ -9,7 +9,7 @@ import os
 
 from .plans import RunData
 from .readings import run_provenance, run_scores, run_states, transfer_rows, tuning_logs
-from .run_spaces import run_gradients, run_space
+from .run_spaces import run_gradients, run_space, run_units
 from .status import job_log, run_status
 
 # %% auto #0
@@ -28,6 +28,7 @@ class Run(RunData):
     tuning = tuning_logs
     space = run_space
     gradients = run_gradients
+    units = run_units
     states = run_states
     # From what
     provenance = run_provenance

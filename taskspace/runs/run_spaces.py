@@ -13,17 +13,18 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 
-from .formats import as_written, frame_to_space, frame_to_spaces
+from .formats import as_written, frame_to_space, frame_to_spaces, frame_to_units
 from .plans import find_checkpoint, find_tuned_checkpoint, finished_results, NotThere, RunData
-from .readings import rows_at
+from .readings import ablation_rows_at, rows_at
 from ..spaces.resampling import interval
 from ..spaces.space import TaskSpace
 
 if TYPE_CHECKING:
     from taskspace.probing.gradient import GradientSpaces
+    from taskspace.probing.units import UnitSpaces
 
 # %% auto #0
-__all__ = ['mean_space', 'gradients_at', 'run_gradients', 'space_at', 'run_space']
+__all__ = ['mean_space', 'gradients_at', 'run_gradients', 'units_at', 'run_units', 'space_at', 'run_space']
 
 # %% ../../nbs/api/runs/46_run_spaces.ipynb #cc5cef6e
 def _mean_replicates(each: np.ndarray, draws: Sequence[np.ndarray]) -> np.ndarray:  # shape (draws, tasks, tasks)
@@ -104,6 +105,33 @@ def run_gradients(
     "All that the gradient probe measured at a checkpoint. Raises `TaskspaceError` when it has not been run."
     return gradients_at(run, find_checkpoint(run, model, step, revision, training))
 
+# %% ../../nbs/api/runs/46_run_spaces.ipynb #a01fc812
+def units_at(
+    run: RunData,  # an opened run
+    at: int,  # position of the checkpoint in `checkpoints`
+) -> list[UnitSpaces]:  # one a seed
+    "What the unit probe found at one checkpoint. Raises `TaskspaceError` when it has not been run."
+    jobs = run.plan[(run.plan["kind"] == "units") & (run.plan["at"] == at)]
+    found = []
+    for job, frame, _ in finished_results(run, jobs):
+        with as_written(run.store.files()[job.key], "remove the file and start the same taskspace run again"):
+            found.append(frame_to_units(frame))
+    if not found:
+        why = "; the study has no unit probe" if jobs.empty else f" yet; see taskspace status {run.path}"
+        raise NotThere(f"{run.path}: no units of {run.checkpoints['model'][at]!r} are there{why}")
+    return found
+
+
+def run_units(
+    run: RunData,  # an opened run
+    model: str | None = None,  # its title; may be left out where there is one
+    step: int | None = None,  # the last one where None
+    revision: str | None = None,  # of a checkpoint without a step
+    training: int | str | None = None,  # of a scale with several: its number from 1, or its title
+) -> list[UnitSpaces]:  # one a seed; with `table` and `layers`
+    "All that the unit probe found at a checkpoint. Raises `TaskspaceError` when it has not been run."
+    return units_at(run, find_checkpoint(run, model, step, revision, training))
+
 # %% ../../nbs/api/runs/46_run_spaces.ipynb #4af401a0
 def _header_of(run: RunData, at: int) -> dict[str, Any]:
     "The names of a checkpoint, the study and the suite."
@@ -148,6 +176,29 @@ def _predicted_space(run: RunData, at: int) -> TaskSpace:
     return mean_space(found, _header_of(run, at))
 
 
+# %% ../../nbs/api/runs/46_run_spaces.ipynb #4a564e1e
+def _unit_space(run: RunData, at: int, kind: str) -> TaskSpace:
+    found = units_at(run, at)
+    measure = kind.removeprefix("unit_")
+    if measure not in found[0]:
+        raise NotThere(f"{run.path}: no space of kind {kind!r}; there are: unit_{', unit_'.join(found[0])}")
+    return mean_space([spaces[measure] for spaces in found], _header_of(run, at))
+
+
+def _ablation_space(run: RunData, at: int, control: str, metric: str, options: dict[str, Any]) -> TaskSpace:
+    from taskspace.probing.ablation import ablation_space
+
+    rows = ablation_rows_at(run, at)
+    if not rows:
+        raise NotThere(f"{run.path}: no result of ablation is there yet; see taskspace status {run.path}")
+    if control not in ("none", "random"):
+        raise NotThere(f"{run.path}: no ablation with control {control!r}; there are: none, random")
+    study = run.study
+    settings = {"units": study.units, "top": study.top, "by": study.by, "off": study.off}
+    meta = {**_header_of(run, at), "control": control, **settings}
+    return ablation_space(rows, control == "random", metric, **{"groups": run.suite.groups(), "meta": meta, **options})
+
+
 def space_at(
     run: RunData,  # an opened run
     at: int,  # position of the checkpoint in `checkpoints`
@@ -160,18 +211,21 @@ def space_at(
     "The space of the checkpoint at a position. Raises `TaskspaceError` when none of its results is there."
     if kind == "transfer":
         return _transfer_space(run, at, control, metric, normalise, options)
+    if kind == "ablation":
+        return _ablation_space(run, at, control, metric, options)
     if kind == "predicted":
         return _predicted_space(run, at)
-    return _gradient_space(run, at, kind)
+    return _unit_space(run, at, kind) if kind.startswith("unit_") else _gradient_space(run, at, kind)
 
 # %% ../../nbs/api/runs/46_run_spaces.ipynb #de3908ee
 def run_space(
     run: RunData,  # an opened run
     model: str | None = None,  # its title, or its scale; may be left out where there is one
     step: int | None = None,  # the last one where None, for transfer the last one that the study tunes
-    kind: str = "transfer",  # transfer, predicted, or a gradient measure: cosine, overlap, alignment, sign_agreement
-    control: str = "none",  # for transfer: none, full, masked, random, all or shuffled
-    metric: str = "margin",  # for transfer, see `space_from_rows`
+    # transfer; predicted; a gradient measure: cosine, overlap, alignment, sign_agreement; ablation; unit_overlap, ...
+    kind: str = "transfer",
+    control: str = "none",  # for transfer: none, full, masked, random, all or shuffled; for ablation: none or random
+    metric: str = "margin",  # for transfer and ablation, see `space_from_rows`
     normalise: str | None = None,  # for transfer, see `space_from_rows`
     revision: str | None = None,  # of a checkpoint without a step
     training: int | str | None = None,  # of a scale with several: its number from 1, or its title
@@ -179,5 +233,5 @@ def run_space(
 ) -> TaskSpace:
     """A task space of one checkpoint; cells whose jobs are not done yet are empty.
     Raises `TaskspaceError` when none is there."""
-    find = find_tuned_checkpoint if kind == "transfer" else find_checkpoint
+    find = find_tuned_checkpoint if kind in ("transfer", "ablation") else find_checkpoint
     return space_at(run, find(run, model, step, revision, training), kind, control, metric, normalise, **options)

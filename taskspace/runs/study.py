@@ -208,7 +208,7 @@ def _budget_has_a_text(study: Study) -> None:
         )
 
 # %% ../../nbs/api/runs/20_study.ipynb #310e61a8
-Probe = Literal["score", "gradient", "transfer", "predicted", "states"]
+Probe = Literal["score", "gradient", "transfer", "predicted", "states", "units", "ablation"]
 PROBES: tuple[Probe, ...] = ("score", "gradient", "transfer")
 Control = Literal["full", "random", "masked", "shuffled", "all"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
@@ -223,6 +223,10 @@ class _OneLineErrors(BaseModel):
         except ValidationError as e:
             raise validation_error(e, "study", type(self)) from None
 
+    def to_yaml(self) -> str:  # reads back as an equal study
+        "The study with every field spelt out, as YAML."
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
 # %% ../../nbs/api/runs/20_study.ipynb #db077e89
 class Study(_OneLineErrors):
     "A suite, models, checkpoints, probes and seeds. Raises `TaskspaceError` naming the field that is wrong."
@@ -235,8 +239,12 @@ class Study(_OneLineErrors):
     steps: NamePattern = None  # how checkpoints are named, for models that do not say: "ba{steps}"
     probes: tuple[Probe, ...] = PROBES  # what to measure; "states" keeps hidden states, for the page on dissimilarity
     controls: tuple[Control, ...] = ()  # transfer runs beside the plain one: full, random, masked, shuffled or all
-    # Which checkpoints get the transfer probe, which takes the most time: last | all | log-spaced N | list of steps
+    # Which checkpoints get transfer and ablation, which take the most time: last | all | log-spaced N | list of steps
     transfer_checkpoints: Any = "all"
+    units: Literal["residual", "mlp", "attention"] = "residual"  # the kind, for units and ablation
+    top: float = Field(0.01, gt=0, le=1)  # share of the units that a task has
+    by: Literal["welch", "paired", "attribution"] = "welch"  # how they are chosen
+    off: Literal["zero", "mean"] = "zero"  # what a unit that is switched off is set to
     control_checkpoints: Literal["all", "last"] = "all"  # wherever transfer runs, or at each model's last such one
     ftgd: dict[str, Any] = Field(default_factory=dict, validate_default=True)  # settings of the probe, see `FTGD`
     gradient_embeddings: bool | None = None  # False leaves embeddings out of the gradient probe; None: as ftgd says
@@ -272,10 +280,6 @@ class Study(_OneLineErrors):
         for check in (_titles_differ, _models_fit, _controls_have_a_probe, _budget_has_a_text):
             check(self)
         return self
-
-    def to_yaml(self) -> str:  # reads back as an equal study
-        "The study with every field spelt out, as YAML."
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     @classmethod
     def from_yaml(
