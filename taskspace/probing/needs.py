@@ -93,7 +93,8 @@ def need_table(
     each = values[:, :1] - values[:, 1:]
     count, mean = len(each), each.mean(0)
     own = each.var(0, ddof=1) if count > 1 else np.full(mean.shape, np.nan)
-    error = np.sqrt(np.maximum(own, own.mean(0)) / count)
+    pooled = np.where(own.mean(0) > 0, own.mean(0), own.mean())
+    error = np.sqrt(np.maximum(own, pooled) / count)
     reach = t.ppf((1 + level) / 2, count - 1) * error if count > 1 else error
     with np.errstate(divide="ignore", invalid="ignore"):
         p = np.where(error > 0, 2 * t.sf(np.abs(mean) / error, max(count - 1, 1)), np.where(mean == 0, 1.0, np.nan))

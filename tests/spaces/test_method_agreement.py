@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from taskspace.errors import TaskspaceError
-from taskspace.spaces.agreement import method_table, over_trainings, predictors
+from taskspace.spaces.method_agreement import method_table, over_trainings, predictors
 from taskspace.spaces.space import TaskSpace
 
 TASKS = [f"t{i}" for i in range(18)]
