@@ -30,7 +30,7 @@ setup(
     package_dir={"taskspace.studies": "nbs/studies"},
     package_data={
         "taskspace": ["py.typed", "assets/*"],
-        "taskspace.studies": ["*.ipynb", "english/*.yaml", "english/*.parquet", "english/*/*", "planted/*.parquet"],
+        "taskspace.studies": ["*.ipynb", "*/*.yaml", "*/*.parquet", "english/*/*"],
     },
     include_package_data=False,
     python_requires=">=" + meta["min_python"],
