@@ -188,8 +188,28 @@ def _positions_kept(model: nn.Module, limit: int) -> int:
             return 0 if padding is None else padding + 1
     return 0
 
+# %% ../../nbs/api/models/10_lm.ipynb #b1ef5bfb
+class _Tokens:
+    "What is known of a model by its tokenizer."
+
+    tokenizer: Any
+    _unasked: tuple[Any, tuple[int, int]] | None = None
+
+    def encode(self, text: str) -> list[int]:  # token ids, no special tokens added
+        "The token ids of a text."
+        ids = list(map(int, self.tokenizer.encode(text, add_special_tokens=False)))
+        before, behind = self.unasked
+        return ids[before : len(ids) - behind]
+
+    @property
+    def unasked(self) -> tuple[int, int]:  # before and behind
+        "How many special tokens the tokenizer writes around every text although none are asked for."
+        if self._unasked is None or self._unasked[0] is not self.tokenizer:
+            self._unasked = self.tokenizer, unasked_tokens(self.tokenizer)
+        return self._unasked[1]
+
 # %% ../../nbs/api/models/10_lm.ipynb #8a1c23a1
-class LM(_Weights):
+class LM(_Weights, _Tokens):
     """A language model: module, tokenizer and identity.
     Raises `TaskspaceError` when model or tokenizer lacks what scoring calls, and for an unknown objective."""
 
@@ -211,7 +231,6 @@ class LM(_Weights):
         self.bos_id, self.eos_id, self.pad_id = (token_id(tokenizer, r) for r in ("bos", "eos", "pad"))
         self.objective = _objective(model, objective)
         self.mask_id = token_id(tokenizer, "mask")
-        self._unasked: tuple[Any, tuple[int, int]] | None = None
 
     def __repr__(self) -> str:
         at = f"@{self.revision}" if self.revision else ""
@@ -232,19 +251,6 @@ class LM(_Weights):
         "The longest input that the model takes."
         limit = context_length(getattr(self.model, "config", None))
         return limit and limit - _positions_kept(self.model, limit)
-
-    def encode(self, text: str) -> list[int]:  # token ids, no special tokens added
-        "The token ids of a text."
-        ids = list(map(int, self.tokenizer.encode(text, add_special_tokens=False)))
-        before, behind = self.unasked
-        return ids[before : len(ids) - behind]
-
-    @property
-    def unasked(self) -> tuple[int, int]:  # before and behind
-        "How many special tokens the tokenizer writes around every text although none are asked for."
-        if self._unasked is None or self._unasked[0] is not self.tokenizer:
-            self._unasked = self.tokenizer, unasked_tokens(self.tokenizer)
-        return self._unasked[1]
 
     def logits(
         self,
