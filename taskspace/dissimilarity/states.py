@@ -16,7 +16,7 @@ from ..errors import TaskspaceError
 from ..models.lm import LM
 from ..pretraining.architectures import call_model
 from ..probing.sites import find_blocks, state_of, with_state
-from ..scoring.encoding import prefix_id
+from ..scoring.encoding import encode_masked, prefix_id
 from ..scoring.logprobs import batches, evaluating
 
 # %% auto #0
@@ -138,6 +138,10 @@ def encode_text(
 ) -> Encoded:  # ids, and where the text's own tokens begin and end
     """Token ids with the special tokens that the model expects. Raises `TaskspaceError` for a text without tokens or
     too long."""
+    if lm.objective == "masked" and lm.mask_id is not None:
+        (found,) = encode_masked(lm, [text], "blimp", lambda _: lm.name)
+        places = [mask.token for mask in found.masks]
+        return Encoded(found.ids, min(places), max(places) + 1)
     own = lm.encode(text)
     if not own:
         raise TaskspaceError(f"{lm.name}: {text!r} has no tokens; leave it out")

@@ -94,7 +94,8 @@ def fit_map(
 ) -> StitchMap:  # the same map
     "Set a map to its least-squares solution."
     dtype = next(phi.parameters(), X).dtype
-    X, Y = X.double(), Y.double()
+    # Apple's devices have no float64
+    X, Y = ((x.cpu() if x.device.type == "mps" else x).double() for x in (X, Y))
     with torch.no_grad():
         if phi.shift is not None:
             phi.shift.copy_((Y.mean(0) - X.mean(0)).to(dtype))
@@ -157,8 +158,25 @@ class Stitched(nn.Module):
             return self._lms[1].logits(input_ids, attention_mask)
 
 # %% ../../nbs/api/dissimilarity/30_stitching.ipynb #85e3a6e6
+def _masked_losses(lm: LM, encoded: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
+    "The same of a masked model: each token of a text is hidden by itself."
+    assert lm.mask_id is not None, "`_check_models` has looked"
+    nll, counts = [], []
+    for ids, start, stop in encoded:
+        rows = torch.tensor(ids, device=lm.device).repeat(stop - start, 1)
+        place = torch.arange(start, stop, device=lm.device)
+        own = rows[0, start:stop].clone()
+        rows[place - start, place] = lm.mask_id
+        logits = lm.logits(rows, torch.ones_like(rows))[place - start, place]
+        nll.append(F.cross_entropy(logits.float(), own.to(logits.device), reduction="sum"))
+        counts.append(stop - start)
+    return torch.stack(nll), torch.tensor(counts, device=nll[0].device)
+
+
 def _losses(lm: LM, encoded: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
     "Summed negative log-likelihood of each text of a batch, and how many tokens it is of."
+    if lm.objective == "masked":
+        return _masked_losses(lm, encoded)
     ids, mask = pad(lm, encoded)
     logits = lm.logits(ids, mask)[:, :-1]
     at = torch.zeros_like(ids[:, 1:], dtype=torch.bool)
@@ -174,7 +192,8 @@ def text_losses(
     texts: str | Sequence[str],  # a string is one text
     token_budget: int = 4096,  # padded tokens a forward pass
 ) -> pd.DataFrame:  # one row a text: nll (nats), tokens
-    "Negative log-likelihood of each text, in evaluation mode. Raises `TaskspaceError` where there is none."
+    """Negative log-likelihood of each text, in evaluation mode; of a masked model the pseudo-log-likelihood, with each
+    token hidden by itself. Raises `TaskspaceError` where there is none."""
     texts = text_list(texts)
     if not texts:
         raise TaskspaceError("text_losses: there are no texts; give at least one")
@@ -249,8 +268,15 @@ def _same_tokens(bottom: LM, top: LM, texts: Sequence[str]) -> list[Encoded]:
 
 
 def _check_models(*lms: LM) -> None:
+    if len({lm.objective for lm in lms}) > 1:
+        raise TaskspaceError(
+            f"{lms[0].name} is a {lms[0].objective} LM and {lms[1].name} a {lms[1].objective} one, whose losses are no "
+            "common measure; stitch two of one kind, or compare them by `cka_matrix` or `procrustes`"
+        )
     for lm in lms:
-        if is_encoder(lm):
+        if lm.objective == "masked" and lm.mask_id is None:
+            raise TaskspaceError(f"{lm.name} has no mask token, so it has no loss to stitch by; give it one")
+        if lm.objective == "causal" and is_encoder(lm):
             raise TaskspaceError(
                 f"{lm.name} is an encoder and predicts no next token, so it has no loss to stitch by; "
                 "compare it by `cka_matrix` or `procrustes`"
@@ -386,7 +412,7 @@ def _chimera(
         phi = StitchMap(widths[0], widths[1], kind).to(top.device, wide)
     chimera = Stitched(bottom, top, *layers, phi, blocks)
     name = f"{bottom.name}:{chimera.layers[0]} -> {top.name}:{chimera.layers[1]}"
-    return LM(chimera, top.tokenizer, name=name), chimera
+    return LM(chimera, top.tokenizer, name=name, objective=top.objective), chimera
 
 # %% ../../nbs/api/dissimilarity/30_stitching.ipynb #3765a5b7
 def stitch(
@@ -408,7 +434,7 @@ def stitch(
     token_budget: int = 4096,  # padded tokens a forward pass
 ) -> Stitch:
     """Stitch two models and measure the penalty (Bansal et al. 2021; Brown et al. 2023). Raises `TaskspaceError` for
-    shared text, different tokens, encoders, or widths that the kind cannot join."""
+    shared text, different tokens, a causal beside a masked model, or widths that the kind cannot join."""
     _check_models(bottom, top)
     train, test = text_list(train), text_list(test)
     _check_texts(train, test, kind)
@@ -436,7 +462,7 @@ def scrambled(
     with torch.no_grad():
         for p in model.parameters():
             p.copy_(p.flatten()[torch.randperm(p.numel(), generator=g).to(p.device)].view_as(p))
-    return LM(model, lm.tokenizer, name=f"scrambled {lm.name}")
+    return LM(model, lm.tokenizer, name=f"scrambled {lm.name}", objective=lm.objective)
 
 
 def _counterparts(blocks: Sequence[nn.Module] | None, lm: LM, other: LM) -> list[nn.Module] | None:
