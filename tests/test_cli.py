@@ -1,10 +1,12 @@
 """The command line on real, tiny models: what it prints, what it writes, how it exits."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -14,6 +16,7 @@ from taskspace.cli import accuracy_table, main
 from taskspace.runs.execute import demo_study
 from taskspace.runs.results import open_run
 from taskspace.runs.store import Store
+from taskspace.runs.study import Study
 from taskspace.scoring.scores import score_pairs
 from taskspace.toy import TOY_WORDS
 
@@ -67,11 +70,14 @@ def test_every_command_teaches_with_an_example(capsys):
         "score",
         "compare",
         "suites",
+        "ls",
+        "schema",
         "run",
         "slurm",
         "merge",
         "status",
         "report",
+        "export",
         "extract",
         "pretrain",
         "demo",
@@ -86,7 +92,7 @@ def test_no_command_shows_the_help_and_version_the_version(capsys):
     assert say(capsys, "--version")[:2] == (0, f"taskspace {taskspace.__version__}\n")
 
 
-@pytest.mark.parametrize("ending", ["parquet", "csv", "tsv"])
+@pytest.mark.parametrize("ending", ["parquet", "csv", "tsv", "jsonl"])
 def test_score_writes_what_score_pairs_gives(here, tiny, capsys, ending):
     status, out, _ = say(
         capsys, "score", "--model", tiny, "--suite", "toy.parquet", "--pairs", 5, "-o", f"scores.{ending}"
@@ -98,11 +104,12 @@ def test_score_writes_what_score_pairs_gives(here, tiny, capsys, ending):
     )
     words = "blimp; prefix auto (token 0); no leading space; sum of log-probabilities; ties count one half"
     assert f"\nConvention: {words}\n" in out
-    read = (
-        pd.read_parquet
-        if ending == "parquet"
-        else lambda f: pd.read_csv(f, sep="\t" if ending == "tsv" else ",", dtype={"pair": str})
-    )
+    read = {
+        "parquet": pd.read_parquet,
+        "csv": lambda f: pd.read_csv(f, dtype={"pair": str}),
+        "tsv": lambda f: pd.read_csv(f, sep="\t", dtype={"pair": str}),
+        "jsonl": lambda f: pd.read_json(f, lines=True, dtype={"pair": str}),
+    }[ending]
     expected = score_pairs(taskspace.load_lm(str(tiny)), taskspace.load_suite("toy.parquet").take(5))
     found = read(f"scores.{ending}")
     if ending == "parquet":
@@ -308,3 +315,44 @@ def test_store_is_found_by_the_names_of_its_files(here, capsys):
             path.name == f"{key}.{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}.parquet"
             and path.parent.name == key[:2]
         )
+
+
+def test_names_are_listed_and_the_schema_is_that_of_a_study(capsys):
+    status, out, _ = say(capsys, "ls")
+    assert status == 0 and [line.split()[0] for line in out.splitlines()] == [
+        "suites",
+        "scales",
+        "conventions",
+        "probes",
+    ]
+    assert say(capsys, "ls", "scales")[1].split() == ["builtin:nano", "builtin:micro", "builtin:mini"]
+    status, _, err = say(capsys, "ls", "models")
+    assert status == 2 and err == "taskspace: models: unknown; choose one of suites, scales, conventions, probes\n"
+    schema = json.loads(say(capsys, "schema")[1])
+    assert set(schema["properties"]) == set(Study.model_json_schema()["properties"]) >= {"models", "ftgd"}
+
+
+def test_the_words_of_lm_eval_are_understood(here, tiny, capsys):
+    ours = say(capsys, "score", "-m", tiny, "-s", "toy.parquet", "--pairs", 3, "--dtype", "float32", "-o", "a.csv")
+    args = f"pretrained={tiny},dtype=float32"
+    words = ("--model", "hf", "--model_args", args, "--tasks", "toy.parquet", "--limit", 3, "--batch_size", 2)
+    theirs = say(capsys, "score", *words, "--output_path", "b.csv")
+    assert ours[0] == theirs[0] == 0
+    # Batches of another size move a score by rounding, here by 1e-6
+    pd.testing.assert_frame_equal(pd.read_csv("a.csv"), pd.read_csv("b.csv"), atol=1e-4)
+    status, _, err = say(capsys, "score", "--model", "hf", "--model_args", "peft=x", "--tasks", "toy.parquet")
+    assert status == 2 and "--model_args peft=x: not understood" in err
+
+
+def test_accuracies_stand_with_both_intervals():
+    frame = pd.DataFrame({"task": np.repeat(list("abcd"), 20), "phenomenon": "p", "margin": 1.0})
+    frame["correct"] = np.tile([1.0, 1.0, 1.0, 0.0], 20)
+    head, row, mean = accuracy_table(frame).splitlines()
+    assert (
+        head.split()[:1] == ["phenomenon"] and "over pairs" in head and "over tasks" in head and "per token" not in head
+    )
+    low, high = (float(x) for x in mean.split()[-3].split("-"))
+    assert low < 75 < high and mean.split()[-2] != "-"
+    scores = frame.assign(logp_good=-2.0, logp_bad=-1.8, tokens_good=4, tokens_bad=3)
+    assert "per token" in accuracy_table(scores) and accuracy_table(scores).splitlines()[1].split()[-2] == "100.0%"
+    assert "per token" not in accuracy_table(scores, normalised=False)

@@ -575,9 +575,28 @@ def write_readme(check: bool = False) -> None:
 # ---------------------------------------------------------------- after rendering
 
 
+def for_models(site: Path) -> str:
+    "The site as a list of pages for language models (llms.txt): name, address and description of each page."
+    lines = []
+    for path in sorted(site.rglob("*.html")):
+        page = path.read_text(encoding="utf-8")
+        title = re.search(r"<title>(.*?)</title>", page, re.DOTALL)
+        about = re.search(r'<meta name="description" content="([^"]*)"', page)
+        if title and about:
+            name = html.unescape(title[1]).split(" – ")[0].strip()
+            lines.append(f"- [{name}]({path.relative_to(site).as_posix()}): {html.unescape(about[1])}\n")
+    about = "How language models organise grammar: linguistic task spaces from gradient differentials."
+    return f"# taskspace\n\n> {about}\n\n## Pages\n\n{''.join(lines)}"
+
+
 def finish(site: Path) -> None:
     """Add what the pages load: Vega, the script that draws with it, and the search index; let Quarto's script run from
-    a disk."""
+    a disk. Beside the pages stand a list of them for language models and the schema of a study for editors."""
+    from taskspace.runs.study import Study
+
+    (site / "llms.txt").write_text(for_models(site), encoding="utf-8")
+    schema = json.dumps(Study.model_json_schema(), indent=2, ensure_ascii=False)
+    (site / "study.schema.json").write_text(f"{schema}\n", encoding="utf-8")
     from taskspace.report.renderer import write_bundle
     from taskspace.workarounds import without_modules
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .templates import *  # noqa: F403
     from .pages import *  # noqa: F403
     from .site import *  # noqa: F403
+    from .exports import *  # noqa: F403
+    from .single_file import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "escaping":
@@ -35,5 +37,11 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "pages":
         "for_page page proportioned methods Tiles",
     "site":
-        "mean_accuracy all_spaces data_tables write_data site_renderer render render_report",
+        "mean_accuracy all_spaces data_tables write_data site_renderer render own_pages check_values "
+        "render_report",
+    "exports":
+        "WIDTHS EXPORTS ExportOptions paper_tables latex_table write_latex write_csv report_charts draw "
+        "write_figures lm_eval_results write_lm_eval write_hub write_archive export_run",
+    "single_file":
+        "LARGEST write_single_file",
 })

@@ -26,7 +26,7 @@ from ..files import cannot_write, without_folders
 from .escaping import in_csv, in_markdown, in_yaml
 from .pages import methods, page, proportioned
 from .renderer import asset, write_bundle
-from .templates import execute, page_templates
+from .templates import check_parameters, execute, page_templates, parameters
 from ..runs.plans import NotThere
 from ..runs.predictions import predicted_agreement
 from ..runs.run_spaces import space_at
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from taskspace.runs.results import Run
 
 # %% auto #0
-__all__ = ['mean_accuracy', 'all_spaces', 'data_tables', 'write_data', 'site_renderer', 'render', 'render_report']
+__all__ = ['mean_accuracy', 'all_spaces', 'data_tables', 'write_data', 'site_renderer', 'render', 'own_pages', 'check_values',
+           'render_report']
 
 # %% ../../nbs/api/report/50_site.ipynb #3d4cc699
 _KINDS = {
@@ -210,7 +211,7 @@ def _brief(name: Any) -> str:
     return text if len(text) <= 40 else f"{text[:24]}…{text[-15:]}"
 
 
-def _configuration(title: str, scales: Mapping[str, str], others: Iterable[str]) -> str:
+def _configuration(title: str, scales: Mapping[str, str], others: Iterable[str], own: Mapping[str, str]) -> str:
     "The `_quarto.yml` of a report. Quarto reads texts of its navigation as Markdown, smalldocs as they are."
     config = yaml.safe_load(asset("report.yml"))
     as_text = in_markdown if site_renderer() == "quarto" else str
@@ -219,6 +220,7 @@ def _configuration(title: str, scales: Mapping[str, str], others: Iterable[str])
     entries = [{"text": as_text(_brief(model)), "href": f"{slug}.ipynb"} for model, slug in scales.items()]
     left += [{"text": "Models", "menu": entries}] if len(entries) > 4 else entries
     left += [{"text": pages[name][0], "href": pages[name][1]} for name in others]
+    left += [{"text": as_text(_brief(text)), "href": f"{file}.ipynb"} for file, text in own.items()]
     left += [{"text": "Methods", "href": "methods.md"}, {"text": "Data", "href": "data.md"}]
     config["format"]["html"]["include-in-header"] = _HEAD
     about = {"title": as_text(title), "description": f"Report of the study {as_text(title)}"}
@@ -252,6 +254,50 @@ Read a Parquet file with `pandas.read_parquet`. The folder of the run holds more
 transfer, the logs of tuning, and the resampled values behind the intervals. Open it with `taskspace.open_run`.
 """
 
+# %% ../../nbs/api/report/50_site.ipynb #509460d2
+def own_pages(
+    paths: Iterable[str | os.PathLike],  # notebooks, each with a parameter `run`
+) -> dict[str, Path]:  # name of the page -> notebook
+    "The pages that a user's notebooks become. Raises `TaskspaceError` for one that is none, or takes no run."
+    from nbformat import ValidationError
+
+    found: dict[str, Path] = {}
+    for path in map(Path, paths):
+        if path.suffix != ".ipynb" or not path.is_file():
+            raise TaskspaceError(f"{path}: no such notebook; a page is an .ipynb file")
+        try:
+            known = parameters(str(path))
+        except (
+            ValueError,
+            KeyError,
+            AttributeError,
+            ValidationError,
+        ):  # not JSON, JSON of something else, or without a language
+            raise TaskspaceError(f"{path}: not a notebook with a Python kernel; save it as one in JupyterLab") from None
+        if "run" not in known.index:
+            raise TaskspaceError(f'{path}: no parameter run; tag a cell "parameters" and write run: str = "" into it')
+        name = f"page-{_slug(path.stem)}"
+        found[name if name not in found else f"{name}-{len(found)}"] = path.absolute()
+    return found
+
+
+def check_values(
+    values: Mapping[str, Any],  # parameter -> value
+    pages: Iterable[str],  # templates, and paths of notebooks
+) -> None:
+    "Raise `TaskspaceError` for a parameter that no page has, that the report sets itself, or of another type."
+    known = {name: set(parameters(name).index) for name in pages} if values else {}
+    for key, value in values.items():
+        having = [name for name, names in known.items() if key in names]
+        if not having or key in _SET:
+            there = sorted(set().union(*known.values()) - _SET)
+            raise TaskspaceError(f"parameter {key!r}: no page takes it; there are: {', '.join(there)}")
+        for name in having:
+            check_parameters(name, {key: value})
+
+
+_SET = {"run", "model", "partial"}
+
 # %% ../../nbs/api/report/50_site.ipynb #ab5d3f4e
 _MARK = ".taskspace-report"
 _SOURCES = ("_quarto.yml", "site.css", _HEAD, "*.ipynb", "*.md")
@@ -271,9 +317,13 @@ def render_report(
     partial: bool = False,  # whether missing results are allowed; the first page then says what is missing
     progress: bool = True,  # show a bar
     gate: float | None = None,  # least accuracy of a task on which claims are judged; None: all are
+    pages: Iterable[str | os.PathLike] = (),  # notebooks of your own, with a parameter `run`: a page each
+    values: Mapping[str, Any] | None = None,  # further parameters, for every page that has them
 ) -> Path:  # the report's first page, `index.html`
     """Make the report of a run. Raises `TaskspaceError` when results are missing and `partial` is not set, `out` holds
-    something else, or a gate leaves no task."""
+    something else, a gate leaves no task, or a page lacks a parameter."""
+    extra = own_pages(pages)
+    check_values(values or {}, [*page_templates(), *(str(path) for path in extra.values())])
     from taskspace.runs.results import open_run
 
     run = open_run(run) if isinstance(run, (str, os.PathLike)) else run
@@ -290,7 +340,8 @@ def render_report(
         out.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
         try:
-            _write_pages(run, work, len(gone) > 0, progress, gate)
+            judged = {"partial": len(gone) > 0, **({} if gate is None else {"gate": gate})}
+            _write_pages(run, work, judged, progress, extra, values or {})
             site = render(work)
             _complete(site, work, run)
             if out.exists():
@@ -349,21 +400,30 @@ def _page_names(models: Iterable[str]) -> dict[str, str]:
     return {model: f"scale-{i}-{_slug(model)}" for i, model in enumerate(models)}
 
 
-def _write_pages(run: Run, work: Path, partial: bool, progress: bool, gate: float | None) -> None:
+def _write_pages(
+    run: Run,
+    work: Path,
+    judged: Mapping[str, Any],
+    progress: bool,
+    own: Mapping[str, Path],
+    values: Mapping[str, Any],
+) -> None:
     "Execute the templates and write everything that the renderer needs."
     from tqdm.auto import tqdm
 
     scales = _page_names(run.checkpoints["model"])
     others = ["training", *(["dissimilarity"] if "states" in run.study.probes else [])]
     others = [name for name in others if name in page_templates()]
-    jobs = _page_jobs(run, scales, others, {"partial": partial, "gate": gate or 0.0})
+    jobs = _page_jobs(run, scales, others, judged)
+    jobs += [(str(path), file, {"run": str(run.path.absolute())}, None) for file, path in own.items()]
     notebooks = work / "_notebooks"  # the renderers leave folders with an underscore alone
     notebooks.mkdir()
     folder = _path_in_text(run.path.absolute())
 
     def make(job: tuple[str, str, dict, str | None]) -> None:
         name, file, given, title = job
-        notebook = execute(name, notebooks / f"{file}.ipynb", given)
+        more = {key: value for key, value in values.items() if key in parameters(name).index}
+        notebook = execute(name, notebooks / f"{file}.ipynb", {**more, **given})
         executed = _published(json.loads(notebook.read_text(encoding="utf-8")), folder, run.path.name)
         notebook.write_text(json.dumps(executed, indent=1, ensure_ascii=False), encoding="utf-8")
         (work / f"{file}.ipynb").write_text(json.dumps(page(executed, title), ensure_ascii=False), encoding="utf-8")
@@ -377,4 +437,5 @@ def _write_pages(run: Run, work: Path, partial: bool, progress: bool, gate: floa
     )
     for name, place in (("site.css", "site.css"), ("site.html", _HEAD)):
         (work / place).write_text(asset(name), encoding="utf-8")
-    (work / "_quarto.yml").write_text(_configuration(run.study.name, scales, others), encoding="utf-8")
+    named = {file: path.stem for file, path in own.items()}
+    (work / "_quarto.yml").write_text(_configuration(run.study.name, scales, others, named), encoding="utf-8")

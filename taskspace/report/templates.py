@@ -28,9 +28,13 @@ def page_templates() -> dict[str, Path]:  # name -> file
 
 
 def template(
-    name: str,  # e.g. "scale"
+    name: str,  # e.g. "scale"; or the path of a notebook of your own, which ends in .ipynb
 ) -> Path:
     "The file of a template. Raises `TaskspaceError` for a name that does not exist, listing those that do."
+    if name.endswith(".ipynb"):
+        if not Path(name).is_file():
+            raise TaskspaceError(f"{name}: no such file; a page is a notebook")
+        return Path(name)
     found = page_templates()
     if name not in found:
         raise TaskspaceError(f"there is no template {name!r}; there are: {', '.join(found)}")

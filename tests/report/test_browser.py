@@ -535,3 +535,29 @@ def test_a_search_for_a_hostile_name_shows_it_as_text(browser, hostile):
 def test_a_report_publishes_no_variable_of_the_environment(hostile):
     for path in hostile.rglob("*"):
         assert not path.is_file() or b"s3cr3t" not in path.read_bytes(), path
+
+
+def test_a_report_in_one_file_has_all_charts_and_a_search(browser, report, tmp_path):
+    from taskspace.report.single_file import write_single_file
+
+    path = write_single_file(report, tmp_path / "report.html")
+    expected = sum(p.read_text().count('class="taskspace-chart"') for p in report.glob("*.html"))
+    assert expected > 3 and path.stat().st_size < 10_000_000
+    browser.get(path.as_uri())
+    wait_for(browser, "document.documentElement.dataset.taskspaceCharts", 120)
+    drawn = "document.querySelectorAll('.taskspace-stage.drawn svg.marks').length"
+    assert browser.execute_script(f"return {drawn}") == expected
+    # Nothing but itself was asked for
+    loaded = "performance.getEntriesByType('resource').map((e) => e.name).filter((n) => !n.startsWith('data:'))"
+    assert browser.execute_script(f"return {loaded}") == []
+    ids = "[...document.querySelectorAll('main [id]')].map((e) => e.id)"
+    found = [i for i in browser.execute_script(f"return {ids}") if "--" in i]
+    assert len(found) == len(set(found)) > 5
+    places = "[...document.querySelectorAll('a[href^=\\"  # \\"]')].map((a) => a.getAttribute('href').slice(1))"
+    lost = f"{places}.filter((i) => i && !document.getElementById(i))"
+    assert browser.execute_script(f"return {lost}") == []
+    field = browser.find_element("css selector", "#search input")
+    field.send_keys("verdicts claims")
+    assert "Verdicts" in browser.find_element("css selector", "#found a").text
+    field.send_keys("\n")
+    assert browser.execute_script("return document.querySelector('main .found').textContent").strip()

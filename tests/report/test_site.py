@@ -529,3 +529,14 @@ def test_the_link_check_finds_what_is_broken(tmp_path):
         "a.html: d.png leads nowhere",
         "b.html: no description",
     ]
+
+
+def test_the_site_lists_its_pages_for_language_models(tmp_path):
+    (tmp_path / "a").mkdir()
+    head = '<title>Means &amp; more – taskspace</title><meta name="description" content="What &lt;it&gt; says.">'
+    (tmp_path / "a" / "b.html").write_text(f"<html><head>{head}</head></html>")
+    (tmp_path / "bare.html").write_text("<html></html>")
+    docs.finish(tmp_path)
+    lines = (tmp_path / "llms.txt").read_text().splitlines()
+    assert lines[0] == "# taskspace" and lines[-1] == "- [Means & more](a/b.html): What <it> says." and len(lines) == 7
+    assert json.loads((tmp_path / "study.schema.json").read_text())["properties"]["probes"]

@@ -1,0 +1,133 @@
+"""What a paper takes from a run: figures equal the report's, other tools read the files, fonts are embedded."""
+
+import hashlib
+import json
+import re
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from taskspace.claims.means import accuracy_intervals
+from taskspace.errors import TaskspaceError
+from taskspace.report.exports import draw, export_run, ExportOptions, latex_table, paper_tables, report_charts, WIDTHS
+from taskspace.report.renderer import mimebundle
+from taskspace.runs.model_comparison import last_run_scores
+from taskspace.runs.results import open_run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run(tiny):
+    return open_run(tiny / "run")
+
+
+@pytest.fixture(scope="module")
+def made(run, tmp_path_factory):
+    "Every kind of export but the figures, by kind."
+    top, options = tmp_path_factory.mktemp("made"), ExportOptions(licence="cc-by-4.0", authors=("Doe, Jo", "Roe, R."))
+    for kind in ("latex", "csv", "lm-eval", "hub", "archive"):
+        export_run(run, kind, top / kind, options)
+    return top
+
+
+def test_csv_has_the_numbers_of_the_report(made, tiny):
+    for path in sorted((tiny / "report" / "data").glob("*.parquet")):
+        expected, found = pd.read_parquet(path), pd.read_csv(made / "csv" / f"{path.stem}.csv", low_memory=False)
+        assert list(found) == list(expected) and len(found) == len(expected), path.stem
+        for name in expected.select_dtypes("number"):
+            assert np.allclose(found[name], expected[name].astype(float), rtol=1e-12, equal_nan=True), (path.stem, name)
+
+
+def test_latex_has_the_numbers_of_the_tables(made, run):
+    text = (made / "latex" / "accuracy.tex").read_text()
+    assert text.count("\\toprule") == text.count("\\midrule") == text.count("\\bottomrule") == 1
+    table, _ = paper_tables(run)["accuracy"]
+    rows = [line for line in text.split("\\midrule")[1].split("\\bottomrule")[0].splitlines() if line.strip()]
+    assert len(rows) == len(table)
+    for row, r in zip(rows, table.itertuples(), strict=True):
+        assert f" {r.accuracy:.3g} & [{r.accuracy_pairs_low:.3g}, {r.accuracy_pairs_high:.3g}]" in row
+    scores = last_run_scores(run)
+    assert table.iloc[0].accuracy == accuracy_intervals(scores[table.iloc[0].model]).iloc[0].accuracy
+
+
+def test_no_sign_of_a_text_is_a_command_of_latex():
+    hostile = "a_b & 50 % of $x$ #1 {c} \\input{/etc/passwd} ~ ^ <i>"
+    text = latex_table(pd.DataFrame({"name": [hostile]}), hostile, "x")
+    assert "\\input" not in text and "\\textbackslash{}input\\{/etc/passwd\\}" in text
+    body = text.split("\\midrule")[1].split("\\\\")[0]
+    assert not re.search(r"(?<!\\)[&%#_]", body)
+
+
+def test_lm_eval_reads_its_results(made, run):
+    utils = pytest.importorskip("lm_eval.utils", reason="lm_eval is not installed: pip install -e '.[peers]'")
+    for model, scores in last_run_scores(run).items():
+        folder = made / "lm-eval" / utils.sanitize_model_name(model)
+        results = json.loads(next(folder.glob("results_*.json")).read_text())
+        table = utils.make_table(results)
+        for task, own in scores.groupby("task"):
+            line = next(line for line in table.splitlines() if re.match(rf"\| *-? *{re.escape(task)} *\|", line))
+            error = own["correct"].std(ddof=1) / len(own) ** 0.5
+            assert re.search(rf"\|acc +\|↑ +\|{own['correct'].mean():7.4f}\|± +\|{error:6.4f}\|", line), line
+        assert "N/A" not in results["results"][task].values()
+        assert utils.make_table(results, "groups").count("\n") > len(results["groups"])
+
+
+def test_datasets_reads_the_folder_for_the_hub(made, tiny, tmp_path):
+    import datasets
+    from huggingface_hub import DatasetCard
+
+    card = DatasetCard.load(made / "hub" / "README.md")
+    assert card.data.license == "cc-by-4.0" and "Doe, Jo and Roe, R." in card.text
+    names = {c["config_name"] for c in card.data.to_dict()["configs"]}
+    assert names == {p.stem for p in (made / "hub" / "data").glob("*.parquet")} and "scores" in names
+    loaded = datasets.load_dataset(str(made / "hub"), "accuracy", split="train", cache_dir=str(tmp_path)).to_pandas()
+    expected = pd.read_parquet(tiny / "report" / "data" / "accuracy.parquet")
+    assert loaded["accuracy"].tolist() == expected["accuracy"].tolist()
+    assert str(tiny) not in "".join(p.read_text() for p in (made / "hub").glob("*.*") if p.suffix in (".md", ".yaml"))
+
+
+def test_an_archive_can_be_checked_and_comes_out_the_same(made, run, tmp_path):
+    path = next((made / "archive").glob("*.zip"))
+    with zipfile.ZipFile(path) as archive:
+        sums = [line.split("  ", 1) for line in archive.read("SHA256SUMS").decode().splitlines()]
+        assert {name for _, name in sums} | {"SHA256SUMS"} == set(archive.namelist())
+        assert all(hashlib.sha256(archive.read(name)).hexdigest() == digest for digest, name in sums)
+        about = json.loads(archive.read(".zenodo.json"))
+    assert about["creators"] == [{"name": "Doe, Jo"}, {"name": "Roe, R."}] and about["license"] == "cc-by-4.0"
+    options = ExportOptions(licence="cc-by-4.0", authors=("Doe, Jo", "Roe, R."))
+    assert export_run(run, "archive", tmp_path / "a", options)[0].read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("width", list(WIDTHS))
+def test_figures_have_the_width_of_print_and_embed_their_fonts(tiny, tmp_path, width):
+    charts = report_charts(tiny / "report")
+    assert len(charts) > 3 and len({name.rsplit("-", 1)[0] for name in charts}) > 2
+    for name, spec in list(charts.items())[:2]:
+        svg = draw(spec, tmp_path / f"{name}.svg", width).read_text()
+        assert float(re.search(r'width="([\d.]+)pt"', svg)[1]) / 72 * 25.4 == pytest.approx(WIDTHS[width], abs=0.01)
+        pdf = draw(spec, tmp_path / f"{name}.pdf", width).read_bytes()
+        box = [float(n) for n in re.search(rb"/MediaBox ?\[([^]]*)\]", pdf)[1].split()]
+        # Half a point is 0.2 mm
+        assert box[2] == pytest.approx(WIDTHS[width] / 25.4 * 72, abs=1) and b"/FontFile" in pdf
+
+
+def test_every_chart_of_the_report_is_exported(run, tiny, tmp_path):
+    files = export_run(run, "figures", tmp_path / "figures", ExportOptions(report=tiny / "report"))
+    pages = "".join(p.read_text() for p in sorted((tiny / "report").glob("*.html")))
+    assert len(files) == 2 * pages.count('class="taskspace-chart"') and all(p.stat().st_size > 500 for p in files)
+
+
+def test_what_cannot_be_exported_is_said_in_one_line(run, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("x")
+    for kind, out, says in (("word", "new", "--to word: unknown"), ("csv", "full", "is not empty and no export")):
+        with pytest.raises(TaskspaceError, match=says):
+            export_run(run, kind, tmp_path / out)
+    assert [p.name for p in tmp_path.iterdir()] == ["full"]
+    with pytest.raises(TaskspaceError, match="--width poster: choose one of column, page"):
+        draw(mimebundle({"mark": "point"})["application/vnd.vegalite.v5+json"], tmp_path / "x.svg", "poster")
+    with pytest.raises(TaskspaceError, match="no report; make it first with taskspace report"):
+        export_run(run, "figures", tmp_path / "none")
