@@ -353,7 +353,7 @@ def render_report(
         raise cannot_write(e.filename or out, e) from None
     return out / "index.html"
 
-
+# %% ../../nbs/api/report/50_site.ipynb #c9418703
 def _complete(site: Path, work: Path, run: Run) -> None:
     "Add to the pages the data, the notebooks, the sources of the pages, and the mark of a report."
     for name in ("data", "notebooks"):
@@ -399,7 +399,7 @@ def _page_names(models: Iterable[str]) -> dict[str, str]:
         return names
     return {model: f"scale-{i}-{_slug(model)}" for i, model in enumerate(models)}
 
-
+# %% ../../nbs/api/report/50_site.ipynb #29c3807e
 def _write_pages(
     run: Run,
     work: Path,
