@@ -553,7 +553,8 @@ def test_a_report_in_one_file_has_all_charts_and_a_search(browser, report, tmp_p
     ids = "[...document.querySelectorAll('main [id]')].map((e) => e.id)"
     found = [i for i in browser.execute_script(f"return {ids}") if "--" in i]
     assert len(found) == len(set(found)) > 5
-    places = "[...document.querySelectorAll('a[href^=\\"  # \\"]')].map((a) => a.getAttribute('href').slice(1))"
+    anchors = "[...document.querySelectorAll('a')].map((a) => a.getAttribute('href') || '')"
+    places = f"{anchors}.filter((h) => h.startsWith('#')).map((h) => h.slice(1))"
     lost = f"{places}.filter((i) => i && !document.getElementById(i))"
     assert browser.execute_script(f"return {lost}") == []
     field = browser.find_element("css selector", "#search input")
