@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, cast, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -119,14 +119,33 @@ def _sound(run: RunData, last: dict[str, dict], check: bool) -> dict[str, int]:
     return run.store.valid_sizes({key: entry.get("bytes") for key, entry in last.items()}, check)
 
 
-def _counts(plan: pd.DataFrame, last: dict[str, dict], sound: dict[str, int]) -> pd.DataFrame:
-    "One row a job: 1 in the column of its state, and its seconds."
-    keys = plan["key"].tolist()  # plain lists: a hundred thousand look-ups through pandas take seconds
-    done = np.array([k in sound for k in keys], dtype=bool)
-    failed = ~done & np.array([last.get(k, {}).get("state") == "failed" for k in keys], dtype=bool)
-    seconds = np.array([last.get(k, {}).get("seconds") or 0.0 for k in keys], dtype=float)
-    states = {"done": done, "failed": failed, "missing": ~done & ~failed}
-    return pd.DataFrame({"total": 1, **{n: v.astype(int) for n, v in states.items()}, "seconds": seconds})
+class _Counted(NamedTuple):
+    "What the log last says of each job, in columns: a million dictionaries would need gigabytes."
+
+    failed: np.ndarray  # one a job: whether it failed
+    seconds: np.ndarray  # one a job: how long it took, 0 where the log does not say
+    sizes: dict[str, float | int]  # job key -> bytes, where the log says
+    errors: dict[str, str]  # job key -> error, of those that failed
+
+
+def _counted(run: RunData, keys: list[str]) -> _Counted:
+    place = {key: i for i, key in enumerate(keys)}
+    counted = _Counted(np.zeros(len(keys), bool), np.zeros(len(keys)), {}, {})
+    for entry in run.store.entries():
+        key = entry.get("key")
+        at = place.get(key) if isinstance(key, str) else None
+        if at is None:
+            continue
+        key = keys[at]  # the same text once
+        counted.failed[at] = failed = entry.get("state") == "failed"
+        counted.seconds[at] = _number_of(entry.get("seconds")) or 0.0
+        if (size := _number_of(entry.get("bytes"))) is not None:
+            counted.sizes[key] = size
+        else:
+            counted.sizes.pop(key, None)
+        if failed:
+            counted.errors[key] = _line_of(entry.get("error")) or ""
+    return counted
 
 
 def run_status(
@@ -135,11 +154,15 @@ def run_status(
     check: bool = False,
 ) -> Status:
     "Where the run stands now. A damaged result counts as missing."
-    last = last_entries(run)
-    sound = _sound(run, last, check)
     plan = run.plan.drop_duplicates("key").reset_index(drop=True)
-    jobs = _counts(plan, last, sound)
-    failures = plan.loc[jobs["failed"] == 1, ["kind", "model", "step", "revision", "unit", "source", "key"]]
+    keys = plan["key"].tolist()  # a plain list: a million look-ups through pandas take many seconds
+    counted = _counted(run, keys)
+    sound = run.store.valid_sizes(counted.sizes, check)
+    done = np.fromiter((key in sound for key in keys), bool, len(keys))
+    failed = counted.failed & ~done
+    states = {"done": done, "failed": failed, "missing": ~done & ~failed}
+    jobs = pd.DataFrame({"total": 1, **{n: v.astype(int) for n, v in states.items()}, "seconds": counted.seconds})
+    failures = plan.loc[failed, ["kind", "model", "step", "revision", "unit", "source", "key"]]
     asides = [place.aside for place in (run.store, *shard_folders(run.store)) if place.aside.is_dir()]
     shards = tuple(shard.path.name.replace("-of-", "/") for shard in busy_shards(run.store))
     return Status(
@@ -150,8 +173,8 @@ def run_status(
         running=bool(shards) or run.store.busy,
         set_aside=sum(len(os.listdir(aside)) for aside in asides),
         shards=shards,
-        failures=failures.assign(error=[last[key]["error"] or "" for key in failures["key"]]),
-        kinds=jobs.groupby(plan["kind"].astype(str), sort=False).sum(),
+        failures=failures.assign(error=[counted.errors[key] for key in failures["key"]]),
+        kinds=jobs.groupby(plan["kind"].astype(str).to_numpy(), sort=False).sum().rename_axis("kind"),
     )
 
 

@@ -47,6 +47,8 @@ def in_use(
 def _check_inside(folder: Path, places: Iterable[os.DirEntry]) -> None:
     "Refuse links that lead out of a run's folder, and what is neither a file nor a directory."
     for entry in places:
+        if not entry.is_symlink() and (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
+            continue  # what nearly every entry is; it needs no look at the disk
         if entry.is_symlink() and leads_out(Path(entry.path), folder):
             raise TaskspaceError(
                 f"{entry.path}: a symbolic link that leads out of the run's folder; put there what it leads to"
