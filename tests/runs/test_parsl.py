@@ -1,0 +1,48 @@
+"Parsl as the executor of a run, also when a worker is lost."
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+import toylm
+from taskspace.runs.execute import run_study
+from taskspace.runs.store import Store
+
+pytestmark = pytest.mark.slow
+
+
+def stored(out):
+    "The finished results as bytes, by file name."
+    return {p.name: p.read_bytes() for p in Store(out).files().values()}
+
+
+@pytest.fixture
+def parsl(tmp_path, monkeypatch):
+    "A pool of two workers on this machine."
+    pytest.importorskip("parsl", reason="Parsl is not installed (pip install 'taskspace[parsl]')")
+    from parsl import Config, HighThroughputExecutor
+    from parsl.concurrent import ParslPoolExecutor
+    from parsl.launchers import SimpleLauncher
+    from parsl.providers import LocalProvider
+
+    tests = Path(__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tests), str(tests.parent), *filter(None, sys.path)]))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    workers = HighThroughputExecutor(
+        address="127.0.0.1",
+        max_workers_per_node=2,
+        encrypted=False,
+        provider=LocalProvider(init_blocks=1, max_blocks=1, launcher=SimpleLauncher()),
+    )
+    config = Config(executors=[workers], run_dir=str(tmp_path / "parsl"), initialize_logging=False)
+    with ParslPoolExecutor(config) as executor:
+        yield executor
+
+
+def test_parsl_gives_the_same_bytes(parsl, tmp_path):
+    study = toylm.study(tmp_path, 1)
+    for name, executor in (("one", None), ("two", parsl)):
+        run_study(study, tmp_path / name, executor, workers=0 if executor is None else None, progress=False)
+    assert stored(tmp_path / "two") == stored(tmp_path / "one") and len(stored(tmp_path / "two")) == 21
