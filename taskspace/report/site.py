@@ -216,6 +216,7 @@ def _configuration(title: str, scales: Mapping[str, str], others: Iterable[str],
     config = yaml.safe_load(asset("report.yml"))
     as_text = in_markdown if site_renderer() == "quarto" else str
     pages = {"training": ("Training", "training.ipynb"), "dissimilarity": ("Dissimilarity", "dissimilarity.ipynb")}
+    pages["methods_compared"] = ("Methods compared", "methods_compared.ipynb")
     left: list[dict[str, Any]] = [{"text": "Summary", "href": "index.ipynb"}]
     entries = [{"text": as_text(_brief(model)), "href": f"{slug}.ipynb"} for model, slug in scales.items()]
     left += [{"text": "Models", "menu": entries}] if len(entries) > 4 else entries
@@ -413,6 +414,7 @@ def _write_pages(
 
     scales = _page_names(run.checkpoints["model"])
     others = ["training", *(["dissimilarity"] if "states" in run.study.probes else [])]
+    others += ["methods_compared"] if {"units", "ablation"} & set(run.study.probes) else []  # has causes to foretell
     others = [name for name in others if name in page_templates()]
     jobs = _page_jobs(run, scales, others, judged)
     jobs += [(str(path), file, {"run": str(run.path.absolute())}, None) for file, path in own.items()]
