@@ -67,6 +67,20 @@ def unasked_tokens(
             return len(found) - behind, behind
     return 0, 0
 
+
+class _Unasked:
+    "What a model knows of the habits of its tokenizer."
+
+    tokenizer: Any
+    _unasked: tuple[Any, tuple[int, int]] | None = None
+
+    @property
+    def unasked(self) -> tuple[int, int]:  # before and behind
+        "How many special tokens the tokenizer writes around every text although none are asked for."
+        if self._unasked is None or self._unasked[0] is not self.tokenizer:
+            self._unasked = self.tokenizer, unasked_tokens(self.tokenizer)
+        return self._unasked[1]
+
 # %% ../../nbs/api/models/10_lm.ipynb #a6300d29
 def weights_digest(model: nn.Module) -> str:  # 64 hexadecimal digits
     "SHA-256 over name, type, shape and bytes of every parameter and saved buffer; tied weights are read once."
@@ -108,6 +122,12 @@ class _Weights:
         "The first parameter, or the first numbers of a module that has only buffers, such as a table of counts."
         buffers = (b for b in self.model.buffers() if b.is_floating_point())
         return next(chain(self.model.parameters(), buffers), torch.empty(0))
+
+    @property
+    def head(self) -> nn.Module | None:  # None where the module does not tell
+        "The module that projects hidden states onto the vocabulary."
+        get = getattr(self.model, "get_output_embeddings", None)
+        return get() if get is not None else None
 
     @property
     def device(self) -> torch.device:  # where the first parameter lives
@@ -188,28 +208,8 @@ def _positions_kept(model: nn.Module, limit: int) -> int:
             return 0 if padding is None else padding + 1
     return 0
 
-# %% ../../nbs/api/models/10_lm.ipynb #b1ef5bfb
-class _Tokens:
-    "What is known of a model by its tokenizer."
-
-    tokenizer: Any
-    _unasked: tuple[Any, tuple[int, int]] | None = None
-
-    def encode(self, text: str) -> list[int]:  # token ids, no special tokens added
-        "The token ids of a text."
-        ids = list(map(int, self.tokenizer.encode(text, add_special_tokens=False)))
-        before, behind = self.unasked
-        return ids[before : len(ids) - behind]
-
-    @property
-    def unasked(self) -> tuple[int, int]:  # before and behind
-        "How many special tokens the tokenizer writes around every text although none are asked for."
-        if self._unasked is None or self._unasked[0] is not self.tokenizer:
-            self._unasked = self.tokenizer, unasked_tokens(self.tokenizer)
-        return self._unasked[1]
-
 # %% ../../nbs/api/models/10_lm.ipynb #8a1c23a1
-class LM(_Weights, _Tokens):
+class LM(_Weights, _Unasked):
     """A language model: module, tokenizer and identity.
     Raises `TaskspaceError` when model or tokenizer lacks what scoring calls, and for an unknown objective."""
 
@@ -241,16 +241,16 @@ class LM(_Weights, _Tokens):
         return f"LM({self.name.removesuffix(at)}{at}, {', '.join([*kind, size])})"
 
     @property
-    def head(self) -> nn.Module | None:  # None where the module does not tell
-        "The module that projects hidden states onto the vocabulary."
-        get = getattr(self.model, "get_output_embeddings", None)
-        return get() if get is not None else None
-
-    @property
     def max_length(self) -> int | None:  # in tokens; None where unlimited or unknown
         "The longest input that the model takes."
         limit = context_length(getattr(self.model, "config", None))
         return limit and limit - _positions_kept(self.model, limit)
+
+    def encode(self, text: str) -> list[int]:  # token ids, no special tokens added
+        "The token ids of a text."
+        ids = list(map(int, self.tokenizer.encode(text, add_special_tokens=False)))
+        before, behind = self.unasked
+        return ids[before : len(ids) - behind]
 
     def logits(
         self,
