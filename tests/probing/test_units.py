@@ -303,6 +303,15 @@ def test_units_of_shuffled_pairs_overlap_as_chance_says():
     assert abs(np.mean(shuffled) - chance) < 0.015
 
 
+def test_shuffling_takes_away_what_tasks_share():
+    "The toy suite has something to find; its own null has not."
+    lm, off = toy_lm(spread=0.2), ~np.eye(5, dtype=bool)
+    found = unit_probe(lm, TOY, "mlp", top=0.05, by="paired", bootstrap=0)
+    overlap, shuffled, chance = (found[n].matrix.to_numpy()[off].mean() for n in ("overlap", "shuffled", "chance"))
+    assert overlap > 3 * chance  # seen: .148 of .026
+    assert abs(shuffled - chance) < 0.02  # seen: .034
+
+
 @pytest.mark.slow
 def test_intervals_hold_what_other_pairs_would_show():
     "Simulated activations: the interval holds the mean overlap over new pairs about as often as it says."
