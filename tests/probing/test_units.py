@@ -336,7 +336,7 @@ def test_intervals_hold_what_other_pairs_would_show():
         held.append((one["low"] <= truth) & (truth <= one["high"]))
         assert (one["low"] <= one["value"]).all() and (one["value"] <= one["high"]).all()
     off = np.mean(held, axis=0)[np.triu_indices(3, 1)]
-    assert off.min() > 0.85, off
+    assert off.min() > 0.85, off  # seen over 150 worlds: .99; intervals from five blocks are on the wide side
 
 
 # ---- bad input
