@@ -147,7 +147,7 @@ def _counted(run: RunData, keys: list[str]) -> _Counted:
             counted.errors[key] = _line_of(entry.get("error")) or ""
     return counted
 
-
+# %% ../../nbs/api/runs/42_status.ipynb #f5871a28
 def run_status(
     run: RunData,  # an opened run
     # Read every result and compare its checksum, which takes longer; else sizes must be those in the log
@@ -177,7 +177,7 @@ def run_status(
         kinds=jobs.groupby(plan["kind"].astype(str).to_numpy(), sort=False).sum().rename_axis("kind"),
     )
 
-
+# %% ../../nbs/api/runs/42_status.ipynb #0d82a3ef
 def job_log(
     run: RunData,  # an opened run
     check: bool = False,  # as in `run_status`
