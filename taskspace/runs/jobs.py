@@ -268,6 +268,7 @@ def _who(plan: Plan, at: int) -> dict[str, Any]:
     loader = _loaded_by(plan.checkpoints[at])
     return {"weights": weights, "tokenizer": tokenizer, "code": code_version(), **loader}
 
+
 # %% ../../nbs/api/runs/30_jobs.ipynb #279feffe
 WHOLE_SUITE = ("gradient", "predicted", "units")  # probes that look at all tasks in one job
 
@@ -298,7 +299,7 @@ def _transfer_jobs(
 
 
 def _row_jobs(shared: str, at: int, seed: int, control: str, train: dict[str, str]) -> Iterator[Job]:
-    "A job a source, with `_key([shared, source, digest])` as its key: a plan of a million takes half as long so."
+    "A job a source, with `_key([shared, source, digest])` as its key: the keys of a million take a third less time."
     start = hashlib.sha256(f'["{shared}"'.encode())
     for name, digest in train.items():
         key = start.copy()
