@@ -268,7 +268,6 @@ def _who(plan: Plan, at: int) -> dict[str, Any]:
     loader = _loaded_by(plan.checkpoints[at])
     return {"weights": weights, "tokenizer": tokenizer, "code": code_version(), **loader}
 
-
 # %% ../../nbs/api/runs/30_jobs.ipynb #279feffe
 WHOLE_SUITE = ("gradient", "predicted", "units")  # probes that look at all tasks in one job
 

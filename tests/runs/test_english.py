@@ -186,3 +186,16 @@ def test_tables_are_those_of_the_spaces_kept(kept):
         # hypotheses are kept to four decimals: measured 6e-6
         parts = rows["explained"].query("what == 'part'").set_index("of")["value"]
         assert parts.to_dict() == pytest.approx(space.explain(nulls, permutations=0).parts["share"].to_dict(), abs=1e-4)
+
+
+def test_trainings_agree_within_phenomena_and_much_less_across():
+    extract = open_extract(FOLDER / "trainings")
+    assert extract.header["missing"] == 0 and len({c["weights"] for c in extract.header["checkpoints"]}) == 3
+    for kind, within, across in (("cosine", 0.95, 0.53), ("overlap", 0.96, 0.83)):  # measured: .953, .509; .968, .816
+        spaces = [extract.space("small", kind=kind, training=n) for n in (1, 2, 3)]
+        groups = np.array([spaces[0].groups[t] for t in spaces[0].tasks])
+        same = groups[:, None] == groups
+        for where, limit, side in ((same & ~np.eye(len(same), dtype=bool), within, 1), (~same, across, -1)):
+            ranks = pd.DataFrame([s.matrix.to_numpy()[where] for s in spaces]).T.corr(method="spearman").to_numpy()
+            found = ranks[np.triu_indices(3, 1)]
+            assert (side * found > side * limit).all(), (kind, found)
