@@ -160,7 +160,7 @@ def test_pages_of_models_have_short_names_of_their_own():
 def test_navigation_says_names_in_the_language_of_the_renderer(renderer, monkeypatch):
     monkeypatch.setattr(site, "site_renderer", lambda: renderer)
     title = "<b> $x$ {{< env HOME >}}: # "
-    website = yaml.safe_load(site._configuration(title, {"__m__" * 100: "scale-m"}, []))["website"]
+    website = yaml.safe_load(site._configuration(title, {"__m__" * 100: "scale-m"}, [], {}))["website"]
     texts = [website["title"], website["navbar"]["title"], website["navbar"]["left"][1]["text"]]
     assert all(len(text) < 300 for text in texts)
     if renderer == "quarto":

@@ -13,5 +13,5 @@ def test_the_page_joins_a_run_with_data_needs(tmp_path):
     page = execute("methods_compared", tmp_path / "page.ipynb", {"need": str(needs)})
     outputs = [o for c in json.loads(page.read_text())["cells"] for o in c.get("outputs", [])]
     said = " ".join("".join(o.get("data", {}).get("text/markdown", "")) for o in outputs)
-    assert "gradient cosine, gradient overlap, transfer, data need" in said
+    assert "gradient cosine, gradient overlap, predicted, transfer, data need" in said
     assert "Closest to *data need*" in said and "all methods together" in said and "Not shown" not in said
