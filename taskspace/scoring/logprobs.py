@@ -9,7 +9,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -22,7 +22,7 @@ from .causality import autocast, check_causal, check_masked, evaluating
 from .prefixtree import prefix_tree, PrefixTree, Row, sentence_rows, shared_rows, visible
 
 # %% auto #0
-__all__ = ['SLICE', 'BITS', 'SHARED_ROW_TYPES', 'LIBRARIES', 'MINUS', 'ROW', 'BUDGET', 'WORKERS', 'CELLS', 'LOGITS',
+__all__ = ['SLICE', 'BITS', 'SHARED_ROW_TYPES', 'LIBRARIES', 'MINUS', 'LAST_TYPES', 'ROW', 'BUDGET', 'WORKERS', 'CELLS', 'LOGITS',
            'linear_logprobs', 'Shortcuts', 'Batch', 'logprobs_at', 'find_shortcuts', 'batches', 'row_size',
            'token_logprobs', 'even_batches', 'side_by_side', 'sequence_logprobs']
 
@@ -132,6 +132,7 @@ class Shortcuts(NamedTuple):
 
     head: str  # "linear", "rows" or "full"
     shared_rows: bool  # whether rows may hold more than one sentence
+    last: bool = False  # whether the last layer of a masked model may end at the places that are read
 
 
 class Batch(NamedTuple):
@@ -200,6 +201,28 @@ def _picked(hidden: Tensor, index: Tensor) -> Tensor:
     "Hidden states at flat positions, wherever the layer below has computed them."
     return hidden.flatten(0, -2)[index.to(hidden.device)]
 
+# %% ../../nbs/api/scoring/40_logprobs.ipynb #d22cc8f4
+# model types whose last layer treats each place by itself behind its attention
+LAST_TYPES = {"bert", "camembert", "deberta", "deberta-v2", "electra", "roberta", "xlm-roberta"}
+
+
+def _last_output(lm: LM) -> nn.Module | None:
+    "What the last layer of a relative of BERT does behind its attention, first of all."
+    found = [m for name, m in lm.model.named_modules() if name.endswith("attention.output")]
+    return found[-1] if found else None
+
+
+def _last_allows(lm: LM) -> bool:
+    "Whether the last layer may end at chosen places, as far as the code tells."
+    hooks = any(m._forward_hooks or m._forward_pre_hooks for m in lm.model.modules())
+    kind = getattr(getattr(lm.model, "config", None), "model_type", None)
+    return kind in LAST_TYPES and type(lm.model).__module__.startswith("transformers.") and not hooks
+
+
+def _ending_at(lm: LM, index: Tensor) -> AbstractContextManager[None]:
+    "Inside the block the last layer gives states (1, places, width) at flat positions `index`."
+    return _hooked(_last_output(lm), lambda _, args: tuple(a.flatten(0, -2)[index][None] for a in args))
+
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #a9ce64f3
 def _collate(lm: LM, tree: PrefixTree, nodes: Sequence[np.ndarray], shared: bool) -> tuple[Batch, np.ndarray]:
     "The batch and its matrix of nodes, -1 for padding, which stands on the right."
@@ -223,8 +246,12 @@ def logprobs_at(
     source: Tensor,  # (n,) which of the places each wanted value is read at
     tokens: Tensor,  # (n,) the token of each wanted value
     head: str,  # "linear", "rows" or "full", see `Shortcuts`
+    last: bool = False,  # whether the last layer ends at the places, see `Shortcuts`
 ) -> Tensor:  # (n,) log P(token at its place), nats, float32 or wider
     "Log-probabilities of single tokens at chosen places of a batch; differentiable where gradients are on."
+    if last:
+        with _ending_at(lm, index):
+            return logprobs_at(lm, batch, torch.arange(len(index), device=index.device), source, tokens, head)
     if head == "linear":
         weight, bias = _linear(lm)
         hidden, *asked = (t.to(weight.device) for t in (_hidden(lm, batch, index), source, tokens))
@@ -389,11 +416,21 @@ def _try_shortcuts(lm: LM, tokens: Sequence[int] | np.ndarray) -> Shortcuts:
         return _attention_allows(lm) and _agrees(plain, lambda: _shared_row_logits(lm, tree, pieces, table, head))
 
     head = next(filter(head_allows, ("linear", "rows")), "full")
-    return Shortcuts(head, known and lm.objective == "causal" and rows_agree())
+
+    if lm.objective == "masked":
+        ends = known and _last_allows(lm) and _agrees(plain[::2], lambda: _ended_logits(lm, batch, index[::2], head))
+        return Shortcuts(head, False, ends)
+    return Shortcuts(head, known and rows_agree())
 
 
 def _flat(table: np.ndarray, where: np.ndarray, lm: LM) -> Tensor:
     return torch.from_numpy(np.flatnonzero(where)).to(lm.device)
+
+
+def _ended_logits(lm: LM, batch: Batch, index: Tensor, head: str) -> Tensor:
+    "The same logits at flat positions `index`, the last layer ending there."
+    with _ending_at(lm, index):
+        return _chosen_logits(lm, batch, torch.arange(len(index), device=index.device), head)
 
 
 def _shared_row_logits(lm: LM, tree: PrefixTree, pieces: list[Row], table: np.ndarray, head: str) -> Tensor:

@@ -63,6 +63,7 @@ def answers(
     questions: Questions,  # from `questions_of`
     rows: Sequence[int],  # inputs to run in one forward pass
     head: str,  # of the model's shortcuts: "linear", "rows" or "full"
+    last: bool = False,  # of the model's shortcuts: whether the last layer ends at the places that are read
 ) -> tuple[np.ndarray, Tensor]:  # (n,) which questions, and (n,) their log-probabilities in nats
     "The answers to all questions about some inputs, differentiable where gradients are on."
     width = max(len(questions.inputs[r]) for r in rows)
@@ -77,7 +78,7 @@ def answers(
     index, source = np.unique(places, return_inverse=True)
     arrays = (torch.from_numpy(a).to(lm.device) for a in (ids, mask, index, source, questions.target[which]))
     ids_, mask_, index_, source_, tokens = arrays
-    return which, logprobs_at(lm, Batch(ids_, mask_), index_, source_, tokens, head)
+    return which, logprobs_at(lm, Batch(ids_, mask_), index_, source_, tokens, head, last)
 
 # %% ../../nbs/api/scoring/45_masked.ipynb #4db600c1
 # model types that run in several threads at once
@@ -128,7 +129,7 @@ def masked_logprobs(
     if not len(sentences):
         return out
     with evaluating(lm), torch.no_grad():
-        head, workers = find_shortcuts(lm, sentences[0].ids).head, _workers(lm)
+        shortcuts, workers = find_shortcuts(lm, sentences[0].ids), _workers(lm)
     for start in range(0, len(sentences), PIECE):
         part = sentences[start : start + PIECE]
         questions = questions_of(part, _mask_of(lm))
@@ -137,11 +138,11 @@ def masked_logprobs(
 
         def run(rows: list[int], questions: Questions = questions) -> tuple[np.ndarray, np.ndarray]:
             with torch.no_grad():
-                which, logp = answers(lm, questions, rows, head)
+                which, logp = answers(lm, questions, rows, shortcuts.head, shortcuts.last)
             return which, logp.cpu().double().numpy()
 
         with evaluating(lm):
-            chunks = batches_of(lm, questions, head, token_budget, batch_size, workers)
+            chunks = batches_of(lm, questions, shortcuts.head, token_budget, batch_size, workers)
             for which, logp in side_by_side(run, chunks, workers):
                 np.add.at(sums, questions.sentence[which], logp)
                 np.subtract.at(left, questions.sentence[which], 1)

@@ -242,9 +242,9 @@ def _backpropagate_masked(lm: LM, parts: Sequence[Part], tokens: int) -> torch.T
     assert lm.mask_id is not None, "`encode_masked` refuses a model without a mask token"
     questions = questions_of(_masked(parts), lm.mask_id)
     out = torch.zeros(len(parts), dtype=torch.float64)
-    head = find_shortcuts(lm, parts[0].ids).head if parts else "full"
-    for rows in batches_of(lm, questions, head, tokens):
-        which, logp = answers(lm, questions, rows, head)
+    shortcuts = find_shortcuts(lm, parts[0].ids if parts else [lm.mask_id])
+    for rows in batches_of(lm, questions, shortcuts.head, tokens):
+        which, logp = answers(lm, questions, rows, shortcuts.head, shortcuts.last)
         place = torch.from_numpy(questions.sentence[which])
         weights = torch.tensor([p.weight for p in parts], dtype=logp.dtype)[place].to(logp.device)
         (logp * weights).sum().backward()

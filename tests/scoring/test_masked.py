@@ -11,6 +11,7 @@ import torch
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, Regex, Tokenizer, trainers
 from torch import nn
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast
+from transformers.models.bert.modeling_bert import BertIntermediate
 
 from taskspace.errors import TaskspaceError
 from taskspace.models.lm import LM
@@ -160,6 +161,32 @@ def random_masked(seed=0):
 
 
 @pytest.mark.slow
+def test_the_last_layer_ends_at_the_hidden_places_in_relatives_of_bert(monkeypatch):
+    ends = {name for name in ARCHITECTURES if find_shortcuts(make(name), [5, 6, 7]).last}
+    assert ends == {"bert", "roberta", "xlm-roberta", "electra", "deberta", "deberta-v2", "deberta-v2 new head"}
+    places, real = [], BertIntermediate.forward
+
+    def counted(module, states):
+        places.append(states.shape[:-1].numel())
+        return real(module, states)
+
+    lm = make("bert")
+    encoded = encode_masked(lm, SENTENCES[:1], "blimp", "sentence {}".format)
+    masked_logprobs(lm, encoded)
+    monkeypatch.setattr(BertIntermediate, "forward", counted)
+    masked_logprobs(lm, encoded)
+    masks = len(encoded[0].masks)
+    assert places == [masks * len(encoded[0].ids), masks]  # of the first layer, and of the last one
+
+
+def test_a_hook_that_may_look_at_other_places_keeps_the_last_layer_whole():
+    lm = make("bert")
+    assert find_shortcuts(lm, [5]).last
+    handle = lm.model.bert.encoder.layer[-1].register_forward_hook(lambda module, args, out: None)
+    assert not find_shortcuts(lm, [5]).last
+    handle.remove()
+
+
 def test_nothing_moves_with_batch_size_order_or_threads(monkeypatch):
     lm, sentences = random_masked()
     whole = masked_logprobs(lm, sentences)
