@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: report check quick lint format test docs lab readme clean help install hooks step types models example mini notebooks pytest package
+.PHONY: report check quick lint format test docs lab readme clean help install hooks step types models example mini notebooks pytest cluster package
 .DEFAULT_GOAL := help
 
 help:
@@ -68,12 +68,12 @@ check: .venv/dev step
 
 # What needs one core goes beside something else, so that two cores are busy all the time.
 test: .venv/dev step
-	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=3 --output-sync=target lint types models
+	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=4 --output-sync=target lint types models cluster
 	$(MAKE) --no-print-directory notebooks
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target pytest package docs
 	coverage combine --quiet
 	coverage report
-	@echo; tail -n 1 .pytest.out
+	@echo; grep -E '^=* ?[0-9]+ (passed|failed)' .pytest.out
 
 # Notebooks and tests have one format, which nobody needs to think about.
 format: .venv/dev
@@ -114,8 +114,14 @@ notebooks: .venv/dev models
 	OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --skip_file_re '^[_.]|^(activations|generalisation|inside_outside|width_depth)'
 	printf '%s\n' $(STUDIES) | OMP_NUM_THREADS=1 xargs -P 2 -d '\n' -I{} bash -c 'study="{}"; papermill --no-progress-bar "nbs/studies/$${study%%:*}.ipynb" /dev/null $${study#*:}'
 
+# Coverage is measured by the quick tests. It slows a test down by a third, and the slow ones reach few lines more.
 pytest: .venv/dev
-	set -o pipefail; OMP_NUM_THREADS=1 coverage run --parallel-mode -m pytest -n 2 --dist worksteal --durations=12 2>&1 | tee .pytest.out
+	set -o pipefail; export OMP_NUM_THREADS=1; { coverage run --parallel-mode -m pytest -n 2 --dist worksteal -m "not slow" --durations=6 && \
+	python -m pytest -n 2 --dist worksteal -m slow --ignore=tests/cluster --durations=12; } 2>&1 | tee .pytest.out
+
+# A SLURM of one node, where it is installed: most of the time it waits for a limit to pass.
+cluster: .venv/dev
+	OMP_NUM_THREADS=1 python -m pytest -q -m slow tests/cluster
 
 package: .venv/dev
 	python tools/package.py

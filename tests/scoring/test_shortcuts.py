@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from taskspace.errors import TaskspaceError
 from taskspace.models.lm import LM
 from taskspace.pretraining.architectures import build, TransformerConfig
-from taskspace.scoring.logprobs import find_shortcuts, sequence_logprobs, token_logprobs
+from taskspace.scoring.logprobs import find_shortcuts, Shortcuts, sequence_logprobs, token_logprobs
 from taskspace.toy import WordTokenizer
 
 SIZE = dict(
@@ -205,19 +205,19 @@ def test_a_setting_or_hook_that_comes_later_counts():
     own.model.cap = 0.5
     assert gap(own) < 1e-4 and find_shortcuts(own, [3, 4]).head == "full"
     gpt = lm_of(transformer("gpt2"))
-    assert find_shortcuts(gpt, [3, 4]) == ("linear", True)
+    assert find_shortcuts(gpt, [3, 4]) == Shortcuts("linear", True)
 
     def silence(module, args, out):
         "An intervention at one position, which shared rows would move."
         return torch.cat([out[:, :2], 0 * out[:, 2:3], out[:, 3:]], 1)
 
     handle = gpt.model.transformer.h[1].mlp.register_forward_hook(silence)
-    assert find_shortcuts(gpt, [3, 4]) == ("linear", False) and gap(gpt) < 1e-4
+    assert find_shortcuts(gpt, [3, 4]) == Shortcuts("linear", False) and gap(gpt) < 1e-4
     handle.remove()
-    assert find_shortcuts(gpt, [3, 4]) == ("linear", True)
+    assert find_shortcuts(gpt, [3, 4]) == Shortcuts("linear", True)
     old = gpt.model.lm_head.forward
     gpt.model.lm_head.forward = lambda x: 3 * torch.tanh(old(x) / 3)
-    assert gap(gpt) < 1e-4 and find_shortcuts(gpt, [3, 4]) == ("full", False)
+    assert gap(gpt) < 1e-4 and find_shortcuts(gpt, [3, 4]) == Shortcuts("full", False)
 
 
 def test_a_class_of_ones_own_shares_no_rows():
@@ -234,7 +234,7 @@ def test_a_class_of_ones_own_shares_no_rows():
             return (self.lm_head(x + self.gate * nn.functional.pad(x, (0, 0, 1, -1))),)
 
     lm = lm_of(Gated(transformer("gpt2").config))
-    assert find_shortcuts(lm, [3, 4]) == ("linear", False)
+    assert find_shortcuts(lm, [3, 4]) == Shortcuts("linear", False)
     with torch.no_grad():
         lm.model.gate.fill_(2.0)
     assert gap(lm) < 1e-4
