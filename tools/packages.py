@@ -16,7 +16,7 @@ PACKAGES = {
     "scoring": "How a sentence becomes a number: conventions, encoding, log-probabilities, scores.",
     "tuning": "Gradient differentials, and tuning with them.",
     "spaces": "Task spaces: statistics, resampling, hypotheses, trees and maps.",
-    "probing": "Task spaces that are measured: by gradients, by transfer, by units, and by what tasks need of the text.",
+    "probing": "Task spaces that are measured: by gradients, transfer, units, and by what tasks need of the text.",
     "dissimilarity": "How differently two models represent the same text: measures, states, stitching, comparison.",
     "claims": "What a study says of the claims of the paper.",
     "runs": "Studies, jobs, the store, executing, results, extracts.",

@@ -1,4 +1,4 @@
-"""Task spaces that are measured: by gradients, by transfer, by units, and by what tasks need of the text."""
+"""Task spaces that are measured: by gradients, transfer, units, and by what tasks need of the text."""
 # Made by tools/packages.py from what the modules export.
 from typing import TYPE_CHECKING
 

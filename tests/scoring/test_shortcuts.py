@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from taskspace.errors import TaskspaceError
 from taskspace.models.lm import LM
 from taskspace.pretraining.architectures import build, TransformerConfig
-from taskspace.scoring.logprobs import find_shortcuts, Shortcuts, sequence_logprobs, token_logprobs
+from taskspace.scoring.logprobs import find_shortcuts, sequence_logprobs, Shortcuts, token_logprobs
 from taskspace.toy import WordTokenizer
 
 SIZE = dict(
