@@ -207,6 +207,7 @@ def test_c_counts_what_trainings_differ_by():
     assert found.count("undecided") >= 34, found  # seen: 40 of 40
 
 
+@pytest.mark.slow
 def test_c_intervals_over_pairs_hold_what_other_pairs_give():
     rng = np.random.default_rng(0)
     truths = [SAME + rng.normal(size=(N, N)) for _ in range(3)]
@@ -284,6 +285,7 @@ def course(leap, seed=0):
     return out
 
 
+@pytest.mark.slow
 def test_e_can_be_won_and_lost():
     assert claim_e(course(False)).verdict == "supported"
     lost = claim_e(course(True))
@@ -326,6 +328,7 @@ def test_e_does_not_take_common_sentences_for_stability():
     assert all(f.verdict == "supported" for f in stable), [f.why for f in stable]
 
 
+@pytest.mark.slow
 def test_e_says_how_many_stretches_are_left_out():
     path = course(False)
     assert "left out" not in claim_e(path).why and claim_e(path).details["left_out"] == 0
@@ -471,6 +474,7 @@ def test_noise_alone_is_no_space():
     assert found.verdict == "not replicated" and found.low < 0 < found.high
 
 
+@pytest.mark.slow
 def test_the_table_takes_a_whole_study():
     space, structure, words = world(1, 0, 0)
     spaces = {(k, 1000): s for k, s in scales((0.1, 0.5, 1.0), 0).items()} | {

@@ -96,6 +96,7 @@ def test_stages_are_mixed_by_nobody(hub):
     assert points("lab/olmo2", two[1:]) == [(two[1], 1000, "steps", "stage2-ingredient1")]
 
 
+@pytest.mark.slow
 def test_a_pattern_of_a_study_names_them_and_chooses_the_unit(hub):
     study = Study(models=["lab/own"], checkpoints="all", steps="ba{steps}-*", probes=["score"], score_pairs=2)
     assert [(c.revision, c.step) for c in Plan(study).checkpoints] == [

@@ -434,6 +434,7 @@ def test_two_processes_fill_one_cache(small):
     assert contents(small) == together
 
 
+@pytest.mark.slow
 def test_damaged_and_interrupted_caches_are_made_again(small):
     path = builtin_checkpoint("nano", 2)
     whole = contents(small)

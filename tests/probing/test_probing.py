@@ -615,6 +615,7 @@ def test_chance_overlap_is_what_random_subspaces_share():
     assert abs(seen / chance - 1) < 0.02  # worst seen: 1.6e-3
 
 
+@pytest.mark.slow
 def test_folding_is_unbiased_within_its_stated_error():
     lm = make("gpt2")
     exact = gradient_probe(lm, SUITE).cosine.matrix

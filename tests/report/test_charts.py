@@ -411,6 +411,7 @@ def test_a_thousand_tasks_are_drawn_as_groups_first(groups):
     assert max(len(rows) for rows in named["datasets"].values()) == 25 and "means" not in named["title"]["subtitle"]
 
 
+@pytest.mark.slow
 def test_the_map_below_a_heat_map_of_groups_has_every_task():
     spec = clustermap(many(300, 6), embedding="classical").to_dict()
     assert sorted(len(rows) for rows in spec["datasets"].values() if "source" in rows[0]) == [36]

@@ -42,6 +42,7 @@ def run(tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_the_last_checkpoint_is_one_checkpoint(run):
     assert checkpoint_names(run) == ["1M words", "10M words", "main", "step 0", "step 1"]
     curves = run.scores().groupby(["scale", "step"], observed=True)["margin"].mean().reset_index()

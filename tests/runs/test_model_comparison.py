@@ -68,6 +68,7 @@ def test_names_of_pairs_stay_texts(tmp_path):
     assert read_scores(path)["pair"].tolist() == ["007"]
 
 
+@pytest.mark.slow
 def test_a_run_gives_the_last_checkpoint_of_each_model():
     run = example_run()
     tables = last_run_scores(run)
