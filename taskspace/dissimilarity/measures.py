@@ -78,6 +78,7 @@ def as_matrix(
         )
     if not X.shape[1]:
         raise TaskspaceError(f"{name} has no features; a row is the state of a token or text")
+    X = X.cpu() if X.device.type == "mps" else X  # which has no float64
     X = X if X.is_floating_point() and X.dtype.itemsize > 1 else X.double()
     if not (finite := torch.isfinite(X)).all():
         row, column = (~finite).nonzero()[0].tolist()

@@ -67,8 +67,8 @@ def unit_norms(
         own = mask.bool()
 
         def both(k: int, state: torch.Tensor, own: torch.Tensor = own) -> torch.Tensor:
-            x = state[own].double()
-            return torch.stack([x.sum(0), (x**2).sum(0)]).cpu()
+            x = state[own].cpu().double()  # some devices have no float64
+            return torch.stack([x.sum(0), (x**2).sum(0)])
 
         found = torch.cat(read_states(lm, sites, ids, mask, both), 1).numpy()
         sums, squares = sums + found[0], squares + found[1]

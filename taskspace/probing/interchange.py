@@ -119,7 +119,7 @@ class _Chunk:
         n = len(self.index)
         source = torch.arange(n, device=self.lm.device).repeat(2)
         found = logprobs_at(self.lm, Batch(self.ids, self.mask), self.index, source, self.tokens, self.head)
-        return found.double().cpu().numpy().reshape(2, n)
+        return found.cpu().double().numpy().reshape(2, n)
 
     def effects(
         self, site: int, where: torch.Tensor, direction: torch.Tensor | None, pairs: int

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 import toydevice
+from taskspace.dissimilarity.comparison import cka_states
+from taskspace.dissimilarity.measures import cka
 from taskspace.dissimilarity.states import hidden_states
 from taskspace.errors import TaskspaceError
 from taskspace.models.lm import LM, save_lm
@@ -209,3 +211,12 @@ def test_quantised_models_are_scored_and_only_their_adapters_tuned():
     tuned = tune(adapted, SUITE.tasks[0], FTGD(parameters="adapter", keep=1.0, steps=3, lr=1e-2))
     assert tuned.log["loss"].iloc[-1] < tuned.log["loss"].iloc[1] and all("lora" in n for n in tuned.delta)
     assert all(torch.equal(p, kept[n]) for n, p in adapted.model.named_parameters())
+
+
+def test_measures_take_states_of_a_device_without_float64():
+    X, Y = torch.randn(40, 6), torch.randn(40, 5)
+    expected = [cka(X, Y), cka_states({0: X[:, :3], 1: X}, {0: Y}).to_numpy()]
+    with toydevice.devices():
+        X, Y = (toydevice.Elsewhere(v, toydevice.FIRST) for v in (X, Y))
+        found = [cka(X, Y), cka_states({0: X[:, :3], 1: X}, {0: Y}).to_numpy()]
+    assert found[0] == pytest.approx(expected[0], abs=1e-9) and np.abs(found[1] - expected[1]).max() < 1e-9
