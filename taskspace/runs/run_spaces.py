@@ -5,7 +5,7 @@
 # %% ../../nbs/api/runs/46_run_spaces.ipynb #2d49d773
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -74,6 +74,15 @@ def mean_space(
 _kept: WeakKeyDictionary[RunData, tuple[tuple[str, ...], list[GradientSpaces]]] = WeakKeyDictionary()
 
 
+def _read(run: RunData, jobs: pd.DataFrame, from_frame: Callable[[pd.DataFrame], Any]) -> list[Any]:
+    "What the finished results of some jobs hold. Raises `TaskspaceError` for one that was written otherwise."
+    files, found = run.store.files(), []
+    for job, frame, _ in finished_results(run, jobs):
+        with as_written(files[job.key], "remove the file and start the same taskspace run again"):
+            found.append(from_frame(frame))
+    return found
+
+
 def gradients_at(
     run: RunData,  # an opened run
     at: int,  # position of the checkpoint in `checkpoints`
@@ -84,10 +93,7 @@ def gradients_at(
     done = tuple(key for key in jobs["key"] if key in files)
     keys, found = _kept.get(run, ((), []))
     if done != keys:
-        found = []
-        for job, frame, _ in finished_results(run, jobs):
-            with as_written(files[job.key], "remove the file and start the same taskspace run again"):
-                found.append(frame_to_spaces(frame))
+        found = _read(run, jobs, frame_to_spaces)
         _kept[run] = done, found
     if not found:
         why = "; the study has no gradient probe" if jobs.empty else f" yet; see taskspace status {run.path}"
@@ -112,10 +118,7 @@ def units_at(
 ) -> list[UnitSpaces]:  # one a seed
     "What the unit probe found at one checkpoint. Raises `TaskspaceError` when it has not been run."
     jobs = run.plan[(run.plan["kind"] == "units") & (run.plan["at"] == at)]
-    found = []
-    for job, frame, _ in finished_results(run, jobs):
-        with as_written(run.store.files()[job.key], "remove the file and start the same taskspace run again"):
-            found.append(frame_to_units(frame))
+    found = _read(run, jobs, frame_to_units)
     if not found:
         why = "; the study has no unit probe" if jobs.empty else f" yet; see taskspace status {run.path}"
         raise NotThere(f"{run.path}: no units of {run.checkpoints['model'][at]!r} are there{why}")
@@ -166,10 +169,7 @@ def _gradient_space(run: RunData, at: int, kind: str) -> TaskSpace:
 
 def _predicted_space(run: RunData, at: int) -> TaskSpace:
     jobs = run.plan[(run.plan["kind"] == "predicted") & (run.plan["at"] == at)]
-    files, found = run.store.files(), []
-    for job, frame, _ in finished_results(run, jobs):
-        with as_written(files[job.key], "remove the file and start the same taskspace run again"):
-            found.append(frame_to_space(frame))
+    found = _read(run, jobs, frame_to_space)
     if not found:
         why = "; add predicted to the probes" if jobs.empty else f" yet; see taskspace status {run.path}"
         raise NotThere(f"{run.path}: no predicted transfer of {run.checkpoints['model'][at]!r} is there{why}")
