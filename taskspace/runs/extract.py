@@ -39,7 +39,7 @@ from taskspace.runs.summaries import (
     parameter_counts,
     with_unit,
 )
-from ..spaces.explaining import explain_course
+from ..spaces.explaining import explain_space, explanation_rows
 from ..spaces.hypotheses import opponents
 from ..spaces.space import TaskSpace
 from ..tasks.pairs import Suite
@@ -180,20 +180,20 @@ def _stability(spaces: Mapping[tuple, TaskSpace]) -> pd.DataFrame:  # (scale, tr
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["scale", "training", "step"])
 
 # %% ../../nbs/api/runs/70_extract.ipynb #6bb41680
-_EXPLAINED = ["what", "of", "family", "value", "low", "high", "p"]
+_EXPLAINED = ["what", "of", "family", "value", "low", "high", "p", "groups_low", "groups_high"]
 
 
 def explained_rows(
     space: TaskSpace,  # transfer or gradient similarity
     hypotheses: Mapping[str, TaskSpace],  # from `opponents`
     permutations: int = 999,  # behind each p
-) -> pd.DataFrame:  # what, of, family, value, low, high (over tasks), p; empty where nothing can be explained
-    "What explains a space, one figure a row; see `explain_course`."
+) -> pd.DataFrame:  # the columns of `explanation_rows`; empty where nothing can be explained
+    "What explains a space, one figure a row; see `explain_space`."
     try:
-        course = explain_course({"": space.complete()}, hypotheses, permutations=permutations)
+        found = explain_space(space.complete(), hypotheses, permutations=permutations)
     except TaskspaceError:  # too few tasks, or no hypotheses
         return pd.DataFrame(columns=_EXPLAINED)
-    return course[_EXPLAINED]
+    return explanation_rows(found)[_EXPLAINED]
 
 
 def hypothesis_rows(

@@ -58,7 +58,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "hypotheses":
         "HYPOTHESES ACROSS_LANGUAGES hypothesis_space hypothesis_spaces opponents",
     "explaining":
-        "FAMILIES UNEXPLAINED cell_columns explained_share family_of Explanation explain_space explain_course",
+        "FAMILIES UNEXPLAINED cell_columns explained_share family_of Explanation explain_space "
+        "explanation_rows explain_course",
     "signs":
         "group_aucs signs_table opposed_contrasts opposition_scores opposition_by_group",
     "levels":

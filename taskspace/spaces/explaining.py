@@ -21,7 +21,7 @@ from .testing import aligned_to, noise_ceiling_of
 
 # %% auto #0
 __all__ = ['FAMILIES', 'UNEXPLAINED', 'cell_columns', 'explained_share', 'family_of', 'Explanation', 'explain_space',
-           'explain_course']
+           'explanation_rows', 'explain_course']
 
 # %% ../../nbs/api/spaces/72_explaining.ipynb #483206c2
 def cell_columns(
@@ -283,12 +283,35 @@ def _explanation(
     parts = _parts_table(found[found["what"] == "part"], noise)
     return Explanation(table, parts, method, len(space), permutations, float(regression.attrs["p"]))
 
+# %% ../../nbs/api/spaces/72_explaining.ipynb #5b1de0a2
+def explanation_rows(
+    found: Explanation,  # of one space
+) -> (
+    pd.DataFrame
+):  # what ("correlation", "partial", "unique", "part"), of, family, value, low, high, p, groups_low/high
+    "An explanation as one table, a figure a row: intervals over tasks, and over groups of tasks where there are some."
+    rows = [
+        {"what": what, "of": name, "family": row["family"], "value": row[what]}
+        | {"low": row[f"{what}_low"], "high": row[f"{what}_high"], "p": row["p"] if what == "partial" else np.nan}
+        for name, row in found.table.iterrows()
+        for what in ("correlation", "partial", "unique")
+    ]
+    rows += [
+        {"what": "part", "of": part, "family": part, "value": row["share"], "low": row["low"], "high": row["high"]}
+        for part, row in found.parts.iterrows()
+    ]
+    table = pd.DataFrame(rows)
+    if found.over_groups is None:
+        return table.assign(groups_low=np.nan, groups_high=np.nan)
+    wider = found.over_groups[["low", "high"]].add_prefix("groups_")
+    return table.join(wider, on=["what", "of"])
+
 # %% ../../nbs/api/spaces/72_explaining.ipynb #c2553e54
 def explain_course(
     spaces: Mapping[Any, TaskSpace],  # step -> space
     hypotheses: Mapping[str, TaskSpace] | Sequence[TaskSpace],  # as for `explain_space`
     **options: Any,  # of `explain_space`
-) -> pd.DataFrame:  # step, what ("correlation", "partial", "unique", "part"), of, family, value, low, high, p
+) -> pd.DataFrame:  # step, and the columns of `explanation_rows`
     "What explains a space at every step. Raises `TaskspaceError` as `explain_space`, naming the step."
     rows = []
     for step, space in spaces.items():
@@ -296,11 +319,6 @@ def explain_course(
             found = explain_space(space, hypotheses, **options)
         except TaskspaceError as e:
             raise TaskspaceError(f"step {step}: {e}") from None
-        for name, row in found.table.iterrows():
-            for what in ("correlation", "partial", "unique"):
-                p = row["p"] if what == "partial" else float("nan")
-                figures = (row[what], row[f"{what}_low"], row[f"{what}_high"], p)
-                rows.append((step, what, name, row["family"], *figures))
-        for part, row in found.parts.iterrows():
-            rows.append((step, "part", part, part, row["share"], row["low"], row["high"], float("nan")))
-    return pd.DataFrame(rows, columns=["step", "what", "of", "family", "value", "low", "high", "p"])
+        rows.append(explanation_rows(found).assign(step=step))
+    figures = pd.concat(rows, ignore_index=True)
+    return figures[["step", *figures.columns.drop("step")]]
