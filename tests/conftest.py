@@ -1,6 +1,7 @@
 """Shared by all tests: one torch thread, no network, no progress bars."""
 
 import os
+import socket
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -11,6 +12,31 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+LOCAL = {None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0", socket.gethostname()}
+asked: list[str] = []  # hosts of elsewhere that a test wanted to reach
+_addresses = socket.getaddrinfo
+
+
+def _local_addresses(host, *args, **kwargs):
+    "Addresses of this machine only: a library that retries would make a test slow, and its result depend on the network."
+    name = host.decode() if isinstance(host, bytes) else host
+    if name in LOCAL:
+        return _addresses(host, *args, **kwargs)
+    asked.append(name)
+    raise socket.gaierror(socket.EAI_NONAME, f"tests have no network: {name}")
+
+
+socket.getaddrinfo = _local_addresses
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item):
+    "A test that asks for a host of elsewhere fails."
+    asked.clear()
+    yield
+    if asked:
+        pytest.fail(f"asks the network for {', '.join(sorted(set(asked)))}; say what the library shall find instead")
 
 
 @pytest.fixture(scope="session")

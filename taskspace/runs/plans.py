@@ -265,7 +265,7 @@ def finished_results(
     jobs: pd.DataFrame,  # some rows of its plan
 ) -> Iterator[tuple[Any, pd.DataFrame, dict]]:  # (row of the plan, numbers, header)
     "The finished ones among some jobs, with their numbers and with what those were computed from."
-    files = run.store.files()
+    files = run.store.files(jobs["key"])
     for job in cast(Any, jobs).itertuples(index=False):
         data = run.store.read(files[job.key]) if job.key in files else None
         if data is None:

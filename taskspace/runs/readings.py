@@ -105,7 +105,7 @@ def states_at(
     "The hidden states of one checkpoint. Raises `TaskspaceError` when they have not been kept."
     jobs = run.plan[(run.plan["kind"] == "states") & (run.plan["at"] == at)]
     for job, frame, _ in finished_results(run, jobs):
-        with as_written(run.store.files()[job.key], "remove the file and start the same taskspace run again"):
+        with as_written(run.store.files([job.key])[job.key], "remove the file and start the same taskspace run again"):
             return frame_to_states(frame)
     why = (
         "; the study does not keep those of this checkpoint" if jobs.empty else f" yet; see taskspace status {run.path}"

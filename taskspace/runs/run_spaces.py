@@ -76,7 +76,7 @@ _kept: WeakKeyDictionary[RunData, tuple[tuple[str, ...], list[GradientSpaces]]] 
 
 def _read(run: RunData, jobs: pd.DataFrame, from_frame: Callable[[pd.DataFrame], Any]) -> list[Any]:
     "What the finished results of some jobs hold. Raises `TaskspaceError` for one that was written otherwise."
-    files, found = run.store.files(), []
+    files, found = run.store.files(jobs["key"]), []
     for job, frame, _ in finished_results(run, jobs):
         with as_written(files[job.key], "remove the file and start the same taskspace run again"):
             found.append(from_frame(frame))
@@ -89,7 +89,7 @@ def gradients_at(
 ) -> list[GradientSpaces]:  # one a seed
     "What the gradient probe measured at one checkpoint. Raises `TaskspaceError` when it has not been run."
     jobs = run.plan[(run.plan["kind"] == "gradient") & (run.plan["at"] == at)]
-    files = run.store.files()
+    files = run.store.files(jobs["key"])
     done = tuple(key for key in jobs["key"] if key in files)
     keys, found = _kept.get(run, ((), []))
     if done != keys:

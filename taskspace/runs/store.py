@@ -12,7 +12,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -205,29 +205,33 @@ def read_result(
     return data if match and checksum(data) == match[2] else None
 
 # %% ../../nbs/api/runs/10_store.ipynb #faf55b37
-def _entries_in(results: Path) -> Iterator[tuple[str, os.DirEntry]]:
-    "The key of each result in one folder of results, and its place there."
+def _entries_in(results: Path, wanted: Collection[str] | None) -> Iterator[tuple[str, os.DirEntry]]:
+    "The key of each wanted result in one folder of results, and its place there."
+    starts = None if wanted is None else {key[:2] for key in wanted}
     with contextlib.suppress(FileNotFoundError), os.scandir(results) as subfolders:
-        for subfolder in sorted(s.path for s in subfolders if s.is_dir()):
+        for subfolder in sorted(s.path for s in subfolders if s.is_dir() and (starts is None or s.name in starts)):
             with os.scandir(subfolder) as entries:
                 for entry in entries:
-                    if match := _NAME.fullmatch(entry.name):
+                    match = _NAME.fullmatch(entry.name)
+                    if match and (wanted is None or match[1] in wanted):
                         _check_inside(results.parent, [entry])
                         yield match[1], entry
 
 
-def _result_entries(store: StorePaths) -> Iterator[tuple[str, os.DirEntry]]:
+def _result_entries(store: StorePaths, wanted: Collection[str] | None = None) -> Iterator[tuple[str, os.DirEntry]]:
     "The key of each result and its place in the folder, those of shards first. Two shards may have the same result."
     for place in (*shard_folders(store), store):
-        yield from _entries_in(place.results)
+        yield from _entries_in(place.results, wanted)
 
 
 def result_files(
     store: StorePaths,  # of the run
+    wanted: Collection[str] | None = None,  # keys to look for; None: all
 ) -> dict[str, Path]:  # job key -> result file, present under its final name
-    "Which results are there, by name alone. Of two with the same key the first that is sound."
+    """Which results are there, by name alone. Of two with the same key the first that is sound.
+    A few wanted keys are found without a look at all other files."""
     found: dict[str, Path] = {}
-    for key, entry in _result_entries(store):
+    for key, entry in _result_entries(store, None if wanted is None else frozenset(wanted)):
         if key not in found or read_result(found[key]) is None:
             found[key] = Path(entry.path)
     return found

@@ -722,7 +722,7 @@ class Words:
     def encode(self, text, add_special_tokens=False):
         return [int(w) for w in text.split()]
 
-config = GPT2Config(n_layer=2, n_head=2, n_embd=64, vocab_size=2048, n_positions=8, bos_token_id=0, eos_token_id=0)
+config = GPT2Config(n_layer=1, n_head=2, n_embd=64, vocab_size=2048, n_positions=8, bos_token_id=0, eos_token_id=0)
 lm = LM(GPT2LMHeadModel(config), Words(), name="toy")
 tasks = [Task(f"t{k}", [MinimalPair(f"{k} {k + 1} 5", f"{k} {k + 2} 5")], f"g{k % 20}") for k in range(1000)]
 spaces = gradient_probe(lm, Suite("many", tasks), memory=64 << 20)

@@ -631,6 +631,7 @@ def test_a_repository_has_one_tokenizer_with_and_without_network(tmp_path, monke
 
     monkeypatch.setattr(hub, "HfApi", type("HfApi", (), {"model_info": info}))
     monkeypatch.setattr(hub, "snapshot_download", lambda *args, **kwargs: str(tmp_path / "snapshot"))
+    monkeypatch.setattr("transformers.utils.peft_utils.find_adapter_config_file", lambda *args, **kwargs: None)
     (model,) = expand(ModelSpec(name="lab/tiny"))
     found = {}
     for offline in (False, True):
