@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "pairs":
         "COLUMNS CONDITIONAL text_fault Option MinimalPair Task Split suite_to_frame suite_digest Suite "
-        "template_fields joined renamed",
+        "template_parts template_fields filled joined renamed",
     "splits":
         "ATTEMPTS bundles leak_free_split",
     "conditional":
@@ -29,8 +29,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "Source GIVEN KNOWN NEEDED Getter GOOD_LABELS BAD_LABELS SuiteMapping suite_mapping Table cell_text "
         "mapped_rows",
     "readers":
-        "LABELS READERS normalise same_but_for_form suite_from_rows suite_from_frame rows_of_jsonl "
-        "table_of_file suite_from_tables suite_from_file tables_of_folder suite_from_folder",
+        "LABELS READERS normalise same_but_for_form suite_from_rows suite_from_frame json_object "
+        "rows_of_jsonl table_of_file suite_from_tables suite_from_file tables_of_folder suite_from_folder",
     "hub":
         "suite_from_hub",
     "syntaxgym":

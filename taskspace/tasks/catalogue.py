@@ -233,6 +233,13 @@ def load_suite(
         raise TaskspaceError(f"a suite is given by its name or a path, not as {shown(name)}")
     text, given = os.fsdecode(name), {key: value for key, value in mapping.items() if value is not None}
     suite_mapping(given)
-    suite = _plain_suite(text, given)
+    if not text.rpartition(":")[2].strip():
+        raise TaskspaceError(
+            f"suite {shown(text)}: names no place; give a folder, a file or OWNER/NAME (. is this folder)"
+        )
+    try:
+        suite = _plain_suite(text, given)
+    except OSError as e:  # a name that is too long, a folder that others may not read
+        raise TaskspaceError(f"{shown(e.filename or text)}: cannot be read ({e.strerror or e})") from None
     said = {"suite": without_folders(text), "mapping": given} if given else {}
     return replace(suite, origin={**said, **suite.origin}) if said else suite

@@ -41,7 +41,7 @@ def _options(value: Any, field: str, where: str) -> list[str]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):  # RecursionError: nested without end
             value = None
     found = None if isinstance(value, Mapping | str) or not hasattr(value, "__iter__") else list(value)
     if found is None:
@@ -70,7 +70,7 @@ def conditional_pair(
 ) -> MinimalPair:
     "The pair in a row with contexts or options. Raises `TaskspaceError` that names the row and the field at fault."
     held: dict[str, Any] = {f: row.get(columns.get(f, f)) for f in (*PAIR_FIELDS, "good", "bad")}
-    held = {f: v for f, v in held.items() if not _is_missing(v)}
+    held = {f: v for f, v in held.items() if not _is_missing(v) or (f == "separator" and v == "")}
     for one, other in (("context", "context_good"), ("options", "others")):
         if one in held and other in held:
             raise TaskspaceError(f"{where}: fields {one!r} and {other!r} mean the same; give one of them")

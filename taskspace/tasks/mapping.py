@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from ..errors import shown, TaskspaceError
 from ..settings import checked
 from .conditional import is_conditional, PAIR_FIELDS
-from .pairs import template_fields, text_fault
+from .pairs import filled, template_fields, template_parts, text_fault
 
 # %% auto #0
 __all__ = ['Source', 'GIVEN', 'KNOWN', 'NEEDED', 'Getter', 'GOOD_LABELS', 'BAD_LABELS', 'SuiteMapping', 'suite_mapping', 'Table',
@@ -170,13 +170,15 @@ def _of_texts(texts: Iterable[str]) -> Getter:
 def _of_template(template: str, table: Table, found: Mapping[str, Getter]) -> Getter:
     "A template over columns, facts, and roles that were found before."
     known = {**found, **{name: _of_texts([fact]) for name, fact in table.facts.items()}}
-    parts = {name: _of_column(name) if name in table.columns else known[name] for name in template_fields(template)}
+    pieces = template_parts(template)
+    names = [name for _, name in pieces if name is not None]
+    parts = {name: _of_column(name) if name in table.columns else known[name] for name in names}
 
     def get(row: Mapping, where: str) -> Any:
         values = {name: cell_text(part(row, where), name, where) for name, part in parts.items()}
         if lacking := [name for name, value in values.items() if value is None]:
             raise TaskspaceError(f"{where}: field {lacking[0]!r} is empty, but the template {template!r} needs it")
-        return template.format_map({name: str(value).strip() for name, value in values.items()})
+        return filled(pieces, {name: str(value).strip() for name, value in values.items()})
 
     return get
 
@@ -266,19 +268,30 @@ def _is_good(value: Any, mapping: SuiteMapping, where: str) -> bool:
     if text in said:
         return said[text]
     usual = {**dict.fromkeys(GOOD_LABELS, True), **dict.fromkeys(BAD_LABELS, False)}
-    if text.casefold() in usual and mapping.good_label is None and mapping.bad_label is None:
-        return usual[text.casefold()]
+    plain = text.casefold().removesuffix(".0")  # pandas writes 1.0 where a column also has empty cells
+    if plain in usual and mapping.good_label is None and mapping.bad_label is None:
+        return usual[plain]
     named = [repr(label) for label in (mapping.good_label, mapping.bad_label) if label is not None]
     known = " or ".join(named) if named else f"{', '.join(GOOD_LABELS)} or {', '.join(BAD_LABELS)}"
     raise TaskspaceError(f"{where}: the label {text!r} is not {known}; name the words with good_label and bad_label")
 
 
 def _one_pair(first: tuple[str, dict], second: tuple[str, dict]) -> tuple[str, dict]:
-    "Two rows as one. Raises `TaskspaceError` where both are good, or both bad."
+    "Two rows as one. Raises `TaskspaceError` where both are good, both bad, or where they contradict each other."
     (where, row), (there, other) = first, second
     if both := {"good", "bad"} & set(row) & set(other):
         raise TaskspaceError(f"{there}: {both.pop()} like its partner ({where}); a pair is one good and one bad row")
-    return where, {**other, **row}
+    for role in ("phenomenon", "field", "language"):
+        if row.get(role) != other.get(role):
+            raise TaskspaceError(
+                f"{there}: {role} is {shown(other.get(role))}, but {shown(row.get(role))} in its partner ({where})"
+            )
+    good, bad = (row, other) if "good" in row else (other, row)
+    before, instead = (cell_text(part.get("context"), "context", where) for part in (good, bad))
+    if (before is None) != (instead is None):
+        raise TaskspaceError(f"{there}: one of this row and its partner ({where}) has no context; give both theirs")
+    contexts = {} if before == instead else {"context_bad": instead}
+    return where, {**bad, **good, **contexts}
 
 # %% ../../nbs/api/tasks/25_mapping.ipynb #d557ff42
 def _paired_by_name(rows: Iterable[tuple[str, dict]]) -> Iterator[tuple[str, dict]]:
@@ -301,7 +314,7 @@ def _paired_in_turn(rows: Iterable[tuple[str, dict]]) -> Iterator[tuple[str, dic
     rows, order = iter(rows), None
     for where, row in rows:
         there, other = next(rows, ("", {}))
-        if not other or row.get("task") != other.get("task"):
+        if not other or (row.get("task"), row.get("pair")) != (other.get("task"), other.get("pair")):
             raise TaskspaceError(f"{where}: a row without a partner; a pair is one good and one bad row of one task")
         pair = _one_pair((where, row), (there, other))
         order = ("good" in row) if order is None else order
@@ -352,9 +365,10 @@ def mapped_rows(
     def one(where: str, row: Mapping) -> dict:
         found = {role: getter(row, where) for role, getter in get.items()}
         found |= {role: getter(row, where) for role, getter in conditional.items()}
-        for role in named:
-            if isinstance(found[role], str):
-                found[role] = found[role].strip() or None
+        for role in named:  # a task may be called 7
+            found[role] = (cell_text(found[role], role, where) or "").strip() or None
+        if "pair" in get:
+            found["pair"] = cell_text(found["pair"], "pair", where)
         for sentence in [] if is_conditional(found) else sentences:
             if not isinstance(found[sentence], str) or not found[sentence].strip():
                 fault = text_fault(found[sentence])

@@ -23,7 +23,7 @@ from ..files import is_whole
 
 # %% auto #0
 __all__ = ['COLUMNS', 'CONDITIONAL', 'text_fault', 'Option', 'MinimalPair', 'Task', 'Split', 'suite_to_frame', 'suite_digest',
-           'Suite', 'template_fields', 'joined', 'renamed']
+           'Suite', 'template_parts', 'template_fields', 'filled', 'joined', 'renamed']
 
 # %% ../../nbs/api/tasks/10_pairs.ipynb #9c244e32
 def text_fault(
@@ -352,17 +352,32 @@ class Suite(_Cutting, _Writing):
         return suite_digest(self)
 
 # %% ../../nbs/api/tasks/10_pairs.ipynb #9e5ed0e9
-def template_fields(
+def template_parts(
     template: str,  # text with names in braces, such as "{lang}-{phenomenon}"
-) -> list[str]:  # in the order of the text
-    "The names in a template. Raises `TaskspaceError` for one that cannot be read."
+) -> list[tuple[str, str | None]]:  # a text and the name behind it; None at the end
+    "A template in parts. Raises `TaskspaceError` for one that cannot be read."
     try:
         parts = list(Formatter().parse(template))
     except ValueError as e:
         raise TaskspaceError(f"template {shown(template)}: {e}; a name stands in braces, as in {{task}}") from None
     if any(spec or turn for _, _, spec, turn in parts):
         raise TaskspaceError(f"template {shown(template)}: a name in braces has no ':' and no '!' behind it")
-    return [name for _, name, _, _ in parts if name is not None]
+    return [(text, name) for text, name, _, _ in parts]
+
+
+def template_fields(
+    template: str,  # as above
+) -> list[str]:  # in the order of the text
+    "The names in a template. Raises `TaskspaceError` for one that cannot be read."
+    return [name for _, name in template_parts(template) if name is not None]
+
+
+def filled(
+    parts: Iterable[tuple[str, str | None]],  # from `template_parts`
+    values: Mapping[str, Any],  # of each name
+) -> str:
+    "A template with its values. A name is a name, also one like `a.b`, `a[0]` or `0`, in which `str.format` sees more."
+    return "".join(text if name is None else f"{text}{values[name]}" for text, name in parts)
 
 
 def joined(
@@ -395,5 +410,5 @@ def renamed(
             raise TaskspaceError(f"renamed: no field {shown(unknown[0])}; there are: {', '.join(known)}")
         if lacking := [part for part in wanted if known[part] is None]:
             raise TaskspaceError(f"renamed: task {t.name!r} has no {lacking[0]}; leave it out of the template")
-        tasks.append(replace(t, name=template.format_map(known)))
+        tasks.append(replace(t, name=filled(template_parts(template), known)))
     return replace(suite, tasks=tuple(tasks))

@@ -28,8 +28,9 @@ from .mapping import cell_text, mapped_rows, suite_mapping, SuiteMapping, Table
 from .pairs import MinimalPair, Suite, Task, text_fault
 
 # %% auto #0
-__all__ = ['LABELS', 'READERS', 'normalise', 'same_but_for_form', 'suite_from_rows', 'suite_from_frame', 'rows_of_jsonl',
-           'table_of_file', 'suite_from_tables', 'suite_from_file', 'tables_of_folder', 'suite_from_folder']
+__all__ = ['LABELS', 'READERS', 'normalise', 'same_but_for_form', 'suite_from_rows', 'suite_from_frame', 'json_object',
+           'rows_of_jsonl', 'table_of_file', 'suite_from_tables', 'suite_from_file', 'tables_of_folder',
+           'suite_from_folder']
 
 # %% ../../nbs/api/tasks/30_readers.ipynb #e12f9592
 def normalise(
@@ -138,8 +139,10 @@ def _rows_of_frame(frame: pd.DataFrame, name: str) -> Iterator[tuple[str, Mappin
     yield from ((f"{name}, row {i}", row) for i, row in enumerate(frame.to_dict("records")))
 
 # %% ../../nbs/api/tasks/30_readers.ipynb #6a571b8b
-def _object(items: list[tuple[str, object]]) -> dict[str, object]:
-    "A JSON object whose names are all different."
+def json_object(
+    items: list[tuple[str, object]],  # as `json.loads` hands them to its `object_pairs_hook`
+) -> dict[str, object]:
+    "A JSON object whose names are all different. Raises `TaskspaceError` for a name that is given twice."
     row = dict(items)
     if len(row) < len(items):
         names = [name for name, _ in items]
@@ -156,7 +159,7 @@ def rows_of_jsonl(
             continue
         where = f"{path}, line {n}"
         try:
-            row = json.loads(line, object_pairs_hook=_object)
+            row = json.loads(line, object_pairs_hook=json_object)
         except TaskspaceError as e:
             raise TaskspaceError(f"{where}: {e}; each row has one value a field") from None
         except (ValueError, RecursionError):  # ValueError: not JSON, or a number of thousands of digits
@@ -194,24 +197,41 @@ def _quoted_twice(line: str, separator: str, width: int) -> list[str]:
         return []
     return row if len(row) == width else []
 
+# %% ../../nbs/api/tasks/30_readers.ipynb #1c59b79a
+def _takes_in_rows(lines: list[str], separator: str, width: int) -> bool:
+    "Whether the lines of one row look like several rows: one inside it, or both the first and the last."
+    whole = [line.count(separator) >= max(width - 1, 1) for line in lines]
+    return len(lines) > 1 and (any(whole[1:-1]) or (whole[0] and whole[-1]))
+
+
+def _lines_of(path: Path, separator: str | None) -> tuple[list[str], int, str]:
+    "The lines of a table, how many stand before its header, and what separates its cells."
+    lines = list(io.StringIO(text_of(path, newline=""), newline=""))
+    said = re.fullmatch(r"(?i)sep=(.)[\r\n]*", lines[0]) if lines else None  # as Excel writes and reads it
+    before = int(said is not None)
+    first = lines[before] if len(lines) > before else ""
+    return lines, before, separator or (said[1] if said else _separator(path, first))
+
 
 def _records(path: Path, separator: str | None = None) -> Iterator[tuple[int, list[str]]]:
     "The rows of a table that are not empty, each with the line on which it begins."
-    text = text_of(path, newline="")
-    lines = list(io.StringIO(text, newline=""))
-    separator = separator or _separator(path, lines[0] if lines else "")
-    quoted = separator != "\t" or text.startswith('"')
+    lines, before, separator = _lines_of(path, separator)
+    by_program = lines[before : before + 1] != [] and lines[before].startswith('"')
+    quoted = separator != "\t" or by_program
     reader = csv.reader(
-        iter(lines), delimiter=separator, strict=True, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+        iter(lines[before:]),
+        delimiter=separator,
+        strict=True,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
     )
     width = 0
-    while (first := reader.line_num) < len(lines):
+    while (first := reader.line_num + before) < len(lines):
         try:
             row = next(reader)
-            swallowed = any(line.count(separator) >= max(width - 1, 1) for line in lines[first + 1 : reader.line_num])
-            fault = "takes in whole rows" if swallowed else ""
+            mine = lines[first : reader.line_num + before]
+            fault = "takes in whole rows" if not by_program and _takes_in_rows(mine, separator, width) else ""
         except csv.Error as e:
-            row = _quoted_twice(lines[first], separator, width) if reader.line_num == first + 1 else []
+            row = _quoted_twice(lines[first], separator, width) if reader.line_num + before == first + 1 else []
             fault = "" if row else str(e)
         if fault:
             raise TaskspaceError(
@@ -219,16 +239,26 @@ def _records(path: Path, separator: str | None = None) -> Iterator[tuple[int, li
                 'put the whole cell in quotation marks and write "" for each one inside'
             )
         width = width or len(row)
-        if row:
+        if any(row):
             yield first + 1, row if quoted else list(map(_unquoted, row))
 
 # %% ../../nbs/api/tasks/30_readers.ipynb #25b8abe6
+def _check_header(path: Path, names: list[str]) -> None:
+    "Refuse two columns of one name."
+    if twice := [n for n in names if n and names.count(n) > 1]:
+        raise TaskspaceError(f"{path}: the header has column {shown(twice[0])} more than once; rename or remove one")
+
+
+def _filled_cells(names: list[str], row: list[str]) -> Iterator[tuple[str, str]]:
+    "Name and text of the cells that have one."
+    return ((name, cell) for name, cell in zip(names, row, strict=False) if cell)
+
+
 def _table_of_text(path: Path, separator: str | None = None) -> Table:
     "A CSV or TSV file, or one with some other separator."
     records = _records(path, separator)
     _, names = next(records, (1, []))
-    if twice := [n for n in names if n and names.count(n) > 1]:
-        raise TaskspaceError(f"{path}: the header has column {shown(twice[0])} more than once; rename or remove one")
+    _check_header(path, names)
 
     def rows() -> Iterator[tuple[str, Mapping]]:
         for line, row in records:
@@ -236,7 +266,7 @@ def _table_of_text(path: Path, separator: str | None = None) -> Table:
                 raise TaskspaceError(
                     f"{path}, line {line}: more cells than the header has; quote sentences that hold the separator"
                 )
-            yield f"{path}, line {line}", {k: v for k, v in zip(names, row, strict=False) if v}
+            yield f"{path}, line {line}", dict(_filled_cells(names, row))
 
     return Table(str(path), names, rows())
 
@@ -249,7 +279,7 @@ def _table_of_jsonl(path: Path, separator: str | None = None) -> Table:
 def _table_of_json(path: Path, separator: str | None = None) -> Table:
     "A JSON file with one list of objects."
     try:
-        data = json.loads(text_of(path), object_pairs_hook=_object)
+        data = json.loads(text_of(path), object_pairs_hook=json_object)
     except TaskspaceError as e:
         raise TaskspaceError(f"{path}: {str(e).removeprefix(f'{path}: ')}") from None
     except (ValueError, RecursionError):
@@ -267,11 +297,14 @@ def _table_of_excel(path: Path, separator: str | None = None) -> Table:
     if not importlib.util.find_spec("openpyxl"):
         raise TaskspaceError(f"{path}: needs the package openpyxl: pip install openpyxl; or save the sheet as CSV")
     try:
-        frame = pd.read_excel(path, dtype=str, keep_default_na=False)
+        # The header is read as a row: pandas gives columns of one name new ones, as in good and good.1
+        cells = pd.read_excel(path, header=None, dtype=str, keep_default_na=False).to_numpy().tolist()
     except Exception as e:
         raise TaskspaceError(f"{path}: not a readable workbook ({first_line(e)})") from None
-    rows = enumerate(frame.to_dict("records"), start=2)
-    return Table(str(path), [str(c) for c in frame.columns], [(f"{path}, row {i}", row) for i, row in rows])
+    names = cells[0] if cells else []
+    _check_header(path, names)
+    rows = [(f"{path}, row {i}", dict(_filled_cells(names, row))) for i, row in enumerate(cells[1:], start=2)]
+    return Table(str(path), names, [(where, row) for where, row in rows if row])
 
 # %% ../../nbs/api/tasks/30_readers.ipynb #dfb67273
 def _table_of_parquet(path: Path, separator: str | None = None) -> Table:
@@ -350,15 +383,25 @@ def suite_from_file(
     return suite_from_tables(Path(path).stem, [table], given, str(path))
 
 # %% ../../nbs/api/tasks/30_readers.ipynb #81d24a5c
+def _refuse(error: OSError) -> None:
+    "Say which folder cannot be read: what is in it would be missing without a word."
+    raise TaskspaceError(f"{error.filename}: cannot be read ({error.strerror or error})")
+
+
 def tables_of_folder(
     path: str | os.PathLike,  # holds files with the endings that are known, also in folders inside it
     separator: str | None = None,  # as for one file
 ) -> Iterator[Table]:  # in alphabetical order of the paths
     "The tables of all files in a folder. Raises `TaskspaceError` where there are none."
     top = Path(path)
-    found = [p for p in top.rglob("*") if p.suffix.lower() in READERS and p.is_file()]
-    inside = [(p, p.relative_to(top)) for p in found]
+    walk = os.walk(top, onerror=_refuse) if top.is_dir() else ()
+    found = [p for at, _, names in walk for p in (Path(at, n) for n in names) if p.suffix.lower() in READERS]
+    inside = [(p, p.relative_to(top)) for p in found if p.is_file()]
     files = sorted((p, short) for p, short in inside if not any(part.startswith(".") for part in short.parts))
+    seen: dict[Path, Path] = {}
+    for file, short in files:
+        if (twin := seen.setdefault(short.with_suffix(""), file)) != file:
+            raise TaskspaceError(f"{file}: {twin.name} has the same name but for its ending; keep one of them")
     if not files:
         what = (
             "has no files that end in" if top.is_dir() else "no such directory; a suite's folder has files that end in"

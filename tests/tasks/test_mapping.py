@@ -1,6 +1,10 @@
 """Any table becomes a suite: columns by name, two layouts, folders; text stays as it is; mistakes are named."""
 
+import importlib.machinery
 import json
+import os
+import sys
+import types
 import warnings
 
 import pandas as pd
@@ -222,6 +226,21 @@ PAIR = ("x", "y", "P")
             "line 4: one of too many rows of pair '7' (3 in all)",
         ),
         (
+            [("text", "label", "pair"), ("x", "1", ""), ("y", "0", ""), ("z", "1", "1"), ("v", "0", "2")],
+            {},
+            "line 4: a row without a partner",
+        ),
+        (
+            [("text", "label", "phenomenon"), ("x", "1", "P"), ("y", "0", "Q")],
+            {},
+            "line 3: phenomenon is 'Q', but 'P' in its partner (a.csv, line 2)",
+        ),
+        (
+            [("text", "label", "context"), ("x", "1", "c"), ("y", "0", "")],
+            {},
+            "line 3: one of this row and its partner (a.csv, line 2) has no context",
+        ),
+        (
             [("text", "label"), ("x", "ok"), ("y", "bad")],
             {"good_label": "fine"},
             "line 2: the label 'ok' is not 'fine'",
@@ -250,6 +269,76 @@ def test_json_is_one_list_of_objects(tmp_path, text, says):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(TaskspaceError, match=f"a.json.*{says}"):
         suite_from_file(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("column", ["a.b", "a[0]", "0", "", "good.__class__", "my col"])
+def test_any_name_of_a_column_is_a_name_in_a_template(tmp_path, column):
+    file = written(tmp_path / "a.csv", (column, "good", "bad"), ("x", "A", "B"), ("x", "C", "D"))
+    assert suite_from_file(file, task=f"{{{column}}}-{{{{y}}}}").names == ["x-{y}"]
+
+
+def test_names_may_be_numbers_and_labels_1_point_0(tmp_path):
+    pd.DataFrame({"task": [7, 7], "good": ["a", "b"], "bad": ["c", "d"]}).to_parquet(tmp_path / "a.parquet")
+    assert suite_from_file(tmp_path / "a.parquet").names == ["7"]
+    rows = [
+        {"task": "t", "pair": pair, "text": f"s{pair}", "label": label} for pair, label in ((1, "1.0"), ("1", "0.0"))
+    ]
+    (tmp_path / "b.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert sentences(suite_from_file(tmp_path / "b.jsonl")) == {"t": [("s1", "s1")]}
+    (tmp_path / "b.jsonl").write_text("\n".join(json.dumps({**row, "pair": [1]}) for row in rows))
+    with pytest.raises(TaskspaceError, match="b.jsonl, line 1: field 'pair' must be text"):
+        suite_from_file(tmp_path / "b.jsonl")
+
+
+def test_rows_of_a_pair_may_have_two_contexts(tmp_path):
+    file = written(tmp_path / "a.csv", ("context", "text", "label"), ("one", "x", "1"), ("two", "y", "0"))
+    (pair,) = suite_from_file(file)["a"]
+    assert pair.texts == ("one x", "two y")
+
+
+# -- what spreadsheets write
+
+
+def test_excel_says_the_separator_in_a_line_of_its_own_and_leaves_rows_without_cells(tmp_path):
+    rows = [("task", "good", "bad"), ("t", "A, b.", "A c."), ("", "", ""), ("t", "D.", "E.")]
+    file = written(tmp_path / "a.csv", ("sep=;",), *rows, separator=";", mark="\ufeff", end="\r\n")
+    assert sentences(suite_from_file(file)) == {"t": [("A, b.", "A c."), ("D.", "E.")]}
+    written(file, ("sep=;",), *rows, ("t", "F.", ""), separator=";", end="\r\n")
+    with pytest.raises(TaskspaceError, match="a.csv, line 6: field 'bad' is missing"):
+        suite_from_file(file)
+
+
+def test_a_sheet_of_a_workbook_is_read_like_a_table_of_text(tmp_path, monkeypatch):
+    openpyxl = types.ModuleType("openpyxl")
+    openpyxl.__spec__ = importlib.machinery.ModuleSpec("openpyxl", None)
+    monkeypatch.setitem(sys.modules, "openpyxl", openpyxl)
+    sheet = [["task", "good", "bad", ""], ["1", "A.", "B.", ""], ["", "", "", ""], ["1", "C.", "NA", ""]]
+    monkeypatch.setattr(pd, "read_excel", lambda path, **how: pd.DataFrame(sheet))
+    (tmp_path / "a.xlsx").write_bytes(b"")
+    assert sentences(suite_from_file(tmp_path / "a.xlsx")) == {"1": [("A.", "B."), ("C.", "NA")]}
+    sheet[3][2] = ""
+    with pytest.raises(TaskspaceError, match="a.xlsx, row 4: field 'bad' is missing"):
+        suite_from_file(tmp_path / "a.xlsx")
+    sheet[0][2] = "good"
+    with pytest.raises(TaskspaceError, match="a.xlsx: the header has column 'good' more than once"):
+        suite_from_file(tmp_path / "a.xlsx", bad="good")
+
+
+def test_a_file_that_is_there_twice_and_a_folder_that_is_shut_are_named(tmp_path, monkeypatch):
+    for ending in ("csv", "tsv"):
+        written(tmp_path / f"de/a.{ending}", ("good", "bad"), ("x", "y"))
+    with pytest.raises(TaskspaceError, match="a.tsv: a.csv has the same name but for its ending"):
+        suite_from_folder(tmp_path)
+    scandir = os.scandir
+
+    def shut(path):
+        if str(path).endswith("de"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", shut)
+    with pytest.raises(TaskspaceError, match="de: cannot be read .Permission denied"):
+        suite_from_folder(tmp_path)
 
 
 # -- suites of several languages

@@ -236,6 +236,11 @@ def test_a_bad_line_is_named(tmp_path, text, says):
         ("rublimp:nowhere", "nowhere: no such directory; a suite's folder has files that end in .jsonl"),
         ("hub:nowhere/nothing", "nowhere/nothing: cannot be loaded from the hub"),
         ("blimp:.", "no .jsonl files"),
+        ("blimp:", "'blimp:': names no place"),
+        ("hub: ", "'hub: ': names no place"),
+        ("", "'': names no place"),
+        ("x" * 5000, "cannot be read (File name too long)"),
+        ("zorro:" + "x" * 5000, "cannot be read (File name too long)"),
     ],
 )
 def test_a_wrong_name_is_answered_with_what_exists(tmp_path, monkeypatch, name, says):
@@ -279,6 +284,16 @@ def test_an_open_quotation_mark_in_csv_is_named(tmp_path, cells, line, end):
     file.write_bytes(table("csv", *cells).replace("\n", end).encode())
     with pytest.raises(TaskspaceError, match=f"speech.csv, line {line}: a quotation mark opens"):
         suite_from_file(file)
+
+
+@pytest.mark.parametrize("rows", ['"A\nB",C,t\nD,E,t\n', '"A\nb, c, d",C,t\nD,E,t\n', '"A, b, c, d\nB","C",t\nD,E,t\n'])
+def test_a_quoted_cell_may_go_over_lines_that_are_no_rows(tmp_path, rows):
+    (tmp_path / "x.csv").write_text(f"good,bad,task\n{rows}")
+    if rows.startswith('"A, b'):  # such lines look like rows, unless the header shows that a program has quoted
+        with pytest.raises(TaskspaceError, match="takes in whole rows"):
+            suite_from_file(tmp_path / "x.csv")
+        (tmp_path / "x.csv").write_text(f'"good","bad","task"\n{rows}')
+    assert [len(t) for t in suite_from_file(tmp_path / "x.csv")] == [2]
 
 
 def test_quoting_of_csv_is_undone(tmp_path):
