@@ -34,7 +34,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "hub":
         "suite_from_hub",
     "syntaxgym":
-        "Formula LEVELS RELATIVE ABSOLUTE METRICS Region Operation parse_formula regions_in evaluate "
+        "Formula LEVELS LONGEST RELATIVE ABSOLUTE METRICS Region Operation parse_formula regions_in evaluate "
         "criterion_margin Condition Item Criterion RegionSuite read_syntaxgym suite_of_criteria "
         "suite_from_syntaxgym",
     "grammar":

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import shown, TaskspaceError
-from ..files import text_of
-from .pairs import MinimalPair, Suite, Task
+from ..files import is_whole, text_of
+from .pairs import MinimalPair, Suite, Task, text_fault
+from .readers import json_object
 
 # %% auto #0
-__all__ = ['Formula', 'LEVELS', 'RELATIVE', 'ABSOLUTE', 'METRICS', 'Region', 'Operation', 'parse_formula', 'regions_in',
-           'evaluate', 'criterion_margin', 'Condition', 'Item', 'Criterion', 'RegionSuite', 'read_syntaxgym',
-           'suite_of_criteria', 'suite_from_syntaxgym']
+__all__ = ['Formula', 'LEVELS', 'LONGEST', 'RELATIVE', 'ABSOLUTE', 'METRICS', 'Region', 'Operation', 'parse_formula',
+           'regions_in', 'evaluate', 'criterion_margin', 'Condition', 'Item', 'Criterion', 'RegionSuite',
+           'read_syntaxgym', 'suite_of_criteria', 'suite_from_syntaxgym']
 
 # %% ../../nbs/api/tasks/37_syntaxgym.ipynb #47068626
 class Region(NamedTuple):
@@ -42,6 +43,7 @@ class Operation(NamedTuple):
 
 Formula = Region | float | Operation
 LEVELS = ("&|", "<>=", "+-")  # from the weakest
+LONGEST = 200  # pieces of a formula: it is read by functions that call themselves, and Python stops them somewhere
 _PIECES = re.compile(r"\s*(?:\(\s*(\d+|\*)\s*;\s*%([^%]+)%\s*\)|(\d+(?:\.\d*)?|\.\d+)|([-+<>=&|()]))")
 
 
@@ -53,6 +55,8 @@ def _pieces(text: str) -> list[Region | float | str]:
         match = _PIECES.match(text, at)
         if match is None:
             raise TaskspaceError(f"cannot be read at {text[at:].strip()[:20]!r}")
+        if len(found) == LONGEST:
+            raise TaskspaceError(f"has more than {LONGEST} regions, numbers and signs")
         number, condition, value, sign = match.groups()
         if condition is not None:
             found.append(Region(condition.strip(), None if number == "*" else int(number)))
@@ -231,15 +235,17 @@ def _condition(data: Any, where: str) -> Condition:
     regions: list[tuple[int, str]] = []
     for region in _get(data, "regions", list, where):
         number = str(_get(region, "region_number", (int, str), f"{where}, condition {name!r}"))
-        if not number.isdecimal() or int(number) in dict(regions):
+        if not number.isdecimal() or len(number) > 9 or int(number) in dict(regions):
             raise TaskspaceError(
-                f"{where}, condition {name!r}: region_number {number!r} is no number or stands twice, so regions "
+                f"{where}, condition {name!r}: region_number {shown(number)} is no number or stands twice, so regions "
                 "overlap; number the regions from left to right"
             )
         regions.append((int(number), _get(region, "content", str, f"{where}, condition {name!r}, region {number}")))
     found = Condition(name, tuple(regions))
     if not found.text:
         raise TaskspaceError(f"{where}, condition {name!r}: all regions are empty; give it a text")
+    if fault := text_fault(found.text) or text_fault(name):
+        raise TaskspaceError(f"{where}, condition {name!r}: {fault}")
     return found
 
 # %% ../../nbs/api/tasks/37_syntaxgym.ipynb #6a822a62
@@ -252,7 +258,10 @@ def _items(data: Any, source: str) -> Iterator[Item]:
             raise TaskspaceError(f"{where}: two items have this number; give each its own")
         seen.add(number)
         conditions = [_condition(c, where) for c in _get(item, "conditions", list, where)]
-        yield Item(number, {c.name: c for c in conditions})
+        names = [c.name for c in conditions]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise TaskspaceError(f"{where}: two conditions are called {twice[0]!r}; give each its own name")
+        yield Item(number, dict(zip(names, conditions, strict=True)))
 
 
 def _criteria(data: Any, source: str, items: tuple[Item, ...]) -> Iterator[Criterion]:
@@ -289,8 +298,11 @@ def read_syntaxgym(
 ) -> RegionSuite:
     "Read a suite of regions. Raises `TaskspaceError` that names the file, item and region at fault."
     source = str(path)
+    text = text_of(Path(path))
     try:
-        data = json.loads(text_of(Path(path)))
+        data = json.loads(text, object_pairs_hook=json_object)
+    except TaskspaceError as e:
+        raise TaskspaceError(f"{source}: {e}; keep one of the two") from None
     except (ValueError, RecursionError):
         raise TaskspaceError(f"{source}: not valid JSON; a suite of SyntaxGym is one JSON object") from None
     meta = _get(data, "meta", dict, source)
@@ -302,6 +314,8 @@ def read_syntaxgym(
     if not items or not criteria:
         raise TaskspaceError(f"{source}: no {'predictions' if items else 'items'}; a suite needs at least one")
     name = meta.get("name")
+    if isinstance(name, str) and not is_whole(name):
+        raise TaskspaceError(f"{source}: meta.name holds half of a character; write it anew, as UTF-8")
     return RegionSuite(
         name if isinstance(name, str) and name.strip() else Path(path).stem, items, criteria, metric, source
     )
@@ -371,4 +385,8 @@ def suite_from_syntaxgym(
     if not files:
         raise TaskspaceError(f"{path}: no .json files; name the folder with SyntaxGym's suites")
     found = [suite_of_criteria(read_syntaxgym(f)) for f in files]
+    places: dict[str, Path] = {}
+    for file, task in ((f, t) for f, s in zip(files, found, strict=True) for t in s):
+        if (other := places.setdefault(task.name, file)) != file:
+            raise TaskspaceError(f"{file}: task {shown(task.name)} is in {other.name} too; change meta.name in one")
     return Suite("syntaxgym" if path.is_dir() else found[0].name, tuple(t for s in found for t in s))

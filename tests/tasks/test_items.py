@@ -274,6 +274,18 @@ ONE = [{"region_number": 1, "content": "the cat"}]
         ),
         ({"items": item_with(ONE) * 2}, "item 9: two items have this number"),
         ({"items": [3]}, "item 1: 'conditions' is missing"),
+        (
+            {"items": [{"item_number": 9, "conditions": 2 * item_with(ONE)[0]["conditions"]}]},
+            "item 9: two conditions are called 'match'",
+        ),
+        (
+            {"items": item_with([{"region_number": "9" * 5000, "content": "a"}])},
+            "item 9, condition 'match': region_num",
+        ),
+        ({"items": item_with([{"region_number": 1, "content": "\ud800"}])}, "item 9, condition 'match': holds half of"),
+        ({"predictions": [{"formula": "(" * 5000 + "1" + ")" * 5000 + " < 2"}]}, "prediction 1: formula '((((("),
+        ({"predictions": [{"formula": "1" + "+1" * 5000 + " < 2"}]}, "prediction 1: formula '1+1+1"),
+        ({"meta": {"name": "\ud800"}}, "meta.name holds half of a character"),
         ({"meta": {"metric": "mode"}}, "metric 'mode' is unknown"),
         ({"meta": []}, "'meta' is missing"),
     ],
@@ -298,3 +310,16 @@ def test_what_is_no_json_is_named(tmp_path):
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(TaskspaceError, match=r"x\.json: not valid JSON"):
         read_syntaxgym(tmp_path / "x.json")
+    text = written(tmp_path / "x.json").read_text()
+    (tmp_path / "x.json").write_text(text.replace('"items":', '"items": [], "items":'))
+    with pytest.raises(TaskspaceError, match=r"x\.json: 'items' is given twice"):
+        read_syntaxgym(tmp_path / "x.json")
+    with pytest.raises(TaskspaceError, match=r"nowhere\.json: no such file"):
+        read_syntaxgym(tmp_path / "nowhere.json")
+
+
+def test_two_files_with_suites_of_one_name_are_named(tmp_path):
+    for name in ("a.json", "b.json"):
+        written(tmp_path / name)
+    with pytest.raises(TaskspaceError, match=r"b\.json: task 'toy_1' is in a\.json too; change meta\.name in one"):
+        suite_from_syntaxgym(tmp_path)
