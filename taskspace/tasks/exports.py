@@ -16,9 +16,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from ..errors import TaskspaceError
+from ..errors import shown, TaskspaceError
 from ..files import cannot_write, written
-from .pairs import Suite
+from .pairs import MinimalPair, Suite, Task
 
 # %% auto #0
 __all__ = ['suite_to_file', 'suite_to_lm_eval']
@@ -33,19 +33,39 @@ def _as_json(frame: pd.DataFrame) -> str:
 
 
 def _as_csv(frame: pd.DataFrame) -> str:
-    return frame.to_csv(index=False, lineterminator="\n")
+    return _as_table(frame, ",")
 
 
 def _as_tsv(frame: pd.DataFrame) -> str:
-    "With every cell quoted, since a sentence may hold a tab, and the reader sees by the header how a TSV is meant."
-    return frame.to_csv(index=False, sep="\t", lineterminator="\n", quoting=csv.QUOTE_ALL)
+    return _as_table(frame, "\t")
+
+
+def _as_table(frame: pd.DataFrame, separator: str) -> str:
+    "Text in which cells are quoted, also those of the header: so the reader sees that it need not guess at the marks."
+    if "separator" in frame and (frame["separator"] == "").any():
+        raise TaskspaceError("an empty separator is no cell of a text table; write .jsonl, .json or .parquet")
+    if "others" in frame:
+        lists = [json.dumps(v, ensure_ascii=False) if len(v) else None for v in frame["others"]]
+        frame = frame.assign(others=pd.Series(lists, index=frame.index, dtype=object))
+    tight = separator == "," and not frame.map(
+        lambda cell: isinstance(cell, str) and bool(set(cell) & set("\r\n"))
+    ).any(axis=None)
+    return frame.to_csv(
+        index=False,
+        sep=separator,
+        lineterminator="\n",
+        quoting=csv.QUOTE_MINIMAL if tight else csv.QUOTE_ALL,
+    )
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     "Rows without the cells that are empty."
-    return [{str(k): v for k, v in row.items() if isinstance(v, str)} for row in frame.to_dict("records")]
+    return [
+        {str(k): v for k, v in row.items() if isinstance(v, str) or (isinstance(v, list) and v)}
+        for row in frame.to_dict("records")
+    ]
 
-
+# %% ../../nbs/api/tasks/60_exports.ipynb #4c157283
 _TEXTS: dict[str, Callable[[pd.DataFrame], str]] = {
     ".jsonl": _as_jsonl,
     ".json": _as_json,
@@ -70,6 +90,8 @@ def suite_to_file(
                 frame.to_parquet(scratch, index=False)
             else:
                 scratch.write_bytes(_TEXTS[ending](frame).encode())
+    except TaskspaceError as e:
+        raise TaskspaceError(f"{path}: {e}") from None
     except OSError as e:
         raise cannot_write(path, e) from None
     return path
@@ -80,7 +102,25 @@ def _safe(text: str) -> str:
     return re.sub(r"[^\w.-]+", "_", text).strip("_") or "task"
 
 
-def _lm_eval_task(name: str, data: Path, delimiter: str) -> dict[str, Any]:
+def _lm_eval_row(pair: MinimalPair, name: str, delimiter: str, where: str) -> dict[str, Any]:
+    "What the harness gets of a pair: what stands before the options, and the options with what separates them from it."
+    if pair.context is None:
+        return {"context": "", "choices": [delimiter + text for text in pair.texts], "pair": name}
+    if pair.context_bad not in (None, pair.context):
+        what = f"{where}, pair {shown(name)}: has two contexts, and a question of lm-evaluation-harness has one"
+        raise TaskspaceError(f"{what}; leave the task out, e.g. with suite.select([...])")
+    return {"context": pair.context, "choices": [t[len(pair.context) :] for t in pair.texts], "pair": name}
+
+
+def _lm_eval_rows(task: Task, delimiter: str) -> list[dict[str, Any]]:
+    "The data of a task; without contexts the delimiter is none of it."
+    where, named = f"task {shown(task.name)}", [(p, p.id or str(i)) for i, p in enumerate(task)]
+    if all(p.context is None for p in task):
+        return [{"choices": list(p.texts), "pair": name} for p, name in named]
+    return [_lm_eval_row(p, name, delimiter, where) for p, name in named]
+
+
+def _lm_eval_task(name: str, data: Path, delimiter: str, contexts: bool) -> dict[str, Any]:
     "The settings of one task."
     return {
         "task": name,
@@ -88,8 +128,8 @@ def _lm_eval_task(name: str, data: Path, delimiter: str) -> dict[str, Any]:
         "dataset_kwargs": {"data_files": {"test": str(data)}},
         "test_split": "test",
         "output_type": "multiple_choice",
-        "doc_to_text": "",
-        "target_delimiter": delimiter,
+        "doc_to_text": "context" if contexts else "",
+        "target_delimiter": "" if contexts else delimiter,
         "doc_to_choice": "choices",
         "doc_to_target": 0,
         "num_fewshot": 0,
@@ -97,13 +137,14 @@ def _lm_eval_task(name: str, data: Path, delimiter: str) -> dict[str, Any]:
         "metadata": {"version": 1},
     }
 
-
+# %% ../../nbs/api/tasks/60_exports.ipynb #c811a9c9
 def suite_to_lm_eval(
     suite: Suite,  # any
     folder: str | os.PathLike,  # new, or empty
     leading_space: bool = True,  # whether a space stands before each sentence, as the convention "lm-eval" has it
 ) -> str:  # name of the group, for --tasks
-    "Write a suite as tasks of lm-evaluation-harness 0.4. Raises `TaskspaceError` where the folder holds something."
+    """Write a suite as tasks of lm-evaluation-harness 0.4.
+    Raises `TaskspaceError` where the folder holds something, and for a pair with two contexts."""
     folder = Path(folder).absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise TaskspaceError(f"{folder}: is not empty; name a new folder")
@@ -112,16 +153,17 @@ def suite_to_lm_eval(
     if len(set(names)) < len(names):  # two names that differ in signs alone
         names = [f"{name}_{i}" for i, name in enumerate(names)]
     mean = [{"metric": "acc", "aggregation": "mean", "weight_by_size": False}]
+    space = " " if leading_space else ""
+    parts = [(name, _lm_eval_rows(task, space)) for name, task in zip(names, suite, strict=True)]
     try:
         if folder.exists():
             folder.rmdir()
         with written(folder) as scratch:
             scratch.mkdir(parents=True)
-            for name, task in zip(names, suite, strict=True):
-                rows = ({"choices": [p.good, p.bad], "pair": p.id or str(i)} for i, p in enumerate(task))
+            for name, rows in parts:
                 lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
                 (scratch / f"{name}.jsonl").write_bytes(lines.encode())
-                settings = _lm_eval_task(name, folder / f"{name}.jsonl", " " if leading_space else "")
+                settings = _lm_eval_task(name, folder / f"{name}.jsonl", space, "context" in rows[0])
                 (scratch / f"{name}.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
             whole = {"group": group, "task": names, "aggregate_metric_list": mean, "metadata": {"version": 1}}
             (scratch / f"{group}.yaml").write_text(yaml.safe_dump(whole, sort_keys=False), encoding="utf-8")

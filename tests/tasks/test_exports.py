@@ -1,10 +1,13 @@
 """Suites as files come back as they were; lm-evaluation-harness gives the same accuracy on what is written for it."""
 
+import json
+
 import pytest
 import torch
 
 from taskspace.errors import TaskspaceError
 from taskspace.models.loading import load_lm
+from taskspace.scoring.convention import convention_of
 from taskspace.scoring.scores import score_pairs
 from taskspace.tasks.catalogue import load_suite
 from taskspace.tasks.pairs import MinimalPair, Suite, Task
@@ -22,6 +25,31 @@ def test_a_file_holds_the_suite(tmp_path, ending):
     suite = Suite("odd", [Task("a-#", ODD, "p", "f", "arb"), Task("b", ODD[:2], language="heb")])
     back = load_suite(suite.to_file(tmp_path / f"odd.{ending}"))
     assert back == suite and back.groups("language") == {"a-#": "arb", "b": "heb"}
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "tsv", "parquet"])
+def test_a_file_holds_contexts_further_sentences_and_lines(tmp_path, ending):
+    odd = MinimalPair("a, b\nc, d, e\nf", "x\r\ny", "1", "one, two\nthree", "four", ("g, h", '"i"'))
+    suite = Suite("odd", [Task("a", [odd, MinimalPair("j", "k", "2", "l"), MinimalPair("m, n, o\np, q, r", "s", "3")])])
+    assert load_suite(suite.to_file(tmp_path / f"odd.{ending}")) == suite
+    bare = Suite("odd", [Task("a", [MinimalPair("j", "k", "1", "l", separator=""), odd])])
+    if ending in ("csv", "tsv"):
+        with pytest.raises(TaskspaceError, match=f"bare.{ending}: an empty separator is no cell of a text table"):
+            bare.to_file(tmp_path / f"bare.{ending}")
+        assert not (tmp_path / f"bare.{ending}").exists()
+    else:
+        assert load_suite(bare.to_file(tmp_path / f"bare.{ending}"))["a"] == bare["a"]
+
+
+def test_the_harness_gets_contexts_and_all_options(tmp_path):
+    pairs = [MinimalPair("a", "b", "1", "one", others=("c",)), MinimalPair("d", "e", "2")]
+    Suite("s", [Task("t", pairs)]).to_lm_eval(tmp_path / "x")
+    first, second = map(json.loads, (tmp_path / "x" / "s_t.jsonl").read_text().splitlines())
+    assert first == {"context": "one", "choices": [" a", " b", " c"], "pair": "1"}
+    assert second == {"context": "", "choices": [" d", " e"], "pair": "2"}
+    with pytest.raises(TaskspaceError, match="task 't', pair '0': has two contexts"):
+        Suite("s", [Task("t", [MinimalPair("a", "a", None, "one", "two")])]).to_lm_eval(tmp_path / "y")
+    assert not (tmp_path / "y").exists()
 
 
 def test_an_export_says_what_it_cannot_do(tmp_path):
@@ -68,13 +96,20 @@ def test_lm_eval_gives_the_same_accuracy(tmp_path, directory, monkeypatch):
     words = ["кот", "dog", "हिन्दी", "猫", "kedi", "חתול"]
     one = Task("SV-# {{x}}", [*ODD, *(MinimalPair(f"{w} sees {v}", f"{w} see {v}") for w in words for v in words)])
     two = Task("word order", [MinimalPair(f"{v}, {w}!", f"{w}: {v}") for w in words for v in words if v != w])
-    suite = Suite("mine", [one, two])
-    group = suite.to_lm_eval(tmp_path / "tasks")
+    asked = [
+        MinimalPair(f"{w} sees {v}", f"{w} see {v}", None, f"The {v}: " if i % 2 else v, others=(w,) * (i % 3 == 0))
+        for i, (w, v) in enumerate((w, v) for w in words for v in words)
+    ]
+    suite, behind = Suite("mine", [one, two]), Suite("asked", [Task("behind", asked)])
+    groups = [s.to_lm_eval(tmp_path / "tasks" / s.name) for s in (suite, behind)]
     manager = TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False)
     tool = HFLM(pretrained=directory, device="cpu", dtype="float32", batch_size=16)
-    found = lm_eval.simple_evaluate(tool, tasks=[group], task_manager=manager, bootstrap_iters=0, log_samples=False)
+    found = lm_eval.simple_evaluate(tool, tasks=groups, task_manager=manager, bootstrap_iters=0, log_samples=False)
     theirs = {name: result["acc,none"] for name, result in found["results"].items()}
-    ours = score_pairs(load_lm(directory, device="cpu", dtype="float32"), suite, convention="lm-eval")
+    lm = load_lm(directory, device="cpu", dtype="float32")
+    ours = score_pairs(lm, behind, convention_of("lm-eval", prefix="tokenizer"))["correct"].mean()
+    assert theirs["asked_behind"] == pytest.approx(ours, abs=1e-9) and 0.05 < ours < 0.95
+    ours = score_pairs(lm, suite, convention="lm-eval")
     mean = ours.groupby("task", sort=False)["correct"].mean()
     assert [theirs["mine_SV-_x"], theirs["mine_word_order"]] == pytest.approx(mean.tolist(), abs=1e-9)
     assert theirs["mine"] == pytest.approx(mean.mean(), abs=1e-9) and 0.05 < mean.mean() < 0.95
