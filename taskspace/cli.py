@@ -107,7 +107,8 @@ def _interrupt_once() -> None:
 
 
 def _complain(text: str) -> int:
-    typer.echo(f"taskspace: {' '.join(text.split())}", err=True)
+    line = str(TaskspaceError(text))  # also of other libraries: short, and without letters that command a terminal
+    typer.echo(f"taskspace: {' '.join(line.split())}", err=True)
     return 2
 
 
