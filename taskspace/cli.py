@@ -523,6 +523,20 @@ def _finish(run: Run) -> int:
         return 1
     return 0
 
+# %% ../nbs/api/90_cli.ipynb #7a1c5e03
+_DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only say how many jobs there are, and what time, memory and disk they need.")
+]
+
+
+def _tell_estimate(study: Path, out: Path, workers: int | None) -> int:
+    "Print what is left of a study, and what it will take."
+    from taskspace.runs.estimate import estimate_study
+    from taskspace.runs.study import read_study
+
+    typer.echo(str(estimate_study(read_study(study), out, workers)))
+    return 0
+
 # %% ../nbs/api/90_cli.ipynb #dc7bef20
 @app.command()
 def run(
@@ -545,6 +559,7 @@ def run(
         bool, typer.Option("--report/--no-report", help="Render the report when all jobs are done.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    dry_run: _DryRun = False,
 ) -> int:
     """Run a study. After an interrupt, a crash or a change of the study, the same command computes what is missing.
 
@@ -552,6 +567,7 @@ def run(
     taskspace run study.yaml --out runs/pythia
     taskspace run study.yaml --out runs/pythia --executor dask --scheduler tcp://10.0.0.1:8786
     taskspace run study.yaml --out runs/pythia --shard 1/4
+    taskspace run study.yaml --out runs/pythia --dry-run
 
     \b
     A study:
@@ -569,6 +585,8 @@ def run(
     """
     from taskspace.runs.execute import run_study
 
+    if dry_run:
+        return _tell_estimate(study, out, workers)
     if shard is not None and report:
         raise TaskspaceError("--report needs all shards; leave it out, and say taskspace report when all are done")
     with _executor(executor, scheduler) as chosen:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .shards import *  # noqa: F403
     from .execute import *  # noqa: F403
     from .slurm import *  # noqa: F403
+    from .cost import *  # noqa: F403
+    from .estimate import *  # noqa: F403
     from .summaries import *  # noqa: F403
     from .predictions import *  # noqa: F403
     from .run_evidence import *  # noqa: F403
@@ -55,6 +57,12 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "dask_executor run_study plan_study demo_study example_study example_run",
     "slurm":
         "SlurmJob check_job slurm_scripts find_sbatch write_scripts submit_scripts",
+    "cost":
+        "FOLDED TERMS Shape Work Terms time_terms Held memory_terms Rates fit_rates Cost job_cost "
+        "measured_costs usual_rates with_estimates exponents",
+    "estimate":
+        "folder_shape checkpoint_shape pair_tokens job_work result_bytes correct_seconds Estimate "
+        "estimate_study",
     "summaries":
         "missing missing_line learning_curves checkpoint_places checkpoint_spaces distributedness with_unit "
         "parameter_counts last_accuracy findings_of claims_of",

@@ -214,7 +214,8 @@ def _entries_in(results: Path, wanted: Collection[str] | None) -> Iterator[tuple
                 for entry in entries:
                     match = _NAME.fullmatch(entry.name)
                     if match and (wanted is None or match[1] in wanted):
-                        _check_inside(results.parent, [entry])
+                        if not entry.is_file(follow_symlinks=False):
+                            _check_inside(results.parent, [entry])
                         yield match[1], entry
 
 
@@ -323,13 +324,14 @@ def log_entries(
 
 
 def _lines_of(log: Path) -> Iterator[dict]:
+    read = json.JSONDecoder().raw_decode  # twice as fast as `json.loads`, which looks for white space around
     with contextlib.suppress(FileNotFoundError), open(log, encoding="utf-8", errors="replace") as f:
-        for line in f:
+        for line in map(str.strip, f):
             try:
-                entry = json.loads(line)
+                entry, end = read(line)
             except (ValueError, RecursionError):  # cut short, or nested without end
                 continue
-            if isinstance(entry, dict):
+            if isinstance(entry, dict) and end == len(line):
                 yield entry
 
 

@@ -1,0 +1,155 @@
+"What a study takes: formulas against measured jobs, and the estimate before a run."
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import toylm
+from taskspace.cli import main
+from taskspace.errors import TaskspaceError
+from taskspace.models.loading import load_lm
+from taskspace.pretraining.builtin import builtin_checkpoint
+from taskspace.runs.cost import fit_rates, job_cost, measured_costs, Shape, time_terms, with_estimates, Work
+from taskspace.runs.estimate import checkpoint_shape, estimate_study, folder_shape
+from taskspace.runs.execute import run_study
+from taskspace.runs.jobs import Plan
+from taskspace.runs.study import Study
+
+
+def said(capsys, *args):
+    "Exit status, and what the command printed."
+    with pytest.raises(SystemExit) as e:
+        main([str(a) for a in args])
+    return e.value.code, capsys.readouterr()
+
+
+# -- formulas
+def test_formulas_are_within_a_fifth_of_measured_time_and_memory():
+    found = with_estimates(measured_costs())
+    assert found["name"].nunique() >= 3
+    for what, most in (("seconds", 0.22), ("megabytes", 0.05)):
+        off = (found[f"estimated_{what}"] / found[what] - 1).abs()
+        assert off.max() < most, found.assign(off=off).sort_values("off").tail(3)
+
+
+def test_rates_are_found_again_where_the_truth_is_known():
+    measured = measured_costs()
+    true = fit_rates(measured)
+    made = with_estimates(measured, true)
+    again = fit_rates(made.assign(seconds=made["estimated_seconds"], megabytes=made["estimated_megabytes"]))
+    far = Shape(10**9, 50_000, 2048, 16), Work(67, 100, 50, 20, 12)
+    for probe in true.seconds:
+        assert np.allclose(job_cost(probe, *far, again), job_cost(probe, *far, true), rtol=1e-3), probe
+
+
+def test_a_transfer_job_costs_more_with_each_number():
+    shape, work = Shape(10**6, 1000, 100, 4), Work(10, 20, 20, 16, 8)
+    base = job_cost("transfer", shape, work, fit_rates(measured_costs())).seconds
+    for more in (work._replace(tasks=20), work._replace(pairs=40), work._replace(steps=20)):
+        assert job_cost("transfer", shape, more, fit_rates(measured_costs())).seconds > base
+    assert time_terms("transfer", shape, work._replace(reference=100)).products > time_terms("transfer", shape, work)[0]
+
+
+# -- the size of a model
+@pytest.mark.parametrize("scale", ["nano", "micro", "mini", "masked"])
+def test_a_saved_model_is_as_large_as_the_loaded_one(scale):
+    lm, shape = load_lm(f"builtin:{scale}"), folder_shape(builtin_checkpoint(scale))
+    c = lm.model.config
+    wanted = (lm.n_parameters, c.vocab_size, c.hidden_size, c.num_hidden_layers)
+    assert (shape.parameters, shape.vocabulary, shape.width, shape.layers) == wanted
+
+
+def test_a_folder_without_a_model_has_no_size(tmp_path):
+    assert folder_shape(tmp_path) is None
+    (tmp_path / "config.json").write_text('{"vocab_size": 5}')
+    (tmp_path / "model.safetensors").write_bytes(b"not one")
+    assert folder_shape(tmp_path) is None
+
+
+# -- the estimate
+@pytest.fixture(scope="module")
+def study():
+    return Study(
+        models=["builtin:nano"],
+        select=["reflexive_gender_court", "determiner_noun_court", "reflexive_gender_town"],
+        controls=["shuffled"],
+        train_pairs=8,
+        eval_pairs=8,
+        score_pairs=8,
+        ftgd={"steps": 2},
+    )
+
+
+def test_an_estimate_counts_what_is_done_and_what_is_left(study, tmp_path):
+    new = estimate_study(study, tmp_path / "run", workers=3)
+    assert not (tmp_path / "run").exists()
+    jobs = dict(zip(new.table["probe"], new.table["jobs"], strict=True))
+    assert jobs == {"score": 1, "gradient": 1, "transfer": 3, "transfer shuffled": 3}
+    assert new.left.sum() == 8 and new.seconds > 0 and 1e8 < new.memory < 2e9
+    first = study.model_copy(update={"controls": ()})
+    run_study(first, tmp_path / "run", workers=0, progress=False)
+    before = sorted(p.name for p in (tmp_path / "run").rglob("*"))
+    half = estimate_study(study, tmp_path / "run")
+    assert sorted(p.name for p in (tmp_path / "run").rglob("*")) == before
+    assert dict(zip(half.table["probe"], half.left, strict=True)) == dict.fromkeys(jobs, 0) | {"transfer shuffled": 3}
+    real = sum(p.stat().st_size for p in (tmp_path / "run" / "results").rglob("*.parquet"))
+    done = half.table.assign(all=half.table["bytes"] * half.table["done"])["all"].sum()
+    assert real / 2 < done < 2 * real
+
+
+def test_finished_jobs_correct_the_estimate(study, tmp_path):
+    "The log says that each job took a thousand seconds."
+    run = run_study(study.model_copy(update={"controls": ()}), tmp_path / "run", workers=0, progress=False)
+    lines = [json.loads(line) for line in run.store.log_path.read_text().splitlines()]
+    run.store.log_path.write_text("".join(json.dumps({**line, "seconds": 1000.0}) + "\n" for line in lines))
+    found = estimate_study(study, tmp_path / "run", workers=2)
+    transfer = found.table.set_index("probe")["seconds"]
+    assert 500 < transfer["transfer"] <= transfer["transfer shuffled"] < 2000
+    assert "corrected by 5 finished jobs" in str(found) and "50 min" in str(found)
+
+
+def test_a_model_without_files_here_has_no_estimate(tmp_path):
+    study = toylm.study(tmp_path, 1)
+    assert checkpoint_shape(Plan(study).checkpoints[0]) is None
+    text = str(estimate_study(study, tmp_path / "run", workers=1))
+    assert "have no estimate" in text and "?" in text
+
+
+def test_dry_run_prints_the_estimate_and_writes_nothing(study, tmp_path, capsys):
+    (tmp_path / "study.yaml").write_text(study.to_yaml())
+    code, out = said(capsys, "run", tmp_path / "study.yaml", "--out", tmp_path / "run", "--dry-run", "--workers", 2)
+    assert code == 0 and "8 jobs, 0 done, 8 to do" in out.out and "with 2 processes" in out.out
+    assert os.listdir(tmp_path) == ["study.yaml"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    code, out = said(capsys, "run", tmp_path / "study.yaml", "--out", tmp_path / "mine", "--dry-run")
+    assert code == 2 and "holds something other than a run" in out.err
+
+
+def test_an_estimate_refuses_what_a_run_refuses(tmp_path):
+    with pytest.raises(TaskspaceError, match="has no task .no_such_task."):
+        estimate_study(Study(models=["builtin:nano"], select=["no_such_task"]), tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is reset through /proc")
+def test_the_benchmark_measures_small_models(tmp_path):
+    "One tiny model, measured as the larger ones are."
+    root = Path(__file__).parents[2]
+    command = [
+        sys.executable,
+        root / "benchmarks" / "cost.py",
+        "--quick",
+        "--only",
+        "nano",
+        "--out",
+        tmp_path / "c.csv",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert "exponents of time" in done.stdout and len((tmp_path / "c.csv").read_text().splitlines()) == 25
