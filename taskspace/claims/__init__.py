@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .judging import *  # noqa: F403
     from .means import *  # noqa: F403
     from .comparing import *  # noqa: F403
+    from .correlates import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "verdicts":
@@ -20,4 +21,6 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "LEVELS ACCURACY DIFFERENCE means_by_group normalised_correct accuracy_intervals",
     "comparing":
         "OVER scoring_rule mcnemar_p compare_scores pairwise_tests indistinct_groups rank_scores",
+    "correlates":
+        "LEAST MOST_SKEWED checked_correlates checkpoint_means correlate correlates_together",
 })
