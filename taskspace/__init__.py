@@ -22,6 +22,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "probing.units": "unit_probe",
     "probing.ablation": "ablated ablation_probe",
     "probing.needs": "data_need",
+    "claims.correlates": "correlate",
     "dissimilarity.comparison": "cka_matrix",
     "dissimilarity.measures": "cka procrustes",
     "dissimilarity.states": "hidden_states",

@@ -69,6 +69,7 @@ def test_every_command_teaches_with_an_example(capsys):
     assert status == 0 and commands == [
         "score",
         "compare",
+        "correlate",
         "suites",
         "ls",
         "schema",

@@ -109,7 +109,7 @@ def _numbers(table: pd.DataFrame, column: str) -> pd.Series:
     values = pd.to_numeric(table[column], errors="coerce").astype(float)
     wrong = values.isna() & table[column].notna() & (table[column].astype(str).str.strip() != "")
     if wrong.any():
-        where = wrong.idxmax()
+        where: Any = wrong.idxmax()
         raise TaskspaceError(
             f"{_row(where)}: {column} is {str(table[column][where])!r}, which is no number; leave the cell empty, "
             "or name other columns"
@@ -158,7 +158,7 @@ def checked_correlates(
         out["step"] = _numbers(table, "step")
     out = out.assign(**{c: _numbers(table, c) for c in wanted})
     if (twice := out.duplicated(keys)).any():
-        where = twice.idxmax()
+        where: Any = twice.idxmax()
         what = ", ".join(f"{k} {out[k][where]}" for k in keys)
         raise TaskspaceError(f"{_row(where)}: {what} stands there twice; keep one row of each {keys[-1]}")
     return out
@@ -186,9 +186,12 @@ def _found(
     for method in METHODS:
         row = {"among": among, "method": method, "n": n, "correlation": _correlation(x, y, groups, method)}
         for name, unit in units.items() if method == "spearman" or not _skewed(x, y) else ():
-            row[f"correlation_{name}_low"], row[f"correlation_{name}_high"] = _bounds(
-                lambda keep, method=method: _correlation(x[keep], y[keep], groups[keep], method), unit, options["level"]
-            )
+
+            def of_rows(keep: np.ndarray, method: str = method) -> float:
+                return _correlation(x[keep], y[keep], groups[keep], method)
+
+            bounds = _bounds(of_rows, unit, options["level"])
+            row[f"correlation_{name}_low"], row[f"correlation_{name}_high"] = bounds
         p = _permuted_p(x, y, groups, method, options["permutations"], options["seed"])
         rows.append({**row, "p": p})
     return rows
@@ -211,8 +214,8 @@ def _among_pairs(frame: pd.DataFrame, options: Mapping[str, Any]) -> list[dict[s
         def of_means(keep: np.ndarray, method: str = row["method"]) -> float:
             size = np.bincount(tasks[keep])
             there = size > 0
-            means = (np.bincount(tasks[keep], v[keep])[there] / size[there] for v in (x, y))
-            return _correlation(*means, _one_group(int(there.sum())), method)
+            a, b = (np.bincount(tasks[keep], v[keep])[there] / size[there] for v in (x, y))
+            return _correlation(a, b, _one_group(int(there.sum())), method)
 
         bounds = _bounds(of_means, blocks, options["level"])
         row["correlation_pairs_low"], row["correlation_pairs_high"] = bounds
@@ -240,10 +243,11 @@ def _joined(
     own = table[[*keys, column]].rename(columns={column: "x"})
     frame = measured.merge(own, on=list(keys)).dropna(subset=["x", "y"])
     if len(frame) < LEAST:
-        what = f"{keys[-1]}s"
+        what, key = f"{keys[-1]}s", keys[-1]
+        here, there = ([repr(v) for v in f[key].head(1)] or ["nothing"] for f in (own, measured))
         raise TaskspaceError(
             f"{column}: {len(frame)} {what} have a value and a measurement, and a correlation needs {LEAST}; "
-            f"the table has {own.iloc[0][keys[-1]]!r} and others, measured are {measured.iloc[0][keys[-1]]!r} and others"
+            f"the table has {here[0]} and others, measured are {there[0]} and others"
         )
     return frame.reset_index(drop=True)
 
@@ -254,6 +258,8 @@ def _space_rows(space: TaskSpace, table: pd.DataFrame, column: str, options: Map
     frame = _joined(pd.DataFrame({"task": space.tasks, "y": 0.0}), known.reset_index(), column, ["task"])
     own = space.select(list(frame["task"])).complete()
     values = known[own.tasks].to_numpy(float)
+    if np.ptp(values) == 0:
+        raise TaskspaceError(f"{column}: all {len(values)} tasks have the value {values[0]:g}, so nothing goes with it")
     alike = -np.abs(np.subtract.outer(values, values))
     rows = []
     for method in METHODS:
@@ -273,7 +279,7 @@ def _measures_of(scores: pd.DataFrame) -> dict[str, str]:
     "Measure -> its column in a table of scores, or in one of checkpoints."
     if "correct" in scores:
         return {"accuracy": "correct", "margin": "margin"}
-    return {c: c for c in scores if c not in _ABOUT and pd.api.types.is_numeric_dtype(scores[c])}
+    return {str(c): str(c) for c in scores if c not in _ABOUT and pd.api.types.is_numeric_dtype(scores[c])}
 
 
 def checkpoint_means(
@@ -319,7 +325,7 @@ def correlate(
     """Correlations of what was measured with the columns of a table, by Spearman and Pearson. Raises `TaskspaceError`
     for a table without names or numbers, and for fewer than four tasks, pairs or checkpoints in both."""
     checked = checked_correlates(table, columns)
-    names = [c for c in checked if c not in _NAMES]
+    names = [str(c) for c in checked if c not in _NAMES]
     options = {"permutations": permutations, "seed": seed, "level": level}
     if isinstance(measured, TaskSpace | pd.Series) and "task" not in checked:
         raise TaskspaceError("the table has no column task, which a space or a series by task needs; add it")

@@ -29,6 +29,7 @@ from .renderer import asset, write_bundle
 from .templates import check_parameters, execute, page_templates, parameters
 from ..runs.plans import NotThere
 from ..runs.predictions import predicted_agreement
+from ..runs.run_correlates import read_correlates
 from ..runs.run_spaces import space_at
 from ..runs.study import public_study
 from taskspace.runs.summaries import (
@@ -217,6 +218,7 @@ def _configuration(title: str, scales: Mapping[str, str], others: Iterable[str],
     as_text = in_markdown if site_renderer() == "quarto" else str
     pages = {"training": ("Training", "training.ipynb"), "dissimilarity": ("Dissimilarity", "dissimilarity.ipynb")}
     pages["methods_compared"] = ("Methods compared", "methods_compared.ipynb")
+    pages["correlates"] = ("Correlates", "correlates.ipynb")
     left: list[dict[str, Any]] = [{"text": "Summary", "href": "index.ipynb"}]
     entries = [{"text": as_text(_brief(model)), "href": f"{slug}.ipynb"} for model, slug in scales.items()]
     left += [{"text": "Models", "menu": entries}] if len(entries) > 4 else entries
@@ -299,6 +301,14 @@ def check_values(
 
 _SET = {"run", "model", "partial"}
 
+
+def _with_table(values: Mapping[str, Any]) -> dict[str, Any]:
+    "The parameters, with a table of the user's by its full path, for pages are executed elsewhere. It is read once."
+    if not isinstance(table := values.get("table"), str) or not table:
+        return dict(values)
+    read_correlates(table)
+    return {**values, "table": str(Path(table).absolute())}
+
 # %% ../../nbs/api/report/50_site.ipynb #ab5d3f4e
 _MARK = ".taskspace-report"
 _SOURCES = ("_quarto.yml", "site.css", _HEAD, "*.ipynb", "*.md")
@@ -324,7 +334,8 @@ def render_report(
     """Make the report of a run. Raises `TaskspaceError` when results are missing and `partial` is not set, `out` holds
     something else, a gate leaves no task, or a page lacks a parameter."""
     extra = own_pages(pages)
-    check_values(values or {}, [*page_templates(), *(str(path) for path in extra.values())])
+    values = _with_table(values or {})
+    check_values(values, [*page_templates(), *(str(path) for path in extra.values())])
     from taskspace.runs.results import open_run
 
     run = open_run(run) if isinstance(run, (str, os.PathLike)) else run
@@ -342,7 +353,7 @@ def render_report(
         work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
         try:
             judged = {"partial": len(gone) > 0, **({} if gate is None else {"gate": gate})}
-            _write_pages(run, work, judged, progress, extra, values or {})
+            _write_pages(run, work, judged, progress, extra, values)
             site = render(work)
             _complete(site, work, run)
             if out.exists():
@@ -415,18 +426,22 @@ def _write_pages(
     scales = _page_names(run.checkpoints["model"])
     others = ["training", *(["dissimilarity"] if "states" in run.study.probes else [])]
     others += ["methods_compared"] if {"units", "ablation"} & set(run.study.probes) else []  # has causes to foretell
+    others += ["correlates"] if values.get("table") else []
     others = [name for name in others if name in page_templates()]
     jobs = _page_jobs(run, scales, others, judged)
     jobs += [(str(path), file, {"run": str(run.path.absolute())}, None) for file, path in own.items()]
     notebooks = work / "_notebooks"  # the renderers leave folders with an underscore alone
     notebooks.mkdir()
     folder = _path_in_text(run.path.absolute())
+    table = Path(values["table"]) if values.get("table") else None
 
     def make(job: tuple[str, str, dict, str | None]) -> None:
         name, file, given, title = job
         more = {key: value for key, value in values.items() if key in parameters(name).index}
         notebook = execute(name, notebooks / f"{file}.ipynb", {**more, **given})
         executed = _published(json.loads(notebook.read_text(encoding="utf-8")), folder, run.path.name)
+        if table:
+            executed = _published(executed, _path_in_text(table), table.name)
         notebook.write_text(json.dumps(executed, indent=1, ensure_ascii=False), encoding="utf-8")
         (work / f"{file}.ipynb").write_text(json.dumps(page(executed, title), ensure_ascii=False), encoding="utf-8")
 

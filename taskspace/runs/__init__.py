@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .run_evidence import *  # noqa: F403
     from .extract import *  # noqa: F403
     from .model_comparison import *  # noqa: F403
+    from .run_correlates import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "store":
@@ -75,6 +76,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "KINDS DECIMALS space_rows space_of space_tests explained_rows hypothesis_rows joined write_extract "
         "Extract open_extract retest_extract",
     "model_comparison":
-        "SCORE_FILES Source read_scores last_run_scores score_tables compare_models rank_models "
+        "SCORE_FILES Source read_scores last_run_scores is_run score_tables compare_models rank_models "
         "comparison_text ranking_text",
+    "run_correlates":
+        "read_correlates correlate_run correlate_sources correlates_text",
 })

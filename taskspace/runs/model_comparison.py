@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from taskspace.tasks.pairs import Suite
 
 # %% auto #0
-__all__ = ['SCORE_FILES', 'Source', 'read_scores', 'last_run_scores', 'score_tables', 'compare_models', 'rank_models',
+__all__ = ['SCORE_FILES', 'Source', 'read_scores', 'last_run_scores', 'is_run', 'score_tables', 'compare_models', 'rank_models',
            'comparison_text', 'ranking_text']
 
 # %% ../../nbs/api/runs/80_model_comparison.ipynb #d23f4555
@@ -89,7 +89,10 @@ def last_run_scores(
 Source = Any  # a table of scores, a file of scores, a run or its folder, an LM or the name of one
 
 
-def _is_run(source: Any) -> bool:
+def is_run(
+    source: Any,  # anything
+) -> bool:
+    "Whether this is the path of a folder that holds a run."
     return isinstance(source, str | os.PathLike) and Path(source).is_dir() and StorePaths(source).exists
 
 
@@ -121,7 +124,7 @@ def _tables_of(source: Any, place: int, suite: Suite | None, convention: str | C
         return {_model_and_step(source, f"model {place}"): source}
     if _is_file(source):
         return {Path(source).stem: read_scores(source)}
-    if isinstance(source, RunData) or _is_run(source):
+    if isinstance(source, RunData) or is_run(source):
         run = source if isinstance(source, RunData) else open_run(source)
         if not (found := last_run_scores(run)):
             raise TaskspaceError(f"{run.path}: no scores; add score to the probes of the study, or finish the run")
