@@ -128,19 +128,20 @@ Without = tuple[str, ...]  # names as `without_names` gives them
 
 
 def without_names(
-    without: str | Iterable[str],  # constructions, rules, tasks or plain kinds; a single name is one of them
-) -> Without:  # constructions and plain kinds, or tasks where one word list alone is left out; sorted
+    without: str | Iterable[str],  # constructions, rules, "shown:RULE", tasks or plain kinds; a single name is one
+) -> Without:  # constructions and plain kinds, tasks where one word list alone is left out, "shown:RULE"; sorted
     "What is left out, in one form. Raises `TaskspaceError` for a name that does not exist, see `grammar.left_out`."
-    found = grammar.left_out(without)
+    found, hidden = grammar.left_out(without), [grammar.SHOWN + rule for rule in grammar.hidden_rules(without)]
+    found = {kind: lists for kind, lists in found.items() if kind not in grammar.left_out(hidden)}
     part = len(grammar.LISTS)
-    return tuple(sorted(k if len(ls) == part else f"{k}_{min(ls)}" for k, ls in found.items()))
+    return tuple(sorted([*(k if len(ls) == part else f"{k}_{min(ls)}" for k, ls in found.items()), *hidden]))
 
 
 def _suffix(without: Without) -> str:
     "What is left out, for the name of a folder: the names where they are short, else their digest."
     if not without:
         return ""
-    named = "+".join(without)
+    named = "+".join(without).replace(":", "-")
     return f"-without-{named}" if len(named) < 60 else f"-without-{hashlib.sha256(named.encode()).hexdigest()[:16]}"
 
 # %% ../../nbs/api/pretraining/50_builtin.ipynb #67b8fdde

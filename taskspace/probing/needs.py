@@ -36,7 +36,7 @@ EVERYTHING = "everything"  # what the text is called that leaves nothing out
 
 def named_needs(
     suite: Suite,  # tasks that name their rules
-    without: Sequence[str],  # constructions, rules or tasks, each left out in a text of its own
+    without: Sequence[str],  # constructions, rules, "shown:RULE" or tasks, each left out in a text of its own
 ) -> pd.DataFrame:  # rows: `without`, columns: tasks; True where the task names a rule of what is left out
     """Which tasks should need what. Raises `TaskspaceError` for an unknown name, for a suite without rules,
     and for a construction on which all tasks depend."""
@@ -44,12 +44,14 @@ def named_needs(
     rows = {}
     for name in without:
         gone = grammar.left_out(name)
+        unread = grammar.never_read(name) if grammar.hidden_rules(name) else frozenset()
         rows[name] = [
             any(
                 needs.at[c, t.name] and (t.lexicon in lists or len(lists) == len(grammar.LISTS))
                 for c, lists in gone.items()
                 if c in needs.index
             )
+            or t.name.removesuffix(f"_{t.lexicon}") in unread
             for t in suite
         ]
         if all(rows[name]):
@@ -169,9 +171,12 @@ def need_space(
     return TaskSpace(matrix, "data need", dict(groups) if groups else None, meta=meta, halves=_halves(values))
 
 # %% ../../nbs/api/probing/80_needs.ipynb #56fccd5b
-def _listed(without: str | Iterable[str] | None) -> list[str]:
-    "What is left out, each in a text of its own; all constructions by default."
-    names = list(grammar.CONSTRUCTIONS) if without is None else [without] if isinstance(without, str) else list(without)
+def _listed(without: str | Iterable[str] | None, shown: bool = False) -> list[str]:
+    "What is left out, each in a text of its own; all constructions by default, or all rules with what shows them."
+    every = grammar.RULES if shown else grammar.CONSTRUCTIONS
+    names = list(every) if without is None else [without] if isinstance(without, str) else list(without)
+    if shown:
+        names = [f"{grammar.SHOWN}{str(n).removeprefix(grammar.SHOWN)}" for n in names]
     if not names:
         raise TaskspaceError(
             "data_need: nothing is left out; name constructions or rules, or give None for all of them"
@@ -212,13 +217,14 @@ def need_scores(
     suite: Suite | None = None,  # tasks that name their rules; None: the built-in suite, 100 pairs a task
     seeds: int | Sequence[int] = 3,  # trainings: how many, or the seeds of their initial weights
     step: int | None = None,  # a step of the scale, see `builtin_steps`; None: the last
+    shown: bool = False,  # leave out every sentence that shows a rule, whatever its kind; `without` then names rules
     convention: str | Convention = "blimp",  # as in `score_pairs`
     progress: bool | None = None,  # show a bar while training; None: in a terminal or a notebook
 ) -> pd.DataFrame:  # one row a training, text and task: training, without, task, accuracy, margin (nats)
     """Train with the whole text and without each construction, and score all tasks.
     Raises `TaskspaceError` for unknown names, and for a construction on which all tasks depend."""
     tasks = suite or grammar.builtin_suite(100)
-    texts = _listed(without)
+    texts = _listed(without, shown)
     named_needs(tasks, texts)  # what is wrong is said before anything is trained
     options = {"step": step, "progress": progress, "convention": convention}
     frames = list(_scored(scale, tasks, [EVERYTHING, *texts], _seeds(seeds), options))
@@ -264,10 +270,11 @@ def data_need(
     without: str | Iterable[str] | None = None,  # constructions or rules, each left out alone; None: every construction
     suite: Suite | None = None,  # tasks that name their rules; None: the built-in suite, 100 pairs a task
     seeds: int | Sequence[int] = 3,  # trainings: how many, or the seeds of their initial weights
+    shown: bool = False,  # leave out every sentence that shows a rule, whatever its kind; `without` then names rules
     **options: Any,  # step, convention, progress of `need_scores`
 ) -> DataNeed:
     "What every task needs of the text. Raises `TaskspaceError` as `need_scores` does."
-    tasks, texts = suite or grammar.builtin_suite(100), _listed(without)
+    tasks, texts = suite or grammar.builtin_suite(100), _listed(without, shown)
     scores = need_scores(scale, texts, tasks, seeds, **options)
     return DataNeed(scores, named_needs(tasks, texts), tasks.groups())
 

@@ -39,15 +39,15 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "suite_from_syntaxgym",
     "grammar":
         "SINGULAR PLURAL PAST PARTICIPLE IRREGULAR_NOUNS IRREGULAR_VERBS LEXICONS RULES FIELDS NEAR ADVERBS "
-        "NUMBERS DEMONSTRATIVES DETERMINERS SELF OWN BE WAS HAVE CONSTRUCTIONS PLAIN LISTS CLOSED noun verb "
-        "open_words Choices Draw Construction construction sides subject_verb_across_phrase "
-        "subject_verb_across_clause determiner_noun determiner_adjective_noun reflexive_gender "
-        "reflexive_across_phrase reflexive_across_clause object_or_none what_or_that adjunct_island "
-        "tough_or_raising noun_ellipsis past_or_participle ever_with_negative_object "
+        "NUMBERS DEMONSTRATIVES DETERMINERS SELF OWN BE WAS HAVE CONSTRUCTIONS PLAIN SHOWS NOUNS PERSONS "
+        "REFLEXIVES LISTS SHOWN CLOSED noun verb open_words Choices Draw Construction construction sides "
+        "subject_verb_across_phrase subject_verb_across_clause determiner_noun determiner_adjective_noun "
+        "reflexive_gender reflexive_across_phrase reflexive_across_clause object_or_none what_or_that "
+        "adjunct_island tough_or_raising noun_ellipsis past_or_participle ever_with_negative_object "
         "ever_outside_negative_clause there_or_nearly plain simple_clause clause_with_thing "
         "clause_with_person plural_reflexive reflexive_in_clause emphasis own_thing description question "
-        "passive two_clauses perfect negation object_clause spell held_out left_out corpus vocabulary "
-        "builtin_suite task_table needs_table",
+        "passive two_clauses perfect negation object_clause spell held_out shown_by shows left_out "
+        "hidden_rules text_left never_read corpus vocabulary builtin_suite task_table needs_table",
     "languages":
         "data_table language_groups common_phenomena",
     "catalogue":

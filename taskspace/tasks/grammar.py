@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from zlib import crc32
 
+import numpy as np
 import pandas as pd
 
 from ..errors import TaskspaceError
@@ -21,14 +22,15 @@ from .pairs import MinimalPair, Suite, Task
 # %% auto #0
 __all__ = ['SINGULAR', 'PLURAL', 'PAST', 'PARTICIPLE', 'IRREGULAR_NOUNS', 'IRREGULAR_VERBS', 'LEXICONS', 'RULES', 'FIELDS',
            'NEAR', 'ADVERBS', 'NUMBERS', 'DEMONSTRATIVES', 'DETERMINERS', 'SELF', 'OWN', 'BE', 'WAS', 'HAVE',
-           'CONSTRUCTIONS', 'PLAIN', 'LISTS', 'CLOSED', 'noun', 'verb', 'open_words', 'Choices', 'Draw', 'Construction',
-           'construction', 'sides', 'subject_verb_across_phrase', 'subject_verb_across_clause', 'determiner_noun',
-           'determiner_adjective_noun', 'reflexive_gender', 'reflexive_across_phrase', 'reflexive_across_clause',
-           'object_or_none', 'what_or_that', 'adjunct_island', 'tough_or_raising', 'noun_ellipsis',
-           'past_or_participle', 'ever_with_negative_object', 'ever_outside_negative_clause', 'there_or_nearly',
-           'plain', 'simple_clause', 'clause_with_thing', 'clause_with_person', 'plural_reflexive',
-           'reflexive_in_clause', 'emphasis', 'own_thing', 'description', 'question', 'passive', 'two_clauses',
-           'perfect', 'negation', 'object_clause', 'spell', 'held_out', 'left_out', 'corpus', 'vocabulary',
+           'CONSTRUCTIONS', 'PLAIN', 'SHOWS', 'NOUNS', 'PERSONS', 'REFLEXIVES', 'LISTS', 'SHOWN', 'CLOSED', 'noun',
+           'verb', 'open_words', 'Choices', 'Draw', 'Construction', 'construction', 'sides',
+           'subject_verb_across_phrase', 'subject_verb_across_clause', 'determiner_noun', 'determiner_adjective_noun',
+           'reflexive_gender', 'reflexive_across_phrase', 'reflexive_across_clause', 'object_or_none', 'what_or_that',
+           'adjunct_island', 'tough_or_raising', 'noun_ellipsis', 'past_or_participle', 'ever_with_negative_object',
+           'ever_outside_negative_clause', 'there_or_nearly', 'plain', 'simple_clause', 'clause_with_thing',
+           'clause_with_person', 'plural_reflexive', 'reflexive_in_clause', 'emphasis', 'own_thing', 'description',
+           'question', 'passive', 'two_clauses', 'perfect', 'negation', 'object_clause', 'spell', 'held_out',
+           'shown_by', 'shows', 'left_out', 'hidden_rules', 'text_left', 'never_read', 'corpus', 'vocabulary',
            'builtin_suite', 'task_table', 'needs_table']
 
 # %% ../../nbs/api/tasks/40_grammar.ipynb #53d651be
@@ -615,8 +617,124 @@ def held_out(
     "Whether a sentence is reserved for testing."
     return crc32(sentence.encode()) % 4 == 0
 
+# %% ../../nbs/api/tasks/40_grammar.ipynb #38cb87a6
+SHOWS: dict[str, Callable[[list[str]], bool]] = {}
+
+
+def shown_by(
+    rule: str,  # a key of RULES
+):  # a decorator
+    "Register a function that says whether a sentence, as a list of lower-case words, shows the rule."
+
+    def register(shows):
+        SHOWS[rule] = shows
+        return shows
+
+    return register
+
+
+@cache
+def _all_forms(kinds: str, *which: int) -> frozenset[str]:
+    "Words of some lists of the whole lexicon, in all forms or in some."
+    entries = [e for kind in kinds.split() for e in LEXICONS["all"][kind]]
+    return frozenset(_forms(tuple(tuple(e[k] for k in which) if which else e for e in entries)))
+
+
+NOUNS, PERSONS = _all_forms("person thing"), _all_forms("person names")
+REFLEXIVES = frozenset({*SELF, "themselves"})
+
+
+@shown_by("verb_number")
+def _present_verb(words: list[str]) -> bool:
+    "A verb that takes no object, in the present; a bare form behind *did* is none."
+    forms = (SINGULAR,) if "did" in words else (SINGULAR, PLURAL)
+    return not _all_forms("idle", *forms).isdisjoint(words)
+
+
+@shown_by("determiner_number")
+def _demonstrative(words: list[str]) -> bool:
+    "A demonstrative; *that* is one before a noun or adjective."
+    described = NOUNS | _all_forms("look trait")
+    return bool({"this", "these", "those"} & {*words}) or any(
+        a == "that" and b in described for a, b in zip(words, words[1:], strict=False)
+    )
+
+
+@shown_by("object")
+def _past_without_object(words: list[str]) -> bool:
+    "A verb that takes no object, in the past or as a participle."
+    return not _all_forms("idle", PAST, PARTICIPLE).isdisjoint(words)
+
+
+@shown_by("participle")
+def _irregular_form(words: list[str]) -> bool:
+    "A past or participle of a verb in which they differ."
+    return not _all_forms("irregular", PAST, PARTICIPLE).isdisjoint(words)
+
+
+@shown_by("reflexive_gender")
+def _reflexive_word(words: list[str]) -> bool:
+    "A reflexive."
+    return not REFLEXIVES.isdisjoint(words)
+
+# %% ../../nbs/api/tasks/40_grammar.ipynb #64f2c3e4
+@shown_by("reflexive_antecedent")
+def _two_antecedents(words: list[str]) -> bool:
+    "A reflexive behind two persons."
+    at = next((k for k, w in enumerate(words) if w in REFLEXIVES), 0)
+    return sum(w in PERSONS for w in words[:at]) > 1
+
+
+@shown_by("wh_gap")
+def _gap_or_complete_clause(words: list[str]) -> bool:
+    "*What*, or *that* behind a verb that takes a clause."
+    return "what" in words or any(
+        a in _all_forms("knowing") and b == "that" for a, b in zip(words, words[1:], strict=False)
+    )
+
+
+@shown_by("island")
+def _question_with_gap_or_adjunct(words: list[str]) -> bool:
+    "A question with *what*, or one with a clause after *before* or *after*."
+    return "did" in words and not {"what", "before", "after"}.isdisjoint(words)
+
+
+@shown_by("tough")
+def _tough_or_raising_adjective(words: list[str]) -> bool:
+    "An adjective of either kind."
+    return not _all_forms("tough raising").isdisjoint(words)
+
+
+@shown_by("ellipsis")
+def _number_alone(words: list[str]) -> bool:
+    "A number at the end of a sentence."
+    return words[-2] in dict(NUMBERS)
+
+
+@shown_by("polarity")
+def _ever(words: list[str]) -> bool:
+    "*Ever*."
+    return "ever" in words
+
+
+@shown_by("strength")
+def _there_or_nearly(words: list[str]) -> bool:
+    "*There*, *nearly* or *almost*."
+    return not {"there", "nearly", "almost"}.isdisjoint(words)
+
+
+def shows(
+    rule: str,  # a key of RULES
+    sentence: str,  # as `spell` writes it
+) -> bool:
+    "Whether a sentence shows a rule. Raises `TaskspaceError` for an unknown rule."
+    if rule not in SHOWS:
+        raise TaskspaceError(f"shows: no rule is called {rule[:60]!r}; there are: {', '.join(RULES)}")
+    return SHOWS[rule]([*sentence[:-1].lower().split(), sentence[-1]])
+
 # %% ../../nbs/api/tasks/40_grammar.ipynb #15115b37
 LISTS = ("court", "town")  # the word lists that the suite crosses with the constructions
+SHOWN = "shown:"  # before the name of a rule: every sentence that shows it
 
 
 def _tasks_of(name: str) -> dict[str, str]:
@@ -627,12 +745,13 @@ def _tasks_of(name: str) -> dict[str, str]:
 def _nearest(name: str) -> str:
     "What a wrong name may have meant, else what there is."
     known = {*CONSTRUCTIONS, *RULES, *(w.__name__ for w in PLAIN), *(t for c in CONSTRUCTIONS for t in _tasks_of(c))}
+    known |= {SHOWN + rule for rule in RULES}
     near = difflib.get_close_matches(name, sorted(known), 1)
     return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(CONSTRUCTIONS)}"
 
 
 def left_out(
-    without: str | Iterable[str],  # constructions, rules, tasks or plain kinds; a single name is one of them
+    without: str | Iterable[str],  # constructions, rules, "shown:RULE", tasks or plain kinds; a single name is one
 ) -> dict[str, frozenset[str]]:  # kind of sentence -> the word lists that it does without
     """What a corpus leaves out. Raises `TaskspaceError` for a name that does not exist, with the nearest that does,
     and where no sentence would be left."""
@@ -640,7 +759,8 @@ def left_out(
         raise TaskspaceError(f"without: give names of constructions, rules or tasks, not {str(without)[:60]}")
     found: dict[str, frozenset[str]] = {}
     for name in [without] if isinstance(without, str) else list(without):
-        whole = [c.name for c in CONSTRUCTIONS.values() if name in (c.name, *c.rules)]
+        hidden = name.removeprefix(SHOWN) if isinstance(name, str) and name.startswith(SHOWN) else None
+        whole = [c.name for c in CONSTRUCTIONS.values() if name in (c.name, *c.rules) or hidden in c.rules]
         whole += [w.__name__ for w in PLAIN if w.__name__ == name]
         part = {c: words for c in CONSTRUCTIONS for task, words in _tasks_of(c).items() if task == name}
         if not whole and not part:
@@ -653,6 +773,15 @@ def left_out(
         raise TaskspaceError("without: nothing is left to write; leave out fewer kinds of sentences")
     return dict(sorted(found.items()))
 
+
+def hidden_rules(
+    without: str | Iterable[str],  # as in `left_out`
+) -> tuple[str, ...]:  # sorted
+    "The rules that no sentence may show. Raises `TaskspaceError` as `left_out` does."
+    left_out(without)
+    names = [without] if isinstance(without, str) else list(without)
+    return tuple(sorted({name.removeprefix(SHOWN) for name in names if name.startswith(SHOWN)}))
+
 # %% ../../nbs/api/tasks/40_grammar.ipynb #36a52713
 def _kinds() -> list[Callable[[Draw, int], str]]:
     "All kinds of sentences, each as many times as its weight says."
@@ -660,15 +789,55 @@ def _kinds() -> list[Callable[[Draw, int], str]]:
     return [w for w, weight in writers.items() for _ in range(round(10 * weight))]
 
 
+def _good(write: Callable[[Draw, int], str], draw: Draw, direction: int) -> str:
+    "The good sentence of a kind."
+    return spell(re.sub(r"\[([^|\]]*)\|[^\]]*\]", r"\1", write(draw, direction)))
+
+
+def text_left(
+    without: str | Iterable[str],  # as in `left_out`
+    sentences: int = 300,  # drawn of each kind
+) -> pd.Series:  # kind of sentence -> share of its sentences that can still be written, 0 to 1
+    "What is left to read. Raises `TaskspaceError` for an unknown name."
+    return _left_by_direction(without, sentences).mean(axis=1).rename("left")
+
+
+def never_read(
+    without: str | Iterable[str],  # as in `left_out`
+) -> frozenset[str]:  # names of constructions
+    "The constructions that lose all sentences of one of their two directions. Raises `TaskspaceError` as `left_out`."
+    left = _left_by_direction(without, 300).loc[list(CONSTRUCTIONS)]
+    return frozenset(left.index[(left == 0).any(axis=1)])
+
+
+@cache
+def _drawn(sentences: int) -> dict[str, list[list[str]]]:
+    "Sentences of each kind, half in each direction."
+    draws = {w: Draw(random.Random(f"left {w.__name__}"), LEXICONS["all"], free=True) for w in _kinds()}
+    return {w.__name__: [[_good(w, d, k) for _ in range(sentences // 2)] for k in (0, 1)] for w, d in draws.items()}
+
+
+def _left_by_direction(without: str | Iterable[str], sentences: int) -> pd.DataFrame:
+    "For each kind (row) and direction (column 0 or 1) the share of its sentences that is left."
+    out, hidden = left_out(without), hidden_rules(without)
+    left = {}
+    for name, drawn in _drawn(sentences).items():
+        kept = [np.mean([not any(shows(rule, s) for rule in hidden) for s in each]) for each in drawn]
+        left[name] = kept if len(out.get(name, ())) < len(LISTS) else [0.0, 0.0]
+    return pd.DataFrame.from_dict(left, orient="index")
+
+# %% ../../nbs/api/tasks/40_grammar.ipynb #0f7039d7
 def corpus(
     sentences: int,  # how many
     seed: int = 0,  # the same seed gives the same text; a longer corpus begins with the shorter one
-    without: str | Iterable[str] = (),  # constructions, rules, tasks or plain kinds to leave out, see `left_out`
+    without: str | Iterable[str] = (),  # constructions, rules, "shown:RULE", tasks or plain kinds, see `left_out`
 ) -> list[str]:  # one sentence each
     "Ordinary text that obeys all rules. Raises `TaskspaceError` for a negative number or an unknown name."
     if sentences < 0:
         raise TaskspaceError(f"corpus: sentences must be 0 or more, not {sentences}")
-    out = left_out(without)
+    out, hidden = left_out(without), hidden_rules(without)
+    if hidden and not text_left(without, 100).any():
+        raise TaskspaceError("without: nothing is left to write; leave out fewer kinds of sentences")
     rng = random.Random(f"corpus {seed}")
     draws = {lists: Draw(rng, LEXICONS[words], free=True) for lists, words in _words_left().items()}
     table = _kinds()
@@ -677,8 +846,8 @@ def corpus(
         write = draws[frozenset()].pick(table)
         gone = out.get(write.__name__, frozenset())
         draw = draws[gone if len(gone) < len(LISTS) else frozenset()]
-        sentence = spell(re.sub(r"\[([^|\]]*)\|[^\]]*\]", r"\1", write(draw, int(draw.bit()))))
-        if len(gone) < len(LISTS) and not held_out(sentence):
+        sentence = _good(write, draw, int(draw.bit()))
+        if len(gone) < len(LISTS) and not held_out(sentence) and not any(shows(rule, sentence) for rule in hidden):
             text.append(sentence)
     return text
 
