@@ -19,7 +19,7 @@ _addresses = socket.getaddrinfo
 
 
 def _local_addresses(host, *args, **kwargs):
-    "Addresses of this machine only: a library that retries would make a test slow, and its result depend on the network."
+    "Addresses of this machine only: a library that retries makes a test slow, and its result depends on the network."
     name = host.decode() if isinstance(host, bytes) else host
     if name in LOCAL:
         return _addresses(host, *args, **kwargs)
