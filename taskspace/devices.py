@@ -9,11 +9,12 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
-
-import torch
+from typing import Any, TYPE_CHECKING
 
 from .errors import TaskspaceError
+
+if TYPE_CHECKING:  # importing it takes a second, and reading a run needs none of it
+    import torch
 
 # %% auto #0
 __all__ = ['pick_device', 'progress_bar', 'quiet', 'pick_dtype']
@@ -23,6 +24,8 @@ def pick_device(
     device: str | torch.device = "auto",  # "auto": a GPU where there is one
 ) -> torch.device:
     "The device that a name stands for. Raises `TaskspaceError` for one that this machine lacks."
+    import torch
+
     if str(device) == "auto":
         return torch.device(
             "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -79,6 +82,8 @@ def pick_dtype(
     dtype: str | torch.dtype,  # "auto", a name such as "bfloat16", or a type of torch
 ) -> torch.dtype | None:  # None for "auto"
     "The type that a name stands for. Raises `TaskspaceError` for one that is not a floating-point type."
+    import torch
+
     found: Any = dtype
     if isinstance(dtype, str):
         found = None if dtype == "auto" else getattr(torch, dtype.removeprefix("torch."), dtype)

@@ -11,12 +11,13 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from torch import nn
+from typing import Any, NamedTuple, TYPE_CHECKING
 
 from ..devices import quiet
 from ..errors import first_line, TaskspaceError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # %% auto #0
 __all__ = ['Adapter', 'find_adapter', 'base_options', 'attach', 'adapter_parameters', 'settings_digest']

@@ -8,13 +8,12 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, cast, TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from ..errors import TaskspaceError
-from ..models.lm import LM
 from . import statistics
 from .ngrams import ngram_likeness
 from taskspace.spaces.sentence_similarity import (
@@ -29,6 +28,9 @@ from .space import TaskSpace
 from ..tasks.languages import common_phenomena, language_groups
 from ..tasks.pairs import Suite
 
+if TYPE_CHECKING:
+    from taskspace.models.lm import LM
+
 # %% auto #0
 __all__ = ['HYPOTHESES', 'ACROSS_LANGUAGES', 'hypothesis_space', 'hypothesis_spaces', 'opponents']
 
@@ -41,9 +43,9 @@ def _tokenizer_of(tokens: LM | Callable[[str], Sequence] | None) -> Callable[[st
     "What cuts a sentence: words, the tokenizer of a model, or a function of the user."
     if tokens is None:
         return words
-    if not isinstance(tokens, LM):
-        return tokens
-    tokenizer = tokens.tokenizer
+    tokenizer = getattr(tokens, "tokenizer", None)
+    if tokenizer is None:
+        return cast(Callable, tokens)
 
     def cut(sentence: str) -> Sequence:
         return tokenizer.encode(sentence, add_special_tokens=False)
@@ -53,7 +55,8 @@ def _tokenizer_of(tokens: LM | Callable[[str], Sequence] | None) -> Callable[[st
 
 def _ngram_space(suite: Suite, order: int, tokens: LM | Callable[[str], Sequence] | None) -> TaskSpace:
     "The null space of word sequences, or of sequences of a model's own tokens."
-    of = "" if tokens is None else f" of {tokens.name}'s tokens" if isinstance(tokens, LM) else " of tokens"
+    name = getattr(tokens, "name", None)
+    of = "" if tokens is None else f" of {name}'s tokens" if name else " of tokens"
     meta = {"suite": suite.name, "digest": suite.digest, "by": "ngrams", "order": order, "tokens": of.strip()}
     matrix = ngram_likeness(suite, order, _tokenizer_of(tokens))
     return TaskSpace(matrix, f"hypothesis: {order}-grams{of}", suite.groups(), meta=meta)
