@@ -9,6 +9,7 @@ import contextlib
 import errno
 import hashlib
 import itertools
+import json
 import os
 import re
 import shutil
@@ -16,12 +17,13 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from .errors import TaskspaceError
 
 # %% auto #0
-__all__ = ['is_whole', 'text_of', 'sync_folder', 'written', 'bytes_in_words', 'cannot_write', 'write_atomically', 'sweep',
-           'is_locked', 'lock_holder', 'locked', 'leads_out', 'without_folders', 'file_digest']
+__all__ = ['is_whole', 'text_of', 'json_of', 'sync_folder', 'written', 'bytes_in_words', 'cannot_write', 'write_atomically',
+           'sweep', 'is_locked', 'lock_holder', 'locked', 'leads_out', 'without_folders', 'file_digest']
 
 # %% ../nbs/api/02_files.ipynb #986cdadd
 def is_whole(
@@ -61,6 +63,16 @@ def text_of(
         raise TaskspaceError(f"{path}: cannot be read ({e.strerror or e})") from None
     except ValueError as e:  # a name with a null character
         raise e if isinstance(e, TaskspaceError) else TaskspaceError(f"{path}: cannot be read ({e})") from None
+
+# %% ../nbs/api/02_files.ipynb #661751f8
+def json_of(
+    path: str | os.PathLike,  # a file in UTF-8
+) -> Any:
+    "What a JSON file holds. Raises `OSError`, and `ValueError` for what is none, also for lists nested without end."
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError(f"{path}: lists or objects are nested too deeply") from None
 
 # %% ../nbs/api/02_files.ipynb #09f84142
 def sync_folder(

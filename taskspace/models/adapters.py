@@ -15,9 +15,11 @@ from typing import Any, NamedTuple, TYPE_CHECKING
 
 from ..devices import quiet
 from ..errors import first_line, TaskspaceError
+from ..files import json_of
 
 if TYPE_CHECKING:
     from torch import nn
+
 
 # %% auto #0
 __all__ = ['Adapter', 'find_adapter', 'base_options', 'attach', 'adapter_parameters', 'settings_digest']
@@ -65,7 +67,7 @@ def find_adapter(
             )
         return None
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings = json_of(file)
         named = settings.get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError):
         raise TaskspaceError(f"{name}: adapter_config.json cannot be read; save the adapter again") from None

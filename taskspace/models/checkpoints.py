@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..errors import TaskspaceError
-from ..files import file_digest
+from ..files import file_digest, json_of
 from .adapters import Adapter, base_options, find_adapter, settings_digest
 from taskspace.models.naming import (
     checkpoint_folder,
@@ -702,7 +702,7 @@ def _check_loader(checkpoint: Checkpoint, kwargs: dict[str, Any]) -> None:
 
 def _vocabulary_size(path: Path) -> int | None:
     "How many tokens a saved model knows, as far as its configuration says."
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    config = json_of(path / "config.json")
     if not isinstance(config, dict):
         return None
     inner = config.get("text_config")

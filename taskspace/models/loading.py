@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -19,7 +18,8 @@ import torch
 from torch import nn
 
 from ..devices import pick_device, pick_dtype, quiet
-from ..errors import TaskspaceError
+from ..errors import shown, TaskspaceError
+from ..files import json_of
 from .adapters import attach, base_options, find_adapter
 from .lm import LM, OBJECTIVES
 from taskspace.models.naming import (
@@ -43,13 +43,13 @@ def _builtin(name: str, revision: str | None, **kwargs: Any) -> tuple[nn.Module,
     scale, _, at = name.removeprefix("builtin:").partition("@")
     if at and revision:
         raise TaskspaceError(f"{name}: names its step, and revision {revision!r} names one too; give only one of them")
-    steps, at = builtin_steps(scale), at or revision or ""
+    steps, at = builtin_steps(scale), at if "@" in name else revision or ""
     if other := sorted(kwargs.keys() - {"seed", "progress", "without"}):
         raise TaskspaceError(
             f"{name}: a built-in model takes no {other[0]!r}; besides the name it takes seed, progress and without"
         )
     digits = at.removeprefix("checkpoint-").removeprefix("step")
-    if at and not digits.isdecimal():
+    if (at or "@" in name) and not digits.isdecimal():
         raise TaskspaceError(
             f"{name}: {at!r} is not a step; builtin:{scale} has checkpoints at {', '.join(map(str, steps))}"
         )
@@ -83,7 +83,7 @@ def _run_checkpoint(path: Path, revision: str | None) -> Path:
 
 def _point(revision: str | None, path: Path) -> TrainingPoint | None:
     "How far the training of what is loaded had come, as far as a name tells; a folder of a training run tells most."
-    if path.is_dir():
+    if os.path.isdir(path):
         return training_point(path.name, loose=revision is not None)
     return training_point(revision)
 
@@ -106,12 +106,29 @@ _HUB = (
 )
 
 
+# Where nothing is said, transformers asks at the terminal whether to run the code that a folder brings
+_UNTRUSTED = {"trust_remote_code": False}
+
+
+def _hub_options(kwargs: dict[str, Any]) -> dict[str, Any]:
+    "What of the arguments of `load_lm` says where files are, and whether their code may run."
+    return {**_UNTRUSTED, **{k: v for k, v in kwargs.items() if k in _HUB}}
+
+
 def _reason(error: BaseException) -> str:
-    "The first line of an error that says something."
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    "The first line that says something, and the next where it announces that; the kind of error where it says little."
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return line.rstrip(".") if " " in line or line == type(error).__name__ else f"{type(error).__name__}: {line}"
 
 
+_REMEDIES = {
+    "configuration": "correct config.json, or save the model again",
+    "weights": "compare config.json with the files of the weights, or save the model again",
+    "tokenizer": "save the tokenizer again",
+}
+
+# %% ../../nbs/api/models/20_loading.ipynb #ae258670
 @contextlib.contextmanager
 def _explained(name: str, part: str, kwargs: dict[str, Any]) -> Iterator[None]:
     "Turn what transformers raises into one line."
@@ -139,8 +156,10 @@ def _explained(name: str, part: str, kwargs: dict[str, Any]) -> Iterator[None]:
             )
         elif local and "safetensors" in type(e).__module__ + text.lower() and "deserializ" in text.lower():
             message = "the weights are damaged; copy or save the model again"
+        elif "trust_remote_code" in text and not kwargs.get("trust_remote_code"):
+            message = "it brings code of its own, which is not run; if you trust it, say trust_remote_code=True"
         else:
-            message = f"{_reason(e)}"
+            message = f"{_reason(e)}; {_REMEDIES[part]}" if local else _reason(e)
         raise TaskspaceError(f"{name}: cannot load the {part}: {message}") from e
 
 # %% ../../nbs/api/models/20_loading.ipynb #05742ebf
@@ -152,7 +171,7 @@ def lm_config(
     from transformers import AutoConfig
 
     with _explained(name, "configuration", kwargs):
-        config = AutoConfig.from_pretrained(name, **{k: v for k, v in kwargs.items() if k in _HUB})
+        config = AutoConfig.from_pretrained(name, **_hub_options(kwargs))
     kind = config.model_type
     if getattr(config, "is_encoder_decoder", False):
         raise TaskspaceError(
@@ -257,7 +276,7 @@ def _hf_model(name: str, kwargs: dict[str, Any]) -> nn.Module:
     config, objective = lm_config(name, kwargs)
     with _explained(name, "weights", kwargs):
         # What does not fit is reported rather than raised, so that the message can say what it is.
-        options = {**kwargs, "ignore_mismatched_sizes": True}
+        options = {**_UNTRUSTED, **kwargs, "ignore_mismatched_sizes": True}
         options.pop("objective", None)
         loaded: Any = _auto_class(objective).from_pretrained(name, config=config, output_loading_info=True, **options)
         model, info = loaded
@@ -328,7 +347,7 @@ def _file_of(name: str, key: str) -> str:
     path = Path(name)
     for index in sorted(path.glob("*.index.json")):
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            if file := json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).get(key):
+            if file := json_of(index).get("weight_map", {}).get(key):
                 return str(file)
     return next((p.name for p in sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin"))), "the file")
 
@@ -343,7 +362,26 @@ def _hf_tokenizer(name: str, kwargs: dict[str, Any]) -> Any:
     ):
         raise TaskspaceError(f"{name}: has no tokenizer; save the tokenizer into the directory, or give tokenizer=")
     with _explained(name, "tokenizer", kwargs):
-        return AutoTokenizer.from_pretrained(name, **{k: v for k, v in kwargs.items() if k in _HUB})
+        found = AutoTokenizer.from_pretrained(name, **_hub_options(kwargs))
+    if Path(name).is_dir() and "gguf_file" not in kwargs:
+        _check_marks(name, Path(name, kwargs.get("subfolder", "")), found)
+    return found
+
+
+def _check_marks(name: str, folder: Path, tokenizer: Any) -> None:
+    "Refuse a tokenizer that has lost the token before a sentence, which the model names: scores would change."
+    if (folder / "tokenizer_config.json").is_file() or any(
+        getattr(tokenizer, f"{mark}_token_id", None) is not None for mark in ("bos", "eos", "cls")
+    ):
+        return
+    named: Any = {}
+    with contextlib.suppress(OSError, ValueError):  # loading the model says what is wrong with it
+        named = json_of(folder / "config.json")
+    if isinstance(named, dict) and any(named.get(f"{mark}_token_id") is not None for mark in ("bos", "eos")):
+        raise TaskspaceError(
+            f"{name}: has no tokenizer_config.json, so the tokenizer does not know which token begins a sentence; "
+            "save the tokenizer again, or give tokenizer="
+        )
 
 
 _TOKENIZER_FILES = (
@@ -416,6 +454,8 @@ def load_lm(
 ) -> LM:
     """Load a causal or masked LM by name.
     Raises `TaskspaceError` for what is missing, damaged or no such model, naming the remedy."""
+    if not isinstance(name, (str, os.PathLike)) or not os.fspath(name):
+        raise TaskspaceError(f"load_lm: a model is given by its name or a path, not as {shown(name)}")
     text, chosen, place = os.fspath(name), pick_dtype(dtype), pick_device(device)
     identity: dict[str, Any] = {"revision": revision}
     if text.startswith(("builtin:", "ngram:")):
@@ -423,22 +463,22 @@ def load_lm(
         identity.update(known, revision=None)
         text = identity.pop("name", text)
     else:
-        path = Path(text).expanduser()
+        path = Path(os.path.expanduser(text))
         check_options(text, {k: v for k, v in kwargs.items() if k != "base"})
         _check_device_map(text, kwargs.get("device_map"))
         kwargs |= {"objective": objective} if objective else {}
-        if path.is_dir():
+        if os.path.isdir(path):  # which takes names that are too long, too
             path = _run_checkpoint(path, revision)
             source, options = str(path), kwargs
-        elif path.exists():
+        elif os.path.exists(path):
             raise TaskspaceError(
                 f"{text}: is a file; load_lm takes a directory or an id "
                 f"(for a GGUF file: its directory, and gguf_file={path.name!r})"
             )
-        elif not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", text) or text.startswith((".", "/")) or text.endswith("/"):
+        elif not re.fullmatch(r"[\w.-]{1,200}(/[\w.-]{1,200})?", text) or text.startswith((".", "/")):
             raise TaskspaceError(
-                f"{text}: no such directory; a model is a directory, a Hugging Face id, "
-                "or builtin:nano, builtin:micro, builtin:mini, ngram:2"
+                f"{text if len(text) <= 400 else shown(text)}: no such directory; a model is a directory, "
+                "a Hugging Face id, or builtin:nano, builtin:micro, builtin:mini, ngram:2"
             )
         else:
             source, options = text, {**kwargs, **({"revision": revision} if revision else {})}

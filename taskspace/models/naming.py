@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -16,6 +15,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import AfterValidator
 
 from ..errors import TaskspaceError
+from ..files import json_of
 
 # %% auto #0
 __all__ = ['UNITS', 'NamePattern', 'TrainingPoint', 'training_point', 'training_step', 'checkpoint_number', 'steps_pattern',
@@ -221,7 +221,7 @@ def holds_model(
 def _shape(folder: Path) -> tuple:
     "What is the same for all checkpoints of one training: the kind of model and its sizes."
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json_of(folder / "config.json")
     except (OSError, ValueError):
         return ()  # loading says what is wrong with it
     if not isinstance(config, dict):

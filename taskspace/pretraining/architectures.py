@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn, Tensor
 
 from ..errors import TaskspaceError
-from ..files import written
+from ..files import json_of, written
 
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'MODELS', 'ARCHITECTURES', 'tokens_first', 'Output', 'Config', 'CausalModel', 'solu',
@@ -491,7 +491,7 @@ def saved_architecture(
 ) -> str | None:  # e.g. "lstm"; None where something else or nothing is saved there
     "Which of this module's architectures a directory holds."
     try:
-        config = json.loads((Path(directory) / "config.json").read_text(encoding="utf-8"))
+        config = json_of(Path(directory) / "config.json")
     except (OSError, ValueError):
         return None
     return config.get(_KEY) if isinstance(config, dict) else None
@@ -528,7 +528,7 @@ def load_model(
 # %% ../../nbs/api/pretraining/20_architectures.ipynb #2089668f
 def _saved_settings(path: Path, kind: str) -> dict[str, Any]:
     "The settings of a saved model. Raises `TaskspaceError` for one that the architecture does not have."
-    settings = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    settings = json_of(path / "config.json")
     known = {f.name for f in fields(MODELS[kind].Config)}
     if unknown := sorted(settings.keys() - known - {_KEY}):
         raise TaskspaceError(

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..errors import TaskspaceError
-from ..files import cannot_write, file_digest, written
+from ..files import cannot_write, file_digest, json_of, written
 
 # %% auto #0
 __all__ = ['SUMS', 'check_folder', 'read_sums', 'sums_of', 'is_whole', 'checked_sums', 'system_error', 'no_room', 'writing',
@@ -74,8 +74,8 @@ def read_sums(
 ) -> dict[str, str]:  # name in the folder -> SHA-256; empty where the note is missing or damaged
     "The digests that were noted for the files of a folder."
     try:
-        noted = json.loads((folder / SUMS).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        noted = json_of(folder / SUMS)
+    except (OSError, ValueError):
         return {}
     return {name: sum_ for name, sum_ in noted.items() if isinstance(sum_, str)} if isinstance(noted, dict) else {}
 

@@ -238,7 +238,7 @@ def _named_tokenizer(path: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        loaded = AutoTokenizer.from_pretrained(path)
+        loaded = AutoTokenizer.from_pretrained(path, trust_remote_code=False)  # else it asks whether to run code
     except Exception:  # of many kinds, for files that are missing or damaged
         raise TaskspaceError(f"tokenizer: {path} holds no tokenizer that transformers can load") from None
     if not getattr(loaded, "is_fast", False):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import TaskspaceError
-from ..files import file_digest
+from ..files import file_digest, json_of
 from .folders import no_room, save_bytes, writing
 
 # %% auto #0
@@ -168,7 +168,7 @@ def _batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
 def _is_fresh(out: Path, note: Path, key: str) -> bool:
     "Whether a token file has the bytes that were written, and is of the same text and tokenizer."
     try:
-        described = json.loads(note.read_text(encoding="utf-8"))
+        described = json_of(note)
         return described["key"] == key and file_digest(out) == described["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -30,7 +30,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "prefixtree":
         "PrefixTree prefix_tree Row sentence_rows shared_rows visible inputs",
     "causality":
-        "LENGTH ROUNDING TWICE evaluating check_logits autocast check_causal check_masked",
+        "LENGTH RANDOM ROUNDING TWICE evaluating check_logits autocast check_causal check_masked",
     "logprobs":
         "SLICE BITS SHARED_ROW_TYPES LIBRARIES MINUS LAST_TYPES ROW BUDGET WORKERS CELLS LOGITS "
         "linear_logprobs Shortcuts Batch logprobs_at find_shortcuts batches row_size token_logprobs "

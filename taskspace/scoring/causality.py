@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +19,7 @@ from ..errors import TaskspaceError
 from ..models.lm import LM
 
 # %% auto #0
-__all__ = ['LENGTH', 'ROUNDING', 'TWICE', 'evaluating', 'check_logits', 'autocast', 'check_causal', 'check_masked']
+__all__ = ['LENGTH', 'RANDOM', 'ROUNDING', 'TWICE', 'evaluating', 'check_logits', 'autocast', 'check_causal', 'check_masked']
 
 # %% ../../nbs/api/scoring/35_causality.ipynb #6278d136
 @contextmanager
@@ -49,8 +50,10 @@ def check_logits(
         fault = f"an object of type {type(logits).__name__}"
     elif logits.shape[:-1] != ids.shape:
         fault = f"a tensor of shape {tuple(logits.shape)}"
-    elif not logits.is_floating_point():
+    elif not logits.is_floating_point() or logits.dtype.itemsize < 2:  # torch does not compute in eight bits
         fault = f"numbers of type {str(logits.dtype).removeprefix('torch.')}"
+    elif logits.layout != torch.strided or logits.is_meta:
+        fault = "a tensor without all its numbers (sparse, or on the device 'meta')"
     elif int(ids.max()) >= logits.shape[-1]:
         raise TaskspaceError(
             f"model {lm.name!r} gives {logits.shape[-1]} logits a position, but token id {int(ids.max())} occurs; "
@@ -62,6 +65,7 @@ def check_logits(
 
 # %% ../../nbs/api/scoring/35_causality.ipynb #b25d312f
 LENGTH = 8  # tokens of the look
+RANDOM = 0.05  # of the largest logit: if a row differs so much from itself, that is no rounding
 ROUNDING = {
     False: 64,
     True: 16,
@@ -80,11 +84,18 @@ def _rows(lm: LM, tokens: Sequence[int] | np.ndarray) -> Tensor:
     return rows.to(lm.device)
 
 
+_MISFIT = re.compile(r"(?i)\b(shapes?|sizes?|dimensions?|dtypes?|types?)\b")  # of what torch says of tensors
+
+
 def _run(lm: LM, ids: Tensor) -> Tensor:
     "Logits in a wide type."
     try:
         logits = lm.logits(ids, torch.ones_like(ids))
-    except (IndexError, TypeError, AttributeError) as e:
+    except (TaskspaceError, torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as e:  # whatever a model of one's own, or one with odd sizes, may stumble over
+        if type(e) is RuntimeError and not _MISFIT.search(str(e)):
+            raise  # a device that fails, say, which is no fault of the model
         reason = (str(e).strip().splitlines() or [""])[0]
         raise TaskspaceError(
             f"model {lm.name!r} cannot be called with (input_ids, attention_mask) and token ids up to "
@@ -118,6 +129,15 @@ def _moves(logits: Tensor) -> tuple[float, float, float]:
     return float(before.max()), float(behind.max()) if len(behind) else 0.0, float(change[1].max())
 
 # %% ../../nbs/api/scoring/35_causality.ipynb #5795a5c7
+def _check_steady(lm: LM, logits: Tensor, noise: float) -> None:
+    "Refuse a model that gives one row two kinds of logits by more than rounding."
+    if noise > RANDOM * float(logits.abs().nan_to_num(0, 0, 0).max()):
+        raise TaskspaceError(
+            f"model {lm.name!r} gives the same tokens other logits each time, so no score could be repeated; take out "
+            "what is random in its forward"
+        )
+
+
 def check_causal(
     lm: LM,  # model with its tokenizer
     tokens: Sequence[int] | np.ndarray,  # some ids that the model knows
@@ -126,6 +146,7 @@ def check_causal(
     with evaluating(lm), torch.no_grad():
         logits = _run(lm, _rows(lm, tokens))
         before, behind, noise = _moves(logits)
+    _check_steady(lm, logits, noise)
     rough = _is_rough(lm)
     unit = torch.finfo(torch.bfloat16 if rough else torch.float32).eps * float(logits.abs().nan_to_num(0, 0, 0).max())
     sure = before > ROUNDING[rough] * unit + 4 * noise
@@ -161,7 +182,9 @@ def check_masked(
 ) -> bool:  # whether context had any effect, so that the look need not be repeated for other weights
     "Raise `TaskspaceError` for a model whose logits depend on earlier tokens alone, or that gives no logits."
     with evaluating(lm), torch.no_grad():
-        before, behind, noise = _moves(_run(lm, _rows(lm, tokens)))
+        logits = _run(lm, _rows(lm, tokens))
+        before, behind, noise = _moves(logits)
+    _check_steady(lm, logits, noise)
     if behind > noise and not before:
         raise TaskspaceError(
             f"model {lm.name!r} is said to be masked, but looks at earlier tokens alone, as causal models do; leave "

@@ -135,6 +135,45 @@ def test_other_sizes_are_told_as_shapes(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "file, content, says",
+    [
+        ("config.json", "[" * 100_000, "cannot load the configuration: .*correct config.json"),
+        ("config.json", "null", "cannot load the configuration: .*correct config.json"),
+        ("config.json", '{"model_type": "llama", "num_attention_heads": "two"}', "'num_attention_heads' expected int"),
+        ("config.json", '{"model_type": "llama", "hidden_act": "evil"}', "KeyError: 'evil'; compare config.json with"),
+        ("tokenizer_config.json", "[]", "cannot load the tokenizer: .*; save the tokenizer again"),
+        ("tokenizer_config.json", None, "no tokenizer_config.json, so the tokenizer does not know which token begins"),
+        ("tokenizer.json", "[" * 100_000, "cannot load the tokenizer: .*; save the tokenizer again"),
+    ],
+)
+def test_damaged_files_are_one_line_with_a_remedy(tmp_path, file, content, says):
+    saved(tmp_path)
+    (tmp_path / file).unlink()
+    if content is not None:
+        (tmp_path / file).write_text(content)
+    refused(f"{tmp_path}: .*{says}", lambda: load_lm(tmp_path))
+
+
+@pytest.mark.parametrize("part", ["Config", "Tokenizer"])
+def test_code_beside_a_model_is_not_run_and_nobody_is_asked(tmp_path, monkeypatch, part):
+    saved(tmp_path)
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to run code"))
+    (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    if part == "Config":
+        configure(tmp_path, model_type="mine", auto_map={"AutoConfig": "mine.C", "AutoModelForCausalLM": "mine.M"})
+    else:
+        settings = {"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["mine.T", None]}}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    refused("brings code of its own, which is not run; .* trust_remote_code=True", lambda: load_lm(tmp_path))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["", None, 3, b"gpt2", "x" * 5000, "~nobody/" + "x" * 300, "builtin:nano@"])
+def test_a_name_that_is_none_is_one_line(name):
+    refused("load_lm: a model is given by its name|no such directory|'' is not a step", lambda: load_lm(name))
+
+
+@pytest.mark.parametrize(
     "odd, hint",
     [("atn_implementation", "did you mean 'attn_implementation'"), ("qqq", "there are: "), ("dtyp", "there are")],
 )

@@ -378,6 +378,12 @@ class Gives(nn.Module):
         (lambda x: (), "cannot be called with"),
         (lambda x: x[..., :40], "gives 40 logits a position, but token id"),
         (lambda x: x.no_such, "cannot be called with .*AttributeError"),
+        (lambda x: x.view(-1, 7, 7), "cannot be called with .*RuntimeError: shape"),
+        (lambda x: {}[1], "cannot be called with .*KeyError: 1"),
+        (lambda x: x.to(torch.float8_e4m3fn), "gives numbers of type float8_e4m3fn"),
+        (lambda x: x.to_sparse(), "a tensor without all its numbers"),
+        (lambda x: x.to("meta"), "a tensor without all its numbers"),
+        (lambda x: x + torch.randn_like(x), "gives the same tokens other logits each time"),
     ],
 )
 def test_what_is_no_logits_is_refused_in_one_line(make, message):
