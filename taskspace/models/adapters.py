@@ -20,7 +20,6 @@ from ..files import json_of
 if TYPE_CHECKING:
     from torch import nn
 
-
 # %% auto #0
 __all__ = ['Adapter', 'find_adapter', 'base_options', 'attach', 'adapter_parameters', 'settings_digest']
 

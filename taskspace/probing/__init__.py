@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .rows import *  # noqa: F403
     from .transfer import *  # noqa: F403
     from .agreement import *  # noqa: F403
+    from .precision import *  # noqa: F403
     from .parts import *  # noqa: F403
     from .sites import *  # noqa: F403
     from .units import *  # noqa: F403
@@ -32,6 +33,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "SMALL split_sizes transfer_probe",
     "agreement":
         "FEWEST_CELLS prediction_agreement",
+    "precision":
+        "precision_effect",
     "parts":
         "WAYS RATES EFFECTS tuning_path tuning_grid gain_within_harm compare_paths at_best_rate part_effects",
     "sites":
