@@ -47,7 +47,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "ablation_probe",
     "interchange":
         "is_aligned first_difference aligned_task patched interchange_effects task_direction interchange_row "
-        "InterchangeSpaces interchange_probe",
+        "InterchangeSpaces interchange_space interchange_probe interchange_source",
     "needs":
         "EVERYTHING named_needs need_table need_auc need_space need_scores DataNeed data_need save_need "
         "load_need",

@@ -30,7 +30,7 @@ from ..tuning.gradients import margins, TOKENS, undisturbed
 
 # %% auto #0
 __all__ = ['is_aligned', 'first_difference', 'aligned_task', 'patched', 'interchange_effects', 'task_direction',
-           'interchange_row', 'InterchangeSpaces', 'interchange_probe']
+           'interchange_row', 'InterchangeSpaces', 'interchange_space', 'interchange_probe', 'interchange_source']
 
 # %% ../../nbs/api/probing/70_interchange.ipynb #e30a0e48
 def is_aligned(
@@ -282,6 +282,56 @@ class InterchangeSpaces(dict):
             return self[name]
         raise AttributeError(f"no space {name!r}; there are {', '.join(self)}")
 
+# %% ../../nbs/api/probing/70_interchange.ipynb #9658cdc8
+def _unseen(rows: Mapping[Any, pd.DataFrame], names: list[str]) -> pd.DataFrame:
+    "The mean effect over the pairs whose words the source has not; missing where there are none."
+    parts = [row[~row["seen"]].assign(source=k if isinstance(k, str) else k[0]) for k, row in rows.items()]
+    return (
+        pd.concat(parts).pivot_table(index="source", columns="task", values="after").reindex(index=names, columns=names)
+    )
+
+
+def _measured(rows: Mapping[Any, pd.DataFrame]) -> dict[Any, pd.DataFrame]:
+    "The rows of tasks that are sources and targets, with these targets alone."
+    rows = {key: row[row["after"].notna()] for key, row in rows.items()}
+    pairs = {key: row.groupby("task")["pair"].size() for key, row in rows.items() if len(row)}
+    sources = {key if isinstance(key, str) else key[0] for key in pairs}
+    tasks = sources.intersection(*(set(n.index[n > 1]) for n in pairs.values()))
+    kept = {k: row[row["task"].isin(tasks)] for k, row in rows.items() if (k if isinstance(k, str) else k[0]) in tasks}
+    for row in kept.values():
+        row.attrs = {}  # pandas compares them where rows are joined, and cannot compare tables
+    if len(tasks) < 2:
+        raise TaskspaceError(
+            f"interchange: {len(tasks)} of {len(rows)} tasks have pairs of equally many tokens, and two are needed; "
+            "choose other tasks"
+        )
+    return kept
+
+
+def interchange_space(
+    rows: Mapping[Any, pd.DataFrame],  # source, or (source, seed), -> what `interchange_row` gave
+    control: str = "none",  # "none"; "random": along random directions; "unseen": pairs with other words alone
+    **options: Any,  # of `space_from_rows`: groups, bootstrap, seed, splits, meta
+) -> TaskSpace:  # row = source of the direction, column = target; nats
+    "The effect of each direction on each task. Raises `TaskspaceError` where fewer than two tasks are left."
+    known = _measured(rows)
+    if control not in _KINDS:
+        raise TaskspaceError(f"interchange: no control {control!r}; there are: {', '.join(_KINDS)}")
+    if control == "random" and (lacking := [key for key, row in known.items() if "random" not in row]):
+        raise TaskspaceError(f"interchange: row {lacking[0]!r} has no random direction; measure it with random=True")
+    kept = {k: row.assign(after=row["random"]) for k, row in known.items()} if control == "random" else known
+    space = replace(space_from_rows(kept, **options), kind=_KINDS[control])
+    if control != "unseen":
+        return space
+    return TaskSpace(_unseen(known, space.tasks), _KINDS[control], space.groups, meta=space.meta)
+
+
+_KINDS = {
+    "none": "interchange",
+    "random": "interchange along random directions",
+    "unseen": "interchange, unseen words",
+}
+
 # %% ../../nbs/api/probing/70_interchange.ipynb #120043b5
 def _aligned_suite(lm: LM, suite: Suite, rule: Convention) -> tuple[Suite, dict[str, int]]:
     "The tasks with at least two aligned pairs to learn from and two to measure on, and what the others have."
@@ -297,10 +347,10 @@ def _aligned_suite(lm: LM, suite: Suite, rule: Convention) -> tuple[Suite, dict[
     return Suite(suite.name, tuple(kept)), few
 
 
-def _unseen(rows: Mapping[str, pd.DataFrame], names: list[str]) -> pd.DataFrame:
-    "The mean effect over the pairs whose words the source has not; missing where there are none."
-    means = {s: row[~row["seen"]].groupby("task")["after"].mean().reindex(names) for s, row in rows.items()}
-    return pd.DataFrame(means).T.reindex(names)[names]
+def _layer(lm: LM, units: str, layer: int | None) -> int:
+    "The layer asked for, or the middle one."
+    layers = [site.layer for site in find_sites(lm, units)]
+    return layers[(len(layers) - 1) // 2] if layer is None else layer
 
 
 def interchange_probe(
@@ -320,8 +370,7 @@ def interchange_probe(
     from tqdm.auto import tqdm
 
     rule = convention_of(convention, reduction="sum")
-    layers = [site.layer for site in find_sites(lm, units)]
-    layer = layers[(len(layers) - 1) // 2] if layer is None else layer
+    layer = _layer(lm, units, layer)
     aligned, few = _aligned_suite(lm, suite, rule)
     parts = aligned.split(*split_sizes(aligned, train_pairs, eval_pairs), seed)
     rows = {
@@ -330,11 +379,40 @@ def interchange_probe(
     }
     meta = {"suite": suite.name, "model": lm.name, "units": units, "layer": layer, "left_out": few}
     meta |= convention_record(lm, rule)
-    out, names, groups = InterchangeSpaces(), aligned.names, aligned.groups()
-    for name in ("interchange", *(["random"] if random else [])):
-        taken = rows if name == "interchange" else {s: row.assign(after=row["random"]) for s, row in rows.items()}
-        space = space_from_rows(taken, groups=groups, bootstrap=bootstrap, meta=meta)
-        out[name] = replace(space, kind=name if name == "interchange" else "interchange along random directions")
-    out["unseen"] = TaskSpace(_unseen(rows, names), "interchange, unseen words", groups, meta=meta)
+    out = InterchangeSpaces()
+    for name, control in _NAMES.items():
+        if random or control != "random":
+            out[name] = interchange_space(rows, control, groups=aligned.groups(), bootstrap=bootstrap, meta=meta)
     out.rows = rows
     return out
+
+
+_NAMES = {"interchange": "none", "random": "random", "unseen": "unseen"}
+
+# %% ../../nbs/api/probing/70_interchange.ipynb #5ec9e719
+def interchange_source(
+    lm: LM,  # model with its tokenizer
+    source: Task,  # any pairs; the aligned ones count
+    evaluation: Suite,  # held-out pairs of every task; the aligned ones count
+    layer: int | None = None,  # of the block, from 1; None: the middle one
+    units: str = "residual",  # "residual", "mlp" or "attention"
+    seed: int | Sequence[int] = 0,  # of the random direction
+    convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
+    shown: int = 20,  # pairs of the source for the effects by layer and position
+) -> pd.DataFrame:  # as of `interchange_row`; attrs: layer, left_out (task -> aligned pairs), effects
+    "The effect of one source on all tasks, whichever pairs are aligned. Raises `TaskspaceError` for an unknown layer."
+    rule, chosen = convention_of(convention, reduction="sum"), _layer(lm, units, layer)
+    learned, n = aligned_task(lm, source, rule)
+    targets = {t.name: aligned_task(lm, t, rule) for t in evaluation}
+    left = tuple(task for task, _ in targets.values() if task is not None)
+    few = {name: count for name, (task, count) in targets.items() if task is None}
+    if learned is None or not left:
+        row = evaluation.to_frame()[["task", "pair"]].assign(before=0.0, after=np.nan, random=np.nan, seen=False)
+        row.attrs = {"layer": chosen, "left_out": few | {source.name: n}, "effects": pd.DataFrame()}
+        return row
+    row = interchange_row(lm, learned, Suite(evaluation.name, left), chosen, units, True, seed, rule)
+    some = replace(learned, pairs=learned.pairs[:shown])
+    effects = interchange_effects(lm, some, units, convention=rule)
+    effects.attrs = {}
+    row.attrs = {"layer": chosen, "left_out": few, "effects": effects}
+    return row

@@ -29,7 +29,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "evidence":
         "PART_COLOURS explanation_chart explanation_course signs_chart opposition_chart",
     "unit_charts":
-        "layer_chart interchange_chart",
+        "layer_chart interchange_chart interchange_charts",
     "checkpoints":
         "called checkpoint_names scores_at last_scores repeated_steps by_unit",
     "templates":

@@ -56,6 +56,7 @@ _KINDS = {
     "predicted": ("predicted",),
     "units": ("unit_overlap", "unit_count", "unit_chance", "unit_chance_in_layers", "unit_shuffled"),
     "ablation": ("ablation",),
+    "interchange": ("interchange",),
 }
 
 
@@ -425,7 +426,8 @@ def _write_pages(
 
     scales = _page_names(run.checkpoints["model"])
     others = ["training", *(["dissimilarity"] if "states" in run.study.probes else [])]
-    others += ["methods_compared"] if {"units", "ablation"} & set(run.study.probes) else []  # has causes to foretell
+    causes = {"units", "ablation", "interchange"}  # what other probes could foretell
+    others += ["methods_compared"] if causes & set(run.study.probes) else []
     others += ["correlates"] if values.get("table") else []
     others = [name for name in others if name in page_templates()]
     jobs = _page_jobs(run, scales, others, judged)

@@ -11,7 +11,7 @@ import pandas as pd
 from ..errors import TaskspaceError
 
 # %% auto #0
-__all__ = ['layer_chart', 'interchange_chart']
+__all__ = ['layer_chart', 'interchange_chart', 'interchange_charts']
 
 # %% ../../nbs/api/report/26_unit_charts.ipynb #ae594d2f
 def layer_chart(
@@ -61,3 +61,29 @@ def interchange_chart(
 
 
 _FIGURES = {"later": "effect on what follows", "low": "low", "high": "high", "own": "of the token itself"}
+
+# %% ../../nbs/api/report/26_unit_charts.ipynb #a525dfec
+def interchange_charts(
+    table: pd.DataFrame,  # as of `interchange_effects`, with a column task
+    columns: int = 3,  # charts beside each other
+    title: str = "Interchange",  # above the charts
+) -> alt.TopLevelMixin:
+    "The effect of an interchange by layer and position, one chart a task. Raises `TaskspaceError` for no rows."
+    if table.empty:
+        raise TaskspaceError("interchange_charts: the table has no rows; no task has pairs of equally many tokens")
+    most = max(float(table["later"].abs().max()), 1e-9)
+    scale = alt.Scale(domainMin=-most, domainMid=0, domainMax=most, interpolate="rgb")
+    shown = [alt.Tooltip(f"{c}:Q", format="+.3f", title=t) for c, t in _FIGURES.items()]
+    chart = (
+        alt.Chart(width=alt.Step(18), height=alt.Step(18))
+        .mark_rect()
+        .encode(
+            x=alt.X("offset:O", title="token, from the first difference", axis=alt.Axis(labelAngle=0)),
+            y=alt.Y("layer:O", title="layer", sort="descending"),
+            color=alt.Color("later:Q", title="effect, nats", scale=scale),
+            tooltip=["task:N", "layer:O", "offset:O", *shown, alt.Tooltip("pairs:Q")],
+        )
+    )
+    names = [str(t) for t in dict.fromkeys(table["task"])]
+    facets = chart.properties(data=table).facet(facet=alt.Facet("task:N", sort=names, title=None), columns=columns)
+    return facets.resolve_scale(x="independent").properties(title=title)

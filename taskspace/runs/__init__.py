@@ -38,17 +38,18 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "from_bytes states_to_frame frame_to_states result_from_bytes spaces_to_frame frame_to_spaces "
         "units_to_frame frame_to_units space_to_frame frame_to_space",
     "jobs":
-        "STATE_TEXTS STATE_CHECKPOINTS WHOLE_SUITE GRADIENT_BLOCKS GRADIENT_MEMORY code_version Job seed_of "
-        "reference_text state_texts Plan job_settings list_jobs job_payload ModelChanged compute work",
+        "STATE_TEXTS STATE_CHECKPOINTS WHOLE_SUITE SOURCES GRADIENT_BLOCKS GRADIENT_MEMORY code_version Job "
+        "seed_of reference_text state_texts Plan job_settings list_jobs job_payload ModelChanged compute work",
     "plans":
         "save_plan load_plan training_numbers RunData NotThere find_model find_checkpoint "
         "find_tuned_checkpoint finished_results",
     "status":
         "duration failure_lines Status last_entries run_status job_log",
     "readings":
-        "run_scores rows_at ablation_rows_at transfer_rows tuning_logs states_at run_states run_provenance",
+        "run_scores rows_at ablation_rows_at interchange_rows_at transfer_rows tuning_logs states_at "
+        "run_states run_provenance",
     "run_spaces":
-        "mean_space gradients_at run_gradients units_at run_units space_at run_space",
+        "mean_space gradients_at run_gradients units_at run_units space_at run_interchange run_space",
     "results":
         "Run open_run",
     "shards":

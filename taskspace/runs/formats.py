@@ -225,6 +225,7 @@ _COLUMNS = {
     "states": {"layer": "number", "values": "any"},
     "units": {"part": "text", "measure": "text", "source": "text", "values": "any"},
     "ablation": {"task": "text", "pair": "text", "before": "number", "after": "number", "random": "number"},
+    "interchange": {"task": "text", "pair": "text", "after": "number", "random": "number", "seen": "number"},
 }
 _LOG = {"step": "number", "loss": "number", "eval_margin": "number", "perplexity": "number"}
 

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from taskspace.models.lm import LM
 
 # %% auto #0
-__all__ = ['STATE_TEXTS', 'STATE_CHECKPOINTS', 'WHOLE_SUITE', 'GRADIENT_BLOCKS', 'GRADIENT_MEMORY', 'code_version', 'Job',
-           'seed_of', 'reference_text', 'state_texts', 'Plan', 'job_settings', 'list_jobs', 'job_payload',
+__all__ = ['STATE_TEXTS', 'STATE_CHECKPOINTS', 'WHOLE_SUITE', 'SOURCES', 'GRADIENT_BLOCKS', 'GRADIENT_MEMORY', 'code_version',
+           'Job', 'seed_of', 'reference_text', 'state_texts', 'Plan', 'job_settings', 'list_jobs', 'job_payload',
            'ModelChanged', 'compute', 'work']
 
 # %% ../../nbs/api/runs/30_jobs.ipynb #7d6a601b
@@ -61,11 +61,13 @@ class Job(NamedTuple):
     "One unit of work: small, frozen, and named by its key."
 
     key: str  # 32 hexadecimal digits
-    kind: str  # a probe of the study: score, gradient, predicted, transfer, states, units, ablation
+    kind: str  # a probe of the study: score, gradient, predicted, transfer, states, units, ablation, interchange
     at: int  # position of its checkpoint in the plan
     seed: int | None = None  # the study's seed, which picks the pairs
     control: str | None = None  # transfer only
-    source: str | None = None  # transfer: the task to tune on; ablation: the task whose units are off
+    source: str | None = (
+        None  # transfer: the task to tune on; ablation: whose units are off; interchange: whose direction is used
+    )
 
 
 def _key(parts: Any) -> str:
@@ -118,7 +120,7 @@ def _read_positions(checkpoints: list[Checkpoint]) -> set[int]:
 # %% ../../nbs/api/runs/30_jobs.ipynb #3c0801f8
 def _in_parts(suite: Suite, study: Study) -> dict[int, Any]:
     "For every seed a split of the suite, where a probe tunes or takes gradients."
-    if not {"gradient", "predicted", "transfer", "units", "ablation"} & set(study.probes):
+    if not {"gradient", "predicted", "transfer", "units", "ablation", "interchange"} & set(study.probes):
         return {}
     if len(suite) < 2:
         raise TaskspaceError(
@@ -215,7 +217,7 @@ def job_settings(
         return {"convention": dataclasses.asdict(rule), "dtype": study.dtype}
     if kind == "states":
         return {"positions": "mean", "dtype": study.dtype}
-    if kind in ("units", "ablation"):
+    if kind in ("units", "ablation", "interchange"):
         return _unit_settings(study, rule, kind)
     ftgd = dict(study.ftgd)
     if control in ("full", "masked", "random"):
@@ -234,9 +236,11 @@ def job_settings(
 
 
 def _unit_settings(study: Study, rule: Convention, kind: str) -> dict[str, Any]:
-    "The settings of the unit probe, or of ablation."
+    "The settings of the unit probe, of ablation or of interchange."
     off = {"value": study.off} if kind == "ablation" else {}
-    chosen = {"units": study.units, "top": study.top, "by": study.by, **off}
+    chosen: dict[str, Any] = {"units": study.units, "top": study.top, "by": study.by, **off}
+    if kind == "interchange":
+        chosen = {"units": study.units, "layer": study.layer}
     return {
         "convention": dataclasses.asdict(convention_of(rule, reduction="sum")),
         "dtype": study.dtype,
@@ -280,11 +284,14 @@ def _whole_suite_jobs(plan: Plan, kind: str, at: int, who: dict[str, Any], sente
         yield Job(_key(parts + held_out), kind, at, seed)
 
 
-def _ablation_jobs(plan: Plan, at: int, who: dict[str, Any], sentences: _Sentences) -> Iterator[Job]:
+SOURCES = ("ablation", "interchange")  # probes with a job for each source, beside transfer
+
+
+def _source_jobs(plan: Plan, kind: str, at: int, who: dict[str, Any], sentences: _Sentences) -> Iterator[Job]:
     for seed in plan.splits:
-        shared = _key(["ablation", who, job_settings(plan, "ablation"), sentences.eval[seed], seed])
+        shared = _key([kind, who, job_settings(plan, kind), sentences.eval[seed], seed])
         for name, digest in sentences.train[seed].items():
-            yield Job(_key([shared, name, digest]), "ablation", at, seed, source=name)
+            yield Job(_key([shared, name, digest]), kind, at, seed, source=name)
 
 
 def _transfer_jobs(
@@ -334,8 +341,9 @@ def list_jobs(
         for kind in WHOLE_SUITE:
             if kind in study.probes:
                 yield from _whole_suite_jobs(plan, kind, at, who, sentences)
-        if "ablation" in study.probes and checkpoint in plan.tuned:
-            yield from _ablation_jobs(plan, at, who, sentences)
+        for kind in SOURCES:
+            if kind in study.probes and checkpoint in plan.tuned:
+                yield from _source_jobs(plan, kind, at, who, sentences)
         if "transfer" in study.probes and checkpoint in plan.tuned:
             here = study.control_checkpoints == "all" or at == last.get(checkpoint.model)
             yield from _transfer_jobs(plan, at, who, sentences, study.controls if here else ())
@@ -358,7 +366,9 @@ def job_payload(
 ) -> dict[str, Any]:  # plain data and bytes, what a worker needs and no more
     "A job made ready to travel."
     weights, tokenizer = plan.digests[job.at]
-    part = {"score": "scored", "transfer": "eval", "ablation": "eval", "states": None}.get(job.kind, "train")
+    part = {"score": "scored", "transfer": "eval", "ablation": "eval", "interchange": "eval", "states": None}.get(
+        job.kind, "train"
+    )
     suite, data = _compressed_part(plan, part, job.seed) if part else (None, _key(plan.texts))
     source = None
     if job.kind == "predicted":
@@ -455,7 +465,7 @@ def compute(
         from taskspace.scoring.scores import score_pairs
 
         return score_pairs(lm, suite, convention)
-    if job.kind in ("units", "ablation"):
+    if job.kind in ("units", "ablation", "interchange"):
         return _of_units(payload, job, lm, suite, convention)
     from taskspace.probing.gradient import gradient_probe
     from taskspace.probing.rows import transfer_row
@@ -481,14 +491,17 @@ def compute(
 
 
 def _of_units(payload: Mapping[str, Any], job: Job, lm: LM, suite: Suite, convention: Convention) -> pd.DataFrame:
-    "The numbers of a job of units or of ablation."
+    "The numbers of a job of units, of ablation or of interchange."
     from taskspace.probing.ablation import ablation_row
+    from taskspace.probing.interchange import interchange_source
     from taskspace.probing.units import unit_probe
 
     chosen, seed = payload["settings"]["units"], seed_of(job.key)
     if job.kind == "units":
         return units_to_frame(unit_probe(lm, suite, **chosen, seed=seed, convention=convention))
     source = decompress_suite(payload["source"]).tasks[0]
+    if job.kind == "interchange":
+        return interchange_source(lm, source, suite, **chosen, seed=seed, convention=convention)
     encoded, before = _measured(lm, suite, payload["data"].split("+")[-1], convention)
     return ablation_row(lm, source, suite, **chosen, seed=seed, before=before, convention=convention, encoded=encoded)
 

@@ -86,8 +86,9 @@ def _jobs_of(frame: pd.DataFrame, checkpoints: int) -> pd.DataFrame:
     frame = frame.astype({"at": "Int64", "seed": "Int64"}).astype({"at": "int64"})  # Int64 takes no fraction
     right = frame["key"].astype(str).str.fullmatch("[0-9a-f]{32}") & frame["at"].between(0, checkpoints - 1)
     right &= frame["kind"].notna()
-    seeded = ("gradient", "predicted", "transfer", "units", "ablation")
-    for kinds, needed in ((seeded, ["seed"]), (("transfer",), ["control"]), (("transfer", "ablation"), ["source"])):
+    by_source = ("transfer", "ablation", "interchange")
+    seeded = ("gradient", "predicted", "units", *by_source)
+    for kinds, needed in ((seeded, ["seed"]), (("transfer",), ["control"]), (by_source, ["source"])):
         right &= ~frame["kind"].isin(kinds) | frame[needed].notna().all(axis=1)
     if frame.empty or not right.all():
         raise TaskspaceError("a row of it is no job" if len(frame) else "it has no jobs")
@@ -255,7 +256,7 @@ def find_tuned_checkpoint(
     if step is not None or revision is not None:
         return at
     models = run.checkpoints["model"]
-    tuned = run.plan.loc[run.plan["kind"].isin(["transfer", "ablation"]), "at"].unique()
+    tuned = run.plan.loc[run.plan["kind"].isin(["transfer", "ablation", "interchange"]), "at"].unique()
     own = [int(k) for k in tuned if models[k] == models[at]]
     return _last_of(run, own) if own else at
 

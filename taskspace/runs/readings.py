@@ -13,8 +13,8 @@ from .plans import find_checkpoint, find_tuned_checkpoint, finished_results, Not
 from .status import last_entries
 
 # %% auto #0
-__all__ = ['run_scores', 'rows_at', 'ablation_rows_at', 'transfer_rows', 'tuning_logs', 'states_at', 'run_states',
-           'run_provenance']
+__all__ = ['run_scores', 'rows_at', 'ablation_rows_at', 'interchange_rows_at', 'transfer_rows', 'tuning_logs', 'states_at',
+           'run_states', 'run_provenance']
 
 # %% ../../nbs/api/runs/44_readings.ipynb #c05fced0
 def run_scores(
@@ -61,9 +61,22 @@ def ablation_rows_at(
     at: int,  # position of the checkpoint in `checkpoints`
 ) -> dict[tuple[str, int], pd.DataFrame]:  # (source, seed) -> what `ablation_row` gave
     "The measured rows of ablation of one checkpoint. Raises `TaskspaceError` where the study has none."
-    jobs = run.plan[(run.plan["kind"] == "ablation") & (run.plan["at"] == at)]
+    return _rows_of(run, "ablation", at)
+
+
+def interchange_rows_at(
+    run: RunData,  # an opened run
+    at: int,  # position of the checkpoint in `checkpoints`
+) -> dict[tuple[str, int], pd.DataFrame]:  # (source, seed) -> what `interchange_source` gave
+    "The measured rows of interchange of one checkpoint. Raises `TaskspaceError` where the study has none."
+    return _rows_of(run, "interchange", at)
+
+
+def _rows_of(run: RunData, kind: str, at: int) -> dict[tuple[str, int], pd.DataFrame]:
+    "The rows of a probe that has a job for each source."
+    jobs = run.plan[(run.plan["kind"] == kind) & (run.plan["at"] == at)]
     if jobs.empty:
-        raise NotThere(f"{run.path}: no ablation of {run.checkpoints['model'][at]!r} in this study")
+        raise NotThere(f"{run.path}: no {kind} of {run.checkpoints['model'][at]!r} in this study")
     return {(job.source, int(job.seed)): frame for job, frame, _ in finished_results(run, jobs)}
 
 

@@ -9,7 +9,7 @@ import os
 
 from .plans import RunData
 from .readings import run_provenance, run_scores, run_states, transfer_rows, tuning_logs
-from .run_spaces import run_gradients, run_space, run_units
+from .run_spaces import run_gradients, run_interchange, run_space, run_units
 from .status import job_log, run_status
 
 # %% auto #0
@@ -29,6 +29,7 @@ class Run(RunData):
     space = run_space
     gradients = run_gradients
     units = run_units
+    interchange = run_interchange
     states = run_states
     # From what
     provenance = run_provenance

@@ -15,7 +15,7 @@ import pandas as pd
 
 from .formats import as_written, frame_to_space, frame_to_spaces, frame_to_units
 from .plans import find_checkpoint, find_tuned_checkpoint, finished_results, NotThere, RunData
-from .readings import ablation_rows_at, rows_at
+from .readings import ablation_rows_at, interchange_rows_at, rows_at
 from ..spaces.resampling import interval
 from ..spaces.space import TaskSpace
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from taskspace.probing.units import UnitSpaces
 
 # %% auto #0
-__all__ = ['mean_space', 'gradients_at', 'run_gradients', 'units_at', 'run_units', 'space_at', 'run_space']
+__all__ = ['mean_space', 'gradients_at', 'run_gradients', 'units_at', 'run_units', 'space_at', 'run_interchange', 'run_space']
 
 # %% ../../nbs/api/runs/46_run_spaces.ipynb #cc5cef6e
 def _mean_replicates(each: np.ndarray, draws: Sequence[np.ndarray]) -> np.ndarray:  # shape (draws, tasks, tasks)
@@ -198,6 +198,17 @@ def _ablation_space(run: RunData, at: int, control: str, metric: str, options: d
     return ablation_space(rows, control == "random", metric, **{"groups": run.suite.groups(), "meta": meta, **options})
 
 
+def _interchange_space(run: RunData, at: int, control: str, options: dict[str, Any]) -> TaskSpace:
+    from taskspace.probing.interchange import interchange_space
+
+    rows = interchange_rows_at(run, at)
+    if not rows:
+        raise NotThere(f"{run.path}: no result of interchange is there yet; see taskspace status {run.path}")
+    layer = next(iter(rows.values())).attrs["layer"]
+    meta = {**_header_of(run, at), "control": control, "units": run.study.units, "layer": layer}
+    return interchange_space(rows, control, **{"groups": run.suite.groups(), "meta": meta, **options})
+
+
 def space_at(
     run: RunData,  # an opened run
     at: int,  # position of the checkpoint in `checkpoints`
@@ -212,18 +223,35 @@ def space_at(
         return _transfer_space(run, at, control, metric, normalise, options)
     if kind == "ablation":
         return _ablation_space(run, at, control, metric, options)
+    if kind == "interchange":
+        return _interchange_space(run, at, control, options)
     if kind == "predicted":
         return _predicted_space(run, at)
     return _unit_space(run, at, kind) if kind.startswith("unit_") else _gradient_space(run, at, kind)
+
+# %% ../../nbs/api/runs/46_run_spaces.ipynb #28076ab5
+def run_interchange(
+    run: RunData,  # an opened run
+    model: str | None = None,  # its title; may be left out where there is one
+    step: int | None = None,  # the last one that the study tunes where None
+    revision: str | None = None,  # of a checkpoint without a step
+    training: int | str | None = None,  # of a scale with several: its number from 1, or its title
+) -> pd.DataFrame:  # task and the columns of `interchange_effects`, of the first seed; empty where no pairs are aligned
+    "Where in the model the contrast of each task is. Raises `TaskspaceError` where the study has no interchange."
+    rows = interchange_rows_at(run, find_tuned_checkpoint(run, model, step, revision, training))
+    first = {source: row.attrs["effects"] for (source, _), row in sorted(rows.items(), key=lambda r: r[0][1])[::-1]}
+    tables = [first[task].assign(task=task) for task in run.suite.names if task in first and len(first[task])]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 # %% ../../nbs/api/runs/46_run_spaces.ipynb #de3908ee
 def run_space(
     run: RunData,  # an opened run
     model: str | None = None,  # its title, or its scale; may be left out where there is one
     step: int | None = None,  # the last one where None, for transfer the last one that the study tunes
-    # transfer; predicted; a gradient measure: cosine, overlap, alignment, sign_agreement; ablation; unit_overlap, ...
+    # transfer; predicted; cosine, overlap, alignment, sign_agreement of gradients; unit_overlap, ...; ablation; interchange
     kind: str = "transfer",
-    control: str = "none",  # for transfer: none, full, masked, random, all or shuffled; for ablation: none or random
+    # For transfer: none, full, masked, random, all or shuffled; for ablation: none or random; for interchange also unseen
+    control: str = "none",
     metric: str = "margin",  # for transfer and ablation, see `space_from_rows`
     normalise: str | None = None,  # for transfer, see `space_from_rows`
     revision: str | None = None,  # of a checkpoint without a step
@@ -232,5 +260,5 @@ def run_space(
 ) -> TaskSpace:
     """A task space of one checkpoint; cells whose jobs are not done yet are empty.
     Raises `TaskspaceError` when none is there."""
-    find = find_tuned_checkpoint if kind in ("transfer", "ablation") else find_checkpoint
+    find = find_tuned_checkpoint if kind in ("transfer", "ablation", "interchange") else find_checkpoint
     return space_at(run, find(run, model, step, revision, training), kind, control, metric, normalise, **options)

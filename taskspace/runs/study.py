@@ -208,7 +208,7 @@ def _budget_has_a_text(study: Study) -> None:
         )
 
 # %% ../../nbs/api/runs/20_study.ipynb #310e61a8
-Probe = Literal["score", "gradient", "transfer", "predicted", "states", "units", "ablation"]
+Probe = Literal["score", "gradient", "transfer", "predicted", "states", "units", "ablation", "interchange"]
 PROBES: tuple[Probe, ...] = ("score", "gradient", "transfer")
 Control = Literal["full", "random", "masked", "shuffled", "all"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
@@ -239,12 +239,12 @@ class Study(_OneLineErrors):
     steps: NamePattern = None  # how checkpoints are named, for models that do not say: "ba{steps}"
     probes: tuple[Probe, ...] = PROBES  # what to measure; "states" keeps hidden states, for the page on dissimilarity
     controls: tuple[Control, ...] = ()  # transfer runs beside the plain one: full, random, masked, shuffled or all
-    # Which checkpoints get transfer and ablation, which take the most time: last | all | log-spaced N | list of steps
-    transfer_checkpoints: Any = "all"
-    units: Literal["residual", "mlp", "attention"] = "residual"  # the kind, for units and ablation
+    transfer_checkpoints: Any = "all"  # which get transfer, ablation and interchange, the slowest; as in checkpoints
+    units: Literal["residual", "mlp", "attention"] = "residual"  # the kind, for units, ablation, interchange
     top: float = Field(0.01, gt=0, le=1)  # share of the units that a task has
     by: Literal["welch", "paired", "attribution"] = "welch"  # how they are chosen
     off: Literal["zero", "mean"] = "zero"  # what a unit that is switched off is set to
+    layer: int | None = Field(None, ge=1)  # the block whose states are interchanged, from 1; the middle one where None
     control_checkpoints: Literal["all", "last"] = "all"  # wherever transfer runs, or at each model's last such one
     ftgd: dict[str, Any] = Field(default_factory=dict, validate_default=True)  # settings of the probe, see `FTGD`
     gradient_embeddings: bool | None = None  # False leaves embeddings out of the gradient probe; None: as ftgd says

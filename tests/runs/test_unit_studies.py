@@ -1,4 +1,4 @@
-"""Units and ablation as probes of a study: stored a result a source, resumed, read back as spaces."""
+"""Units, ablation and interchange as probes of a study: stored a result a source, resumed, read back as spaces."""
 
 import shutil
 
@@ -8,6 +8,7 @@ import pytest
 from taskspace.errors import TaskspaceError
 from taskspace.models.loading import load_lm
 from taskspace.probing.ablation import ablation_probe
+from taskspace.probing.interchange import interchange_effects, interchange_probe
 from taskspace.probing.units import unit_probe
 from taskspace.runs.execute import run_study
 from taskspace.runs.jobs import seed_of
@@ -25,7 +26,7 @@ def study(tmp_path_factory):
     return Study(
         models=[{"name": str(folder / "m"), "label": "m"}],
         select=NAMES,
-        probes=["units", "ablation"],
+        probes=["units", "ablation", "interchange"],
         units="mlp",
         top=0.1,
         train_pairs=6,
@@ -41,7 +42,7 @@ def run(study, tmp_path_factory):
 
 
 def test_one_result_a_source(run):
-    assert run.plan.groupby("kind", sort=False).size().to_dict() == {"units": 2, "ablation": 8}
+    assert run.plan.groupby("kind", sort=False).size().to_dict() == {"units": 2, "ablation": 8, "interchange": 8}
     assert not len(run.status().failures)
     assert list(run.plan.loc[run.plan.kind == "ablation", "source"]) == [*NAMES, *NAMES]
 
@@ -77,6 +78,42 @@ def test_the_spaces_are_those_of_the_probes(run, study):
     assert rows.space(kind="ablation", metric="accuracy").kind == "ablation, accuracy"
 
 
+def test_interchange_is_that_of_the_probe(run, study, tmp_path):
+    one = run_study(
+        study.model_copy(update={"seeds": (0,), "probes": ("interchange",), "units": "residual", "layer": 1}),
+        tmp_path / "run",
+        workers=0,
+        progress=False,
+    )
+    lm = load_lm(study.models[0].name, device="cpu")
+    direct = interchange_probe(lm, run.suite, 1, train_pairs=6, eval_pairs=5, bootstrap=0)
+    space = one.space(kind="interchange", bootstrap=0)
+    assert np.abs(space.matrix - direct.interchange.matrix).to_numpy().max() < 1e-6
+    assert (space.kind, space.meta["layer"], space.meta["units"]) == ("interchange", 1, "residual")
+    assert one.space(kind="interchange", control="random").kind == "interchange along random directions"
+    unseen = one.space(kind="interchange", control="unseen").matrix
+    assert np.isnan(np.diag(unseen)).sum() == np.isnan(np.diag(direct.unseen.matrix)).sum()
+    with pytest.raises(TaskspaceError, match="no control 'full'; there are: none, random, unseen"):
+        one.space(kind="interchange", control="full")
+    effects = one.interchange()
+    assert list(dict.fromkeys(effects.task)) == list(NAMES)
+    again = interchange_effects(lm, run.suite.split(6, 5, 0).train[NAMES[0]])
+    assert np.allclose(effects[effects.task == NAMES[0]]["later"], again["later"], atol=1e-9)
+
+
+def test_tasks_without_aligned_pairs_have_no_cells(study, tmp_path):
+    uneven = [(f"the {a} sleeps", f"the {a} near the ring sleep") for a in ("king", "queen", "guard", "duke")] * 3
+    even = [(f"the {a} sleeps", f"the {a} sleep") for a in ("king", "queen", "guard", "duke", "singer", "prince")] * 2
+    rows = [(t, g, b) for t, pairs in {"uneven": uneven, "even": even, "more": even[::-1]}.items() for g, b in pairs]
+    path = tmp_path / "suite.csv"
+    path.write_text("task,good,bad\n" + "\n".join(",".join(row) for row in rows))
+    other = study.model_copy(update={"suite": str(path), "select": None, "probes": ("interchange",), "seeds": (0,)})
+    other = other.model_copy(update={"train_pairs": 4, "eval_pairs": 3})
+    run = run_study(other, tmp_path / "run", workers=0, progress=False)
+    assert not len(run.status().failures)
+    assert run.space(kind="interchange", bootstrap=0).tasks == ["even", "more"]
+
+
 def test_seeds_are_averaged(run):
     both = [s.overlap.matrix for s in run.units()]
     space = run.space(kind="unit_overlap")
@@ -91,15 +128,18 @@ def test_only_their_own_settings_enter_the_keys(study):
     from taskspace.runs.jobs import Plan
 
     def keys(**changes):
-        plan = Plan(study.model_copy(update={"probes": ("score", "units", "ablation"), "seeds": (0,), **changes}))
-        return {kind: {j.key for j in plan.jobs() if j.kind == kind} for kind in ("score", "units", "ablation")}
+        plan = Plan(
+            study.model_copy(update={"probes": ("score", "units", "ablation", "interchange"), "seeds": (0,), **changes})
+        )
+        return {kind: {j.key for j in plan.jobs() if j.kind == kind} for kind in plan.study.probes}
 
     base = keys()
     for change, moved in (
         ({"off": "mean"}, {"ablation"}),
         ({"top": 0.2}, {"units", "ablation"}),
         ({"by": "paired"}, {"units", "ablation"}),
-        ({"units": "residual"}, {"units", "ablation"}),
+        ({"units": "residual"}, {"units", "ablation", "interchange"}),
+        ({"layer": 2}, {"interchange"}),
         ({"ftgd": {**study.ftgd, "steps": 3}}, set()),
     ):
         other = keys(**change)
@@ -113,6 +153,7 @@ def test_only_their_own_settings_enter_the_keys(study):
         ("top: 0", "study: top: input should be greater than 0"),
         ("top: 1.5", "study: top: input should be less than or equal to 1"),
         ("units: heads", "study: units: input should be 'residual', 'mlp' or 'attention'"),
+        ("layer: 0", "study: layer: input should be greater than or equal to 1"),
         ("by: anova", "study: by: input should be 'welch', 'paired' or 'attribution'"),
     ],
 )
