@@ -16,7 +16,7 @@ def said_by(page):
 
 @pytest.mark.slow
 def test_the_page_joins_a_run_with_data_needs(tmp_path):
-    needs = template("which_probe").parent / "which_probe" / "needs.parquet"
+    needs = template("which_probe").parent / "which_probe" / "needs_nano.parquet"
     page = execute("methods_compared", tmp_path / "page.ipynb", {"need": str(needs)})
     said = said_by(page)
     assert "gradient cosine, gradient overlap, predicted, transfer, data need" in said
