@@ -546,6 +546,21 @@ def _executor(kind: str, scheduler: str | None) -> Iterator[Any]:
         raise TaskspaceError(f"--executor {kind}: unknown; choose local or dask")
 
 
+@contextlib.contextmanager
+def _tracked(kind: str | None) -> Iterator[Any]:
+    "What tells a tracker of a run; None without one."
+    if kind is None:
+        yield None
+        return
+    from taskspace.runs.tracking import tracker_of, Watch
+
+    watch = Watch(tracker_of(kind))
+    try:
+        yield watch
+    finally:
+        watch.finish()
+
+
 def _finish(run: Run) -> int:
     "Print which jobs failed; 1 when there are any, else 0."
     status = run.status()
@@ -594,6 +609,9 @@ def run(
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Render the report when all jobs are done.")
     ] = False,
+    track: Annotated[
+        str | None, typer.Option(help="Tell trackio, wandb or mlflow how it goes: progress, accuracy, the report.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
     dry_run: _DryRun = False,
 ) -> int:
@@ -625,14 +643,17 @@ def run(
         return _tell_estimate(study, out, workers)
     if shard is not None and report:
         raise TaskspaceError("--report needs all shards; leave it out, and say taskspace report when all are done")
-    with _executor(executor, scheduler) as chosen:
-        result = run_study(study, out, chosen, workers, not quiet, shard)
-    status = _finish(result)
-    if shard is not None:
-        typer.echo(f"Shard {shard} has ended: {str(result.status()).splitlines()[0]}")
-    elif not status:
-        typer.echo(f"{len(result.plan)} jobs done in {out}")
-        typer.echo(_report(out, None, False) if report else f"Next: taskspace report {out}")
+    with _tracked(track) as watch:
+        with _executor(executor, scheduler) as chosen:
+            result = run_study(study, out, chosen, workers, not quiet, shard, watch)
+        status = _finish(result)
+        if shard is not None:
+            typer.echo(f"Shard {shard} has ended: {str(result.status()).splitlines()[0]}")
+        elif not status:
+            typer.echo(f"{len(result.plan)} jobs done in {out}")
+            typer.echo(_report(out, None, False) if report else f"Next: taskspace report {out}")
+            if watch and report:
+                watch.report((out / "report" / "index.html").absolute().as_uri())
     return status
 
 # %% ../nbs/api/90_cli.ipynb #593f5bc8
@@ -738,6 +759,9 @@ def report(
     single_file: Annotated[
         bool, typer.Option("--single-file", help="Write the report into one HTML file too, beside its folder.")
     ] = False,
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="Write a PDF too, beside the folder; needs Quarto with Typst or TeX.")
+    ] = False,
 ) -> None:
     """Make the report of a run, a website. Open the printed file in a browser.
 
@@ -753,13 +777,19 @@ def report(
     if parameters:
         text = read_text(parameters, "parameters are a YAML file of names and values")
         values = parse_settings(text, str(parameters), "gate")
+    if pdf:
+        from taskspace.report.pdf import pdf_format, write_pdf
+
+        pdf_format()  # before the pages, which take minutes
     if table:
         values["table"] = str(table)
     typer.echo(_report(directory, out, partial, gate=gate, pages=page or (), values=values))
+    site = out or directory / "report"
+    if pdf:
+        typer.echo(f"PDF: {write_pdf(site, site.with_name(f'{site.name}.pdf'))}")
     if single_file:
         from taskspace.report.single_file import write_single_file
 
-        site = out or directory / "report"
         typer.echo(f"In one file: {write_single_file(site, site.with_name(f'{site.name}.html'))}")
 
 # %% ../nbs/api/90_cli.ipynb #43c3ece7

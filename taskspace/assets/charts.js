@@ -34,11 +34,35 @@
     };
   };
 
+  // What a chart shows, for who cannot see it: its titles, then what stands on its axes, in its colours and in its panels.
+  const CHANNELS = {x: "across", y: "up", color: "colour", shape: "shape", facet: "panels", row: "rows of panels", column: "columns of panels"};
+  const described = (spec) => {
+    const titles = [], found = {};
+    const text = (value) => [].concat(value && typeof value === "object" && !Array.isArray(value) ? value.text : value).filter((v) => typeof v === "string").join(" ");
+    const visit = (part) => {
+      if (Array.isArray(part)) { part.forEach(visit); return; }
+      if (!part || typeof part !== "object") return;
+      if (text(part.title)) titles.push(text(part.title));
+      const facet = part.facet ? (part.facet.row || part.facet.column ? part.facet : {facet: part.facet}) : {};
+      for (const [channel, what] of Object.entries({...part.encoding, ...facet})) {
+        if (!(channel in CHANNELS) || !what || typeof what !== "object") continue;
+        const name = text(what.title) || text((what.axis || what.legend || what.header || {}).title) || String(what.field || "").replace(/\\/g, "");
+        if (name) (found[channel] = found[channel] || new Set()).add(name);
+      }
+      for (const inner of ["layer", "hconcat", "vconcat", "concat", "spec"]) visit(part[inner]);
+    };
+    visit(spec);
+    const said = Object.keys(CHANNELS).filter((c) => found[c]).map((c) => `${CHANNELS[c]}: ${[...found[c]].join(", ")}`);
+    return [[...new Set(titles)].join("; ") || "Chart", ...said].join(". ");
+  };
+
   const draw = async (box) => {
     const held = JSON.parse(box.querySelector("script.taskspace-spec").textContent);
     const spec = {...held.spec, datasets: Object.fromEntries(Object.entries(held.tables).map(([name, table]) => [name, unpack(table)]))};
     spec.config = merge(spec.config || {}, colours());
     delete spec.background;
+    if (!spec.description) spec.description = described(spec); // Vega makes it the label of its drawing
+    box.setAttribute("aria-label", spec.description);
     const stage = box.querySelector(".taskspace-stage");
     const actions = {export: {svg: true, png: true}, source: false, compiled: false, editor: false};
     if (box.taskspace) box.taskspace.finalize();
@@ -49,6 +73,7 @@
     stage.classList.add("drawn");
     const svg = stage.querySelector("svg.marks");
     if (svg) svg.style.minWidth = Math.round(SMALLEST * svg.getAttribute("width")) + "px";
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0; // so that the keyboard can scroll it
     box.dataset.marks = stage.querySelectorAll("svg .role-mark path, svg .role-mark text, svg .role-mark line").length;
   };
 

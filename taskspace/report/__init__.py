@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from .checkpoints import *  # noqa: F403
     from .templates import *  # noqa: F403
     from .pages import *  # noqa: F403
+    from .answers import *  # noqa: F403
     from .site import *  # noqa: F403
     from .exports import *  # noqa: F403
     from .single_file import *  # noqa: F403
+    from .pdf import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "escaping":
@@ -36,6 +38,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "page_templates template parameters check_parameters check execute",
     "pages":
         "for_page page proportioned methods Tiles",
+    "answers":
+        "what_was_run how_good what_map grammar_or_words how_sure Answer Answers five_answers",
     "site":
         "mean_accuracy all_spaces data_tables write_data site_renderer render own_pages check_values "
         "render_report",
@@ -43,5 +47,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "WIDTHS EXPORTS ExportOptions paper_tables latex_table write_latex write_csv report_charts draw "
         "write_figures lm_eval_results write_lm_eval write_hub write_archive export_run",
     "single_file":
-        "LARGEST write_single_file",
+        "LARGEST report_pages write_single_file",
+    "pdf":
+        "html_as_markdown report_text pdf_format write_pdf",
 })

@@ -18,7 +18,7 @@ from .escaping import in_html
 from .renderer import asset
 
 # %% auto #0
-__all__ = ['LARGEST', 'write_single_file']
+__all__ = ['LARGEST', 'report_pages', 'write_single_file']
 
 # %% ../../nbs/api/report/70_single_file.ipynb #8b9e3b72
 def _entries(bar: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -29,7 +29,9 @@ def _entries(bar: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return found
 
 
-def _pages(site: Path) -> dict[str, str]:  # name of the page -> what the bar calls it
+def report_pages(
+    site: Path,  # folder of a report
+) -> dict[str, str]:  # name of the page -> what the bar calls it
     "The pages of a report in the order of its bar."
     try:
         config = yaml.safe_load((site / "_quarto.yml").read_text(encoding="utf-8"))
@@ -80,7 +82,7 @@ def write_single_file(
 ) -> Path:  # the same
     "Put a report into one HTML file. Raises `TaskspaceError` where it is no report, or over 10 MB."
     site, out = Path(site), Path(out)
-    pages = _pages(site)
+    pages = report_pages(site)
     title = yaml.safe_load((site / "_quarto.yml").read_text(encoding="utf-8"))["website"].get("title", "Report")
     links = " ".join(f'<a href="#{page}">{in_html(text)}</a>' for page, text in pages.items())
     field = '<input type="search" aria-label="Search" placeholder="Search">'

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .status import *  # noqa: F403
     from .readings import *  # noqa: F403
     from .run_spaces import *  # noqa: F403
+    from .tracking import *  # noqa: F403
     from .results import *  # noqa: F403
     from .shards import *  # noqa: F403
     from .execute import *  # noqa: F403
@@ -50,6 +51,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "run_states run_provenance",
     "run_spaces":
         "mean_space gradients_at run_gradients units_at run_units space_at run_interchange run_space",
+    "tracking":
+        "TRACKERS Tracker tracker_of Watch",
     "results":
         "Run open_run",
     "shards":

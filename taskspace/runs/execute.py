@@ -43,6 +43,7 @@ from taskspace.runs.shards import (
 )
 from .store import Store
 from .study import PROBES, read_study, Study
+from .tracking import Watch
 from ..workarounds import interrupt_later, no_shared_progress
 
 # %% auto #0
@@ -336,7 +337,7 @@ def _check_device(device: str) -> None:
         raise TaskspaceError(f"device {device!r} cannot be used here ({n} GPUs are visible); try device: auto")
 
 # %% ../../nbs/api/runs/50_execute.ipynb #c010703a
-def _store_results(driver: _Driver, store: Store, bar: Any) -> None:
+def _store_results(driver: _Driver, store: Store, bar: Any, watch: Watch | None) -> None:
     "Store and log what comes back, job by job."
     failed = 0
     for job, result in driver:
@@ -350,6 +351,8 @@ def _store_results(driver: _Driver, store: Store, bar: Any) -> None:
         else:
             store.put(job.key, data)
             store.log(**result, state="done", bytes=len(data))
+        if watch:
+            watch.ended(job, data)
         bar.update()
 
 
@@ -361,6 +364,7 @@ def _execute(
     workers: int | None,
     progress: bool,
     title: str,
+    watch: Watch | None = None,
 ) -> None:
     "Do the missing jobs."
     from tqdm.auto import tqdm
@@ -370,10 +374,12 @@ def _execute(
     if executor is None and workers == 0:
         executor = _Serial()
     pool = _Pool(min(workers, len(missing)) if workers else None, plan.study.device) if executor is None else None
+    if watch:
+        watch.begin(plan.study, plan.checkpoints, len(missing))
     driver = _Driver(plan, missing, executor, pool)
     try:
         with tqdm(total=len(missing), desc=title, unit="job", disable=not progress, smoothing=0.1) as bar:
-            _store_results(driver, store, bar)
+            _store_results(driver, store, bar, watch)
         if pool and pool.executor:
             pool.executor.shutdown(wait=True)
     finally:
@@ -444,6 +450,7 @@ def run_study(
     workers: int | None = None,  # local processes; one a CPU or GPU where None; 0 computes in this process
     progress: bool = True,  # show a bar with rate and time left
     shard: str | None = None,  # "2/4": the second of four processes, each of which does a part; None: do all
+    watch: Watch | None = None,  # tells a tracker how it goes, see `taskspace.runs.tracking`
 ) -> Run:  # also when jobs failed: see `Run.status`
     "Run what is missing of a study. Raises `TaskspaceError` for a bad study, a folder in use, a full disk."
     study = _as_study(study)
@@ -456,7 +463,7 @@ def run_study(
         _check_device(study.device)
     memory = known_digests(store)
     plan = Plan(study, memory)
-    how = {"executor": executor, "workers": workers, "progress": progress}
+    how = {"executor": executor, "workers": workers, "progress": progress, "watch": watch}
     if part is None:
         _run_whole(plan, store, memory, **how)
     else:

@@ -562,3 +562,99 @@ def test_a_report_in_one_file_has_all_charts_and_a_search(browser, report, tmp_p
     assert "Verdicts" in browser.find_element("css selector", "#found a").text
     field.send_keys("\n")
     assert browser.execute_script("return document.querySelector('main .found').textContent").strip()
+
+
+ACCESS = (Path(__file__).parent / "access.js").read_text(encoding="utf-8")
+
+
+def sized(browser, width, height):
+    "A screen of this size."
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+@pytest.fixture
+def screen(browser):
+    "The size of the screen; as it was after the test."
+    yield lambda width, height: sized(browser, width, height)
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def faults(browser, seconds=10):
+    "What the check of access finds once the page has settled: a change of the scheme takes a moment."
+    from selenium.common.exceptions import TimeoutException
+
+    try:
+        wait_for(browser, f"(() => {{{ACCESS}}})().length === 0", seconds)
+        return []
+    except TimeoutException:
+        return browser.execute_script(ACCESS)
+
+
+@pytest.mark.parametrize("page", ["index", "scale-small", "training", "methods", "data"])
+def test_pages_are_read_by_everyone(browser, report, page, screen):
+    "Contrast, descriptions, landmarks, headings, headers of tables, names of links: light and dark, large and small."
+    for width in (1300, 390):
+        screen(width, 900)
+        opened(browser, report / f"{page}.html")
+        assert faults(browser) == [], f"{width} pixels"
+        before = browser.execute_script("return document.documentElement.dataset.taskspaceCharts")
+        browser.execute_script("document.querySelector('.quarto-color-scheme-toggle').click()")
+        if before:
+            wait_for(browser, f"document.documentElement.dataset.taskspaceCharts !== '{before}'")
+        assert faults(browser) == [], f"{width} pixels, the other scheme"
+        browser.execute_script("document.querySelector('.quarto-color-scheme-toggle').click()")
+
+
+def test_the_check_of_access_finds_what_is_broken(browser, tmp_path):
+    "Each fault of a page made for it is found, and a sound page has none."
+    sound = (
+        "<!DOCTYPE html><html lang='en'><head><title>T</title></head><body><main><h1>A</h1><h2>B</h2>"
+        "<p>text <a href='#x'>link</a></p><table><tr><th>a</th></tr></table><img alt='' src='data:,'></main></body>"
+    )
+    faults = {
+        "no language": ("<html lang='en'>", "<html>"),
+        "no title": ("<title>T</title>", ""),
+        "0 main landmarks": ("main>", "div>"),
+        "heading skips a level": ("h2>", "h3>"),
+        "not one h1": ("<h2>B</h2>", "<h1>B</h1>"),
+        "image without alt": ("alt='' ", ""),
+        "link or button without a name": (">link<", "><"),
+        "table without headers": ("th>", "td>"),
+        "contrast 4.48": ("<p>", "<p style='color:#777'>"),
+        "chart without a description": ("<p>", "<div class='taskspace-chart' aria-label='chart'>x</div><p>"),
+        "field without a label": ("<p>", "<input><p>"),
+        "scrolls, but not with the keyboard": (
+            "<p>",
+            "<div style='overflow-x:auto;width:50px'><div style='width:90px'>a</div></div><p>",
+        ),
+    }
+    path = tmp_path / "page.html"
+    for fault, (right, wrong) in {"": ("", ""), **faults}.items():
+        path.write_text(sound.replace(right, wrong) if fault else sound, encoding="utf-8")
+        browser.get(path.as_uri())
+        found = browser.execute_script(ACCESS)
+        assert any(line.startswith(fault) for line in found) if fault else found == [], (fault, found)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1300, 1000), (390, 844)])
+def test_the_first_questions_are_answered_on_two_screens(browser, report, screen, width, height):
+    screen(width, height)
+    opened(browser, report / "index.html")
+    ends = browser.execute_script(
+        "return [...document.querySelectorAll('dl.answers dd')].map(d => d.getBoundingClientRect().bottom + scrollY)"
+    )
+    assert len(ends) == 5 and max(ends) < 2 * height
+    targets = browser.execute_script(
+        """return [...document.querySelectorAll('dl.answers a')].map(a => a.getAttribute('href'))
+            .filter(h => h.startsWith('#')).map(h => !!document.getElementById(h.slice(1)))"""
+    )
+    assert targets == [True] * 4
+
+
+def test_a_chart_says_what_it_shows(browser, report):
+    opened(browser, report / "index.html")
+    labels = browser.execute_script(
+        "return [...document.querySelectorAll('.taskspace-chart')].map(c => c.getAttribute('aria-label'))"
+    )
+    assert "Accuracy by phenomenon. across: accuracy. up: phenomenon. colour: model. shape: model" in labels, labels
