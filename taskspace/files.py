@@ -14,16 +14,18 @@ import os
 import re
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import TaskspaceError
+from .errors import shown, TaskspaceError
 
 # %% auto #0
-__all__ = ['is_whole', 'text_of', 'json_of', 'sync_folder', 'written', 'bytes_in_words', 'cannot_write', 'write_atomically',
-           'sweep', 'is_locked', 'lock_holder', 'locked', 'leads_out', 'without_folders', 'file_digest']
+__all__ = ['is_whole', 'checked_path', 'refuse_endless', 'text_of', 'json_of', 'sync_folder', 'written', 'bytes_in_words',
+           'cannot_write', 'write_atomically', 'sweep', 'is_locked', 'lock_holder', 'locked', 'leads_out',
+           'without_folders', 'file_digest']
 
 # %% ../nbs/api/02_files.ipynb #986cdadd
 def is_whole(
@@ -39,6 +41,31 @@ def is_whole(
 
 _MARK = re.compile("(?:^|(?<=[\r\n]))\ufeff+")  # a byte order mark, at the beginning of a line
 
+# %% ../nbs/api/02_files.ipynb #957e7fb8
+def checked_path(
+    path: str | os.PathLike,  # of something that is there or not
+) -> Path:  # the same
+    "A path that can be looked for. Raises `TaskspaceError` for a name that no file can have."
+    try:
+        os.lstat(path)
+    except ValueError:
+        raise TaskspaceError(f"{os.fspath(path)!r}: a null character stands in no path; name another one") from None
+    except OSError as e:
+        if e.errno == errno.ENAMETOOLONG:
+            raise TaskspaceError(f"{shown(os.fspath(path))}: the name is too long for a file; shorten it") from None
+    return Path(path)
+
+
+def refuse_endless(
+    path: Path,  # what is about to be read
+) -> None:
+    """Raise `TaskspaceError` for a pipe, which may keep a reader waiting, and a device, which may never end.
+    A pipe that a shell hands on, `<(...)`, is read. Raises `OSError` where there is nothing."""
+    mode = path.stat().st_mode
+    from_shell = str(path).startswith(("/dev/fd/", "/dev/stdin", "/proc/self/fd/"))
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or (stat.S_ISFIFO(mode) and from_shell)):
+        raise TaskspaceError(f"{path}: neither a file nor a directory; name a file")
+
 
 def text_of(
     path: str | os.PathLike,  # a text file in UTF-8
@@ -49,6 +76,7 @@ def text_of(
     "The text of a file. Raises `TaskspaceError` that names the file."
     path = Path(path)
     try:
+        refuse_endless(path)
         if most is not None and path.stat().st_size > most:
             raise TaskspaceError(f"{path}: has {path.stat().st_size:,} bytes; at most {most:,} are read here")
         with path.open(encoding="utf-8", newline=newline) as file:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import toylm
 from taskspace.cli import main
 from taskspace.errors import TaskspaceError
+from taskspace.models.checkpoints import check_model, Checkpoint
 from taskspace.pretraining.texts import ModelConfig, text_config, TextConfig
 from taskspace.pretraining.tokens import read_texts
 from taskspace.pretraining.training import TrainingConfig
@@ -409,6 +410,26 @@ def test_bad_input(case, material, tmp_path, monkeypatch, capsys):
     assert sorted(map(str, here.rglob("*"))) == before  # nothing half written
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+@pytest.mark.parametrize(
+    "use", [open_run, TaskSpace.load, load_suite, lambda name: run_study(read_study("s.yaml"), name)]
+)
+def test_a_name_that_no_file_can_have_is_one_line(tmp_path, monkeypatch, use, name):
+    monkeypatch.chdir(tmp_path)
+    Path("s.yaml").write_text(STUDY)
+    with pytest.raises(TaskspaceError) as e:
+        use(name)
+    assert "\n" not in str(e.value) and ("xxx" in str(e.value) or r"a\x00b" in str(e.value))
+
+
+def test_a_loader_that_is_none_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TaskspaceError, match="model mine: loader os:sep is a str, not a function"):
+        check_model(Checkpoint("mine", "m", "name", loader="os:sep"))
+    with pytest.raises(TaskspaceError, match="model mine: loader toylm:write gives a str where an LM is needed"):
+        Checkpoint("mine", "m", "name", loader="toylm:write").load()
+
+
 def test_the_table_is_long_enough():
     assert len(CASES) >= 40
 
@@ -522,6 +543,8 @@ BADNESS = {
     "missing": (remove, ""),
     "a folder": (make_folder, ""),
     "a link to nothing": (lambda path: (path.unlink(), path.symlink_to("nowhere")), ""),
+    "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), ""),
+    "a device without end": (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), ""),
     "a link to itself": (lambda path: (path.unlink(), path.symlink_to(path.name)), ""),
     "empty": (rewrite(lambda b: b""), "text to train on"),
     "blank lines": (rewrite(lambda b: b"\n \n\n"), "text to train on"),

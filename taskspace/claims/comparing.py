@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .means import ACCURACY, accuracy_intervals, DIFFERENCE, means_by_group
-from ..errors import TaskspaceError
+from ..errors import first_line, TaskspaceError
 from ..spaces.statistics import benjamini_hochberg, sign_flip_p
 
 # %% auto #0
@@ -34,9 +34,17 @@ def _keyed(scores: pd.DataFrame, name: str) -> pd.DataFrame:
     if table.index.has_duplicates:
         task, pair = table.index[table.index.duplicated()][0]
         raise TaskspaceError(f"{name}: pair {pair!r} of task {task!r} stands there twice; keep the rows of one model")
-    if bad := [c for c in ("correct", "margin") if not np.isfinite(table[c].to_numpy(float)).all()]:
-        task, pair = table.index[~np.isfinite(table[bad[0]].to_numpy(float))][0]
-        raise TaskspaceError(f"{name}: {bad[0]} of pair {pair!r} of task {task!r} is missing; score it again")
+    for column in ("correct", "margin"):
+        try:
+            values = table[column].to_numpy(float)
+        except (TypeError, ValueError) as e:
+            raise TaskspaceError(f"{name}: {column} holds what is no number ({first_line(e)}); score again") from None
+        if not (finite := np.isfinite(values)).all():
+            task, pair = table.index[~finite][0]
+            raise TaskspaceError(f"{name}: {column} of pair {pair!r} of task {task!r} is missing; score it again")
+        if column == "correct" and not (known := np.isin(values, (0, 0.5, 1))).all():
+            (task, pair), value = table.index[~known][0], values[~known][0]
+            raise TaskspaceError(f"{name}: correct of pair {pair!r} of task {task!r} is {value:g}, not 0, 0.5 or 1")
     return table
 
 

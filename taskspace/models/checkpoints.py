@@ -177,6 +177,9 @@ class Checkpoint:
         kwargs = json.loads(self.kwargs)
         if self.loader:
             lm = _resolve(self.loader)(self.name, revision=self.revision, **kwargs)
+            if not callable(getattr(lm, "logits", None)):
+                what = f"loader {self.loader} gives a {type(lm).__name__}"
+                raise TaskspaceError(f"model {self.model}: {what} where an LM is needed; let it return LM(...)")
         else:
             from taskspace.models.loading import load_lm
 
@@ -687,6 +690,9 @@ def check_model(
 def _check_loader(checkpoint: Checkpoint, kwargs: dict[str, Any]) -> None:
     "Raise `TaskspaceError` where a loader of one's own does not take what it would be given."
     loader = _resolve(checkpoint.loader or "")
+    if not callable(loader):
+        what = f"loader {checkpoint.loader} is a {type(loader).__name__}"
+        raise TaskspaceError(f"model {checkpoint.model}: {what}, not a function; name a function that returns LM(...)")
     try:
         signature = inspect.signature(loader)
     except (TypeError, ValueError):

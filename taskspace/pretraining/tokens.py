@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import TaskspaceError
-from ..files import file_digest, json_of
+from ..files import file_digest, json_of, refuse_endless
 from .folders import no_room, save_bytes, writing
 
 # %% auto #0
@@ -108,6 +108,7 @@ def read_texts(
         raise TaskspaceError(f"unknown kind of documents {documents!r}; there are: {', '.join(DOCUMENTS)}")
     for path in map(Path, paths):
         try:
+            refuse_endless(path)
             with (
                 lzma.open(path, "rt", encoding="utf-8-sig")
                 if path.suffix == ".xz"
@@ -130,6 +131,8 @@ def read_texts(
             raise TaskspaceError(f"{path}: not UTF-8 text; save the file as UTF-8") from None
         except (lzma.LZMAError, EOFError):
             raise TaskspaceError(f"{path}: not a complete xz file; compress or copy it again") from None
+        except TaskspaceError:
+            raise
         except (OSError, ValueError) as e:  # ValueError for a name with a null character
             raise TaskspaceError(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e})") from None
 

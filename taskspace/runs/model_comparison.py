@@ -13,11 +13,13 @@ from typing import Any, cast, TYPE_CHECKING
 import pandas as pd
 
 from ..claims.comparing import compare_scores, rank_scores
-from ..errors import TaskspaceError
+from ..errors import first_line, shown, TaskspaceError
+from ..files import checked_path
 from .plans import find_checkpoint, RunData
 from .readings import run_scores
 from .results import open_run
 from .store import StorePaths
+from ..tasks.readers import rows_of_jsonl
 
 if TYPE_CHECKING:
     from taskspace.scoring.convention import Convention
@@ -32,6 +34,9 @@ _TEXTS = ("task", "phenomenon", "field", "language", "pair", "model", "conventio
 
 
 def _of_text(path: Path, separator: str) -> pd.DataFrame:
+    names = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
+    if names.duplicated().any():  # pandas reads the second one under another name
+        raise TaskspaceError(f"has column {shown(names[names.duplicated()].iloc[0])} more than once; remove one")
     table = pd.read_csv(
         path, sep=separator, dtype=dict.fromkeys(_TEXTS, "string"), keep_default_na=False, na_values=[""]
     )
@@ -40,11 +45,17 @@ def _of_text(path: Path, separator: str) -> pd.DataFrame:
     return table
 
 
+def _of_jsonl(path: Path) -> pd.DataFrame:
+    for _ in rows_of_jsonl(path):  # which refuses a line that gives two values one name; pandas takes the last
+        pass
+    return pd.read_json(path, lines=True, dtype=dict.fromkeys(_TEXTS, "object"))
+
+
 _READERS: Mapping[str, Any] = {
     ".parquet": pd.read_parquet,
     ".csv": lambda path: _of_text(path, ","),
     ".tsv": lambda path: _of_text(path, "\t"),
-    ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=dict.fromkeys(_TEXTS, "object")),
+    ".jsonl": _of_jsonl,
 }
 SCORE_FILES = tuple(_READERS)
 
@@ -53,15 +64,17 @@ def read_scores(
     path: str | os.PathLike,  # ends in .parquet, .csv, .tsv or .jsonl, as `taskspace score --output` wrote it
 ) -> pd.DataFrame:  # as `score_pairs` gives it
     "Read a file of scores. Raises `TaskspaceError` with one line for what is no table of scores."
-    path = Path(path)
+    path = checked_path(path)
     if path.suffix.lower() not in _READERS:
         raise TaskspaceError(f"{path}: unknown ending; a file of scores is one of {', '.join(SCORE_FILES)}")
     if not path.is_file():
         raise TaskspaceError(f"{path}: no such file; write one with taskspace score --output {path.name}")
     try:
         table = _READERS[path.suffix.lower()](path)
+    except TaskspaceError as e:
+        raise e if str(e).startswith(str(path)) else TaskspaceError(f"{path}: {e}") from None
     except (ValueError, OSError) as e:  # pyarrow's errors and pandas' are among them
-        raise TaskspaceError(f"{path}: not a readable {path.suffix} file: {str(e).splitlines()[0]}") from None
+        raise TaskspaceError(f"{path}: not a readable {path.suffix} file: {first_line(e)}") from None
     if lacking := [c for c in ("task", "pair", "margin", "correct") if c not in table]:
         raise TaskspaceError(f"{path}: no column {lacking[0]!r}; a file of taskspace score has it")
     return table
@@ -93,7 +106,7 @@ def is_run(
     source: Any,  # anything
 ) -> bool:
     "Whether this is the path of a folder that holds a run."
-    return isinstance(source, str | os.PathLike) and Path(source).is_dir() and StorePaths(source).exists
+    return isinstance(source, str | os.PathLike) and os.path.isdir(source) and StorePaths(source).exists
 
 
 def _is_file(source: Any) -> bool:

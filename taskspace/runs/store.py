@@ -19,6 +19,7 @@ from typing import Any, Self
 from ..errors import TaskspaceError
 from taskspace.files import (
     cannot_write,
+    checked_path,
     is_locked,
     leads_out,
     lock_holder,
@@ -61,7 +62,7 @@ class StorePaths:
     "The places in a run's folder. Raises `TaskspaceError` for a folder that holds something else."
 
     def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
+        self.path = checked_path(path)
         self.results = self.path / "results"
         self.aside = self.path / "aside"
         self.temporary = self.path / ".tmp"

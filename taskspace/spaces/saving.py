@@ -15,7 +15,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 from ..errors import first_line, shown, TaskspaceError
-from ..files import written
+from ..files import checked_path, written
 from ..settings import checked
 from .space import TaskSpace
 
@@ -167,7 +167,7 @@ def load_space(
     "Read a space. Raises `TaskspaceError` for a file that is missing, damaged or something else."
     import pyarrow.parquet as pq
 
-    path = Path(path)
+    path = checked_path(path)
     if not path.is_file():
         raise TaskspaceError(f"{path}: {'a directory' if path.is_dir() else 'no such file'}; a space is one file")
     try:

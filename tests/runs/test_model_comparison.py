@@ -6,6 +6,7 @@ import pytest
 from scipy.stats import binomtest
 
 import taskspace
+from taskspace.claims.comparing import compare_scores
 from taskspace.cli import main
 from taskspace.errors import TaskspaceError
 from taskspace.models.loading import load_lm
@@ -98,7 +99,14 @@ def test_a_name_is_a_model_and_needs_a_suite(suite):
         ("empty.csv", "", "not a readable .csv file"),
         ("other.csv", "a,b\n1,2\n", "no column 'task'"),
         ("broken.parquet", "PAR1", "not a readable .parquet file"),
-        ("broken.jsonl", "{oops", "not a readable .jsonl file"),
+        ("broken.jsonl", "{oops", "line 1: not valid JSON"),
+        ("twice.csv", "task,pair,margin,correct,margin\nt,0,1,1,-1\n", "has column 'margin' more than once"),
+        (
+            "twice.jsonl",
+            '{"task": "t", "pair": "0", "margin": 1, "correct": 1, "margin": -1}\n',
+            "line 1: 'margin' is given twice",
+        ),
+        ("x" * 300 + ".csv", None, "the name is too long"),
     ],
 )
 def test_files_that_are_no_scores_are_refused_in_one_line(tmp_path, name, content, says):
@@ -107,7 +115,15 @@ def test_files_that_are_no_scores_are_refused_in_one_line(tmp_path, name, conten
         path.write_text(content)
     with pytest.raises(TaskspaceError) as e:
         read_scores(path)
-    assert says in str(e.value) and str(path) in str(e.value) and "\n" not in str(e.value)
+    assert says in str(e.value) and "\n" not in str(e.value)
+    assert str(path) in str(e.value) or len(name) > 255
+
+
+@pytest.mark.parametrize(("column", "value"), [("correct", 7), ("correct", -1), ("correct", "yes"), ("margin", "x")])
+def test_scores_that_are_none_are_named(column, value):
+    sound = pd.DataFrame({"task": "t", "pair": ["0", "1"], "margin": [1.0, -1.0], "correct": [1.0, 0.0]})
+    with pytest.raises(TaskspaceError, match=f"b: {column} .*{value}"):
+        compare_scores(sound, sound.assign(**{column: value}), ("a", "b"))
 
 
 def test_the_command_compares_and_writes(mini, tmp_path, capsys, monkeypatch):
