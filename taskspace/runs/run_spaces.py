@@ -248,9 +248,9 @@ def run_space(
     run: RunData,  # an opened run
     model: str | None = None,  # its title, or its scale; may be left out where there is one
     step: int | None = None,  # the last one where None, for transfer the last one that the study tunes
-    # transfer; predicted; cosine, overlap, alignment, sign_agreement of gradients; unit_overlap, ...; ablation; interchange
+    # transfer, predicted, ablation, interchange; unit_overlap, ...; or cosine, overlap, alignment, sign_agreement
     kind: str = "transfer",
-    # For transfer: none, full, masked, random, all or shuffled; for ablation: none or random; for interchange also unseen
+    # For transfer none, full, masked, random, all or shuffled; for ablation none or random; for interchange also unseen
     control: str = "none",
     metric: str = "margin",  # for transfer and ablation, see `space_from_rows`
     normalise: str | None = None,  # for transfer, see `space_from_rows`
