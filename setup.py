@@ -30,7 +30,7 @@ setup(
     package_dir={"taskspace.studies": "nbs/studies"},
     package_data={
         "taskspace": ["py.typed", "assets/*"],
-        "taskspace.studies": ["*.ipynb", "*/*.yaml", "*/*.parquet", "english/*/*"],
+        "taskspace.studies": ["*.ipynb", "*/*.yaml", "*/*.parquet", "english/*/*", "real/*/*"],
     },
     include_package_data=False,
     python_requires=">=" + meta["min_python"],
