@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..errors import TaskspaceError
+from ..errors import shown, TaskspaceError
 from ..models.lm import LM, token_id
 from .convention import Convention, convention_of, default_method, MASKED_METHODS
 from .masking import Mask, Masked, masks_of
@@ -231,6 +231,8 @@ def encode_sentences(
     "Token ids ready to be scored. Raises `TaskspaceError` naming the sentence that cannot be encoded."
     rule = convention_of(convention)
     method_of(lm, rule)
+    if isinstance(sentences, str):  # which would be taken for a list of its letters
+        raise TaskspaceError(f"sentences must be a list of texts, not {shown(sentences)}; write [text]")
     if lm.objective == "masked":
         return [s.ids for s in encode_masked(lm, sentences, rule, where, cut)]
     special = rule.prefix == "tokenizer"

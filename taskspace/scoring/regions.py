@@ -56,16 +56,31 @@ def _unit(unit: str) -> float:
     return UNITS[unit]
 
 # %% ../../nbs/api/scoring/60_regions.ipynb #d1051ead
+def _sentence(n: int) -> str:
+    "What messages call a sentence."
+    return f"sentence {n}"
+
+
+def _check_sentences(sentences: Sequence[str], where: Callable[[int], str] = _sentence) -> None:
+    "Refuse what is no list of texts; a text alone would be taken for a list of its letters."
+    if isinstance(sentences, str):
+        raise TaskspaceError(f"sentences must be a list of texts, not {shown(sentences)}; write [text]")
+    for n, sentence in enumerate(sentences):
+        if not isinstance(sentence, str):
+            raise TaskspaceError(f"{where(n)}: must be a text, not {shown(sentence)}")
+
+
 def token_table(
     lm: LM,  # model with its tokenizer
     sentences: Sequence[str],  # in any order
     convention: str | Convention = "blimp",  # as in `score_pairs`; its reduction does not matter
     unit: str = "nats",  # of the surprisal: "nats" or "bits"
-    where: Callable[[int], str] = lambda n: f"sentence {n}",  # position -> what messages call the sentence
+    where: Callable[[int], str] = _sentence,  # position -> what messages call the sentence
 ) -> pd.DataFrame:  # a row a token: sentence, position, token, start, end (characters), logp (nats), surprisal
     """The tokens of sentences, without a prefix token.
     Raises `TaskspaceError` naming the sentence, counted from 0, that cannot be scored."""
     factor, rule = _unit(unit), convention_of(convention)
+    _check_sentences(sentences, where)
     ids = encode_sentences(lm, sentences, rule, where) if len(sentences) else []
     lead = int(rule.leading_space)
     offsets = token_offsets(lm, [" " * lead + s for s in sentences], ids, rule.prefix == "tokenizer")
@@ -114,12 +129,21 @@ Regions = Mapping[str, tuple[int, int]]
 
 def _checked_regions(text: str, regions: Regions, where: str) -> list[tuple[str, int, int]]:
     "Name, start and end of each region, from left to right."
-    for name, (start, end) in regions.items():
+    wanted = "regions are a mapping such as {'verb': (4, 9)}, of first character and one after the last"
+    if not isinstance(regions, Mapping):
+        raise TaskspaceError(f"{where}: {wanted}, not {shown(regions)}")
+    for name, span in regions.items():
+        whole = isinstance(span, (tuple, list)) and len(span) == 2
+        if not whole or not all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in span):
+            raise TaskspaceError(f"{where}: region {shown(name)} is {shown(span)}; {wanted}")
+        start, end = span
         if not 0 <= start <= end <= len(text):
             raise TaskspaceError(
                 f"{where}: region {shown(name)} goes from {start} to {end}, the text from 0 to {len(text)}"
             )
     found = sorted(((str(n), int(a), int(b)) for n, (a, b) in regions.items()), key=lambda r: r[1:])
+    if len({name for name, _, _ in found}) < len(found):
+        raise TaskspaceError(f"{where}: two regions have the same name as text; call them differently")
     for (left, _, end), (right, start, _) in pairwise(found):
         if start < end:
             raise TaskspaceError(
@@ -151,9 +175,10 @@ def label_tokens(
     regions: Sequence[Regions],  # of each sentence: name -> (first character, one after the last)
     convention: str | Convention = "blimp",  # as in `score_pairs`; its reduction does not matter
     unit: str = "nats",  # of the surprisal: "nats" or "bits"
-    where: Callable[[int], str] = lambda n: f"sentence {n}",  # position -> what messages call the sentence
+    where: Callable[[int], str] = _sentence,  # position -> what messages call the sentence
 ) -> pd.DataFrame:  # as from `token_table`, with the column region; None where a token lies in none
     "The tokens of sentences, each with its region. Raises `TaskspaceError` naming the sentence and region at fault."
+    _check_sentences(sentences, where)
     if len(regions) != len(sentences):
         raise TaskspaceError(f"{len(sentences)} sentences, but regions for {len(regions)}; give one mapping a sentence")
     checked = [_checked_regions(s, r, where(n)) for n, (s, r) in enumerate(zip(sentences, regions, strict=True))]
@@ -173,7 +198,7 @@ def region_logprobs(
     regions: Sequence[Regions],  # of each sentence: name -> (first character, one after the last)
     convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
     unit: str = "nats",  # of the surprisal: "nats" or "bits"
-    where: Callable[[int], str] = lambda n: f"sentence {n}",  # position -> what messages call the sentence
+    where: Callable[[int], str] = _sentence,  # position -> what messages call the sentence
 ) -> pd.DataFrame:  # a row a region: sentence, region, start, end, tokens, straddles, logp (nats), surprisal
     """The log-probability of each region given all before it: the sum over its tokens. `straddles` says that its
     first token begins before it. A region without a token has 0.
@@ -206,7 +231,8 @@ def word_logprobs(
 ) -> pd.DataFrame:  # a row a word: sentence, position, word, start, end, tokens, straddles, logp (nats), surprisal
     """The log-probability of each word given all before it.
     Raises `TaskspaceError` naming the sentence, counted from 0, that cannot be scored."""
-    spans = [{str(k): (int(a), int(b)) for k, (a, b) in enumerate(words(s))} for s in sentences]
+    _check_sentences(sentences)
+    spans = [{str(k): span for k, span in enumerate(words(s))} for s in sentences]
     frame = region_logprobs(lm, sentences, spans, convention, unit)
     named = zip(frame["sentence"], frame["start"], frame["end"], strict=True)
     frame.insert(2, "word", [sentences[n][a:b] for n, a, b in named])

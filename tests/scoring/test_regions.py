@@ -198,11 +198,23 @@ def test_bad_regions_and_units_are_named():
         ({"a": (0, 5), "b": (3, 8)}, "sentence 0: regions 'a' and 'b' overlap, at characters 3 to 5"),
         ({"a": (0, 500)}, "sentence 0: region 'a' goes from 0 to 500"),
         ({"a": (5, 3)}, "sentence 0: region 'a' goes from 5 to 3"),
+        ({"a": 5}, "sentence 0: region 'a' is 5; regions are a mapping such as"),
+        ({"a": (1, 2, 3)}, "sentence 0: region 'a' is (1, 2, 3); regions are a mapping"),
+        ({"a": (0, 2.5)}, "sentence 0: region 'a' is (0, 2.5); regions are a mapping"),
+        ([(0, 3)], "sentence 0: regions are a mapping such as"),
+        ({3: (0, 3), "3": (4, 7)}, "sentence 0: two regions have the same name as text"),
     ]:
         with pytest.raises(TaskspaceError, match=re.escape(message)):
             region_logprobs(lm, TEXT[:1], [regions])
     with pytest.raises(TaskspaceError, match="unit must be nats or bits, not 'hartleys'"):
         word_logprobs(lm, TEXT, unit="hartleys")
+    for use in (word_logprobs, token_table, lambda lm, texts: region_logprobs(lm, texts, [{}])):
+        with pytest.raises(TaskspaceError, match="sentences must be a list of texts, not 'the cat'"):
+            use(lm, "the cat")
+        with pytest.raises(TaskspaceError, match="sentences must be a list of texts"):
+            score_sentences(lm, "the cat")
+        with pytest.raises(TaskspaceError, match="sentence 0: must be a text, not 3"):
+            use(lm, [3])
     with pytest.raises(TaskspaceError, match="7 sentences, but regions for 1"):
         region_logprobs(lm, TEXT, [{}])
 
