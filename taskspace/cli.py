@@ -17,7 +17,7 @@ from typing import Annotated, Any, cast, get_args, TYPE_CHECKING
 import typer
 
 from . import __version__
-from .errors import TaskspaceError
+from .errors import in_terminal, one_line, TaskspaceError
 from .files import cannot_write, written
 
 if TYPE_CHECKING:
@@ -106,6 +106,11 @@ def _interrupt_once() -> None:
         signal.signal(signal.SIGTERM, first)
 
 
+def _say(text: str, err: bool = False) -> None:
+    "Print text in which nothing that came from a file commands the terminal."
+    typer.echo(in_terminal(text), err=err)
+
+
 def _complain(text: str) -> int:
     line = str(TaskspaceError(text))  # also of other libraries: short, and without letters that command a terminal
     typer.echo(f"taskspace: {' '.join(line.split())}", err=True)
@@ -173,7 +178,7 @@ def accuracy_table(
 
     from taskspace.claims.means import accuracy_intervals
 
-    table = accuracy_intervals(scores.assign(phenomenon=scores["phenomenon"].fillna("-")))
+    table = accuracy_intervals(scores.assign(phenomenon=scores["phenomenon"].fillna("-").map(one_line)))
     rows = table[table["level"] == "phenomenon"].sort_values("name")
     rows = pd.concat([rows, table.head(1).assign(name="mean over tasks")])
     width = max(map(len, rows["name"]))
@@ -286,8 +291,8 @@ def _tell(scores: pd.DataFrame, output: Path | None, normalised: bool) -> None:
     # A Parquet file keeps the attributes of the table; in a text file the convention needs a column
     if output:
         _write(scores if output.suffix == ".parquet" else scores.assign(convention=words), output)
-    typer.echo(accuracy_table(scores, normalised))
-    typer.echo(f"Convention: {words}" + (f"\n{len(scores)} pairs in {output}" if output else ""))
+    _say(accuracy_table(scores, normalised))
+    _say(f"Convention: {words}" + (f"\n{len(scores)} pairs in {output}" if output else ""))
 
 # %% ../nbs/api/90_cli.ipynb #f6e3dcd8
 _ARGS = {"pretrained": "model", "revision": "revision", "dtype": "dtype"}
@@ -403,10 +408,10 @@ def compare(
     if len(tables) == 2:
         (first, one), (second, other) = tables.items()
         table = compare_scores(one, other, (first, second), common, mixed)
-        typer.echo(comparison_text(table, tasks))
+        _say(comparison_text(table, tasks))
     else:
         table = rank_scores(tables, over, 0.05, common, mixed)
-        typer.echo(f"{ranking_text(table)}\nModels that share a letter cannot be told apart.")
+        _say(f"{ranking_text(table)}\nModels that share a letter cannot be told apart.")
     if output:
         _write(table, output)
 
@@ -442,7 +447,7 @@ def correlate(
     own = read_correlates(table, column or None)
     data = load_suite(suite) if suite else None
     found = correlate_sources(*sources, table=own, suite=data, convention=convention)
-    typer.echo(correlates_text(found[found["method"] == "spearman"].drop(columns="method")))
+    _say(correlates_text(found[found["method"] == "spearman"].drop(columns="method")))
     if output:
         _write(found, output)
 
@@ -466,10 +471,8 @@ def suites() -> None:
     taskspace score --model ./my-model --suite multiblimp
     taskspace score --model ./my-model --suite rublimp:FOLDER
     """
-    typer.echo(suites_table())
-    typer.echo(
-        "\nNAME:DIR reads the files of a suite from a folder. Also: hub:OWNER/NAME, any folder, any file of pairs."
-    )
+    _say(suites_table())
+    _say("\nNAME:DIR reads the files of a suite from a folder. Also: hub:OWNER/NAME, any folder, any file of pairs.")
 
 # %% ../nbs/api/90_cli.ipynb #8ffd7304
 def _known_names() -> dict[str, list[str]]:
@@ -501,9 +504,9 @@ def ls(
     """
     known = _known_names()
     if what is None:
-        typer.echo("\n".join(f"{kind:<12}{' '.join(names)}" for kind, names in known.items()))
+        _say("\n".join(f"{kind:<12}{' '.join(names)}" for kind, names in known.items()))
     elif what in known:
-        typer.echo("\n".join(known[what]))
+        _say("\n".join(known[what]))
     else:
         raise TaskspaceError(f"{what}: unknown; choose one of {', '.join(known)}")
 
@@ -523,7 +526,7 @@ def schema() -> None:
 
     from taskspace.runs.study import Study
 
-    typer.echo(json.dumps(Study.model_json_schema(), indent=2, ensure_ascii=False))
+    _say(json.dumps(Study.model_json_schema(), indent=2, ensure_ascii=False))
 
 # %% ../nbs/api/90_cli.ipynb #7b5e9dca
 @contextlib.contextmanager
@@ -565,12 +568,10 @@ def _finish(run: Run) -> int:
     "Print which jobs failed; 1 when there are any, else 0."
     status = run.status()
     if status.failed:
-        typer.echo(
-            f"taskspace: {status.failed} of {status.total} jobs failed; the same command tries them again", err=True
-        )
+        _say(f"taskspace: {status.failed} of {status.total} jobs failed; the same command tries them again", err=True)
         for line in str(status).splitlines():
             if line.startswith("  failed:"):
-                typer.echo(line, err=True)
+                _say(line, err=True)
         return 1
     return 0
 
@@ -585,7 +586,7 @@ def _tell_estimate(study: Path, out: Path, workers: int | None) -> int:
     from taskspace.runs.estimate import estimate_study
     from taskspace.runs.study import read_study
 
-    typer.echo(str(estimate_study(read_study(study), out, workers)))
+    _say(str(estimate_study(read_study(study), out, workers)))
     return 0
 
 # %% ../nbs/api/90_cli.ipynb #dc7bef20
@@ -648,10 +649,10 @@ def run(
             result = run_study(study, out, chosen, workers, not quiet, shard, watch)
         status = _finish(result)
         if shard is not None:
-            typer.echo(f"Shard {shard} has ended: {str(result.status()).splitlines()[0]}")
+            _say(f"Shard {shard} has ended: {str(result.status()).splitlines()[0]}")
         elif not status:
-            typer.echo(f"{len(result.plan)} jobs done in {out}")
-            typer.echo(_report(out, None, False) if report else f"Next: taskspace report {out}")
+            _say(f"{len(result.plan)} jobs done in {out}")
+            _say(_report(out, None, False) if report else f"Next: taskspace report {out}")
             if watch and report:
                 watch.report((out / "report" / "index.html").absolute().as_uri())
     return status
@@ -684,12 +685,12 @@ def slurm(
         find_sbatch()
     missing = plan_study(study, out)
     scripts = write_scripts(study, out, job)
-    typer.echo(f"{missing} jobs to do in {job.shards} shards")
+    _say(f"{missing} jobs to do in {job.shards} shards")
     if submit:
         first, second = submit_scripts(*scripts)
-        typer.echo(f"Submitted: array {first}, report {second}. Next: squeue --me; taskspace status {out}")
+        _say(f"Submitted: array {first}, report {second}. Next: squeue --me; taskspace status {out}")
     else:
-        typer.echo(f"Next: sbatch {scripts[0]}, and when all tasks have ended sbatch {scripts[1]}")
+        _say(f"Next: sbatch {scripts[0]}, and when all tasks have ended sbatch {scripts[1]}")
 
 
 @app.command()
@@ -705,7 +706,7 @@ def merge(directory: Annotated[Path, typer.Argument(help="Folder of the run.")])
     store = Store(directory).require()
     with store.locked():
         moved = merge_shards(store)
-    typer.echo(f"{moved} results of shards moved into {store.results}" if moved else f"{directory}: nothing to merge")
+    _say(f"{moved} results of shards moved into {store.results}" if moved else f"{directory}: nothing to merge")
 
 # %% ../nbs/api/90_cli.ipynb #a40352ff
 @app.command()
@@ -718,7 +719,7 @@ def status(directory: Annotated[Path, typer.Argument(help="Folder of the run.")]
     from taskspace.runs.results import open_run
 
     found = open_run(directory).status()
-    typer.echo(str(found))
+    _say(str(found))
     return 1 if found.failed else 0
 
 
@@ -783,14 +784,15 @@ def report(
         pdf_format()  # before the pages, which take minutes
     if table:
         values["table"] = str(table)
-    typer.echo(_report(directory, out, partial, gate=gate, pages=page or (), values=values))
+    _say(_report(directory, out, partial, gate=gate, pages=page or (), values=values))
     site = out or directory / "report"
     if pdf:
-        typer.echo(f"PDF: {write_pdf(site, site.with_name(f'{site.name}.pdf'))}")
+        _say(f"PDF: {write_pdf(site, site.with_name(f'{site.name}.pdf'))}")
     if single_file:
         from taskspace.report.single_file import write_single_file
 
-        typer.echo(f"In one file: {write_single_file(site, site.with_name(f'{site.name}.html'))}")
+        _say(f"In one file: {write_single_file(site, site.with_name(f'{site.name}.html'))}")
+
 
 # %% ../nbs/api/90_cli.ipynb #43c3ece7
 @app.command()
@@ -822,7 +824,7 @@ def export(
 
     options = ExportOptions(width, licence, tuple(author or ()), push, report)
     for path in export_run(directory, to, out, options):
-        typer.echo(str(path))
+        _say(str(path))
 
 # %% ../nbs/api/90_cli.ipynb #f1ef486a
 @app.command()
@@ -848,7 +850,7 @@ def extract(
     from taskspace.runs.extract import write_extract
     from taskspace.runs.results import open_run
 
-    typer.echo(f"Extract: {write_extract(open_run(directory), out, scale, partial=partial, gate=gate)}")
+    _say(f"Extract: {write_extract(open_run(directory), out, scale, partial=partial, gate=gate)}")
 
 # %% ../nbs/api/90_cli.ipynb #143d3791
 @app.command()
@@ -895,7 +897,7 @@ def pretrain(
         valid = "" if run.valid_loss != run.valid_loss else f", validation {run.valid_loss:.3f}"
         trained = f"{run.parameters:,} parameters, {run.steps} steps, loss {run.loss:.3f}{valid}"
         checkpoints = len(list(Path(run.directory).glob("checkpoint-*")))
-        typer.echo(f"{run.run}: {trained}; {checkpoints} checkpoints in {run.directory}")
+        _say(f"{run.run}: {trained}; {checkpoints} checkpoints in {run.directory}")
 
 # %% ../nbs/api/90_cli.ipynb #a43589d4
 @app.command()
@@ -919,7 +921,7 @@ def demo(
     result = run_study(demo_study(quick), out, workers=workers)
     if _finish(result):
         return 1
-    typer.echo(_report(out, None, False))
+    _say(_report(out, None, False))
     return 0
 
 # %% ../nbs/api/90_cli.ipynb #96ae5437

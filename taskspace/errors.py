@@ -9,7 +9,7 @@ import re
 import reprlib
 
 # %% auto #0
-__all__ = ['TaskspaceError', 'shown', 'first_line']
+__all__ = ['in_terminal', 'one_line', 'TaskspaceError', 'shown', 'first_line']
 
 # %% ../nbs/api/01_errors.ipynb #3cfca8a2
 _LONGEST = 2000  # letters of a message
@@ -23,8 +23,17 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 505]} ... {text[-500:]}"
 
 
-def _one_line(text: str) -> str:
-    "A message as one line that any terminal and any file can take."
+def in_terminal(
+    text: str,  # what a command prints, names from files in it
+) -> str:  # with its line ends
+    "Text in which nothing commands a terminal."
+    return "\n".join(_UNSEEN.sub(lambda found: repr(found[0])[1:-1], line) for line in text.split("\n"))
+
+
+def one_line(
+    text: str,  # a message, or a name from a file
+) -> str:  # at most 2,000 letters
+    "Text as one line that any terminal and any file can take."
     line = " ".join(filter(None, map(str.strip, _cut(text).splitlines())))
     return _cut(_UNSEEN.sub(lambda found: repr(found[0])[1:-1], line))
 
@@ -33,7 +42,7 @@ class TaskspaceError(ValueError):
     "Input that taskspace cannot use: the message names the file, row or field, and the remedy."
 
     def __init__(self, message: object = ""):
-        super().__init__(_one_line(str(message)))
+        super().__init__(one_line(str(message)))
 
 # %% ../nbs/api/01_errors.ipynb #ac152759
 _short = reprlib.Repr()

@@ -18,6 +18,7 @@ from taskspace.runs.results import open_run
 from taskspace.runs.store import Store
 from taskspace.runs.study import Study
 from taskspace.scoring.scores import score_pairs
+from taskspace.tasks.catalogue import load_suite
 from taskspace.toy import TOY_WORDS
 
 
@@ -352,3 +353,21 @@ def test_accuracies_stand_with_both_intervals():
     scores = frame.assign(logp_good=-2.0, logp_bad=-1.8, tokens_good=4, tokens_bad=3)
     assert "per token" in accuracy_table(scores) and accuracy_table(scores).splitlines()[1].split()[-2] == "100.0%"
     assert "per token" not in accuracy_table(scores, normalised=False)
+
+
+def test_names_from_a_file_command_no_terminal(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pairs = load_suite("builtin").tasks[0].pairs[:2]
+    frame = pd.DataFrame({"task": "t", "good": [p.good for p in pairs], "bad": [p.bad for p in pairs]})
+    frame["phenomenon"] = "p\x1b]0;owned\x07\nmean over tasks"
+    frame.to_json("x.jsonl", orient="records", lines=True)
+    for output in ("a.csv", "b.csv"):
+        with pytest.raises(SystemExit) as e:
+            main(["score", "--model", "builtin:nano@64", "--suite", "x.jsonl", "-o", output])
+        assert e.value.code == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and r"p\x1b]0;owned\x07 mean over tasks  " in out
+    with pytest.raises(SystemExit):
+        main(["compare", "a.csv", "b.csv"])
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and len([line for line in out.splitlines() if line.startswith("mean over")]) == 0

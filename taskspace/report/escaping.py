@@ -18,7 +18,10 @@ import yaml
 __all__ = ['in_markdown', 'in_html', 'in_yaml', 'in_script', 'in_chart', 'in_csv']
 
 # %% ../../nbs/api/report/05_escaping.ipynb #01a7264b
-_UNSHOWN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+# Among them marks that turn the direction of all that follows, so that a figure behind a name would be read backwards
+_UNSHOWN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 # The first half, which stays, is a sign between two letters or digits
 _SIGN = re.compile(r"(?<=[^\W_])[-_./](?=[^\W_])|([!-/:-@\[-`{-~])")
 

@@ -13,7 +13,7 @@ from typing import Any, cast, TYPE_CHECKING
 import pandas as pd
 
 from ..claims.comparing import compare_scores, rank_scores
-from ..errors import first_line, shown, TaskspaceError
+from ..errors import first_line, one_line, shown, TaskspaceError
 from ..files import checked_path
 from .plans import find_checkpoint, RunData
 from .readings import run_scores
@@ -218,8 +218,8 @@ def comparison_text(
         differences += [_between(r.difference_tasks_low, r.difference_tasks_high)]
         tests = [str(r.only_a), str(r.only_b), f"{r.p:.2g}", f"{r.q:.2g}", f"{r.margin:+.2f}"]
         accuracies = [f"{100 * r.accuracy_a:.1f}", f"{100 * r.accuracy_b:.1f}"]
-        rows.append([f"{r.name}", str(r.tasks), str(r.pairs), *accuracies, *differences, *tests])
-    return f"A: {table.attrs['a']}\nB: {table.attrs['b']}\n\n{_columns([head, *rows])}"
+        rows.append([one_line(str(r.name)), str(r.tasks), str(r.pairs), *accuracies, *differences, *tests])
+    return f"A: {one_line(table.attrs['a'])}\nB: {one_line(table.attrs['b'])}\n\n{_columns([head, *rows])}"
 
 
 def ranking_text(
@@ -232,5 +232,7 @@ def ranking_text(
             _between(r.accuracy_pairs_low, r.accuracy_pairs_high, ".1f"),
             _between(r.accuracy_tasks_low, r.accuracy_tasks_high, ".1f"),
         )
-        rows.append([str(r.model), str(r.pairs), f"{100 * r.accuracy:.1f}", *bounds, f"{r.margin:+.2f}", str(r.group)])
+        rows.append(
+            [one_line(str(r.model)), str(r.pairs), f"{100 * r.accuracy:.1f}", *bounds, f"{r.margin:+.2f}", str(r.group)]
+        )
     return _columns(rows)

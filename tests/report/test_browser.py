@@ -3,6 +3,7 @@
 Skipped where chromium and chromedriver are not installed; CONTRIBUTING.md says how to install them.
 """
 
+import re
 import shutil
 from pathlib import Path
 
@@ -519,7 +520,7 @@ def test_hostile_names_run_nothing_fetch_nothing_and_are_shown(browser, hostile)
     opened(browser, hostile / "methods.html")
     rows = "document.querySelector('main table').querySelectorAll('tbody tr')"
     told = browser.execute_script(f"return [...{rows}].map(row => row.cells[0].textContent)")
-    assert told == [" ".join(name.replace("\x07", "\N{REPLACEMENT CHARACTER}").split()) for name in HOSTILE]
+    assert told == [" ".join(re.sub("[\x07\u202e]", "\N{REPLACEMENT CHARACTER}", name).split()) for name in HOSTILE]
 
 
 def test_a_search_for_a_hostile_name_shows_it_as_text(browser, hostile):

@@ -140,6 +140,13 @@ def test_a_chart_of_hostile_names_is_drawn_whole(tmp_path):
     assert in_chart(in_chart(chart.to_dict())) == in_chart(chart.to_dict())
 
 
+@pytest.mark.parametrize("mark", ["\u202e", "\u202d", "\u2066", "\u2067"])
+def test_no_name_turns_the_direction_of_what_follows(mark):
+    name = f"a{mark}b"
+    values = in_yaml({"title": name}), in_markdown(name), in_html(name), in_chart(name)
+    assert all(mark not in value and "a\N{REPLACEMENT CHARACTER}b" in value for value in values)
+
+
 def test_a_spreadsheet_computes_no_cell():
     frame = pd.DataFrame({"task": pd.Categorical(STORED), "margin": -1.5, "text": STORED})
     rows = list(csv.reader(io.StringIO(in_csv(frame).to_csv(index=False), newline="")))
