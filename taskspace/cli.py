@@ -793,7 +793,6 @@ def report(
 
         _say(f"In one file: {write_single_file(site, site.with_name(f'{site.name}.html'))}")
 
-
 # %% ../nbs/api/90_cli.ipynb #43c3ece7
 @app.command()
 def export(

@@ -122,7 +122,8 @@ def _units(shape: Shape, work: Work) -> Terms:
 def _ablation(shape: Shape, work: Work) -> Terms:
     chosen = _passes(shape, work._replace(differing=0), 2 * work.pairs)
     measured = _passes(shape, work, 2 * work.tasks * work.held_out)
-    return _sum(chosen, measured)
+    tried = Terms(0, 0, shape.parameters, 0, 0, 0)  # a changed model proves its shortcuts anew, whatever the pairs
+    return _sum(chosen, measured, tried)
 
 
 TERMS: dict[str, Callable[[Shape, Work], Terms]] = {
@@ -199,14 +200,16 @@ class Rates(NamedTuple):
 
 
 def fit_rates(
-    measured: pd.DataFrame,  # columns probe, those of `Shape` and `Work`, seconds, megabytes
+    measured: pd.DataFrame,  # columns probe, those of `Shape` and `Work`, seconds, megabytes (NaN: not measured)
 ) -> Rates:
     "The rates that fit measured jobs best."
     seconds, held = {}, {}
     for probe, rows in measured.groupby("probe", sort=False):
         sizes = [_of_row(row) for row in rows.to_dict("records")]
         seconds[str(probe)] = _fitted([TERMS[str(probe)](*s) for s in sizes], rows["seconds"].to_numpy())
-        held[str(probe)] = _fitted([memory_terms(str(probe), *s) for s in sizes], rows["megabytes"].to_numpy() * 1e6)
+        known = rows["megabytes"].notna().to_numpy()
+        terms = [memory_terms(str(probe), *s) for s, there in zip(sizes, known, strict=True) if there]
+        held[str(probe)] = _fitted(terms, rows["megabytes"].to_numpy()[known] * 1e6)
     return Rates(seconds, held)
 
 
@@ -260,6 +263,7 @@ def exponents(
     "With which power of each number the cost of a probe grows, over all measured jobs."
     sizes, rows = ["parameters", "tasks", "pairs"], {}
     for probe, own in measured.groupby("probe", sort=False):
+        own = own[own[value].notna()]
         x = np.log(own[sizes].to_numpy(float))
         design = np.column_stack([x, np.ones(len(x))])
         rows[probe] = np.linalg.lstsq(design, np.log(own[value].to_numpy(float)), rcond=None)[0][: len(sizes)]
