@@ -486,13 +486,13 @@ def test_workers_that_all_die_end_the_run(toy, tmp_path, monkeypatch):
 
 
 # -- Dask ------------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def cluster():
-    "A scheduler and two single-threaded worker processes on loopback, without nannies."
+@contextlib.contextmanager
+def dask_cluster(port=0):
+    "A scheduler and two single-threaded worker processes on loopback, without nannies: address, scheduler, workers."
     pytest.importorskip("distributed")
     here = {
         **os.environ,
-        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
         "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "60",
         "OMP_NUM_THREADS": "1",
     }
@@ -501,19 +501,28 @@ def cluster():
         command = [sys.executable, "-m", "distributed.cli." + args[0], *args[1:]]
         return subprocess.Popen(command, env=here, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
-    scheduler = start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+    scheduler = start("dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
     address = next(line.split()[-1] for line in scheduler.stderr if "Scheduler at:" in line)
     workers = [
         start("dask_worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1")
         for _ in range(2)
     ]
-    for w in workers:
-        next(line for line in w.stderr if "Registered to:" in line)
-    yield address, workers
-    for p in (*workers, scheduler):
-        p.kill()
-    for p in (*workers, scheduler):
-        p.wait()
+    try:
+        for w in workers:
+            next(line for line in w.stderr if "Registered to:" in line)
+        yield address, scheduler, workers
+    finally:
+        for p in (*workers, scheduler):
+            p.kill()
+        for p in (*workers, scheduler):
+            p.wait()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    "One cluster for all tests that leave its scheduler alive."
+    with dask_cluster() as (address, _, workers):
+        yield address, workers
 
 
 def test_dask_gives_the_same_bytes_also_when_a_worker_is_killed(cluster, toy, tmp_path, uninterrupted):
@@ -531,6 +540,31 @@ def test_dask_gives_the_same_bytes_also_when_a_worker_is_killed(cluster, toy, tm
     _, err = main.communicate(timeout=180)
     assert main.returncode == 0, err
     assert stored(tmp_path / "one") == expected
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_when_the_scheduler_is_back(toy, tmp_path, uninterrupted):
+    "The scheduler is killed in the middle. Another one takes its place, and the run is started again."
+    expected, out = stored(uninterrupted(3)), tmp_path / "out"
+    (tmp_path / "study.yaml").write_text(toy(slow=0.005).to_yaml())
+
+    def start(address):
+        return command(tmp_path / "study.yaml", out, "--executor", "dask", "--scheduler", address, "--quiet")
+
+    with dask_cluster() as (address, scheduler, _):
+        main = start(address)
+        wait_for(lambda: len(Store(out).files()) > 3, main, seconds=400)
+        scheduler.kill()
+        _, err = main.communicate(timeout=400)
+    kept = stored(out)
+    assert main.returncode == 2 and "start the same run again" in err.splitlines()[-1]
+    assert 3 < len(kept) < 63 and kept.items() <= expected.items()
+    with dask_cluster(int(address.rsplit(":", 1)[1])) as (again, *_):
+        assert again == address
+        main = start(again)
+        _, err = main.communicate(timeout=400)
+    assert main.returncode == 0, err
+    assert stored(out) == expected
 
 
 def test_a_scheduler_that_is_not_there():
