@@ -590,6 +590,19 @@ def _tell_estimate(study: Path, out: Path, workers: int | None) -> int:
     return 0
 
 # %% ../nbs/api/90_cli.ipynb #dc7bef20
+def _ended(run: Run, out: Path, shard: str | None, report: bool, watch: Any) -> int:
+    "Say what a run has done, make its report where asked, and tell its tracker; the status of the command."
+    status = _finish(run)
+    if shard is not None:
+        _say(f"Shard {shard} has ended: {str(run.status()).splitlines()[0]}")
+    elif not status:
+        _say(f"{len(run.plan)} jobs done in {out}")
+        _say(_report(out, None, False) if report else f"Next: taskspace report {out}")
+        if watch and report:
+            watch.report((out / "report" / "index.html").absolute().as_uri())
+    return status
+
+# %% ../nbs/api/90_cli.ipynb #bac473b7
 @app.command()
 def run(
     study: Annotated[Path, typer.Argument(help="The study, a YAML file.")],
@@ -647,15 +660,7 @@ def run(
     with _tracked(track) as watch:
         with _executor(executor, scheduler) as chosen:
             result = run_study(study, out, chosen, workers, not quiet, shard, watch)
-        status = _finish(result)
-        if shard is not None:
-            _say(f"Shard {shard} has ended: {str(result.status()).splitlines()[0]}")
-        elif not status:
-            _say(f"{len(result.plan)} jobs done in {out}")
-            _say(_report(out, None, False) if report else f"Next: taskspace report {out}")
-            if watch and report:
-                watch.report((out / "report" / "index.html").absolute().as_uri())
-    return status
+        return _ended(result, out, shard, report, watch)
 
 # %% ../nbs/api/90_cli.ipynb #593f5bc8
 @app.command()

@@ -75,7 +75,7 @@ class _Reader(HTMLParser):
         if not self.silent:
             self.text += data
 
-
+# %% ../../nbs/api/report/75_pdf.ipynb #dbcc8147
 def _pipe_table(rows: Sequence[Sequence[str]]) -> str:
     "A table of Markdown."
     width = max(map(len, rows))
@@ -132,7 +132,7 @@ def _page_text(notebook: dict, title: str, folder: Path, page: str, picture: str
             parts.append(_shown(output, folder, f"{page}-{place}", picture))
     return "\n\n".join(part for part in parts if part.strip())
 
-
+# %% ../../nbs/api/report/75_pdf.ipynb #220cd7f1
 def report_text(
     site: Path,  # folder of a report
     folder: Path,  # where pictures are written

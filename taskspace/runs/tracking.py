@@ -38,7 +38,7 @@ class Tracker(Protocol):
     def finish(self) -> None:
         "End."
 
-
+# %% ../../nbs/api/runs/47_tracking.ipynb #ced48459
 class _Functions:
     "A module with functions `init`, `log` and `finish`, as Trackio and Weights & Biases are."
 
@@ -98,6 +98,18 @@ def tracker_of(
         raise TaskspaceError(f"--track {kind} needs a package: pip install 'taskspace[{kind}]'") from None
 
 # %% ../../nbs/api/runs/47_tracking.ipynb #217a35e9
+def _measured(data: bytes, job: Any, checkpoint: Any) -> dict[str, float | str]:
+    "Accuracy and margin from the result of a scored checkpoint: means over tasks."
+    frame, _ = result_from_bytes(data, job.key, job.kind)
+    means = frame.groupby("task", observed=True)[["correct", "margin"]].mean().mean()
+    model = checkpoint.model
+    found: dict[str, float | str] = {f"accuracy/{model}": float(means["correct"])}
+    found[f"margin/{model}"] = float(means["margin"])
+    if checkpoint.step is not None:
+        found[f"step/{model}"] = float(checkpoint.step)
+    return found
+
+# %% ../../nbs/api/runs/47_tracking.ipynb #a378a341
 class Watch:
     "Tells a tracker how a study goes."
 
@@ -108,14 +120,13 @@ class Watch:
     ):
         self.tracker = tracker
         self.project = project
-        self.models: Sequence[str] = ()  # of each checkpoint, by position
-        self.steps: Sequence[int | None] = ()
+        self.checkpoints: Sequence[Any] = ()  # of the plan
         self.total = self.done = self.failed = 0
         self.broken = self.open = False
 
     def _tell(self, method: str, *given: Any) -> None:
         "Call the tracker. Whatever it raises ends the telling, not the run."
-        if self.broken:
+        if self.broken or not self.open:
             return
         try:
             getattr(self.tracker, method)(*given)
@@ -130,9 +141,7 @@ class Watch:
         jobs: int,  # that are to be done
     ) -> None:
         "The run begins, or a further part of it."
-        self.models = [c.model for c in checkpoints]
-        self.steps = [c.step for c in checkpoints]
-        self.total += jobs
+        self.checkpoints, self.total = checkpoints, self.total + jobs
         if not self.open:
             self.open = True
             self._tell("init", self.project, study.name, study.model_dump(mode="json", exclude={"name"}))
@@ -145,26 +154,19 @@ class Watch:
         "A job has ended."
         self.done += data is not None
         self.failed += data is None
-        count = self.done + self.failed
-        share = count / max(self.total, 1)
-        values: dict[str, float | str] = {"jobs/done": self.done, "jobs/failed": self.failed, "jobs/progress": share}
+        values: dict[str, float | str] = {"jobs/done": self.done, "jobs/failed": self.failed}
+        values["jobs/progress"] = (self.done + self.failed) / max(self.total, 1)
         if data is not None and job.kind == "score" and not self.broken:
-            frame, _ = result_from_bytes(data, job.key, job.kind)
-            means = frame.groupby("task", observed=True)[["correct", "margin"]].mean().mean()
-            model, step = self.models[job.at], self.steps[job.at]
-            values |= {f"accuracy/{model}": float(means["correct"]), f"margin/{model}": float(means["margin"])}
-            values |= {} if step is None else {f"step/{model}": float(step)}
-        self._tell("log", values, count)
+            values |= _measured(data, job, self.checkpoints[job.at])
+        self._tell("log", values, self.done + self.failed)
 
     def report(
         self,
         address: str,  # of its first page
     ) -> None:
         "The report is there."
-        if self.open:
-            self._tell("log", {"report": address}, self.done + self.failed)
+        self._tell("log", {"report": address}, self.done + self.failed)
 
     def finish(self) -> None:
         "The run has ended, in whatever way."
-        if self.open:
-            self._tell("finish")
+        self._tell("finish")
