@@ -22,7 +22,7 @@ import pandas as pd
 from .. import __version__
 from ..claims.comparing import pairwise_tests, rank_scores
 from ..claims.means import accuracy_intervals
-from ..errors import TaskspaceError
+from ..errors import first_line, TaskspaceError
 from ..files import cannot_write
 from .escaping import in_csv, in_yaml
 from .renderer import MIME
@@ -140,7 +140,6 @@ def _latex_files(tables: Mapping[str, tuple[pd.DataFrame, str]], folder: Path) -
 def write_latex(
     run: Run,  # an opened run
     folder: Path,  # made if need be
-    options: ExportOptions | None = None,  # not used
 ) -> list[Path]:  # the files written
     "One `.tex` file for each table of the paper."
     return _latex_files(paper_tables(run), folder)
@@ -149,7 +148,6 @@ def write_latex(
 def write_csv(
     run: Run,  # an opened run
     folder: Path,  # made if need be
-    options: ExportOptions | None = None,  # not used
 ) -> list[Path]:  # the files written
     "One `.csv` file for each table."
     tables = {name: table for name, table, _ in data_tables(run)}
@@ -286,7 +284,6 @@ def _safe(model: str) -> str:
 def write_lm_eval(
     run: Run,  # an opened run with scores
     folder: Path,  # made if need be
-    options: ExportOptions | None = None,  # not used
 ) -> list[Path]:  # the files written
     "A folder for each model, with a results file as lm_eval writes it."
     out = []
@@ -345,6 +342,19 @@ def _bibtex(run: Run, options: ExportOptions) -> str:
     return f"@misc{{{key},\n{lines}}}\n"
 
 # %% ../../nbs/api/report/60_exports.ipynb #e3a9eaa6
+def _push(folder: Path, place: str) -> None:
+    "Push a folder to a data set of the hub. Raises `TaskspaceError` where the hub refuses."
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi()
+        api.create_repo(place, repo_type="dataset", exist_ok=True)
+        api.upload_folder(repo_id=place, repo_type="dataset", folder_path=folder)
+    except Exception as e:  # of the hub, of the network, and of names that are none
+        why = first_line(e)
+        raise TaskspaceError(f"--push {place}: not pushed ({why}); hf auth login, or leave --push out") from None
+
+
 def write_hub(
     run: Run,  # an opened run
     folder: Path,  # made if need be
@@ -364,11 +374,7 @@ def write_hub(
         shutil.copyfile(Path(scratch, "study.yaml"), folder / "study.yaml")
     (folder / "README.md").write_text(_card(run, files, options), encoding="utf-8")
     if options.push:
-        from huggingface_hub import HfApi
-
-        api = HfApi()
-        api.create_repo(options.push, repo_type="dataset", exist_ok=True)
-        api.upload_folder(repo_id=options.push, repo_type="dataset", folder_path=folder)
+        _push(folder, options.push)
     return sorted(p for p in folder.rglob("*") if p.is_file())
 
 # %% ../../nbs/api/report/60_exports.ipynb #5ed7aafa
@@ -417,14 +423,17 @@ def write_archive(
     return [place]
 
 # %% ../../nbs/api/report/60_exports.ipynb #db71bd71
-EXPORTS: Mapping[str, Callable[..., list[Path]]] = {
+_PLAIN: Mapping[str, Callable[[Run, Path], list[Path]]] = {
     "latex": write_latex,
-    "figures": write_figures,
     "csv": write_csv,
     "lm-eval": write_lm_eval,
+}
+_WITH_OPTIONS: Mapping[str, Callable[[Run, Path, ExportOptions | None], list[Path]]] = {
+    "figures": write_figures,
     "hub": write_hub,
     "archive": write_archive,
 }
+EXPORTS = ("latex", "figures", "csv", "lm-eval", "hub", "archive")
 
 
 def export_run(
@@ -445,7 +454,8 @@ def export_run(
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
             work = Path(scratch, "new")
             work.mkdir()
-            files = [p.relative_to(work) for p in EXPORTS[to](run, work, options)]
+            made = _PLAIN[to](run, work) if to in _PLAIN else _WITH_OPTIONS[to](run, work, options)
+            files = [p.relative_to(work) for p in made]
             (work / _MARK).write_text(f"{to}\n")
             if out.exists():
                 out.rename(Path(scratch, "old"))

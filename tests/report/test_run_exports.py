@@ -131,3 +131,35 @@ def test_what_cannot_be_exported_is_said_in_one_line(run, tmp_path):
         draw(mimebundle({"mark": "point"})["application/vnd.vegalite.v5+json"], tmp_path / "x.svg", "poster")
     with pytest.raises(TaskspaceError, match="no report; make it first with taskspace report"):
         export_run(run, "figures", tmp_path / "none")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_push_goes_to_the_data_set_that_is_named_and_only_when_asked(run, tmp_path, monkeypatch, fails):
+    "With a stand-in for the hub: what it is called with, what lies in the folder then, and one line where it refuses."
+    calls = []
+
+    class Hub:
+        def create_repo(self, name, **options):
+            calls.append(("create", name, options))
+            if fails:
+                raise OSError("401 Unauthorized\nInvalid token")
+
+        def upload_folder(self, repo_id, repo_type, folder_path):
+            there = {p.relative_to(folder_path).as_posix() for p in folder_path.rglob("*.*") if p.is_file()}
+            calls.append(("upload", repo_id, repo_type, there))
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    if fails:
+        with pytest.raises(
+            TaskspaceError, match=r"^--push me/mine: not pushed \(401 Unauthorized\); hf auth login"
+        ) as e:
+            export_run(run, "hub", tmp_path / "hub", ExportOptions(push="me/mine"))
+        assert "\n" not in str(e.value) and not (tmp_path / "hub").exists()
+        return
+    export_run(run, "hub", tmp_path / "quiet")
+    assert calls == []
+    made = export_run(run, "hub", tmp_path / "hub", ExportOptions(push="me/mine"))
+    assert calls[0] == ("create", "me/mine", {"repo_type": "dataset", "exist_ok": True})
+    assert calls[1][:3] == ("upload", "me/mine", "dataset")
+    assert calls[1][3] == {p.relative_to(tmp_path / "hub").as_posix() for p in made}
+    assert 'load_dataset("me/mine", "scores"' in (tmp_path / "hub" / "README.md").read_text()
