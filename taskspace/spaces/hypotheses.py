@@ -61,7 +61,7 @@ def _ngram_space(suite: Suite, order: int, tokens: LM | Callable[[str], Sequence
     matrix = ngram_likeness(suite, order, _tokenizer_of(tokens))
     return TaskSpace(matrix, f"hypothesis: {order}-grams{of}", suite.groups(), meta=meta)
 
-
+# %% ../../nbs/api/spaces/70_hypotheses.ipynb #3c1e70b3
 def _across_languages(suite: Suite, by: str) -> TaskSpace:
     "The hypothesis of languages, their relations, or the common names of phenomena."
     labels = common_phenomena(suite) if by == "common" else language_groups(suite, by)

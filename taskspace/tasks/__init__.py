@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .readers import *  # noqa: F403
     from .hub import *  # noqa: F403
     from .syntaxgym import *  # noqa: F403
+    from .lexicon import *  # noqa: F403
     from .grammar import *  # noqa: F403
     from .languages import *  # noqa: F403
     from .catalogue import *  # noqa: F403
@@ -37,10 +38,12 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "Formula LEVELS LONGEST RELATIVE ABSOLUTE METRICS Region Operation parse_formula regions_in evaluate "
         "criterion_margin Condition Item Criterion RegionSuite read_syntaxgym suite_of_criteria "
         "suite_from_syntaxgym",
+    "lexicon":
+        "SINGULAR PLURAL PAST PARTICIPLE IRREGULAR_NOUNS IRREGULAR_VERBS LEXICONS noun verb word_forms "
+        "open_words",
     "grammar":
-        "SINGULAR PLURAL PAST PARTICIPLE IRREGULAR_NOUNS IRREGULAR_VERBS LEXICONS RULES FIELDS NEAR ADVERBS "
-        "NUMBERS DEMONSTRATIVES DETERMINERS SELF OWN BE WAS HAVE CONSTRUCTIONS PLAIN SHOWS NOUNS PERSONS "
-        "REFLEXIVES LISTS SHOWN CLOSED noun verb open_words Choices Draw Construction construction sides "
+        "RULES FIELDS NEAR ADVERBS NUMBERS DEMONSTRATIVES DETERMINERS SELF OWN BE WAS HAVE CONSTRUCTIONS "
+        "PLAIN SHOWS NOUNS PERSONS REFLEXIVES LISTS SHOWN CLOSED Choices Draw Construction construction sides "
         "subject_verb_across_phrase subject_verb_across_clause determiner_noun determiner_adjective_noun "
         "reflexive_gender reflexive_across_phrase reflexive_across_clause object_or_none what_or_that "
         "adjunct_island tough_or_raising noun_ellipsis past_or_participle ever_with_negative_object "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from zlib import crc32
@@ -17,143 +17,20 @@ import numpy as np
 import pandas as pd
 
 from ..errors import TaskspaceError
+from .lexicon import LEXICONS, open_words, PARTICIPLE, PAST, PLURAL, SINGULAR, word_forms
 from .pairs import MinimalPair, Suite, Task
 
 # %% auto #0
-__all__ = ['SINGULAR', 'PLURAL', 'PAST', 'PARTICIPLE', 'IRREGULAR_NOUNS', 'IRREGULAR_VERBS', 'LEXICONS', 'RULES', 'FIELDS',
-           'NEAR', 'ADVERBS', 'NUMBERS', 'DEMONSTRATIVES', 'DETERMINERS', 'SELF', 'OWN', 'BE', 'WAS', 'HAVE',
-           'CONSTRUCTIONS', 'PLAIN', 'SHOWS', 'NOUNS', 'PERSONS', 'REFLEXIVES', 'LISTS', 'SHOWN', 'CLOSED', 'noun',
-           'verb', 'open_words', 'Choices', 'Draw', 'Construction', 'construction', 'sides',
-           'subject_verb_across_phrase', 'subject_verb_across_clause', 'determiner_noun', 'determiner_adjective_noun',
-           'reflexive_gender', 'reflexive_across_phrase', 'reflexive_across_clause', 'object_or_none', 'what_or_that',
-           'adjunct_island', 'tough_or_raising', 'noun_ellipsis', 'past_or_participle', 'ever_with_negative_object',
-           'ever_outside_negative_clause', 'there_or_nearly', 'plain', 'simple_clause', 'clause_with_thing',
-           'clause_with_person', 'plural_reflexive', 'reflexive_in_clause', 'emphasis', 'own_thing', 'description',
-           'question', 'passive', 'two_clauses', 'perfect', 'negation', 'object_clause', 'spell', 'held_out',
-           'shown_by', 'shows', 'left_out', 'hidden_rules', 'text_left', 'never_read', 'corpus', 'vocabulary',
-           'builtin_suite', 'task_table', 'needs_table']
-
-# %% ../../nbs/api/tasks/40_grammar.ipynb #53d651be
-SINGULAR, PLURAL, PAST, PARTICIPLE = range(4)
-IRREGULAR_NOUNS = {"man": "men", "woman": "women"}
-IRREGULAR_VERBS = {
-    "sleep": "slept slept",
-    "kneel": "knelt knelt",
-    "fall": "fell fallen",
-    "hold": "held held",
-    "buy": "bought bought",
-    "find": "found found",
-    "break": "broke broken",
-    "steal": "stole stolen",
-    "hide": "hid hidden",
-    "draw": "drew drawn",
-    "take": "took taken",
-    "choose": "chose chosen",
-    "throw": "threw thrown",
-    "forget": "forgot forgotten",
-}
-
-
-def _with_s(word: str) -> str:
-    "The word with the ending -s, as English spells it: kings, duchesses, ladies."
-    if re.search("(s|sh|ch|x|z)$", word):
-        return word + "es"
-    return word[:-1] + "ies" if re.search("[^aeiou]y$", word) else word + "s"
-
-
-def noun(
-    lemma: str,  # singular
-) -> tuple[str, str]:  # (singular, plural)
-    "The two forms of a noun."
-    return lemma, IRREGULAR_NOUNS.get(lemma) or _with_s(lemma)
-
-
-def verb(
-    lemma: str,  # bare form
-) -> tuple[str, str, str, str]:  # (present singular, present plural = bare form, past, participle)
-    "The four forms of a verb."
-    if lemma in IRREGULAR_VERBS:
-        past, participle = IRREGULAR_VERBS[lemma].split()
-    else:
-        past = participle = lemma + "d" if lemma.endswith("e") else re.sub("([^aeiou])y$", r"\1i", lemma) + "ed"
-    return _with_s(lemma), lemma, past, participle
-
-# %% ../../nbs/api/tasks/40_grammar.ipynb #f54ff302
-def _lexicon(number: int, **lists: str) -> dict[str, tuple]:
-    "Read word lists, separated by blanks, into forms."
-    words: dict[str, tuple] = {}
-    for kind, text in lists.items():
-        if kind == "couple":
-            words[kind] = tuple(tuple(map(noun, pair.split("/"))) for pair in text.split())
-        elif kind in ("person", "thing"):
-            words[kind] = tuple(map(noun, text.split()))
-        elif kind in ("idle", "strict", "personal", "irregular", "knowing"):
-            words[kind] = tuple(map(verb, text.split()))
-        elif kind == "names":
-            words[kind] = tuple(tuple(pair.split("/")) for pair in text.split())
-        elif kind in ("weak", "strong"):
-            words[kind] = tuple((w, number) for w in text.split())
-        else:
-            words[kind] = tuple(text.split())
-    words["person"] += tuple(forms for couple in words["couple"] for forms in couple)
-    words["acting"] = words["strict"] + words["irregular"]
-    return words
-
-
-LEXICONS: dict[str, dict[str, tuple]] = {
-    "court": _lexicon(
-        SINGULAR,
-        couple="king/queen prince/princess duke/duchess",
-        person="guard servant singer",
-        names="Edmund/Matilda Arthur/Clara",
-        thing="crown sword mirror ring candle shield",
-        idle="sleep arrive kneel smile faint",
-        strict="polish lift hold bury",
-        personal="admire praise defend blame",
-        irregular="break steal hide draw",
-        knowing="guess reveal",
-        trait="proud noble brave cruel",
-        look="golden heavy precious shiny",
-        tough="easy hard",
-        raising="sure likely",
-        weak="a",
-        strong="every",
-    ),
-    "town": _lexicon(
-        PLURAL,
-        couple="boy/girl man/woman waiter/waitress",
-        person="teacher doctor student",
-        names="David/Lucy Tom/Sarah",
-        thing="phone book lamp cup ticket basket",
-        idle="laugh yawn sneeze fall cough",
-        strict="carry repair buy find",
-        personal="watch trust describe like",
-        irregular="take choose throw forget",
-        knowing="remember notice",
-        trait="tired kind young busy",
-        look="red small new cheap",
-        tough="difficult tricky",
-        raising="certain bound",
-        weak="many several",
-        strong="all",
-    ),
-}
-LEXICONS["all"] = {kind: LEXICONS["court"][kind] + LEXICONS["town"][kind] for kind in LEXICONS["court"]}
-
-# %% ../../nbs/api/tasks/40_grammar.ipynb #d1af5de9
-def _forms(entry: object) -> Iterator[str]:
-    "Every word form in a nested lexicon entry, in lower case."
-    if isinstance(entry, str):
-        yield entry.lower()
-    elif isinstance(entry, tuple):
-        yield from (w for e in entry for w in _forms(e))
-
-
-def open_words(
-    name: str,  # "court", "town" or "all"
-) -> frozenset[str]:  # lower-case word forms
-    "All word forms of a lexicon."
-    return frozenset(_forms(tuple(LEXICONS[name].values())))
+__all__ = ['RULES', 'FIELDS', 'NEAR', 'ADVERBS', 'NUMBERS', 'DEMONSTRATIVES', 'DETERMINERS', 'SELF', 'OWN', 'BE', 'WAS', 'HAVE',
+           'CONSTRUCTIONS', 'PLAIN', 'SHOWS', 'NOUNS', 'PERSONS', 'REFLEXIVES', 'LISTS', 'SHOWN', 'CLOSED', 'Choices',
+           'Draw', 'Construction', 'construction', 'sides', 'subject_verb_across_phrase', 'subject_verb_across_clause',
+           'determiner_noun', 'determiner_adjective_noun', 'reflexive_gender', 'reflexive_across_phrase',
+           'reflexive_across_clause', 'object_or_none', 'what_or_that', 'adjunct_island', 'tough_or_raising',
+           'noun_ellipsis', 'past_or_participle', 'ever_with_negative_object', 'ever_outside_negative_clause',
+           'there_or_nearly', 'plain', 'simple_clause', 'clause_with_thing', 'clause_with_person', 'plural_reflexive',
+           'reflexive_in_clause', 'emphasis', 'own_thing', 'description', 'question', 'passive', 'two_clauses',
+           'perfect', 'negation', 'object_clause', 'spell', 'held_out', 'shown_by', 'shows', 'left_out', 'hidden_rules',
+           'text_left', 'never_read', 'corpus', 'vocabulary', 'builtin_suite', 'task_table', 'needs_table']
 
 # %% ../../nbs/api/tasks/40_grammar.ipynb #6241439d
 RULES = {
@@ -637,7 +514,7 @@ def shown_by(
 def _all_forms(kinds: str, *which: int) -> frozenset[str]:
     "Words of some lists of the whole lexicon, in all forms or in some."
     entries = [e for kind in kinds.split() for e in LEXICONS["all"][kind]]
-    return frozenset(_forms(tuple(tuple(e[k] for k in which) if which else e for e in entries)))
+    return frozenset(word_forms(tuple(tuple(e[k] for k in which) if which else e for e in entries)))
 
 
 NOUNS, PERSONS = _all_forms("person thing"), _all_forms("person names")

@@ -19,15 +19,12 @@ from taskspace.tasks.grammar import (
     corpus,
     FIELDS,
     held_out,
-    LEXICONS,
-    noun,
-    open_words,
     RULES,
     sides,
     task_table,
-    verb,
     vocabulary,
 )
+from taskspace.tasks.lexicon import LEXICONS, noun, open_words, verb
 
 
 def words(sentence):
