@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -23,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from ..claims.judging import claims_table, findings, models_table, passing_tasks
 from ..devices import progress_bar
 from ..errors import TaskspaceError
-from ..files import cannot_write, leads_out, without_folders
+from ..files import cannot_write, file_digest, leads_out, without_folders
 from .formats import as_written, check_columns
 from .plans import NotThere, training_numbers
 from .results import Run
@@ -295,6 +296,13 @@ def _table_bytes(table: pd.DataFrame) -> bytes:
     return table.astype(cast(Any, types)).to_parquet(None, index=False, compression="zstd")
 
 
+def _with_header(files: Mapping[str, bytes], header: Mapping[str, Any]) -> dict[str, bytes]:
+    "The files of an extract with `extract.json`, which has the digest of each."
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != _MARK}
+    text = json.dumps({**header, "checksums": digests}, indent=1, ensure_ascii=False) + "\n"
+    return {**files, _MARK: text.encode(errors="replace")}
+
+
 def _write_files(files: Mapping[str, bytes], folder: Path) -> None:
     "Write a folder of files as a whole. Raises `TaskspaceError` that names the file for which there was no room."
     file, data = "", b""
@@ -340,9 +348,7 @@ def write_extract(
         passing_tasks(last_accuracy(run), gate)  # before the tests, which take minutes
     tables = {n: with_unit(run, t) for n, t in _tables(run, scales, gate, permutations, progress).items()}
     files = {f"{name}.parquet": _table_bytes(table) for name, table in tables.items()}
-    header = {**_header(run), "gate": gate}
-    files[_MARK] = (json.dumps(header, indent=1, ensure_ascii=False) + "\n").encode(errors="replace")
-    _write_files(files, folder)
+    _write_files(_with_header(files, {**_header(run), "gate": gate}), folder)
     return folder
 
 # %% ../../nbs/api/runs/70_extract.ipynb #3446263c
@@ -422,6 +428,7 @@ class _ExtractHeader(BaseModel):
     study: str
     checkpoints: list[dict[str, Any]]
     groups: dict[str, str | None]
+    checksums: dict[str, str] = {}  # file -> SHA-256
 
 
 _NUMBERS = dict.fromkeys(("value", "low", "high"), "number")
@@ -458,12 +465,14 @@ def _read_header(folder: Path) -> dict[str, Any]:
         return _ExtractHeader.model_validate_json(path.read_bytes()).model_dump()
 
 
-def _read_table(folder: Path, name: str) -> pd.DataFrame:
-    "One of the tables. Raises `TaskspaceError` for one that is not there or damaged."
+def _read_table(folder: Path, name: str, checksums: Mapping[str, str]) -> pd.DataFrame:
+    "One of the tables. Raises `TaskspaceError` for one that is not there, damaged, or not the one that was written."
     tables = {p.stem: p.name for p in sorted(folder.glob("*.parquet"))}
     if name not in tables:
         raise TaskspaceError(f"{folder}: no table {name!r}; there are: {', '.join(tables)}")
     with _read(folder, tables[name]) as path:
+        if path.name in checksums and file_digest(path) != checksums[path.name]:
+            raise TaskspaceError("it is not the file that was written")
         frame = pd.read_parquet(path)
         check_columns(frame, _COLUMNS.get(name, {}))
         return frame.astype({c: object for c in frame if isinstance(frame[c].dtype, pd.CategoricalDtype)})
@@ -491,7 +500,7 @@ class Extract:
     ) -> pd.DataFrame:
         "One of the tables. Raises `TaskspaceError` for one that is not there or damaged."
         if name not in self._tables:
-            self._tables[name] = _read_table(self.path, name)
+            self._tables[name] = _read_table(self.path, name, self.header["checksums"])
         return self._tables[name]
 
     def space(
@@ -667,8 +676,7 @@ def retest_extract(
     files = {p.name: p.read_bytes() for p in sorted(extract.path.iterdir()) if p.is_file()}
     files |= {f"{name}.parquet": _table_bytes(table) for name, table in tables.items()}
     header = {**extract.header, "parameters": sizes, "gate": gate, "retested": importlib.metadata.version("taskspace")}
-    files[_MARK] = (json.dumps(header, indent=1, ensure_ascii=False) + "\n").encode(errors="replace")
-    _write_files(files, extract.path.absolute())
+    _write_files(_with_header(files, header), extract.path.absolute())
     return extract.path
 
 

@@ -247,6 +247,18 @@ def test_a_cut_table_says_so_in_one_line(kept, tmp_path):
         assert "\n" not in str(e.value)
 
 
+def test_a_table_that_is_another_one_is_not_believed(kept, tmp_path):
+    import pandas as pd
+
+    shutil.copytree(kept.path, tmp_path / "kept")
+    file = tmp_path / "kept" / "spaces.parquet"
+    table = pd.read_parquet(file)
+    table.loc[0, "value"] += 1
+    table.to_parquet(file, index=False)
+    with pytest.raises(TaskspaceError, match=r"spaces.parquet: damaged \(it is not the file that was written\); write"):
+        open_extract(tmp_path / "kept").space("small")
+
+
 def test_a_scale_of_two_models_is_not_one_space(kept, tmp_path):
     import pandas as pd
 
@@ -255,6 +267,8 @@ def test_a_scale_of_two_models_is_not_one_space(kept, tmp_path):
         pd.read_parquet(tmp_path / "kept" / "spaces.parquet").astype({"scale": str}).assign(scale="nano")
     )  # as earlier versions allowed
     table.drop(columns="training").to_parquet(tmp_path / "kept" / "spaces.parquet", index=False)
+    header = json.loads((tmp_path / "kept" / "extract.json").read_text())
+    (tmp_path / "kept" / "extract.json").write_text(json.dumps({**header, "checksums": {}}))
     two = open_extract(tmp_path / "kept")
     with pytest.raises(TaskspaceError, match=r"'nano' has several trainings; name one: 1 \(small\), 2 \(large\)"):
         two.space("nano")

@@ -670,6 +670,8 @@ EXTRACTS = {
 def test_a_table_of_an_extract_that_is_none_is_one_line(extracted, tmp_path, case):
     kept = Path(shutil.copytree(extracted, tmp_path / "kept"))
     EXTRACTS[case](pd.read_parquet(kept / "spaces.parquet")).to_parquet(kept / "spaces.parquet")
+    header = json.loads((kept / "extract.json").read_text())
+    (kept / "extract.json").write_text(json.dumps({**header, "checksums": {}}))  # who writes tables can write these too
     if case == "half of the cells":
         assert open_extract(kept).space("toy").matrix.isna().any(axis=None)
     else:
