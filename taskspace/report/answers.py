@@ -135,7 +135,7 @@ class Answer(NamedTuple):
 
     question: str
     text: str
-    link: str  # address of a section or page
+    link: str  # address of a section or page; empty: none
     more: str  # what the link says
 
 
@@ -149,10 +149,10 @@ class Answers:
         self.rows = rows
 
     def _repr_html_(self) -> str:
+        links = [f' <a href="{in_html(r.link)}">{in_html(r.more)}</a>' if r.link else "" for r in self.rows]
         each = (
-            f"<div><dt>{in_html(r.question)}</dt>"
-            f'<dd>{in_html(r.text)} <a href="{in_html(r.link)}">{in_html(r.more)}</a></dd></div>'
-            for r in self.rows
+            f"<div><dt>{in_html(r.question)}</dt><dd>{in_html(r.text)}{link}</dd></div>"
+            for r, link in zip(self.rows, links, strict=True)
         )
         return f'<dl class="answers">{"".join(each)}</dl>'
 
@@ -166,11 +166,12 @@ def five_answers(
     spaces: Mapping[str, TaskSpace],  # model -> its last transfer space
     parts: pd.DataFrame,  # from `explained_models`
     claims: pd.DataFrame,  # from `claims_table`
+    methods: str = "methods.html",  # address of the page with the methods; empty where there is none
 ) -> Answers:
     "The answers at the top of a summary."
     return Answers(
         [
-            Answer("What was run?", what_was_run(run), "methods.html", "Methods"),
+            Answer("What was run?", what_was_run(run), methods, "Methods"),
             Answer("How good are the models?", how_good(accuracies), "#what-the-models-know", "By phenomenon"),
             Answer("What does the map look like?", what_map(spaces), "#the-task-spaces-side-by-side", "The maps"),
             Answer(
