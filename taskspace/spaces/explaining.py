@@ -319,6 +319,7 @@ def explain_course(
             found = explain_space(space, hypotheses, **options)
         except TaskspaceError as e:
             raise TaskspaceError(f"step {step}: {e}") from None
-        rows.append(explanation_rows(found).assign(step=step))
-    figures = pd.concat(rows, ignore_index=True)
-    return figures[["step", *figures.columns.drop("step")]]
+        figures = explanation_rows(found)
+        rows.append(figures.assign(step=[step] * len(figures)))  # a step may be a tuple
+    course = pd.concat(rows, ignore_index=True)
+    return course[["step", *course.columns.drop("step")]]
