@@ -174,13 +174,15 @@ def test_an_extract_is_tested_anew_from_what_it_holds(run, kept, tmp_path):
         retest_extract(tmp_path / "kept", run.suite.take(3), progress=False)
     retest_extract(tmp_path / "kept", run.suite, permutations=49, progress=False)
     first = open_extract(tmp_path / "kept")
+    held = {name: first.table(name) for name in ("tests", "explained")}  # before the folder is another one
     retest_extract(tmp_path / "kept", permutations=49, progress=False)
     again = open_extract(tmp_path / "kept")
     for name in ("spaces", "accuracy", "curves"):
         assert again.table(name).equals(kept.table(name))
-    for name in ("tests", "explained"):  # hypotheses are kept to four decimals: measured 1e-4
-        one, two = (e.table(name).select_dtypes("number").astype(float) for e in (first, again))
-        assert np.allclose(one, two, atol=5e-3, equal_nan=True)
+    # Hypotheses are kept to four decimals, so some ranks tie: measured 0.04 (p, 2 of 50 permutations) and 4e-4
+    for name, moved in (("tests", 0.06), ("explained", 1e-3)):
+        one, two = (t.select_dtypes("number").astype(float) for t in (held[name], again.table(name)))
+        assert np.allclose(one, two, rtol=0, atol=moved, equal_nan=True)
     test = again.space("large", 1).within_across(permutations=49)
     row = (
         again.table("tests")
