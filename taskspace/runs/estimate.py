@@ -315,11 +315,22 @@ def _lines(estimate: Estimate) -> list[str]:
     return [line(row) for row in rows]
 
 
+def _unknown(table: pd.DataFrame, left: pd.Series) -> str:
+    "How many jobs have no estimate, and why: no formula for their probe, or a model that is not there."
+    probes, lacking = table["probe"].str.split().str[0], table["seconds"].isna() & (left > 0)
+    if not lacking.any():
+        return ""
+    no_formula = sorted(set(probes[lacking]) - set(TERMS))
+    reasons = [f"there is no formula for {', '.join(no_formula)}"] if no_formula else []
+    if (lacking & probes.isin(TERMS)).any():
+        reasons.append("their model is not on this machine")
+    return f"; {int(left[lacking].sum())} of them have no estimate: {'; '.join(reasons)}"
+
+
 def _sums(estimate: Estimate) -> list[str]:
     "What all lines add up to, and where the numbers come from."
     table, left, workers = estimate.table, estimate.left, estimate.workers
-    unknown = int(left[table["seconds"].isna()].sum())
-    but = f"; {unknown} of them have no estimate: their model is not on this machine" if unknown else ""
+    but = _unknown(table, left)
     more = f", {duration(estimate.seconds / workers)} with {workers} processes" if workers > 1 else ""
     timed = int(table["timed"].sum())
     source = f"corrected by {timed} finished jobs" if timed else "on one core of the processor that was measured"

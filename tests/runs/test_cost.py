@@ -120,7 +120,14 @@ def test_a_model_without_files_here_has_no_estimate(tmp_path):
     study = toylm.study(tmp_path, 1)
     assert checkpoint_shape(Plan(study).checkpoints[0]) is None
     text = str(estimate_study(study, tmp_path / "run", workers=1))
-    assert "have no estimate" in text and "?" in text
+    assert "have no estimate: their model is not on this machine" in text and "?" in text
+
+
+def test_a_probe_without_a_formula_is_named(study, tmp_path):
+    "The model is there; it would be wrong to say that it is not."
+    more = study.model_copy(update={"probes": ("score", "interchange"), "controls": ()})
+    text = str(estimate_study(more, tmp_path / "run", workers=1))
+    assert "have no estimate: there is no formula for interchange" in text and "this machine" not in text
 
 
 def test_dry_run_prints_the_estimate_and_writes_nothing(study, tmp_path, capsys):
