@@ -6,9 +6,11 @@ from taskspace.names import hand_on
 
 if TYPE_CHECKING:
     from .participation import *  # noqa: F403
+    from .measures import *  # noqa: F403
     from .differentials import *  # noqa: F403
     from .gradient import *  # noqa: F403
     from .rows import *  # noqa: F403
+    from .row_spaces import *  # noqa: F403
     from .transfer import *  # noqa: F403
     from .agreement import *  # noqa: F403
     from .precision import *  # noqa: F403
@@ -22,13 +24,17 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "participation":
         "FEWEST_BLOCKS RELIABLE block_moments ActiveShare active_share",
+    "measures":
+        "SpacesByMeasure GradientSpaces",
     "differentials":
         "SHARED fold_vector fold_width Fold fold_error deal_pairs subspace_bytes Subspaces inner_products "
         "shared_places Moments Differentials group_sums collect_subspaces collect_differentials step_products",
     "gradient":
-        "WITHOUT GradientSpaces participation_table distribution gradient_probe predicted_transfer",
+        "WITHOUT participation_table distribution gradient_probe predicted_transfer",
     "rows":
-        "METRICS NORMALISATIONS transfer_row check_metric space_from_rows",
+        "transfer_row",
+    "row_spaces":
+        "METRICS NORMALISATIONS check_metric space_from_rows",
     "transfer":
         "SMALL split_sizes transfer_probe",
     "agreement":

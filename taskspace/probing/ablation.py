@@ -16,7 +16,7 @@ import torch
 
 from ..errors import TaskspaceError
 from ..models.lm import LM
-from .rows import space_from_rows
+from .row_spaces import space_from_rows
 from .sites import at_sites, find_sites, read_states, Site
 from .transfer import split_sizes
 from .units import padded, task_units, Units

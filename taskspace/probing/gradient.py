@@ -23,6 +23,7 @@ from taskspace.probing.differentials import (
     group_sums,
     step_products,
 )
+from .measures import GradientSpaces
 from .participation import active_share
 from ..scoring.convention import Convention, convention_of
 from ..scoring.encoding import convention_record
@@ -42,23 +43,7 @@ from taskspace.tuning.gradients import (
 )
 
 # %% auto #0
-__all__ = ['WITHOUT', 'GradientSpaces', 'participation_table', 'distribution', 'gradient_probe', 'predicted_transfer']
-
-# %% ../../nbs/api/probing/20_gradient.ipynb #d1a47583
-class GradientSpaces(dict):
-    """Measure -> TaskSpace, also as attributes. `by_layer` and `by_component` hold the same for parts of the model,
-    `distribution` has one row a task, and `participation` one a task and part, see `participation_table`."""
-
-    by_layer: dict[str, dict[str, TaskSpace]]
-    by_component: dict[str, dict[str, TaskSpace]]
-    distribution: pd.DataFrame
-    participation: pd.DataFrame
-    meta: dict[str, Any]
-
-    def __getattr__(self, name: str) -> TaskSpace:
-        if name in self:
-            return self[name]
-        raise AttributeError(f"no measure {name!r}; there are {', '.join(self)}")
+__all__ = ['WITHOUT', 'participation_table', 'distribution', 'gradient_probe', 'predicted_transfer']
 
 # %% ../../nbs/api/probing/20_gradient.ipynb #c379e005
 def _cosines(gram: np.ndarray, blocks: int) -> np.ndarray:

@@ -16,7 +16,8 @@ import torch
 
 from ..errors import TaskspaceError
 from ..models.lm import LM
-from .rows import check_metric, space_from_rows, transfer_row
+from .row_spaces import check_metric, space_from_rows
+from .rows import transfer_row
 from ..scoring.convention import Convention, convention_of
 from ..scoring.encoding import convention_record, encode_pairs
 from ..scoring.logprobs import find_shortcuts, side_by_side, WORKERS

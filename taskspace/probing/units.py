@@ -15,6 +15,7 @@ import torch
 
 from ..errors import TaskspaceError
 from ..models.lm import LM
+from .measures import SpacesByMeasure
 from .sites import at_sites, find_sites, read_states, Site
 from ..scoring.convention import Convention, convention_of
 from ..scoring.encoding import convention_record, encode_pairs, EncodedPair
@@ -307,18 +308,12 @@ SHUFFLES = 10  # random exchanges of good and bad
 SPLITS = 10  # pairs of random halves
 
 
-class UnitSpaces(dict):
+class UnitSpaces(SpacesByMeasure):
     """Measure -> TaskSpace, also as attributes: overlap, count, chance, chance_in_layers, shuffled. `table` has one row
     a task and unit, with the response by which it was chosen; `layers` counts the units of each task in each layer."""
 
     table: pd.DataFrame  # task, layer, unit, response
     layers: pd.DataFrame  # index task, columns layers
-    meta: dict[str, Any]
-
-    def __getattr__(self, name: str) -> TaskSpace:
-        if name in self:
-            return self[name]
-        raise AttributeError(f"no measure {name!r}; there are {', '.join(self)}")
 
     def units(
         self,

@@ -22,7 +22,7 @@ from ..settings import validation_error
 from ..tasks.pairs import MinimalPair, Suite, Task
 
 if TYPE_CHECKING:
-    from taskspace.probing.gradient import GradientSpaces
+    from taskspace.probing.measures import GradientSpaces
     from taskspace.probing.units import UnitSpaces
     from taskspace.spaces.space import TaskSpace
 
@@ -323,9 +323,9 @@ def frame_to_spaces(
     frame: pd.DataFrame,  # result of a gradient job
 ) -> GradientSpaces:  # as `gradient_probe` gave them
     "What `spaces_to_frame` put into one table."
-    from taskspace.probing.gradient import GradientSpaces
+    from taskspace.probing.measures import GradientSpaces
 
-    attrs = frame.attrs
+    attrs, frame = frame.attrs, pd.DataFrame(dict(frame.items()))  # pandas would copy attrs with every slice
     by_part: dict[str, dict[str, TaskSpace]] = {}
     for (part, measure), rows in frame.groupby(["part", "measure"], sort=False):
         space = _space(rows, attrs["kinds"][f"{part}/{measure}"], attrs["groups"], attrs["meta"])

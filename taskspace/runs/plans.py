@@ -132,7 +132,7 @@ def training_numbers(
     models = models.assign(training=models.groupby("scale", sort=False, observed=True).cumcount() + 1)
     return table[["model", "scale"]].merge(models, on=["model", "scale"], how="left")["training"].to_numpy(int)
 
-
+# %% ../../nbs/api/runs/40_plans.ipynb #40b1a002
 class RunData:
     "What a run's folder says of itself. Raises `TaskspaceError` when the folder holds no run."
 
@@ -177,6 +177,10 @@ class RunData:
     def checkpoints(self) -> pd.DataFrame:
         """The checkpoints in order: model, scale, training, step, revision, unit, stage, weights, tokenizer. `unit`
         says what `step` counts. Models of one scale are trainings of it, counted from 1."""
+        return self._checkpoints.copy()
+
+    @functools.cached_property
+    def _checkpoints(self) -> pd.DataFrame:
         frame = pd.DataFrame(self.header["checkpoints"])[["model", "scale", "step", "revision", "unit", "stage"]]
         weights, tokenizers = zip(*self.header["digests"], strict=True)
         frame = frame.astype({"step": "Int64"}).assign(weights=list(weights), tokenizer=list(tokenizers))

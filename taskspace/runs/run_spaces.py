@@ -20,7 +20,7 @@ from ..spaces.resampling import interval
 from ..spaces.space import TaskSpace
 
 if TYPE_CHECKING:
-    from taskspace.probing.gradient import GradientSpaces
+    from taskspace.probing.measures import GradientSpaces
     from taskspace.probing.units import UnitSpaces
 
 # %% auto #0
@@ -146,7 +146,7 @@ def _header_of(run: RunData, at: int) -> dict[str, Any]:
 def _transfer_space(
     run: RunData, at: int, control: str, metric: str, normalise: str | None, options: dict[str, Any]
 ) -> TaskSpace:
-    from taskspace.probing.rows import space_from_rows
+    from taskspace.probing.row_spaces import space_from_rows
 
     header = _header_of(run, at)
     rows = rows_at(run, at, control)

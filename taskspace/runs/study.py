@@ -35,7 +35,7 @@ _stored: ContextVar[bool] = ContextVar("stored", default=False)
 @functools.cache
 def _ftgd_settings() -> tuple[Any, dict[str, Any]]:
     "The probe's settings class and its defaults."
-    from taskspace.tuning.ftgd import FTGD
+    from taskspace.tuning.ftgd_settings import FTGD
 
     return FTGD, {f.name: f.default for f in dataclasses.fields(FTGD)}
 

@@ -5,7 +5,6 @@
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #777e77af
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import json
@@ -14,13 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, get_args, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import pydantic.dataclasses
 import torch
-from pydantic import ConfigDict, Field, field_validator, TypeAdapter, ValidationError
 from torch import nn
 
 from ..errors import TaskspaceError
@@ -30,6 +27,7 @@ from ..scoring.convention import Convention
 from ..scoring.encoding import encode_pairs, EncodedPair
 from ..scoring.scores import text_loss
 from ..tasks.pairs import MinimalPair, Task
+from .ftgd_settings import FTGD
 from taskspace.tuning.gradients import (
     accumulate,
     against_best,
@@ -38,7 +36,6 @@ from taskspace.tuning.gradients import (
     likelihood,
     margins,
     Part,
-    Scope,
     subspace,
     TOKENS,
     trainable,
@@ -46,93 +43,7 @@ from taskspace.tuning.gradients import (
 )
 
 # %% auto #0
-__all__ = ['Update', 'Optimizer', 'UPDATES', 'OPTIMIZERS', 'FTGD', 'read_at', 'write_at', 'Tuned', 'apply_tuned', 'save_tuned',
-           'load_tuned', 'tune']
-
-# %% ../../nbs/api/tuning/20_ftgd.ipynb #f8b00e2a
-Update = Literal["differential", "masked", "full", "random", "lora"]
-Optimizer = Literal["adam", "sgd"]
-UPDATES: tuple[Update, ...] = get_args(Update)
-OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
-
-# %% ../../nbs/api/tuning/20_ftgd.ipynb #b5e97cef
-_Share = Annotated[float, Field(gt=0, le=1, description="a share over 0 and up to 1, e.g. 0.01")]
-_Size = Annotated[float, Field(gt=0, description="a number over 0")]
-_Seed = Annotated[int, Field(ge=0, description="a whole number of at least 0")]
-_Count = Annotated[int, Field(ge=1, description="a whole number of at least 1")]
-_OptionalCount = Annotated[int | None, Field(ge=1, description="a whole number of at least 1, or None")]
-_OptionalRatio = Annotated[float | None, Field(ge=1, description="a number of at least 1, e.g. 1.1, or None")]
-_Switch = Annotated[bool, Field(description="True or False")]
-
-
-def _wrong_setting(error: ValidationError) -> TaskspaceError:
-    "One line for the first setting at fault."
-    first = error.errors(include_url=False)[0]
-    name = str(first["loc"][0]) if first["loc"] else "settings"
-    known = vars(FTGD)["__pydantic_fields__"]
-    if first["loc"] and isinstance(first["loc"][0], int):
-        return TaskspaceError(f"FTGD: there are only {len(known)} settings; give them by name, e.g. FTGD(keep=0.01)")
-    if name not in known:
-        return TaskspaceError(f"FTGD: there is no setting {name!r}; there are: {', '.join(known)}")
-    wanted = known[name].description or first.get("ctx", {}).get("expected", "another value")
-    return TaskspaceError(f"FTGD: {name} must be {wanted}, not {first['input']!r}")
-
-
-def _one_line_errors(kind: type) -> type:
-    "The class, whose constructor raises `TaskspaceError` where pydantic would raise an error of many lines."
-    construct = vars(kind)["__init__"]
-
-    @functools.wraps(construct)
-    def __init__(self, *args, **kwargs):
-        try:
-            construct(self, *args, **kwargs)
-        except ValidationError as error:
-            raise _wrong_setting(error) from None
-
-    kind.__init__ = __init__  # type: ignore[misc]
-    return kind
-
-# %% ../../nbs/api/tuning/20_ftgd.ipynb #d65f386f
-@_one_line_errors
-@pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
-class FTGD:
-    "How to tune. Raises `TaskspaceError` that names the setting at fault."
-
-    keep: _Share = 0.01  # share of the parameters in the subspace, over 0 up to 1; "full" ignores it
-    scope: Scope = "global"  # where the share is kept: "global", or within each "layer", "module" (type) or "tensor"
-    update: Update = "differential"  # "differential", "masked", "full", "random" or "lora"
-    steps: _Count = 10  # updates
-    lr: _Size = 5e-4  # step size; for "adam" about the change of one parameter in one step
-    batch_size: _OptionalCount = None  # pairs an update; None takes all, more than there are also takes all
-    optimizer: Optimizer = "adam"  # "adam" or "sgd" (plain: the change is -lr times the gradient)
-    seed: _Seed = 0  # order of the pairs and random subspaces
-    refresh: _OptionalCount = None  # pick the subspace anew every so many steps; None picks once
-    embeddings: _Switch = True  # False never touches the input and output embeddings
-    # stop before perplexity on reference text exceeds this multiple of the untuned one, e.g. 1.1
-    perplexity_budget: _OptionalRatio = None
-    # which parameters may change: "all", "adapter" (of a model with one) or a pattern of names, such as "*mlp*"
-    parameters: str = "all"
-    rank: _Count = 8  # of the matrices that "lora" adds
-    every: _Count = 1  # steps from one measurement on held-out pairs and reference text to the next
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _without_numpy(cls, value: Any) -> Any:
-        "numpy's numbers cannot be written as JSON."
-        return value.item() if isinstance(value, np.generic) else value
-
-    @classmethod
-    def from_settings(
-        cls,
-        settings: Mapping[str, Any],  # by name, as a file of settings gives them
-    ) -> FTGD:
-        """Settings from a file, where a number may be written as text: YAML reads 5e-4 as text. `keep: all` is 1.
-        Raises `TaskspaceError` that names the setting at fault."""
-        whole = {"keep": 1.0} if settings.get("keep") == "all" else {}
-        try:
-            return TypeAdapter(cls).validate_python({**settings, **whole}, strict=False)
-        except ValidationError as error:
-            raise _wrong_setting(error) from None
+__all__ = ['read_at', 'write_at', 'Tuned', 'apply_tuned', 'save_tuned', 'load_tuned', 'tune']
 
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #bbbcbcfa
 def read_at(

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, ExitStack
 from itertools import islice
-from typing import get_args, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,9 +35,9 @@ from ..scoring.masking import Mask, Masked
 from ..tasks.pairs import MinimalPair, Task
 
 # %% auto #0
-__all__ = ['COMPONENTS', 'TOKENS', 'Scope', 'SCOPES', 'parameter_table', 'trainable', 'undisturbed', 'Part', 'contrast',
-           'likelihood', 'backpropagate', 'margins', 'against_best', 'encode_task', 'accumulate',
-           'gradient_differential', 'top_k', 'scope_groups', 'places_kept', 'subspace']
+__all__ = ['COMPONENTS', 'TOKENS', 'parameter_table', 'trainable', 'undisturbed', 'Part', 'contrast', 'likelihood',
+           'backpropagate', 'margins', 'against_best', 'encode_task', 'accumulate', 'gradient_differential', 'top_k',
+           'scope_groups', 'places_kept', 'subspace']
 
 # %% ../../nbs/api/tuning/10_gradients.ipynb #39ecb397
 COMPONENTS = ("attention", "mlp", "embedding", "norm", "other")
@@ -380,10 +380,6 @@ def top_k(
     return [i[c.to(i.device)] for i, c in zip(where, kept, strict=True)]
 
 # %% ../../nbs/api/tuning/10_gradients.ipynb #a7e44380
-Scope = Literal["global", "layer", "module", "tensor"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)
-
-
 def scope_groups(
     lm: LM,  # model with its tokenizer
     names: Sequence[str],  # of parameters

@@ -19,7 +19,8 @@ from taskspace.pretraining.architectures import BigramLM
 from taskspace.probing import transfer
 from taskspace.probing.differentials import collect_differentials, Fold, fold_width, group_sums, step_products
 from taskspace.probing.gradient import gradient_probe, predicted_transfer
-from taskspace.probing.rows import METRICS, space_from_rows, transfer_row
+from taskspace.probing.row_spaces import METRICS, space_from_rows
+from taskspace.probing.rows import transfer_row
 from taskspace.probing.transfer import split_sizes, transfer_probe
 from taskspace.scoring.convention import Convention, convention_of
 from taskspace.scoring.encoding import convention_record

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -33,6 +35,20 @@ def run(tiny):
 @pytest.fixture(scope="module")
 def made(tiny):
     return tiny / "report" / "index.html"
+
+
+def test_spaces_and_findings_of_a_run_are_read_without_torch(tiny):
+    "Each page of a report runs in a process of its own and would wait for it."
+    code = f"""
+import sys
+from taskspace.runs.results import open_run
+from taskspace.runs.summaries import findings_of
+run = open_run({str(tiny / "run")!r})
+run.space("large"), run.space("large", kind="cosine"), findings_of(run)
+print([m for m in ("torch", "transformers") if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
 
 
 def test_a_report_has_all_its_pages_and_names_its_models(made):

@@ -17,7 +17,7 @@ from taskspace.models.lm import LM
 from taskspace.tasks.pairs import MinimalPair, Task
 from taskspace.toy import WordTokenizer
 from taskspace.tuning import ftgd as ftgd_module
-from taskspace.tuning import gradients
+from taskspace.tuning import ftgd_settings, gradients
 from taskspace.tuning.ftgd import FTGD, tune, Tuned
 from taskspace.tuning.gradients import (
     encode_task,
@@ -427,9 +427,9 @@ def test_an_interrupt_while_restoring_restores(monkeypatch):
 @settings(max_examples=25, deadline=None)
 @given(
     keep=st.sampled_from([1e-4, 0.01, 0.3, 1.0]),
-    scope=st.sampled_from(gradients.SCOPES),
-    update=st.sampled_from([u for u in ftgd_module.UPDATES if u != "lora"]),  # see test_lora.py
-    optimizer=st.sampled_from(ftgd_module.OPTIMIZERS),
+    scope=st.sampled_from(ftgd_settings.SCOPES),
+    update=st.sampled_from([u for u in ftgd_settings.UPDATES if u != "lora"]),  # see test_lora.py
+    optimizer=st.sampled_from(ftgd_settings.OPTIMIZERS),
     refresh=st.sampled_from([None, 1, 2]),
     batch=st.sampled_from([None, 3, 50]),
     embeddings=st.booleans(),
