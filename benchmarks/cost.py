@@ -45,7 +45,7 @@ FULL = {
     "70m": ((2, 4, 8), (5, 10, 20)),
     "270m": ((2, 4, 8), (5, 10, 20)),
 }
-QUICK = {"nano": ((4, 8), (6, 12)), "micro": ((4, 8), (6, 12))}
+QUICK = {"nano": ((2, 4), (3, 6)), "micro": ((2, 4), (3, 6))}
 
 
 def random_model(name: str):
@@ -142,7 +142,7 @@ def in_a_child(lm: LM, tasks: int, pairs: int, probe: str, repeats: int) -> dict
     return json.loads(said)
 
 
-def measure(grid: dict) -> pd.DataFrame:
+def measure(grid: dict, repeats: int) -> pd.DataFrame:
     torch.set_num_threads(1)
     rows = []
     for name, (all_tasks, all_pairs) in grid.items():
@@ -155,7 +155,7 @@ def measure(grid: dict) -> pd.DataFrame:
             suite = random_suite(lm, tasks, pairs)
             work = {"tasks": tasks, "pairs": pairs, "held_out": pairs, **sizes_of(lm, suite), "steps": STEPS}
             for probe in jobs_of(lm, suite, suite):
-                found = in_a_child(lm, tasks, pairs, probe, 1 if shape.parameters > 1e7 else 3)
+                found = in_a_child(lm, tasks, pairs, probe, 1 if shape.parameters > 1e7 else repeats)
                 own = {"name": name, "probe": probe, **shape._asdict(), **work, "blocks": min(GRADIENT_BLOCKS, pairs)}
                 rows.append({**own, **found})
             print(name, tasks, pairs, {r["probe"]: round(r["seconds"], 2) for r in rows[-6:]}, flush=True)
@@ -180,7 +180,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="CSV file for the measured jobs")
     options = parser.parse_args()
     grid = QUICK if options.quick else FULL
-    measured = measure({n: sizes for n, sizes in grid.items() if not options.only or n in options.only})
+    chosen = {n: sizes for n, sizes in grid.items() if not options.only or n in options.only}
+    measured = measure(chosen, 1 if options.quick else 3)
     if options.out:
         measured.to_csv(options.out, index=False)
     tell(measured)
