@@ -28,7 +28,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "SpacesByMeasure GradientSpaces",
     "differentials":
         "SHARED fold_vector fold_width Fold fold_error deal_pairs subspace_bytes Subspaces inner_products "
-        "shared_places Moments Differentials group_sums collect_subspaces collect_differentials step_products",
+        "BlockProducts block_products shared_places Moments Differentials group_sums collect_subspaces "
+        "collect_differentials step_products",
     "gradient":
         "WITHOUT participation_table distribution gradient_probe predicted_transfer",
     "rows":

@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,8 +40,8 @@ from taskspace.tuning.gradients import (
 
 # %% auto #0
 __all__ = ['SHARED', 'fold_vector', 'fold_width', 'Fold', 'fold_error', 'deal_pairs', 'subspace_bytes', 'Subspaces',
-           'inner_products', 'shared_places', 'Moments', 'Differentials', 'group_sums', 'collect_subspaces',
-           'collect_differentials', 'step_products']
+           'inner_products', 'BlockProducts', 'block_products', 'shared_places', 'Moments', 'Differentials',
+           'group_sums', 'collect_subspaces', 'collect_differentials', 'step_products']
 
 # %% ../../nbs/api/probing/10_differentials.ipynb #09457d9a
 def fold_vector(
@@ -247,6 +247,33 @@ def inner_products(
         total += d @ d.T
     return total.numpy()
 
+# %% ../../nbs/api/probing/10_differentials.ipynb #5a04be3f
+class BlockProducts(NamedTuple):
+    "Inner products of differentials that were measured in blocks of pairs."
+
+    with_tasks: np.ndarray  # (tasks, blocks, tasks): of a block of the first task with the whole of the second
+    within: np.ndarray  # (tasks, blocks, blocks): of two blocks of one task
+
+    @property
+    def of_tasks(self) -> np.ndarray:  # (tasks, tasks)
+        "Inner products of whole tasks."
+        return self.with_tasks.sum(1)
+
+
+def block_products(
+    rows: torch.Tensor,  # (tasks * blocks, places): the blocks of the first task, then those of the second, ...
+    blocks: int,  # of a task
+) -> BlockProducts:  # float64
+    "What the blocks of each task have in common with each task, and with one another."
+    tasks = len(rows) // blocks
+    found = BlockProducts(np.zeros((tasks, blocks, tasks)), np.zeros((tasks, blocks, blocks)))
+    with_tasks, within = map(torch.from_numpy, found)
+    for piece in rows.split(_piece(len(rows)), dim=1):
+        d = piece.double().reshape(tasks, blocks, -1)
+        with_tasks += (d.flatten(0, 1) @ d.sum(1).T).view_as(with_tasks)
+        within += d @ d.transpose(1, 2)
+    return found
+
 # %% ../../nbs/api/probing/10_differentials.ipynb #0c8005a2
 SHARED = ("count", "agree", "inner", "square")
 
@@ -397,22 +424,21 @@ class Differentials:
 def group_sums(
     d: Differentials,  # of all tasks
     groups: Mapping[Any, Sequence[str]],  # group -> parameter names; a parameter may be in several
-) -> Iterator[tuple[Any, np.ndarray, dict[str, np.ndarray]]]:
-    "For each group what `Differentials.gram` and `Differentials.shared` give for its parameters."
-    tasks, rows = len(d.suite), len(d.suite) * d.blocks
+) -> Iterator[tuple[Any, BlockProducts, dict[str, np.ndarray]]]:
+    "For each group the `block_products` over its parameters, and what `Differentials.shared` gives for them."
     left = {group: set(names) for group, names in groups.items()}
-    open_sums: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
+    open_sums: dict[Any, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     for n in d.sizes:
-        gram, common = inner_products(d.rows[n]), shared_places(d.subspaces, n)
+        products, common = block_products(d.rows[n], d.blocks), shared_places(d.subspaces, n)
         for group in [g for g, names in left.items() if n in names]:
             if group not in open_sums:
-                open_sums[group] = np.zeros((rows, rows)), np.zeros((len(SHARED), tasks, tasks))
-            for total, part in zip(open_sums[group], (gram, common), strict=True):
+                open_sums[group] = *(np.zeros_like(p) for p in products), np.zeros_like(common)
+            for total, part in zip(open_sums[group], (*products, common), strict=True):
                 total += part
             left[group].remove(n)
             if not left[group]:
-                whole, shared = open_sums.pop(group)
-                yield group, whole, dict(zip(SHARED, shared, strict=True))
+                *own, shared = open_sums.pop(group)
+                yield group, BlockProducts(*own), dict(zip(SHARED, shared, strict=True))
 
 # %% ../../nbs/api/probing/10_differentials.ipynb #9ec6b89f
 def _folded_blocks(d: Differentials, lm: LM, i: int, parts: list[Part], wanted: dict, tokens: int) -> dict:

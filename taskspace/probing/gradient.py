@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from ..errors import TaskspaceError
 from ..models.lm import LM
 from taskspace.probing.differentials import (
+    BlockProducts,
     collect_differentials,
     collect_subspaces,
     Differentials,
@@ -46,41 +47,45 @@ from taskspace.tuning.gradients import (
 __all__ = ['WITHOUT', 'participation_table', 'distribution', 'gradient_probe', 'predicted_transfer']
 
 # %% ../../nbs/api/probing/20_gradient.ipynb #c379e005
-def _cosines(gram: np.ndarray, blocks: int) -> np.ndarray:
-    "Cosines between tasks from the inner products of their blocks."
-    n = len(gram) // blocks
-    inner = gram.reshape(n, blocks, n, blocks).sum((1, 3))
+def _cosines(inner: np.ndarray) -> np.ndarray:
+    "Cosines between tasks from their inner products."
     norm = np.sqrt(np.diag(inner))
     with np.errstate(divide="ignore", invalid="ignore"):
         return inner / norm[:, None] / norm
 
 
-def _pulls(gram: np.ndarray, blocks: int) -> np.ndarray:  # (blocks, tasks, tasks)
+def _pulls(products: BlockProducts) -> np.ndarray:  # (tasks, blocks, tasks)
     "What each block of the row's task does to its cosines."
-    n = len(gram) // blocks
-    g = gram.reshape(n, blocks, n, blocks)
-    norm = np.sqrt(np.einsum("iaib->i", g))
-    without = []  # the cosines with one block of the row's task left out
+    pulls = np.empty_like(products.with_tasks)  # first the cosines with one block of the row's task left out
+    blocks, inner = pulls.shape[1], products.of_tasks
+    norm = np.sqrt(np.diag(inner))
     for b in range(blocks):
-        rest = np.delete(g, b, axis=1)
-        own = np.sqrt(np.einsum("iaib->i", np.delete(rest, b, axis=3)))
+        rest = np.delete(np.delete(products.within, b, axis=1), b, axis=2)
         with np.errstate(divide="ignore", invalid="ignore"):
-            without.append(rest.sum((1, 3)) / own[:, None] / norm)
-    return (blocks - 1) * (np.mean(without, axis=0) - without)
+            pulls[:, b] = (inner - products.with_tasks[:, b]) / np.sqrt(rest.sum((1, 2)))[:, None] / norm
+    np.subtract(pulls.mean(1, keepdims=True), pulls, out=pulls)
+    pulls *= blocks - 1
+    own = np.arange(len(pulls))
+    pulls[own, :, own] = 0  # a task's cosine with itself is 1 whatever the blocks
+    return pulls
+
+
+def _block_counts(tasks: int, blocks: int, draws: int, seed: int) -> np.ndarray:  # (draws, tasks, blocks)
+    "How much more often than once each draw takes each block of each task, over the number of blocks."
+    rng = np.random.default_rng(seed)
+    return (rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=(draws, tasks)) - 1) / blocks
 
 
 def _cosine_draws(
-    gram: np.ndarray, blocks: int, draws: int, rng: np.random.Generator
-) -> np.ndarray:  # (draws, tasks, tasks)
-    "The cosines as other blocks would have given them, to first order in the blocks."
-    n = len(gram) // blocks
-    counts = rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=(draws, n)) - 1
-    move = np.einsum("tib,bij->tij", counts, _pulls(gram, blocks)) / blocks
-    move[:, np.arange(n), np.arange(n)] = 0  # a task's cosine with itself is 1 whatever the blocks
-    cosines = _cosines(gram, blocks)
-    for draw in move:
-        draw[:] = cosines + draw + draw.T
-    return move
+    cosines: np.ndarray,  # (tasks, tasks)
+    pulls: np.ndarray,  # from `_pulls`
+    counts: np.ndarray,  # from `_block_counts`
+    rows: slice,  # of the tasks whose draws are wanted
+) -> np.ndarray:  # (draws, rows, tasks)
+    "The cosines as other blocks would have given them, to first order in the blocks, of some rows."
+    counts = counts.swapaxes(0, 1)
+    of_rows = (counts[rows] @ pulls[rows]).swapaxes(0, 1)
+    return cosines[rows] + of_rows + (counts @ pulls[:, :, rows]).transpose(1, 2, 0)
 
 # %% ../../nbs/api/probing/20_gradient.ipynb #b4c09676
 def _expected_count(d: Differentials, names: Sequence[str]) -> np.ndarray:  # (tasks, tasks)
@@ -95,7 +100,7 @@ def _expected_count(d: Differentials, names: Sequence[str]) -> np.ndarray:  # (t
 def _measures(
     d: Differentials,
     names: Sequence[str],  # parameters
-    gram: np.ndarray,  # as `Differentials.gram` gives it for them
+    products: BlockProducts,  # over them
     s: Mapping[str, np.ndarray],  # as `Differentials.shared` does
 ) -> dict[str, np.ndarray]:  # (tasks, tasks) each
     "The five measures over some parameters; missing where there is nothing to divide by."
@@ -104,7 +109,7 @@ def _measures(
     expected = _expected_count(d, names)
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
-            "cosine": _cosines(gram, d.blocks),
+            "cosine": _cosines(products.of_tasks),
             "overlap": s["count"] / (either - s["count"]),
             "chance": expected / (either - expected),
             "alignment": s["inner"] / np.sqrt(s["square"] * s["square"].T),
@@ -112,31 +117,32 @@ def _measures(
         }
 
 # %% ../../nbs/api/probing/20_gradient.ipynb #c35433ed
-_SLAB = 1 << 25  # draws of cells whose bounds are sought at once
-
-
-def _cosine_bounds(draws: np.ndarray, values: np.ndarray, blocks: int) -> Iterator[np.ndarray]:
-    "Lower and upper bounds of the cosine. They are sought for some rows at a time: quantiles copy the draws."
-    step = max(1, _SLAB // (draws.shape[0] * draws.shape[2]))
-    slabs = [slice(k, k + step) for k in range(0, len(values), step)]
-    found = [interval(draws[:, rows], values[rows], pairs=blocks) for rows in slabs]
-    return (np.concatenate(bounds).clip(-1, 1) for bounds in zip(*found, strict=True))
+_SLAB = 1 << 22  # draws of cells that are made at once
 
 
 def _cosine_evidence(
     d: Differentials,
-    gram: np.ndarray,
-    values: np.ndarray,
+    products: BlockProducts,
+    values: np.ndarray,  # the cosines
     draws: int,
     seed: int,
     keep: bool,  # whether the draws themselves are wanted
 ) -> dict[str, Any]:
-    "Draws and bounds of the cosine; nothing where there is one block."
+    "Draws and bounds of the cosine, made for some rows at a time; nothing where there is one block."
     if d.blocks == 1 or not draws:
         return {}
-    drawn = _cosine_draws(gram, d.blocks, draws, np.random.default_rng(seed))
-    low, high = (pd.DataFrame(b, d.suite.names, d.suite.names) for b in _cosine_bounds(drawn, values, d.blocks))
-    return {"replicates": drawn if keep else None, "low": low, "high": high}
+    tasks, names = len(values), d.suite.names
+    low, high = np.empty((2, tasks, tasks))
+    kept = np.empty((draws, tasks, tasks)) if keep else None
+    pulls, counts = _pulls(products), _block_counts(tasks, d.blocks, draws, seed)
+    step = max(1, _SLAB // (draws * tasks))
+    for rows in (slice(k, k + step) for k in range(0, tasks, step)):
+        drawn = _cosine_draws(values, pulls, counts, rows)
+        low[rows], high[rows] = (b.clip(-1, 1) for b in interval(drawn, values[rows], pairs=d.blocks))
+        if kept is not None:
+            kept[:, rows] = drawn
+    bounds = (pd.DataFrame(b, names, names) for b in (low, high))
+    return {"replicates": kept, **dict(zip(("low", "high"), bounds, strict=True))}
 
 
 def _spaces(
@@ -241,9 +247,9 @@ def _matrix_bytes(
     "What the matrices over tasks take at once, at most."
     parts = layers + components
     spaces = 5 * (parts + 1) + (2 * (parts + 1) + draws * (1 + parts * parts_keep) if draws else 0)
-    sums = (components + 3) * (blocks**2 + 4)  # of the model, the components, and the layer that is open
-    at_work = blocks**2 + 24 + (draws + 2 * blocks**2 if draws else 0)
-    return 8 * tasks**2 * (spaces + sums + at_work)
+    sums = (components + 3) * (blocks + 4)  # of the model, the components, the open layer, and the tensor at hand
+    at_work = 16 + (2 * blocks if draws else 0)
+    return 8 * tasks**2 * (spaces + sums + at_work) + (5 * 8 * _SLAB if draws else 0)
 
 
 def _keep_all_draws(
@@ -275,12 +281,12 @@ def _all_spaces(
     keep_all: bool,  # whether layers and components keep their draws
 ) -> dict[tuple[str, str], dict[str, TaskSpace]]:  # ("layer", "component" or "", group) -> measure -> space
     "The spaces of the whole model, of its layers and of its components."
-    groups = {("", ""): list(d.sizes)}
-    groups |= {(by, g): names for by in ("layer", "component") for g, names in d.groups(by).items()}
+    groups = {(by, g): names for by in ("layer", "component") for g, names in d.groups(by).items()}
+    groups["", ""] = list(d.sizes)  # last, when the sums of all parts are done with, as its draws are kept
     found = {}
-    for (by, g), gram, shared in group_sums(d, groups):
-        measures = _measures(d, groups[by, g], gram, shared)
-        evidence = _cosine_evidence(d, gram, measures["cosine"], draws, seed, keep_all or not by)
+    for (by, g), products, shared in group_sums(d, groups):
+        measures = _measures(d, groups[by, g], products, shared)
+        evidence = _cosine_evidence(d, products, measures["cosine"], draws, seed, keep_all or not by)
         found[by, g] = _spaces(d, measures, evidence, f", {by} {g}" if by else "", meta)
     return found
 

@@ -540,17 +540,19 @@ def test_parts_of_the_model_add_up():
 
 
 def test_cosine_intervals_hold_the_measured_and_the_expected_cosine():
-    from taskspace.probing.gradient import _cosine_draws, _cosines
+    from taskspace.probing.differentials import block_products
+    from taskspace.probing.gradient import _block_counts, _cosine_draws, _cosines, _pulls
     from taskspace.spaces.resampling import interval
 
     rng, width, blocks, truth, found = np.random.default_rng(0), 2000, 5, 0.6, []
     task = np.zeros((2, width))
     task[0, 0], task[1, :2] = 1, (truth, np.sqrt(1 - truth**2))
-    for _ in range(100):
+    for k in range(100):
         x = (task[:, None] + rng.normal(size=(2, blocks, width)) / np.sqrt(width)).reshape(2 * blocks, width)
-        gram = x @ x.T
-        measured = _cosines(gram, blocks)
-        low, high = interval(_cosine_draws(gram, blocks, 200, rng), measured, pairs=blocks)
+        products = block_products(torch.from_numpy(x), blocks)
+        measured = _cosines(products.of_tasks)
+        draws = _cosine_draws(measured, _pulls(products), _block_counts(2, blocks, 200, seed=k), slice(2))
+        low, high = interval(draws, measured, pairs=blocks)
         found.append([a[0, 1] for a in (measured, low, high)])
     measured, low, high = np.transpose(found)
     assert (low < measured).all() and (measured < high).all()  # plain resampling of blocks leaves the cosine out
@@ -678,10 +680,12 @@ def test_a_disk_without_room_for_the_subspaces_is_named(monkeypatch):
 def test_sums_over_groups_are_those_of_their_parameters():
     d = collect_differentials(make("gpt2"), SUITE, FTGD(keep=0.05), blocks=2, tokens=4096)
     groups = {"all": list(d.sizes), **d.groups("layer"), **d.groups("component")}
-    found = {g: (gram, shared) for g, gram, shared in group_sums(d, groups)}
+    found = {g: (products, shared) for g, products, shared in group_sums(d, groups)}
     assert set(found) == set(groups)
     for g, names in groups.items():
-        assert np.array_equal(found[g][0], d.gram(names))
+        gram = d.gram(names).reshape(4, 2, 4, 2)
+        assert np.allclose(found[g][0].with_tasks, gram.sum(3), rtol=1e-9, atol=1e-12)
+        assert np.allclose(found[g][0].within, gram[range(4), :, range(4)], rtol=1e-9, atol=1e-12)
         assert all(np.array_equal(found[g][1][k], m) for k, m in d.shared(names).items())
 
 
@@ -709,6 +713,27 @@ def test_parts_keep_bounds_where_draws_do_not_fit(monkeypatch):
     assert np.array_equal(part.cosine.replicates, whole.cosine.replicates)
     for g, space in part.by_layer["cosine"].items():
         assert space.replicates is None and space.low.equals(whole.by_layer["cosine"][g].low)
+
+
+def test_the_matrices_of_many_tasks_take_what_is_said(monkeypatch):
+    import tracemalloc
+
+    from taskspace.probing import gradient
+
+    monkeypatch.setattr(gradient, "_SLAB", 1 << 14)
+    lm = make("gpt2")
+    many = Suite("many", [Task(f"t{k}", SUITE.tasks[k % 4].pairs[k % 3 :][:5], f"p{k % 7}") for k in range(100)])
+    d = collect_differentials(lm, many, FTGD(keep=0.002), blocks=5, tokens=4096)
+    layers, components = (d.table[by].nunique() for by in ("layer", "component"))
+    gradient.interval(np.zeros((2, 3)), np.zeros(3), pairs=2)  # what it imports is not counted
+    tracemalloc.start()
+    spaces = gradient._all_spaces(d, {}, 200, 0, keep_all=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    said = gradient._matrix_bytes(100, 5, 200, layers, components, False)
+    assert spaces["", ""]["cosine"].replicates.nbytes < peak < said  # seen: 0.85 of it
+    # With the products of all blocks with all others it would be 6 GB
+    assert gradient._matrix_bytes(1000, 5, 200, 3, 4, False) < 3e9
 
 
 MEMORY = """

@@ -487,8 +487,8 @@ def test_workers_that_all_die_end_the_run(toy, tmp_path, monkeypatch):
 
 # -- Dask ------------------------------------------------------------------------------------------
 @contextlib.contextmanager
-def dask_cluster(port=0):
-    "A scheduler and two single-threaded worker processes on loopback, without nannies: address, scheduler, workers."
+def dask_cluster(port=0, workers=2):
+    "A scheduler and single-threaded worker processes on loopback, without nannies: address, scheduler, workers."
     pytest.importorskip("distributed")
     here = {
         **os.environ,
@@ -503,63 +503,44 @@ def dask_cluster(port=0):
 
     scheduler = start("dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
     address = next(line.split()[-1] for line in scheduler.stderr if "Scheduler at:" in line)
-    workers = [
+    started = [
         start("dask_worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1")
-        for _ in range(2)
+        for _ in range(workers)
     ]
     try:
-        for w in workers:
+        for w in started:
             next(line for line in w.stderr if "Registered to:" in line)
-        yield address, scheduler, workers
+        yield address, scheduler, started
     finally:
-        for p in (*workers, scheduler):
+        for p in (*started, scheduler):
             p.kill()
-        for p in (*workers, scheduler):
+        for p in (*started, scheduler):
             p.wait()
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    "One cluster for all tests that leave its scheduler alive."
-    with dask_cluster() as (address, _, workers):
-        yield address, workers
-
-
-def test_dask_gives_the_same_bytes_also_when_a_worker_is_killed(cluster, toy, tmp_path, uninterrupted):
-    address, workers = cluster
-    expected = stored(uninterrupted(3))
-    with dask_executor(address) as executor:
-        quietly(toy(), tmp_path / "two", executor)
-    assert stored(tmp_path / "two") == expected and open_run(tmp_path / "two").log().worker.nunique() == 2
-    study = toy(slow=0.005)
-    (tmp_path / "study.yaml").write_text(study.to_yaml())
-    main = command(tmp_path / "study.yaml", tmp_path / "one", "--executor", "dask", "--scheduler", address, "--quiet")
-    wait_for(lambda: len(Store(tmp_path / "one").files()) > 3, main)
-    assert len(Store(tmp_path / "one").files()) < 63
-    workers[0].kill()
-    _, err = main.communicate(timeout=180)
-    assert main.returncode == 0, err
-    assert stored(tmp_path / "one") == expected
-
-
-@pytest.mark.slow
-def test_a_run_goes_on_when_the_scheduler_is_back(toy, tmp_path, uninterrupted):
-    "The scheduler is killed in the middle. Another one takes its place, and the run is started again."
-    expected, out = stored(uninterrupted(3)), tmp_path / "out"
-    (tmp_path / "study.yaml").write_text(toy(slow=0.005).to_yaml())
+def test_dask_gives_the_same_bytes_also_when_a_worker_is_killed_and_when_the_scheduler_is(toy, tmp_path, uninterrupted):
+    "All goes well; then a worker is killed and the run goes on; then the scheduler, and another one ends the run."
+    expected, out, study = stored(uninterrupted(3)), tmp_path / "out", tmp_path / "study.yaml"
+    study.write_text(toy(slow=0.005).to_yaml())
 
     def start(address):
-        return command(tmp_path / "study.yaml", out, "--executor", "dask", "--scheduler", address, "--quiet")
+        return command(study, out, "--executor", "dask", "--scheduler", address, "--quiet")
 
-    with dask_cluster() as (address, scheduler, _):
+    with dask_cluster() as (address, scheduler, workers):
+        with dask_executor(address) as executor:
+            quietly(toy(), tmp_path / "two", executor)
+        assert stored(tmp_path / "two") == expected and open_run(tmp_path / "two").log().worker.nunique() == 2
         main = start(address)
         wait_for(lambda: len(Store(out).files()) > 3, main, seconds=400)
+        workers[0].kill()
+        survived = len(Store(out).files())
+        wait_for(lambda: len(Store(out).files()) > survived + 3, main, seconds=400)
         scheduler.kill()
         _, err = main.communicate(timeout=400)
     kept = stored(out)
     assert main.returncode == 2 and "start the same run again" in err.splitlines()[-1]
     assert 3 < len(kept) < 63 and kept.items() <= expected.items()
-    with dask_cluster(int(address.rsplit(":", 1)[1])) as (again, *_):
+    with dask_cluster(int(address.rsplit(":", 1)[1]), workers=1) as (again, *_):
         assert again == address
         main = start(again)
         _, err = main.communicate(timeout=400)

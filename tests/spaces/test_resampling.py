@@ -25,7 +25,7 @@ from taskspace.spaces.statistics import cells
 
 pytestmark = pytest.mark.slow
 
-SIMULATIONS, PAIRS, N = 500, 30, 12
+SIMULATIONS, PAIRS, N = 250, 30, 12
 
 
 def flat(a):
