@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "statistics":
-        "ALTERNATIVES METHODS square cells from_cells task_permutations permuted_products permutation_p Test "
-        "known_labels within_across left_out_aucs mantel orthonormal_basis partial_mantel mrqap "
+        "ALTERNATIVES METHODS square cells from_cells ranks task_permutations permuted_products permutation_p "
+        "Test known_labels within_across left_out_aucs mantel orthonormal_basis partial_mantel mrqap "
         "benjamini_hochberg student_interval sign_flip_p Estimate over_seeds cost_at",
     "resampling":
         "RELIABLE resample_means split_halves replicate_variance degrees_of_freedom widening interval "

@@ -31,9 +31,7 @@ def cell_columns(
     "The off-diagonal cells of each matrix as a row of unit length around 0."
     rows = np.stack([statistics.cells(m) for m in matrices])
     if method == "spearman":
-        from scipy.stats import rankdata
-
-        rows = rankdata(rows, axis=1)
+        rows = statistics.ranks(rows)
     rows = rows - rows.mean(1, keepdims=True)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)

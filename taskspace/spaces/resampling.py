@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import TaskspaceError
-from .statistics import benjamini_hochberg, cells, orthonormal_basis, square
+from .statistics import benjamini_hochberg, cells, orthonormal_basis, ranks, square
 
 # %% auto #0
 __all__ = ['RELIABLE', 'resample_means', 'split_halves', 'replicate_variance', 'degrees_of_freedom', 'widening', 'interval',
@@ -186,11 +186,9 @@ def auc_of(
     inside: np.ndarray,  # shape (cells,), which cells are within groups
 ) -> np.ndarray:  # shape (...)
     "AUC of the cells inside against the others, for many matrices at once."
-    from scipy.stats import rankdata
-
     inside = np.asarray(inside, dtype=bool)
     within = inside.sum()
-    total = rankdata(values, axis=-1)[..., inside].sum(-1)
+    total = ranks(values)[..., inside].sum(-1)
     return (total - within * (within + 1) / 2) / (within * (inside.size - within))
 
 
@@ -201,10 +199,8 @@ def correlation_of(
     controls: Sequence[np.ndarray] = (),  # each of shape (cells,)
 ) -> np.ndarray:  # shape (...)
     "(Partial) correlation with a hypothesis, for many matrices at once."
-    from scipy.stats import rankdata
-
     if method == "spearman":
-        values, other, controls = rankdata(values, axis=-1), rankdata(other), [rankdata(c) for c in controls]
+        values, other, controls = ranks(values), ranks(other), [ranks(c) for c in controls]
     basis = orthonormal_basis(controls, len(other))
 
     def unit(v: np.ndarray) -> np.ndarray:

@@ -21,19 +21,50 @@ from ..tasks.pairs import Suite
 __all__ = ['group_aucs', 'signs_table', 'opposed_contrasts', 'opposition_scores', 'opposition_by_group']
 
 # %% ../../nbs/api/spaces/74_signs.ipynb #873b1811
-def _memberships(labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    "Which cells lie off the diagonal, and which of these within a group; each of shape (tasks, tasks)."
+def _chosen_cells(labels: Sequence[str]) -> dict[tuple[str, str], np.ndarray]:  # (tasks, tasks) each
+    "The cells that each figure is over: all, those that touch a group, and those that do not."
     of = np.array(labels, dtype=object)
     off_diagonal = ~np.eye(len(of), dtype=bool)
-    return off_diagonal, (of[:, None] == of[None]) & off_diagonal
+    out = {("all", ""): off_diagonal}
+    for name in dict.fromkeys(labels):
+        mine = of == name
+        out["group", name] = off_diagonal & (mine[:, None] | mine[None])
+        out["without", name] = off_diagonal & ~mine[:, None] & ~mine[None]
+    return out
 
 
-def _auc_where(matrix: np.ndarray, chosen: np.ndarray, within: np.ndarray) -> float:
+def _places(matrix: np.ndarray) -> np.ndarray:  # the same shape, integers from 0; -1 where a cell is missing
+    "Where each cell stands among the different values of the matrix. So cells are sorted once, and counted often."
+    places = np.full(matrix.shape, -1)
+    known = ~np.isnan(matrix)
+    places[known] = np.unique(matrix[known], return_inverse=True)[1].ravel()
+    return places
+
+# %% ../../nbs/api/spaces/74_signs.ipynb #0f57376a
+def _auc_where(places: np.ndarray, chosen: np.ndarray, within: np.ndarray) -> float:
     "AUC of the chosen cells within groups against the other chosen cells; missing where there are none of one kind."
-    inside = within[chosen]
-    if not 0 < inside.sum() < inside.size:
+    at, inside = places[chosen], within[chosen]
+    n = int(inside.sum())
+    if not 0 < n < inside.size or at.min() < 0:
         return float("nan")
-    return float(resampling.auc_of(matrix[chosen], inside))
+    count = np.bincount(at)
+    rank = count.cumsum() - (count - 1) / 2  # the mean rank of equal values
+    return float((rank[at[inside]].sum() - n * (n + 1) / 2) / (n * (inside.size - n)))
+
+
+def _macro_mean(values: np.ndarray) -> float:
+    "The mean over the groups that have a value."
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def _aucs(places: np.ndarray, labels: Sequence[str]) -> dict[tuple[str, str], float]:
+    "The figures of `group_aucs` from the places of the cells."
+    of = np.array(labels, dtype=object)
+    within = of[:, None] == of[None]
+    out = {key: _auc_where(places, chosen, within) for key, chosen in _chosen_cells(labels).items()}
+    out["macro", ""] = _macro_mean(np.array([v for (what, _), v in out.items() if what == "group"]))
+    return out
 
 
 def group_aucs(
@@ -41,33 +72,25 @@ def group_aucs(
     labels: Sequence[str],  # the group of each task
 ) -> dict[tuple[str, str], float]:  # ("all", ""), ("group", name), ("macro", ""), ("without", name) -> AUC
     "AUC of cells within groups against across: over all tasks, for each group, their mean, and without each group."
-    off_diagonal, within = _memberships(labels)
-    of = np.array(labels, dtype=object)
-    out = {("all", ""): _auc_where(matrix, off_diagonal, within)}
-    for name in dict.fromkeys(labels):
-        mine = of == name
-        touched = off_diagonal & (mine[:, None] | mine[None])
-        out["group", name] = _auc_where(matrix, touched, within)
-        others = off_diagonal & ~mine[:, None] & ~mine[None]
-        out["without", name] = _auc_where(matrix, others, within)
-    each = [v for (what, _), v in out.items() if what == "group" and np.isfinite(v)]
-    out["macro", ""] = float(np.mean(each)) if each else float("nan")
-    return out
+    return _aucs(_places(matrix), labels)
 
 # %% ../../nbs/api/spaces/74_signs.ipynb #dab5e91b
 def _null_aucs(matrix: np.ndarray, labels: Sequence[str], permutations: int, seed: int) -> pd.DataFrame:
     "The figures of `group_aucs` with the groups dealt out anew to the tasks, one row a permutation."
     orders = statistics.task_permutations(len(labels), permutations, seed)
-    return pd.DataFrame([group_aucs(matrix[np.ix_(o, o)], labels) for o in orders])
+    places = _places(matrix)
+    return pd.DataFrame([_aucs(places[np.ix_(o, o)], labels) for o in orders])
 
 
 def _over_tasks(matrix: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
     "The figures with each task left out, one row a task."
-    rows = []
-    for i in range(len(labels)):
-        keep = np.arange(len(labels)) != i
-        rows.append(group_aucs(matrix[np.ix_(keep, keep)], [g for k, g in enumerate(labels) if k != i]))
-    return pd.DataFrame(rows)
+    of = np.array(labels, dtype=object)
+    left = {key: statistics.left_out_aucs(matrix, labels, chosen) for key, chosen in _chosen_cells(labels).items()}
+    for (what, name), values in left.items():
+        if what == "without" and (of == name).sum() == 1:  # without its only task there is no such group
+            values[of == name] = np.nan
+    each = np.array([values for (what, _), values in left.items() if what == "group"])
+    return pd.DataFrame({**left, ("macro", ""): [_macro_mean(column) for column in each.T]})
 
 
 def _interval_of(value: float, left: np.ndarray) -> tuple[float, float]:

@@ -16,9 +16,10 @@ import pandas as pd
 from ..errors import TaskspaceError
 
 # %% auto #0
-__all__ = ['ALTERNATIVES', 'METHODS', 'square', 'cells', 'from_cells', 'task_permutations', 'permuted_products', 'permutation_p',
-           'Test', 'known_labels', 'within_across', 'left_out_aucs', 'mantel', 'orthonormal_basis', 'partial_mantel',
-           'mrqap', 'benjamini_hochberg', 'student_interval', 'sign_flip_p', 'Estimate', 'over_seeds', 'cost_at']
+__all__ = ['ALTERNATIVES', 'METHODS', 'square', 'cells', 'from_cells', 'ranks', 'task_permutations', 'permuted_products',
+           'permutation_p', 'Test', 'known_labels', 'within_across', 'left_out_aucs', 'mantel', 'orthonormal_basis',
+           'partial_mantel', 'mrqap', 'benjamini_hochberg', 'student_interval', 'sign_flip_p', 'Estimate', 'over_seeds',
+           'cost_at']
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #df45cc79
 def square(
@@ -58,6 +59,24 @@ def from_cells(
     a = np.full((n, n), diagonal)
     a[~np.eye(n, dtype=bool)] = values
     return a
+
+# %% ../../nbs/api/spaces/10_statistics.ipynb #c8d269ec
+def ranks(
+    values: np.ndarray,  # shape (..., cells)
+) -> np.ndarray:  # the same shape, from 1; equal values have the mean of their ranks
+    "The rank of each value along the last axis."
+    values = np.asarray(values)
+    out = np.empty(values.shape)
+    for at in np.ndindex(values.shape[:-1]):
+        order = np.argsort(values[at])
+        ordered = values[at][order]
+        if (ordered[1:] > ordered[:-1]).all():
+            out[at][order] = np.arange(1, len(order) + 1)
+        else:  # ties, or missing values
+            from scipy.stats import rankdata
+
+            out[at] = rankdata(values[at])
+    return out
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #dd2b4f9b
 def task_permutations(
@@ -193,8 +212,6 @@ def within_across(
 ) -> Test:  # statistic = AUC; details: mean_within, mean_across, cells_within
     """AUC of cells within groups against cells across groups (Mann and Whitney [1947](https://doi.org/10.1214/aoms/1177730491)).
     Raises `TaskspaceError` when there are none of one kind."""
-    from scipy.stats import rankdata
-
     a, member = _membership(matrix, groups)
     n = len(a)
     values = cells(a)
@@ -205,9 +222,9 @@ def within_across(
     def auc(rank_sum: Any) -> Any:
         return (rank_sum - within * (within + 1) / 2) / (within * across)
 
-    ranks = from_cells(rankdata(values), n)
-    observed = float(auc((member * (ranks @ member)).sum()))
-    null = auc(_within_sums(ranks, member, task_permutations(n, permutations, seed)))
+    ranked = from_cells(ranks(values), n)
+    observed = float(auc((member * (ranked @ member)).sum()))
+    null = auc(_within_sums(ranked, member, task_permutations(n, permutations, seed)))
     return Test(
         "AUC within/across",
         observed,
@@ -240,12 +257,14 @@ def _wins(
 def left_out_aucs(
     matrix: np.ndarray | pd.DataFrame,  # shape (tasks, tasks)
     groups: Sequence,  # one label a task, none of them missing
+    chosen: np.ndarray | None = None,  # shape (tasks, tasks), symmetric: the cells that count; None: all
 ) -> np.ndarray:  # shape (tasks,); missing where no cells of one kind are left
     "The AUC of `within_across` with each task left out in turn."
     a, member = _membership(matrix, groups)
     n = len(a)
     same, off = member @ member.T > 0, ~np.eye(n, dtype=bool)
-    within, across = same & off, ~same  # a task is in its own group, so the diagonal is not across
+    off = off if chosen is None else off & chosen
+    within, across = same & off, ~same & off
     wins = np.zeros((n, n))
     wins[within], wins[across] = _wins(a[within], a[across])
     everything, left, pairs = wins[within].sum(), np.empty(n), np.empty(n)
@@ -268,9 +287,7 @@ def _prepared(matrix: np.ndarray | pd.DataFrame, name: str, method: str) -> np.n
     a = square(matrix, name)
     values = cells(a)
     if method == "spearman":
-        from scipy.stats import rankdata
-
-        values = rankdata(values)
+        values = ranks(values)
     values = values - values.mean()
     length = np.linalg.norm(values)
     if length < 1e-12 * max(1.0, float(np.abs(cells(a)).max())):
