@@ -49,9 +49,10 @@ def _value(metric: str, margin: np.ndarray, accuracy: np.ndarray, n: np.ndarray)
 
 
 def _transfer(metric: str, headroom: bool, means: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Transfer (..., sources, targets) from means (..., 4, sources, targets): margin before and after, accuracy before
-    and after."""
-    before, after = (_value(metric, means[..., k, :, :], means[..., k + 2, :, :], n) for k in (0, 1))
+    """Transfer (..., sources, targets) from means (..., 2 or 4, sources, targets): margin before and after, then, unless
+    the metric is the margin, accuracy before and after."""
+    accuracy = means if metric == "margin" else means[..., 2:, :, :]
+    before, after = (_value(metric, means[..., k, :, :], accuracy[..., k, :, :], n) for k in (0, 1))
     change = after - before
     if headroom:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -69,30 +70,34 @@ def _normalised(change: np.ndarray, normalise: str | None) -> np.ndarray:  # (..
 
 # %% ../../nbs/api/probing/35_row_spaces.ipynb #a7c64df8
 class _Seed:
-    "The rows of one seed: values (4, sources, pairs), where each target's pairs stand, and which pairs these are."
+    """The rows of one seed: values (4, sources, pairs), or of the margin alone (2, sources, pairs), where each target's
+    pairs stand, and which pairs these are."""
 
-    def __init__(self, rows: Mapping[str, pd.DataFrame], names: Sequence[str], seed: Any):
+    def __init__(self, rows: Mapping[str, pd.DataFrame], names: Sequence[str], seed: Any, accuracy: bool = True):
         first = next(iter(rows.values()))
         key = list(zip(first.task, first.pair, strict=True))
+        columns = first.task.to_numpy(), first.pair.to_numpy()
         self.where = [np.flatnonzero(first.task.to_numpy() == t) for t in names]
         again = first.groupby(["task", "pair"], sort=False).cumcount().to_numpy()
         self.pairs = [[(key[p][1], int(again[p])) for p in w] for w in self.where]
-        self.values = np.full((4, len(names), len(first)), np.nan)
+        self.values = np.full((4 if accuracy else 2, len(names), len(first)), np.nan)
         for source, row in rows.items():
-            if list(zip(row.task, row.pair, strict=True)) != key:
+            alike = all(np.array_equal(a, row[c].to_numpy()) for c, a in zip(("task", "pair"), columns, strict=True))
+            if not alike and list(zip(row.task, row.pair, strict=True)) != key:  # the quick answer first
                 raise TaskspaceError(
                     f"row {source!r}, seed {seed}: its evaluation pairs differ from those of {next(iter(rows))!r}; "
                     "rows of one seed must share them"
                 )
             m = row[["before", "after"]].to_numpy(dtype=float).T
-            self.values[:, list(names).index(source)] = np.concatenate([m, (m > 0) + 0.5 * (m == 0)])
+            both = np.concatenate([m, (m > 0) + 0.5 * (m == 0)]) if accuracy else m
+            self.values[:, list(names).index(source)] = both
         self.n = np.array([len(w) for w in self.where])
 
     def means(
         self,
         # One (draws, pairs) array a target, whose rows add up to 1; None: even weights, without the axis of draws.
         weights: Sequence[np.ndarray] | None = None,
-    ) -> np.ndarray:  # ([draws,] 4, sources, targets)
+    ) -> np.ndarray:  # ([draws,] 4 or 2, sources, targets)
         "Mean over the pairs of each target."
         if weights is None:
             return np.stack([self.values[:, :, w].mean(-1) for w in self.where], -1)
@@ -100,7 +105,7 @@ class _Seed:
         return np.stack(means, -1)
 
 
-def _seeds_of(rows: Mapping[Any, pd.DataFrame]) -> tuple[list[str], list[_Seed]]:
+def _seeds_of(rows: Mapping[Any, pd.DataFrame], accuracy: bool = True) -> tuple[list[str], list[_Seed]]:
     "The tasks, and the rows seed by seed. Raises `TaskspaceError` for rows that do not fit together."
     if not rows:
         raise TaskspaceError("space_from_rows: no rows; give at least one")
@@ -114,7 +119,7 @@ def _seeds_of(rows: Mapping[Any, pd.DataFrame]) -> tuple[list[str], list[_Seed]]
         raise TaskspaceError(
             f"space_from_rows: source {stray[0]!r} is not among the evaluated tasks: {', '.join(names)}"
         )
-    return names, [_Seed(group, names, seed) for seed, group in by_seed.items()]
+    return names, [_Seed(group, names, seed, accuracy) for seed, group in by_seed.items()]
 
 
 def _mean(each: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -249,7 +254,7 @@ def space_from_rows(
 ) -> TaskSpace:  # row = source, column = target; a source without a row has empty cells
     "The mean over seeds of stored rows, with its evidence. Raises `TaskspaceError` for rows that do not fit together."
     check_metric(metric, normalise)
-    names, seeds = _seeds_of(rows)
+    names, seeds = _seeds_of(rows, accuracy=metric != "margin")
     pool = _Pool(seeds)
     rng = np.random.default_rng(seed)
     each = _transfers(seeds, metric, normalise)

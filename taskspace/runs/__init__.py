@@ -47,8 +47,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "status":
         "duration failure_lines Status last_entries run_status job_log",
     "readings":
-        "run_scores rows_at ablation_rows_at interchange_rows_at transfer_rows tuning_logs states_at "
-        "run_states run_provenance",
+        "run_scores transfer_jobs rows_at ablation_rows_at interchange_rows_at transfer_rows tuning_logs "
+        "states_at run_states run_provenance",
     "run_spaces":
         "mean_space gradients_at run_gradients units_at run_units space_at run_interchange run_space",
     "tracking":

@@ -13,8 +13,8 @@ from .plans import find_checkpoint, find_tuned_checkpoint, finished_results, Not
 from .status import last_entries
 
 # %% auto #0
-__all__ = ['run_scores', 'rows_at', 'ablation_rows_at', 'interchange_rows_at', 'transfer_rows', 'tuning_logs', 'states_at',
-           'run_states', 'run_provenance']
+__all__ = ['run_scores', 'transfer_jobs', 'rows_at', 'ablation_rows_at', 'interchange_rows_at', 'transfer_rows', 'tuning_logs',
+           'states_at', 'run_states', 'run_provenance']
 
 # %% ../../nbs/api/runs/44_readings.ipynb #c05fced0
 def run_scores(
@@ -41,18 +41,28 @@ def run_scores(
     return frame[[*first, *(c for c in frame if c not in first)]].astype({"step": "Int64"})
 
 # %% ../../nbs/api/runs/44_readings.ipynb #ab11afc1
-def rows_at(
+def transfer_jobs(
     run: RunData,  # an opened run
     at: int,  # position of the checkpoint in `checkpoints`
     control: str = "none",  # none, full, masked, random, all or shuffled
-) -> dict[tuple[str, int], pd.DataFrame]:  # (source, seed) -> what `transfer_row` gave
-    "The measured rows of one checkpoint. Raises `TaskspaceError` for a control that the study lacks."
+) -> pd.DataFrame:  # rows of its plan
+    "The jobs of a transfer space. Raises `TaskspaceError` for a control that the study lacks."
     transfer = run.plan[run.plan["kind"] == "transfer"]
     jobs = transfer[(transfer["at"] == at) & (transfer["control"] == control)]
     if jobs.empty:
         known = sorted(transfer["control"].dropna().unique())
         there = f"; there are: {', '.join(known)}" if known else ""
         raise NotThere(f"{run.path}: no transfer jobs with control {control!r} in this study{there}")
+    return jobs
+
+
+def rows_at(
+    run: RunData,  # an opened run
+    at: int,  # position of the checkpoint in `checkpoints`
+    control: str = "none",  # none, full, masked, random, all or shuffled
+) -> dict[tuple[str, int], pd.DataFrame]:  # (source, seed) -> what `transfer_row` gave
+    "The measured rows of one checkpoint. Raises `TaskspaceError` for a control that the study lacks."
+    jobs = transfer_jobs(run, at, control)
     return {(job.source, int(job.seed)): frame for job, frame, _ in finished_results(run, jobs)}
 
 

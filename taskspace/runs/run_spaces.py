@@ -5,6 +5,7 @@
 # %% ../../nbs/api/runs/46_run_spaces.ipynb #2d49d773
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TYPE_CHECKING
@@ -15,7 +16,7 @@ import pandas as pd
 
 from .formats import as_written, frame_to_space, frame_to_spaces, frame_to_units
 from .plans import find_checkpoint, find_tuned_checkpoint, finished_results, NotThere, RunData
-from .readings import ablation_rows_at, interchange_rows_at, rows_at
+from .readings import ablation_rows_at, interchange_rows_at, rows_at, transfer_jobs
 from ..spaces.resampling import interval
 from ..spaces.space import TaskSpace
 
@@ -143,7 +144,42 @@ def _header_of(run: RunData, at: int) -> dict[str, Any]:
     return {k: int(v) if isinstance(v, np.integer) else v for k, v in header.items()}
 
 
+_KEPT_BYTES = 1 << 28  # of spaces that are kept for one run
+_kept_spaces: WeakKeyDictionary[RunData, OrderedDict[tuple, TaskSpace]] = WeakKeyDictionary()
+
+
+def _size_of(space: TaskSpace) -> int:  # bytes
+    "What the draws and halves of a space take; the rest is small."
+    arrays = (space.replicates, space.halves, space.seed_deviations)
+    return sum(a.nbytes for a in arrays if a is not None)
+
+
+def _keep_space(run: RunData, key: tuple, space: TaskSpace) -> None:
+    "Keep a space for those who ask again, and of the others the last ones that have room beside it."
+    kept = _kept_spaces.setdefault(run, OrderedDict())
+    kept[key] = space
+    while kept and sum(map(_size_of, kept.values())) > _KEPT_BYTES:
+        kept.popitem(last=False)
+
+
 def _transfer_space(
+    run: RunData, at: int, control: str, metric: str, normalise: str | None, options: dict[str, Any]
+) -> TaskSpace:
+    "A transfer space. The pages of a report ask for the last one again and again, and it is made once."
+    jobs = transfer_jobs(run, at, control)
+    files = run.store.files(jobs["key"])
+    key = (at, control, metric, normalise, tuple(key for key in jobs["key"] if key in files))
+    space = None if options else _kept_spaces.get(run, OrderedDict()).get(key)
+    if space is None:
+        space = _measured_transfer(run, at, control, metric, normalise, options)
+        if not options:
+            _keep_space(run, key, space)
+    # A copy of what callers may write to
+    frames = {n: None if (f := getattr(space, n)) is None else f.copy() for n in ("matrix", "low", "high")}
+    return replace(space, **frames)
+
+
+def _measured_transfer(
     run: RunData, at: int, control: str, metric: str, normalise: str | None, options: dict[str, Any]
 ) -> TaskSpace:
     from taskspace.probing.row_spaces import space_from_rows
@@ -159,7 +195,7 @@ def _transfer_space(
     meta = {**header, "control": control, "ftgd": study.ftgd, **pairs}
     return space_from_rows(rows, metric, normalise, run.suite.groups(), **{"meta": meta, **options})
 
-
+# %% ../../nbs/api/runs/46_run_spaces.ipynb #efad2b70
 def _gradient_space(run: RunData, at: int, kind: str) -> TaskSpace:
     found = gradients_at(run, at)
     if kind not in found[0]:
