@@ -56,8 +56,17 @@
     return [[...new Set(titles)].join("; ") || "Chart", ...said].join(". ");
   };
 
+  // Data of large charts are compressed. Those are drawn on a canvas: a page with a hundred thousand shapes would be slow.
+  const dataOf = async (script) => {
+    if (script.type === "application/json") return JSON.parse(script.textContent);
+    if (!window.DecompressionStream) throw new Error("this browser cannot unpack its data; take a newer one");
+    const bytes = Uint8Array.from(atob(script.textContent), (c) => c.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return {...await new Response(stream).json(), packed: true};
+  };
+
   const draw = async (box) => {
-    const held = JSON.parse(box.querySelector("script.taskspace-spec").textContent);
+    const held = await dataOf(box.querySelector("script.taskspace-spec"));
     const spec = {...held.spec, datasets: Object.fromEntries(Object.entries(held.tables).map(([name, table]) => [name, unpack(table)]))};
     spec.config = merge(spec.config || {}, colours());
     delete spec.background;
@@ -67,14 +76,14 @@
     const actions = {export: {svg: true, png: true}, source: false, compiled: false, editor: false};
     if (box.taskspace) box.taskspace.finalize();
     box.taskspace = await window.vegaEmbed(stage, spec, {
-      renderer: "svg", actions, mode: "vega-lite", tooltip: {theme: isDark() ? "dark" : "light"},
+      renderer: held.packed ? "canvas" : "svg", actions, mode: "vega-lite", tooltip: {theme: isDark() ? "dark" : "light"},
       loader: {http: {mode: "same-origin"}},
     });
     stage.classList.add("drawn");
     const svg = stage.querySelector("svg.marks");
     if (svg) svg.style.minWidth = Math.round(SMALLEST * svg.getAttribute("width")) + "px";
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0; // so that the keyboard can scroll it
-    box.dataset.marks = stage.querySelectorAll("svg .role-mark path, svg .role-mark text, svg .role-mark line").length;
+    box.dataset.marks = !svg ? 1 : stage.querySelectorAll("svg .role-mark path, svg .role-mark text, svg .role-mark line").length;
   };
 
   const drawAll = async () => {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, cast, TypeVar
 
 import numpy as np
@@ -708,10 +709,12 @@ def _ranks_without(stack: np.ndarray, used: Sequence[int]) -> np.ndarray:  # (st
     "The rank correlations of successive spaces with each task left out."
     tasks = np.arange(stack.shape[1])
     cuts = [np.ix_(kept, kept) for kept in (np.delete(tasks, i) for i in tasks)]
-    cell = [[statistics.cells(space[cut]) for cut in cuts] for space in stack]
-    return np.array(
-        [[resampling.correlation_of(a, b, "spearman") for a, b in zip(cell[k - 1], cell[k], strict=True)] for k in used]
-    )
+
+    @lru_cache(2)  # a space takes part in two stretches, and its ranks take room
+    def units(k: int) -> list[np.ndarray]:
+        return [resampling.unit_cells(statistics.cells(stack[k][cut])) for cut in cuts]
+
+    return np.array([[a @ b for a, b in zip(units(k - 1), units(k), strict=True)] for k in used])
 
 
 def _over_stretches(values: Sequence[float], without: np.ndarray) -> tuple[float, dict[str, Error]]:
@@ -733,9 +736,12 @@ def _stability_of(path: Mapping[int, TaskSpace], stack: np.ndarray, replicates: 
     same_pairs = len({len(r) for r in replicates}) == 1
     if len(used) < 2:
         return _Stability(curve, len(used), left_out, same_pairs)
-    two = [(stack[k - 1], stack[k], replicates[k - 1], replicates[k], pairs) for k in used]
-    found = [change.agreement(*each) for each in two]
-    mean, errors = _over_stretches([v for v, _ in found], np.array([change.agreement_without(*each) for each in two]))
+    course, found, without = change.Course(stack, replicates, pairs), [], []
+    for k in used:
+        two = course[k - 1], course[k]
+        found.append((change.corrected_agreement(*two), change.agreement_again(*two)))
+        without.append(change.corrected_without(*two))
+    mean, errors = _over_stretches([v for v, _ in found], np.array(without))
     count = min(len(again) for _, again in found)
     over_pairs = np.quantile(np.mean([again[:count] for _, again in found], axis=0), [0.025, 0.975])
     product = levels_table(mean, errors, None)

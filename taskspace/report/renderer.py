@@ -5,6 +5,8 @@
 # %% ../../nbs/api/report/10_renderer.ipynb #48449e8b
 from __future__ import annotations
 
+import base64
+import gzip
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,17 @@ def _title(spec: dict) -> str:
 
 
 _HEAVY = 3_000_000  # bytes
+_PACKED = 500_000  # bytes of data from which on they are compressed
+
+
+def _data_script(
+    data: str,  # JSON, as `in_script` gives it
+) -> str:  # a <script>, compressed where there are many data
+    "The data of a chart as the site's script reads them."
+    packed = len(data) > _PACKED
+    kind = "application/gzip" if packed else "application/json"
+    shown = base64.b64encode(gzip.compress(data.encode(), mtime=0)).decode() if packed else data
+    return f'<script type="{kind}" class="taskspace-spec">{shown}</script>'
 
 
 def html(
@@ -65,7 +78,7 @@ def html(
     return (
         f'<div class="taskspace-chart" role="figure" aria-label="{label}">'
         f'<div class="taskspace-stage">{label}</div>'
-        f'<script type="application/json" class="taskspace-spec">{data}</script>'
+        f"{_data_script(data)}"
         f"{heavy if size > _HEAVY else ''}</div>"
     )
 

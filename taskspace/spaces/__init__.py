@@ -30,11 +30,12 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "benjamini_hochberg student_interval sign_flip_p Estimate over_seeds cost_at",
     "resampling":
         "RELIABLE resample_means split_halves replicate_variance degrees_of_freedom widening interval "
-        "cell_tests auc_of correlation_of noise_variance filled_replicates measurement_errors "
+        "cell_tests auc_of correlation_of unit_cells noise_variance filled_replicates measurement_errors "
         "StatisticInterval reliability_of stretch unstretch spread_interval statistic_interval "
         "left_out_interval jackknife_interval noise_ceiling asymmetry",
     "change":
-        "reliability agreement stability change_point agreement_without shares_without",
+        "reliability Measured Course common_error corrected_agreement agreement_again agreement stability "
+        "change_point agreement_without corrected_without shares_without",
     "sentence_similarity":
         "EDITS words differing_region word_likeness edit edit_table edit_likeness length_likeness same_label "
         "set_likeness",

@@ -5,17 +5,26 @@
 # %% ../../nbs/api/spaces/30_change.ipynb #d216529e
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..errors import TaskspaceError
-from .resampling import correlation_of, filled_replicates, measurement_errors, noise_variance
+from taskspace.spaces.resampling import (
+    correlation_of,
+    filled_replicates,
+    measurement_errors,
+    noise_variance,
+    unit_cells,
+)
 from .statistics import cells, permutation_p, square
 
 # %% auto #0
-__all__ = ['reliability', 'agreement', 'stability', 'change_point', 'agreement_without', 'shares_without']
+__all__ = ['reliability', 'Measured', 'Course', 'common_error', 'corrected_agreement', 'agreement_again', 'agreement',
+           'stability', 'change_point', 'agreement_without', 'corrected_without', 'shares_without']
 
 # %% ../../nbs/api/spaces/30_change.ipynb #8dd0ed59
 def reliability(
@@ -27,29 +36,128 @@ def reliability(
     return float(np.clip(1 - noise_variance(replicates, pairs) / max(cells(matrix).var(ddof=1), 1e-300), 0, 1))
 
 # %% ../../nbs/api/spaces/30_change.ipynb #3f6729de
-def _moments(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "Variances and covariance over the last axis."
+def _covariance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    "Covariance over the last axis."
     x = x - x.mean(-1, keepdims=True)
-    y = y - y.mean(-1, keepdims=True)
-    n = x.shape[-1] - 1
-    return (x * x).sum(-1) / n, (y * y).sum(-1) / n, (x * y).sum(-1) / n
+    y = x if y is x else y - y.mean(-1, keepdims=True)
+    return (x * y).sum(-1) / (x.shape[-1] - 1)
 
 
-def _error_moments(e: np.ndarray, f: np.ndarray) -> tuple[float, float, float]:
-    """Mean variances and covariance over cells of two spaces' errors, each of shape (replicates, cells). The covariance
-    is 0 where replicates are not paired."""
+def _mean_of_errors(values: np.ndarray) -> float:
+    "Errors are deviations from the mean of the replicates, so they have one degree of freedom less."
+    return float(values.sum() / max(1, len(values) - 1))
 
-    def mean(v: np.ndarray, count: int) -> float:
-        "Errors are deviations from the mean of the replicates, so they have one degree of freedom less."
-        return float(v.sum() / max(1, count - 1))
+# %% ../../nbs/api/spaces/30_change.ipynb #fa8e9210
+class Measured:
+    "A space with its replicates. What comparisons need of them is worked out once, when it is asked for first."
 
-    return (
-        mean(_moments(e, e)[0], len(e)),
-        mean(_moments(f, f)[0], len(f)),
-        mean(_moments(e, f)[2], len(e)) if len(e) == len(f) else 0.0,
-    )
+    def __init__(
+        self,
+        matrix: np.ndarray,  # shape (tasks, tasks)
+        replicates: np.ndarray,  # shape (replicates, tasks, tasks)
+        pairs: int | None = None,  # evaluation pairs behind each cell
+        method: str = "spearman",  # or "pearson", of the replicates' correlations
+    ):
+        self.tasks, self.values, self.replicates = len(matrix), cells(matrix), replicates
+        self.pairs, self.method = pairs, method
+
+    @cached_property
+    def errors(self) -> np.ndarray:  # shape (replicates, cells)
+        "How far each replicate is off."
+        return measurement_errors(self.replicates, self.pairs)
+
+    @cached_property
+    def variance(self) -> float:
+        "Of the cells."
+        return float(_covariance(self.values, self.values))
+
+    @cached_property
+    def noise(self) -> float:
+        "Mean variance over cells of the errors."
+        return _mean_of_errors(_covariance(self.errors, self.errors))
+
+    @cached_property
+    def again(self) -> np.ndarray:  # shape (replicates,)
+        "Variance of the cells with the errors of each replicate added."
+        drawn = self.values + self.errors
+        return _covariance(drawn, drawn)
+
+    @cached_property
+    def sums_without(self) -> np.ndarray:  # shape (replicates, tasks)
+        "The sum of each replicate's errors with each task left out."
+        return _sums_without(self.errors, self.tasks)
+
+    @cached_property
+    def units(self) -> list[np.ndarray]:  # one a replicate, shape (cells,)
+        "The replicates as `unit_cells` gives them."
+        return [unit_cells(row, self.method) for row in filled_replicates(self.replicates)]
+
+# %% ../../nbs/api/spaces/30_change.ipynb #2fe4460e
+class Course:
+    "The spaces of a training in order. Only the last three that were asked for are kept: their errors take room."
+
+    def __init__(
+        self,
+        spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in order of training
+        replicates: Sequence[np.ndarray],  # one array (replicates, tasks, tasks) a checkpoint
+        pairs: int | None = None,  # evaluation pairs behind each cell
+        method: str = "spearman",  # or "pearson", of the replicates' correlations
+    ):
+        self.spaces, self.replicates, self.pairs, self.method = spaces, replicates, pairs, method
+        self.kept: dict[int, Measured] = {}
+
+    def __getitem__(self, at: int) -> Measured:
+        found = self.kept.pop(at, None) or Measured(self.spaces[at], self.replicates[at], self.pairs, self.method)
+        self.kept = {**dict(list(self.kept.items())[-2:]), at: found}
+        return found
 
 # %% ../../nbs/api/spaces/30_change.ipynb #b055b1c5
+def common_error(
+    one: Measured,  # a space
+    two: Measured,  # another one
+) -> float:  # 0 where replicates are not paired
+    "Mean covariance over cells of the errors of two spaces."
+    if len(one.errors) != len(two.errors):
+        return 0.0
+    return _mean_of_errors(_covariance(one.errors, two.errors))
+
+
+def _less_noise(one: Measured, two: Measured, variances: Any, covariance: Any, times: int, floor: float) -> Any:
+    "A correlation less the noise, as often as the spaces have it."
+    (x, y), common = variances, common_error(one, two)
+    signal = np.maximum(x - times * one.noise, floor * x) * np.maximum(y - times * two.noise, floor * y)
+    return np.clip((covariance - times * common) / np.maximum(np.sqrt(signal), 1e-300), -1.0, 1.0)
+
+
+def _has_signal(space: Measured, floor: float) -> bool:
+    return space.noise < (1 - floor) * space.variance
+
+
+def corrected_agreement(
+    one: Measured,  # a space
+    two: Measured,  # another checkpoint's, measured on the same pairs
+    floor: float = 0.02,  # least share of a space's variance that must be signal
+) -> float:  # missing if there is nothing but noise
+    "The first figure of `agreement`."
+    if not (_has_signal(one, floor) and _has_signal(two, floor)):
+        return float("nan")
+    variances = one.variance, two.variance
+    return float(_less_noise(one, two, variances, _covariance(one.values, two.values), 1, floor))
+
+
+def agreement_again(
+    one: Measured,  # a space
+    two: Measured,  # another checkpoint's, measured on the same pairs
+    floor: float = 0.02,  # least share of a space's variance that must be signal
+) -> np.ndarray:  # one a replicate; missing if there is nothing but noise
+    "The replicates of `agreement`."
+    n = min(len(one.errors), len(two.errors))
+    if not (_has_signal(one, floor) and _has_signal(two, floor)):
+        return np.full(n, np.nan)
+    covariance = _covariance(one.values + one.errors[:n], two.values + two.errors[:n])
+    return _less_noise(one, two, (one.again[:n], two.again[:n]), covariance, 2, floor)
+
+# %% ../../nbs/api/spaces/30_change.ipynb #fcc3173b
 def agreement(
     a: np.ndarray,  # shape (tasks, tasks)
     b: np.ndarray,  # the same shape, another checkpoint measured on the same pairs
@@ -61,47 +169,26 @@ def agreement(
     """Pearson's correlation of two spaces, corrected for attenuation
     ([Spearman 1904](https://doi.org/10.2307/1412159)) and for the errors that both have in common. It is cut to
     [-1, 1]."""
-    x, y = cells(a), cells(b)
-    e, f = measurement_errors(replicates_a, pairs), measurement_errors(replicates_b, pairs)
-    noise_x, noise_y, common = _error_moments(e, f)
-
-    def corrected(x: np.ndarray, y: np.ndarray, times: int) -> np.ndarray:
-        "The correlation less the noise, as often as the spaces have it."
-        var_x, var_y, cov = _moments(x, y)
-        signal_x = np.maximum(var_x - times * noise_x, floor * var_x)
-        signal_y = np.maximum(var_y - times * noise_y, floor * var_y)
-        return np.clip((cov - times * common) / np.maximum(np.sqrt(signal_x * signal_y), 1e-300), -1.0, 1.0)
-
-    count = min(len(e), len(f))
-    again = corrected(x + e[:count], y + f[:count], 2)
-    if not (noise_x < (1 - floor) * _moments(x, x)[0] and noise_y < (1 - floor) * _moments(y, y)[0]):
-        return float("nan"), np.full(count, np.nan)
-    return float(corrected(x, y, 1)), again
+    one, two = Measured(a, replicates_a, pairs), Measured(b, replicates_b, pairs)
+    return corrected_agreement(one, two, floor), agreement_again(one, two, floor)
 
 # %% ../../nbs/api/spaces/30_change.ipynb #3e55bd0b
 def _compared(
-    here: int,
-    other: int,
-    spaces: np.ndarray,
-    replicates: Sequence[np.ndarray],
-    trust: Sequence[float],  # reliability of each checkpoint
-    method: str,
-    pairs: int | None,
+    one: Measured,
+    two: Measured,
+    r: float,  # their correlation
+    trust: float,  # the product of their reliabilities
 ) -> dict[str, float]:
     "What replicates say about the correlation of two checkpoints: low, high, ceiling, corrected."
-    x, y = spaces[here], spaces[other]
-    r = float(correlation_of(cells(x), cells(y), method))
-    both = zip(filled_replicates(replicates[here]), filled_replicates(replicates[other]), strict=False)
-    found = np.array([correlation_of(a, b, method) for a, b in both])
+    found = np.array([a @ b for a, b in zip(one.units, two.units, strict=False)])
     low, high = np.quantile(found - found.mean(), [0.025, 0.975])
-    size = float(np.sqrt(cells(x).var(ddof=1) * cells(y).var(ddof=1)))
-    errors = [measurement_errors(replicates[k], pairs) for k in (here, other)]
-    common = _error_moments(*errors)[2] / max(size, 1e-300)
+    size = float(np.sqrt(one.values.var(ddof=1) * two.values.var(ddof=1)))
+    common = common_error(one, two) / max(size, 1e-300)
     return {
         "low": float(np.clip(r + low, -1, 1)),
         "high": float(np.clip(r + high, -1, 1)),
-        "ceiling": float(np.clip(np.sqrt(trust[here] * trust[other]) + common, 0, 1)),
-        "corrected": agreement(x, y, replicates[here], replicates[other], pairs)[0],
+        "ceiling": float(np.clip(np.sqrt(trust) + common, 0, 1)),
+        "corrected": corrected_agreement(one, two),
     }
 
 # %% ../../nbs/api/spaces/30_change.ipynb #45d95e84
@@ -117,8 +204,9 @@ def stability(
     `agreement`). Without replicates there is only the agreement."""
     spaces = np.asarray(spaces, dtype=float)
     steps = list(range(len(spaces))) if steps is None else list(steps)
-    trust = [float("nan")] * len(spaces)
+    trust, course = [float("nan")] * len(spaces), None
     if replicates is not None:
+        course = Course(spaces, replicates, pairs, method)
         trust = [reliability(s, r, pairs) for s, r in zip(spaces, replicates, strict=True)]
     figures = ("low", "high", "ceiling", "corrected")
     rows = []
@@ -129,26 +217,34 @@ def stability(
             if other < 0 or other == t:
                 continue
             row[name] = float(correlation_of(cells(here), cells(spaces[other]), method))
-            if replicates is not None:
-                found = _compared(t, other, spaces, replicates, trust, method, pairs)
+            if course is not None:
+                found = _compared(course[t], course[other], row[name], trust[t] * trust[other])
                 row |= {f"{name}_{figure}": found[figure] for figure in figures}
         rows.append(row)
     return pd.DataFrame(rows)
 
 # %% ../../nbs/api/spaces/30_change.ipynb #377fe5f1
-def _excess(path: np.ndarray, expected: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    "Share of each stretch in the change along a path, shape (checkpoints, cells), over the share that is expected."
-    change = np.maximum((np.diff(path, axis=0) ** 2).mean(-1) - noise, 0)
-    return change / max(change.sum(), 1e-300) / expected
+def _excess(lengths: np.ndarray, expected: np.ndarray, noise: np.ndarray) -> np.ndarray:  # (..., stretches)
+    "Share of each stretch, by its mean squared length, in the whole change, over the share that is expected."
+    change = np.maximum(lengths - noise, 0)
+    return change / np.maximum(change.sum(-1, keepdims=True), 1e-300) / expected
 
 # %% ../../nbs/api/spaces/30_change.ipynb #0c5e1b94
-def _even_path(path: np.ndarray, expected: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    "The path with the same directions and the same total change, but as much change in each stretch as is expected."
-    steps = np.diff(path, axis=0)
-    lengths = (steps**2).mean(-1)
+def _evened(lengths: np.ndarray, expected: np.ndarray, noise: np.ndarray) -> np.ndarray:  # (stretches,)
+    "What each stretch is multiplied with, so that the same total change is spread as is expected."
     total = np.maximum(lengths - noise, 0).sum()
-    scaled = steps * np.sqrt(total * expected / np.maximum(lengths, 1e-300))[:, None]
-    return path[0] + np.vstack([np.zeros(path.shape[1]), np.cumsum(scaled, axis=0)])
+    return np.sqrt(total * expected / np.maximum(lengths, 1e-300))
+
+
+def _error_steps(
+    replicates: Sequence[np.ndarray], count: int, pairs: int | None
+) -> Iterator[np.ndarray]:  # (count, cells), one a stretch
+    "How the errors of measurement change from checkpoint to checkpoint."
+    before = measurement_errors(replicates[0][:count], pairs)
+    for r in replicates[1:]:
+        after = measurement_errors(r[:count], pairs)
+        yield after - before
+        before = after
 
 
 def _tested_change(
@@ -161,15 +257,20 @@ def _tested_change(
 ) -> tuple[np.ndarray, float, np.ndarray]:
     "Excess of each stretch, p-value of even change, and the bounds of the largest share."
     count = min(len(r) for r in replicates)
-    errors = np.stack([measurement_errors(r[:count], pairs) for r in replicates])
-    noise = np.diff(errors, axis=0).var(axis=1, ddof=1).mean(-1)
-    found = _excess(path, expected, noise)
-    even = _even_path(path, expected, noise)
+    steps = np.diff(path, axis=0)
+    lengths = (steps**2).mean(-1)
     # Random mixtures of the errors are as large as these and depend on each other as they do, but none comes twice.
     mix = np.random.default_rng(seed).normal(size=(simulations, count)) / np.sqrt(count)
-    null = np.array([_excess(even + np.tensordot(w, errors, (0, 1)), expected, noise).max() for w in mix])
+    noise, crossed, own = np.empty(len(steps)), np.empty((simulations, len(steps))), np.empty((simulations, len(steps)))
+    for k, e in enumerate(_error_steps(replicates, count, pairs)):
+        noise[k] = e.var(axis=0, ddof=1).mean()
+        # The squared length of a step with a mixture is a quadratic form of its weights
+        crossed[:, k] = mix @ (e @ steps[k]) / len(steps[k])
+        own[:, k] = ((mix @ (e @ e.T)) * mix).sum(1) / len(steps[k])
+    found, scale = _excess(lengths, expected, noise), _evened(lengths, expected, noise)
+    null = _excess(scale**2 * lengths + 2 * scale * crossed + own, expected, noise).max(-1)
     # Errors that are added to a measured path make its noise twice as large.
-    again = np.array([_excess(path + np.tensordot(w, errors, (0, 1)), expected, 2 * noise) * expected for w in mix])
+    again = _excess(lengths + 2 * crossed + own, expected, 2 * noise) * expected
     return found, permutation_p(found.max(), null), np.quantile(again[:, found.argmax()], [0.025, 0.975])
 
 # %% ../../nbs/api/spaces/30_change.ipynb #6cfacee0
@@ -191,7 +292,7 @@ def change_point(
     expected = expected / expected.sum()
     p = low = high = float("nan")
     if replicates is None:
-        found = _excess(path, expected, np.zeros(len(path) - 1))
+        found = _excess((np.diff(path, axis=0) ** 2).mean(-1), expected, np.zeros(len(path) - 1))
     else:
         found, p, (low, high) = _tested_change(path, expected, replicates, pairs, simulations, seed)
     shares = found * expected
@@ -220,6 +321,14 @@ def _moments_without(x: np.ndarray, y: np.ndarray, tasks: int) -> np.ndarray:  #
     return (sums[0] - sums[1] * sums[2] / count) / (count - 1)
 
 
+def _noise_without(one: Measured, two: Measured) -> np.ndarray:  # (tasks,)
+    "Mean covariance of the errors over the cells that are left without each task."
+    count = (one.tasks - 1) * (one.tasks - 2)
+    products = _sums_without(np.einsum("dc,dc->c", one.errors, two.errors), one.tasks)
+    sums = (one.sums_without * two.sums_without).sum(0)
+    return (products - sums / count) / (count - 1) / max(1, len(one.errors) - 1)
+
+
 def agreement_without(
     a: np.ndarray,  # shape (tasks, tasks)
     b: np.ndarray,  # the same shape, another checkpoint measured on the same pairs
@@ -229,22 +338,24 @@ def agreement_without(
     floor: float = 0.02,  # least share of a space's variance that must be signal
 ) -> np.ndarray:  # shape (tasks,)
     "What `agreement` would be without each task."
-    tasks = len(a)
-    x, y = cells(a), cells(b)
-    e, f = measurement_errors(replicates_a, pairs), measurement_errors(replicates_b, pairs)
+    return corrected_without(Measured(a, replicates_a, pairs), Measured(b, replicates_b, pairs), floor)
 
-    def noise(e: np.ndarray, f: np.ndarray) -> np.ndarray:
-        return _moments_without(e, f, tasks).sum(0) / max(1, len(e) - 1)
 
-    common = noise(e, f) if len(e) == len(f) else 0.0
+def corrected_without(
+    one: Measured,  # a space
+    two: Measured,  # another checkpoint's, measured on the same pairs
+    floor: float = 0.02,  # least share of a space's variance that must be signal
+) -> np.ndarray:  # shape (tasks,)
+    "What `corrected_agreement` would be without each task."
+    common = _noise_without(one, two) if len(one.errors) == len(two.errors) else 0.0
     signals = [
-        np.maximum(v - noise(n, n), floor * v)
-        for v, n in ((_moments_without(z, z, tasks), n) for z, n in ((x, e), (y, f)))
+        np.maximum(v - _noise_without(s, s), floor * v)
+        for v, s in ((_moments_without(s.values, s.values, s.tasks), s) for s in (one, two))
     ]
     scale = np.maximum(np.sqrt(signals[0] * signals[1]), 1e-300)
-    return np.clip((_moments_without(x, y, tasks) - common) / scale, -1.0, 1.0)
+    return np.clip((_moments_without(one.values, two.values, one.tasks) - common) / scale, -1.0, 1.0)
 
-
+# %% ../../nbs/api/spaces/30_change.ipynb #6cb89c51
 def shares_without(
     spaces: np.ndarray,  # shape (checkpoints, tasks, tasks), in order of training
     replicates: Sequence[np.ndarray],  # one array (replicates, tasks, tasks) a checkpoint
@@ -253,7 +364,7 @@ def shares_without(
     "What the shares of `change_point` would be without each task."
     path = np.stack([cells(square(s)) for s in spaces])
     count = min(len(r) for r in replicates)
-    errors = np.stack([measurement_errors(r[:count], pairs) for r in replicates])
-    squares = np.diff(path, axis=0) ** 2 - np.diff(errors, axis=0).var(axis=1, ddof=1)
+    noise = np.stack([e.var(axis=0, ddof=1) for e in _error_steps(replicates, count, pairs)])
+    squares = np.diff(path, axis=0) ** 2 - noise
     change = np.maximum(_sums_without(squares, len(spaces[0])), 0)  # (stretches, tasks)
     return (change / np.maximum(change.sum(0), 1e-300)).T

@@ -16,9 +16,9 @@ from .statistics import benjamini_hochberg, cells, orthonormal_basis, ranks, squ
 
 # %% auto #0
 __all__ = ['RELIABLE', 'resample_means', 'split_halves', 'replicate_variance', 'degrees_of_freedom', 'widening', 'interval',
-           'cell_tests', 'auc_of', 'correlation_of', 'noise_variance', 'filled_replicates', 'measurement_errors',
-           'StatisticInterval', 'reliability_of', 'stretch', 'unstretch', 'spread_interval', 'statistic_interval',
-           'left_out_interval', 'jackknife_interval', 'noise_ceiling', 'asymmetry']
+           'cell_tests', 'auc_of', 'correlation_of', 'unit_cells', 'noise_variance', 'filled_replicates',
+           'measurement_errors', 'StatisticInterval', 'reliability_of', 'stretch', 'unstretch', 'spread_interval',
+           'statistic_interval', 'left_out_interval', 'jackknife_interval', 'noise_ceiling', 'asymmetry']
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #99c8b56f
 def _seeds_first(values: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -192,6 +192,13 @@ def auc_of(
     return (total - within * (within + 1) / 2) / (within * (inside.size - within))
 
 
+def _unit(v: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    "What a regression on the basis leaves, at length 1; missing where it leaves nothing but rounding."
+    rest = v - (v @ basis) @ basis.T
+    size, whole = (np.linalg.norm(a, axis=-1, keepdims=True) for a in (rest, v))
+    return np.divide(rest, size, out=np.full(rest.shape, np.nan), where=size > 1e-9 * whole)
+
+
 def correlation_of(
     values: np.ndarray,  # shape (..., cells)
     other: np.ndarray,  # shape (cells,)
@@ -202,14 +209,16 @@ def correlation_of(
     if method == "spearman":
         values, other, controls = ranks(values), ranks(other), [ranks(c) for c in controls]
     basis = orthonormal_basis(controls, len(other))
+    return _unit(np.asarray(values, dtype=float), basis) @ _unit(np.asarray(other, dtype=float), basis)
 
-    def unit(v: np.ndarray) -> np.ndarray:
-        "The residual at length 1; missing where the controls leave nothing but rounding."
-        rest = v - (v @ basis) @ basis.T
-        size, whole = (np.linalg.norm(a, axis=-1, keepdims=True) for a in (rest, v))
-        return np.divide(rest, size, out=np.full(rest.shape, np.nan), where=size > 1e-9 * whole)
 
-    return unit(np.asarray(values, dtype=float)) @ unit(np.asarray(other, dtype=float))
+def unit_cells(
+    values: np.ndarray,  # shape (cells,)
+    method: str = "spearman",  # or "pearson"
+) -> np.ndarray:  # shape (cells,); the product of two of them is their correlation
+    "What `correlation_of` makes of the cells of one matrix, for those who compare it with many."
+    values = ranks(values) if method == "spearman" else np.asarray(values, dtype=float)
+    return _unit(values, orthonormal_basis([], len(values)))
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #447c59a1
 def _rest_variance(rest: np.ndarray, basis: np.ndarray) -> np.ndarray:

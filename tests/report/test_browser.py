@@ -93,6 +93,15 @@ def test_every_chart_of_every_page_is_drawn_without_a_network(browser, report, p
     assert all(n > 0 for n in marks), marks
 
 
+def test_a_chart_with_compressed_data_is_drawn(browser, tmp_path):
+    frame = pd.DataFrame([{"x": k % 200, "y": k // 200, "value": k / 7} for k in range(40_000)])
+    drawn = html(alt.Chart(frame, title="many").mark_rect().encode(x="x:O", y="y:O", color="value:Q"))
+    assert "application/gzip" in drawn
+    write_bundle(tmp_path / "assets")
+    assert opened(browser, page_of(tmp_path / "page.html", drawn)) == 1
+    assert browser.execute_script("return document.querySelector('.taskspace-stage canvas').width") > 200
+
+
 def test_a_heat_map_shows_every_cell(browser, report):
     opened(browser, report / "scale-small.html")
     cells = browser.execute_script(
