@@ -25,7 +25,7 @@ from .errors import shown, TaskspaceError
 # %% auto #0
 __all__ = ['is_whole', 'checked_path', 'refuse_endless', 'text_of', 'json_of', 'sync_folder', 'written', 'bytes_in_words',
            'cannot_write', 'write_atomically', 'sweep', 'is_locked', 'lock_holder', 'locked', 'leads_out',
-           'without_folders', 'file_digest']
+           'without_folders', 'file_digest', 'cache_dir']
 
 # %% ../nbs/api/02_files.ipynb #986cdadd
 def is_whole(
@@ -316,3 +316,8 @@ def file_digest(
     "SHA-256 of a file's bytes."
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+# %% ../nbs/api/02_files.ipynb #0cac4e02
+def cache_dir() -> Path:  # not created
+    "Where that is: `$TASKSPACE_CACHE`, or `~/.cache/taskspace`."
+    return Path(os.environ.get("TASKSPACE_CACHE") or Path.home() / ".cache" / "taskspace").expanduser()

@@ -31,8 +31,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "ModelConfig TextConfig text_config text_tokenizer pretrain_text",
     "builtin":
         "SCALES RECIPE SENTENCES ROW BATCH STEPS MASKED_STEPS CONTEXT Without Scale builtin_config "
-        "builtin_steps builtin_model builtin_tokenizer without_names Rows builtin_rows cache_dir "
-        "corpus_digest builtin_directory builtin_checkpoint builtin_log",
+        "builtin_steps builtin_model builtin_tokenizer without_names Rows builtin_rows corpus_digest "
+        "builtin_directory builtin_checkpoint builtin_log",
     "ngram_lm":
         "NOTHING VOCABULARY HIGHEST NgramLM save_ngram load_ngram ngram_checkpoint named_ngram",
 })

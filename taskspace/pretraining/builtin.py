@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -21,7 +20,7 @@ from torch import nn
 
 from ..code import code_digest, modules_behind
 from ..errors import TaskspaceError
-from ..files import written
+from ..files import cache_dir, written
 from .architectures import new_model
 from .folders import is_whole, read_sums
 from .tokens import pack, word_tokenizer
@@ -31,7 +30,7 @@ from ..tasks import grammar
 # %% auto #0
 __all__ = ['SCALES', 'RECIPE', 'SENTENCES', 'ROW', 'BATCH', 'STEPS', 'MASKED_STEPS', 'CONTEXT', 'Without', 'Scale',
            'builtin_config', 'builtin_steps', 'builtin_model', 'builtin_tokenizer', 'without_names', 'Rows',
-           'builtin_rows', 'cache_dir', 'corpus_digest', 'builtin_directory', 'builtin_checkpoint', 'builtin_log']
+           'builtin_rows', 'corpus_digest', 'builtin_directory', 'builtin_checkpoint', 'builtin_log']
 
 # %% ../../nbs/api/pretraining/50_builtin.ipynb #bdddc62e
 class Scale(NamedTuple):
@@ -165,11 +164,6 @@ def builtin_rows(
     return Rows(rows[:-held], rows[-held:])
 
 # %% ../../nbs/api/pretraining/50_builtin.ipynb #389537ce
-def cache_dir() -> Path:  # not created
-    "Where built-in models are kept: `$TASKSPACE_CACHE`, or `~/.cache/taskspace`."
-    return Path(os.environ.get("TASKSPACE_CACHE") or Path.home() / ".cache" / "taskspace").expanduser()
-
-
 @lru_cache(maxsize=64)
 def corpus_digest(
     sentences: int = SENTENCES,  # of the built-in corpus

@@ -19,9 +19,9 @@ import torch
 from torch import nn, Tensor
 
 from ..errors import TaskspaceError
-from ..files import file_digest, locked
+from ..files import cache_dir, file_digest, locked
 from .architectures import tokens_first
-from .builtin import cache_dir, corpus_digest, SENTENCES
+from .builtin import corpus_digest, SENTENCES
 from .folders import checked_sums, save_bytes, sums_of, write_sums, writing
 from .tokens import byte_tokenizer, DOCUMENTS, read_texts, word_tokenizer
 from ..tasks import grammar

@@ -427,7 +427,7 @@ def group_sums(
 ) -> Iterator[tuple[Any, BlockProducts, dict[str, np.ndarray]]]:
     "For each group the `block_products` over its parameters, and what `Differentials.shared` gives for them."
     left = {group: set(names) for group, names in groups.items()}
-    open_sums: dict[Any, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    open_sums: dict[Any, tuple[np.ndarray, ...]] = {}
     for n in d.sizes:
         products, common = block_products(d.rows[n], d.blocks), shared_places(d.subspaces, n)
         for group in [g for g, names in left.items() if n in names]:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import first_line, shown, TaskspaceError
-from ..files import locked, write_atomically
-from .jobs import Job, Plan, work
+from ..files import cache_dir, locked, write_atomically
+from .jobs import code_version, Job, Plan, work
 from .plans import save_plan
 from .results import open_run, Run
 from taskspace.runs.shards import (
@@ -524,9 +524,9 @@ def demo_study(
 # %% ../../nbs/api/runs/50_execute.ipynb #d2754256
 def example_study() -> Study:
     "Two small models at three checkpoints, sixteen tasks of the built-in suite."
-    from taskspace.tasks.catalogue import load_suite
+    from taskspace.tasks.grammar import builtin_suite
 
-    tasks = load_suite("builtin").names[::2]
+    tasks = builtin_suite(1).names[::2]
     return Study(
         name="example",
         models=["builtin:nano", "builtin:micro"],
@@ -545,8 +545,15 @@ def example_study() -> Study:
 
 def example_run() -> Run:
     "The run of `example_study`, computed on first use and kept in the cache."
-    from taskspace.pretraining.builtin import cache_dir
-
-    cache = cache_dir()
-    with locked(cache / "example.lock"):  # several notebooks may ask at once
-        return run_study(example_study(), cache / "example", progress=False)
+    folder = cache_dir() / "example"
+    made_of = folder.with_suffix(".txt")  # the code and the study: many notebooks ask, and planning takes seconds
+    with locked(folder.with_suffix(".lock")):  # several may ask at once
+        study = example_study()
+        wanted = f"{code_version()}\n{study.to_yaml()}"
+        if made_of.exists() and made_of.read_text(encoding="utf-8") == wanted:
+            found = open_run(folder)
+            if (status := found.status()).done == status.total:
+                return found
+        found = run_study(study, folder, progress=False)
+        write_atomically(made_of, wanted.encode())
+        return found
