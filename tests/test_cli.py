@@ -295,6 +295,7 @@ def test_the_module_is_the_command():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["cli", "runs.status", "runs.summaries", "runs.extract", "report.site"])
 def test_the_command_line_and_what_reads_a_run_load_no_torch(module):
     "To import torch takes a second; every page of a report would wait for it."

@@ -69,6 +69,9 @@ def source(name: str) -> str:
     return (TOP / "taskspace" / f"{name.replace('.', '/')}.py").read_text()
 
 
+parsed = functools.cache(ast.parse)  # by text: many rules read the same modules
+
+
 def statements(tree: ast.AST, kinds: type | tuple[type, ...]):
     "The nodes of some kinds, also inside functions, but not what stands under TYPE_CHECKING."
     for node in ast.iter_child_nodes(tree):
@@ -84,7 +87,7 @@ def statements(tree: ast.AST, kinds: type | tuple[type, ...]):
 def imports(name: str, text: str | None = None):
     "What a module imports of taskspace: (module, name in it or None, name here)."
     here = ["taskspace", *name.split(".")][:-1]
-    for node in statements(ast.parse(source(name) if text is None else text), (ast.Import, ast.ImportFrom)):
+    for node in statements(parsed(source(name) if text is None else text), (ast.Import, ast.ImportFrom)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.startswith("taskspace."):
@@ -110,7 +113,7 @@ def is_private(name: str | None) -> bool:
 def owned(text: str) -> set[str]:
     "The private names that a module gives to something: functions, methods, attributes, fields."
     found = set()
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parsed(text)):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             found.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -122,7 +125,7 @@ def owned(text: str) -> set[str]:
 
 def methods_of(text: str) -> set[str]:
     "The private methods of a module's classes."
-    classes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)]
+    classes = [node for node in ast.walk(parsed(text)) if isinstance(node, ast.ClassDef)]
     functions = [part for node in classes for part in node.body if isinstance(part, ast.FunctionDef)]
     return {function.name for function in functions if is_private(function.name)}
 
@@ -138,7 +141,7 @@ def borrowed(sources: dict[str, str]) -> set[tuple[str, str, str]]:
         mine = owned(text)
         found |= {(name, module, inner) for module, inner, _ in imports(name, text) if is_private(inner)}
         aliases = {alias: module for module, inner, alias in imports(name, text) if inner is None}
-        for node in statements(ast.parse(text), ast.Attribute):
+        for node in statements(parsed(text), ast.Attribute):
             if not is_private(node.attr):
                 continue
             at = node.value.id if isinstance(node.value, ast.Name) else None
@@ -168,7 +171,7 @@ def giants(cells: list[dict]) -> dict[str, int]:
         lines = [line for line in text.strip().split("\n") if not line.startswith("#|")]
         if len(lines) <= LINES:
             continue
-        found[next(filter(None, map(defined_by, ast.parse(text).body)), "")] = len(lines)
+        found[next(filter(None, map(defined_by, parsed(text).body)), "")] = len(lines)
     return found
 
 

@@ -175,7 +175,9 @@ def _transfer_space(
         if not options:
             _keep_space(run, key, space)
     # A copy of what callers may write to
-    frames: dict[str, Any] = {n: None if (f := getattr(space, n)) is None else f.copy() for n in ("matrix", "low", "high")}
+    frames: dict[str, Any] = {
+        n: None if (f := getattr(space, n)) is None else f.copy() for n in ("matrix", "low", "high")
+    }
     return replace(space, **frames)
 
 

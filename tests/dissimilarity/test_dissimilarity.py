@@ -689,6 +689,7 @@ HALVES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("types", HALVES, ids=lambda t: "-".join(str(x).removeprefix("torch.") for x in t))
 @pytest.mark.parametrize("kind", ["affine", "affine+norm", "mean", "identity"])
 def test_models_of_any_type_can_be_stitched(types, kind):

@@ -19,6 +19,8 @@ from taskspace.pretraining.tokens import byte_tokenizer, read_texts, token_file,
 from taskspace.pretraining.training import load_weights, pretrain, save_checkpoint, TrainingConfig
 from taskspace.tasks import grammar
 
+pytestmark = pytest.mark.slow
+
 ROWS = np.random.default_rng(0).integers(2, 20, (30, 9))
 SETTINGS = TrainingConfig(steps=14, batch_size=4, learning_rate=1e-2, checkpoints=(2, 8), save_every=3)
 

@@ -110,6 +110,7 @@ def test_bigram_five_steps_of_descent_by_hand():
 # -- first order on every architecture
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", ["differential", "random", "masked", "full"])
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_measured_transfer_tends_to_the_prediction(kind, update):
@@ -406,6 +407,7 @@ def three_threads():
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_sources_side_by_side_give_the_rows_of_one_after_the_other(kind, three_threads, monkeypatch):
     lm, f = make(kind), FTGD(steps=3, lr=0.01)

@@ -35,6 +35,8 @@ from taskspace.runs.study import Study
 from taskspace.runs.summaries import checkpoint_spaces, claims_of, distributedness, parameter_counts
 from taskspace.tasks.catalogue import load_suite
 
+pytestmark = pytest.mark.slow
+
 posix = pytest.mark.skipif(os.name == "nt", reason="symbolic links and pipes of POSIX")
 
 

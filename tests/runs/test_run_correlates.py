@@ -38,6 +38,7 @@ def said(capsys, *args):
     return e.value.code, *capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_a_run_gives_what_its_scores_and_spaces_give(run, table, found):
     for model, scores in last_run_scores(run).items():
         own = found[found["model"] == model].reset_index(drop=True)
@@ -58,6 +59,7 @@ def test_a_table_by_checkpoint_is_taken_to_all_models(run):
     assert (found[found["measure"] == "margin"]["correlation"] > 0).all() and found["p"].isna().all()
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_writes_the_same(run, table, found, tmp_path, capsys):
     table.to_csv(tmp_path / "mine.csv", index=False)
     out = tmp_path / "out.parquet"

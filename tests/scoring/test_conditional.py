@@ -70,6 +70,7 @@ def plain(lm: LM, option) -> tuple[float, int]:
     return float(each[start - 1 :].double().sum()), len(ids) - start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 @pytest.mark.parametrize(("tokens", "bos"), [("bytes", True), ("pieces", True), ("words", False)])
 def test_scores_behind_contexts_are_those_of_one_text_at_a_time(kind, tokens, bos):
