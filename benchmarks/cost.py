@@ -1,7 +1,8 @@
 """Time and memory of each probe over sizes of models, numbers of tasks and numbers of pairs, beside the formulas.
 
     python benchmarks/cost.py --quick                       two small models, two numbers of each: a minute
-    python benchmarks/cost.py --out taskspace/assets/cost.csv    five models up to 270M, three numbers of each: an hour
+    python benchmarks/cost.py --out taskspace/assets/cost.csv    five models up to 270M, three numbers of each: hours
+    python benchmarks/cost.py --add taskspace/assets/cost.csv --only 270m    what the file lacks of 270M
 
 Each job is measured in a process of its own, which is forked from one that has loaded the model: processor seconds of
 one thread, and the largest resident memory. The seconds of other programs on the machine do not count."""
@@ -142,9 +143,20 @@ def in_a_child(lm: LM, tasks: int, pairs: int, probe: str, repeats: int) -> dict
     return json.loads(said)
 
 
-def measure(grid: dict, repeats: int) -> pd.DataFrame:
+NAMED = ["name", "probe", "tasks", "pairs"]
+
+
+def measure(
+    grid: dict,
+    repeats: int,
+    probes: list[str] | None = None,
+    add: Path | None = None,
+    sizes: list[tuple] | None = None,
+) -> pd.DataFrame:
+    "The measured jobs; with `add` those of a file and what it lacks, written to it one after the other."
     torch.set_num_threads(1)
-    rows = []
+    rows = pd.read_csv(add).to_dict("records") if add else []
+    there = {tuple(r[n] for n in NAMED) for r in rows}
     for name, (all_tasks, all_pairs) in grid.items():
         lm = model(name)
         shape = shape_of(lm)
@@ -152,14 +164,27 @@ def measure(grid: dict, repeats: int) -> pd.DataFrame:
         with undisturbed(lm, []):
             margins(lm, encode_pairs(lm, list(random_suite(lm, 1, 2).tasks[0])))
         for tasks, pairs in itertools.product(all_tasks, all_pairs):
+            if sizes and (tasks, pairs) not in sizes:
+                continue
             suite = random_suite(lm, tasks, pairs)
             work = {"tasks": tasks, "pairs": pairs, "held_out": pairs, **sizes_of(lm, suite), "steps": STEPS}
             for probe in jobs_of(lm, suite, suite):
+                if (name, probe, tasks, pairs) in there or (probes and probe not in probes):
+                    continue
                 found = in_a_child(lm, tasks, pairs, probe, 1 if shape.parameters > 1e7 else repeats)
                 own = {"name": name, "probe": probe, **shape._asdict(), **work, "blocks": min(GRADIENT_BLOCKS, pairs)}
                 rows.append({**own, **found})
-            print(name, tasks, pairs, {r["probe"]: round(r["seconds"], 2) for r in rows[-6:]}, flush=True)
-    return pd.DataFrame(rows).drop(columns="bytes").round({"tokens": 3, "differing": 3, "seconds": 4, "megabytes": 1})
+                print(name, tasks, pairs, probe, found, flush=True)
+                if add:
+                    table(rows).to_csv(add, index=False)
+    return table(rows)
+
+
+def table(rows: list[dict]) -> pd.DataFrame:
+    "The measured jobs, models from small to large."
+    frame = pd.DataFrame(rows).drop(columns="bytes", errors="ignore")
+    frame = frame.sort_values(["parameters", "tasks", "pairs"], kind="stable", ignore_index=True)
+    return frame.round({"tokens": 3, "differing": 3, "seconds": 4, "megabytes": 1})
 
 
 def tell(measured: pd.DataFrame) -> None:
@@ -178,10 +203,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two small models")
     parser.add_argument("--only", nargs="*", help="names of models")
     parser.add_argument("--out", type=Path, help="CSV file for the measured jobs")
+    parser.add_argument("--probes", nargs="*", help="names of probes")
+    parser.add_argument("--sizes", nargs="*", help="numbers of tasks and pairs, such as 4x10")
+    parser.add_argument("--add", type=Path, help="CSV file of which only what it lacks is measured")
     options = parser.parse_args()
     grid = QUICK if options.quick else FULL
-    chosen = {n: sizes for n, sizes in grid.items() if not options.only or n in options.only}
-    measured = measure(chosen, 1 if options.quick else 3)
+    grid = {n: sizes for n, sizes in grid.items() if not options.only or n in options.only}
+    sizes = [tuple(map(int, size.split("x"))) for size in options.sizes or ()]
+    measured = measure(grid, 1 if options.quick else 3, options.probes, options.add, sizes)
     if options.out:
         measured.to_csv(options.out, index=False)
     tell(measured)

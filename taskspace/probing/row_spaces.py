@@ -49,8 +49,8 @@ def _value(metric: str, margin: np.ndarray, accuracy: np.ndarray, n: np.ndarray)
 
 
 def _transfer(metric: str, headroom: bool, means: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Transfer (..., sources, targets) from means (..., 2 or 4, sources, targets): margin before and after, then, unless
-    the metric is the margin, accuracy before and after."""
+    """Transfer (..., sources, targets) from means (..., 2 or 4, sources, targets): margin before and after, then
+    accuracy before and after, which the metric margin does not need."""
     accuracy = means if metric == "margin" else means[..., 2:, :, :]
     before, after = (_value(metric, means[..., k, :, :], accuracy[..., k, :, :], n) for k in (0, 1))
     change = after - before

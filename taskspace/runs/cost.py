@@ -92,7 +92,9 @@ def _gradient(shape: Shape, work: Work) -> Terms:
     rows = work.tasks * work.blocks
     folded = min(shape.parameters, FOLDED / 4 / rows)  # numbers of a differential that are held
     touched = shape.parameters * work.tasks * (work.blocks + 3)
-    own = Terms(2 * rows**2 * folded, 0, touched, 0, rows, work.tasks**2 * (shape.layers + 10))
+    own = Terms(
+        2 * rows * (work.tasks + work.blocks) * folded, 0, touched, 0, rows, work.tasks**2 * (shape.layers + 10)
+    )
     return _sum(_passes(shape, work, work.tasks * work.pairs, backward=True), own)
 
 
@@ -159,6 +161,17 @@ class Held(NamedTuple):
 _WITH_GRADIENTS = ("gradient", "predicted", "transfer")
 
 
+_DRAWS, _MATRICES = 200, 4 << 30  # of the gradient probe: draws of its cosines, and bytes that its matrices may take
+
+
+def _gradient_matrices(shape: Shape, work: Work) -> float:  # bytes
+    "The matrices over tasks: five with bounds for each part of the model, sums at work, and the draws that fit."
+    parts, draws = shape.layers + 6, _DRAWS if work.blocks > 1 else 0
+    whole = 7 * (parts + 1) + 7 * (work.blocks + 4) + 16 + 2 * work.blocks + draws
+    in_all, in_whole = (8 * work.tasks**2 * (whole + draws * more) for more in (parts, 0))
+    return in_all if in_all <= _MATRICES else in_whole
+
+
 def memory_terms(
     probe: str,  # of `TERMS`
     shape: Shape,  # of the model
@@ -171,7 +184,8 @@ def memory_terms(
     tokens = min(at_once * work.tokens, 8192 if backward else 1024)
     subspaces = 8 * work.tasks * work.keep * shape.parameters
     rows = 4 * work.tasks * work.blocks * shape.parameters
-    held = {"gradient": min(FOLDED, rows + subspaces), "predicted": min(FOLDED, subspaces)}.get(probe, 0)
+    folded = min(FOLDED, rows + subspaces) + _gradient_matrices(shape, work)
+    held = {"gradient": folded, "predicted": min(FOLDED, subspaces)}.get(probe, 0)
     return Held(shape.parameters * shape.bytes, 4 * tokens * shape.width * (shape.layers if backward else 1), held)
 
 # %% ../../nbs/api/runs/54_cost.ipynb #62783110
