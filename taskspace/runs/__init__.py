@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "store":
         "in_use StorePaths check_places check_kind shard_folders busy_shards checksum put_result read_result "
-        "result_files result_sizes valid_sizes set_aside clean_results write_log log_entries Store "
-        "put_current keep_only get_current",
+        "result_files result_sizes sound_results valid_sizes set_aside clean_results write_log log_entries "
+        "Store put_current keep_only get_current",
     "study":
         "Probe PROBES Control CONTROLS Study parse_study read_study public_study",
     "formats":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast, NamedTuple
 
@@ -123,31 +124,49 @@ def _sound(run: RunData, last: dict[str, dict], check: bool) -> dict[str, int]:
 class _Counted(NamedTuple):
     "What the log last says of each job, in columns: a million dictionaries would need gigabytes."
 
+    place: dict[str, int]  # job key -> its number
     failed: np.ndarray  # one a job: whether it failed
     seconds: np.ndarray  # one a job: how long it took, 0 where the log does not say
-    sizes: dict[str, float | int]  # job key -> bytes, where the log says
-    errors: dict[str, str]  # job key -> error, of those that failed
+    sizes: array  # one a job: bytes of its result, -1 where the log does not say
+    errors: dict[int, str]  # number of a job -> error, of those that failed
+
+    def size(self, key: str) -> float:
+        "What the log says of the result of a job, -1 where it says nothing."
+        at = self.place.get(key)
+        return -1.0 if at is None else self.sizes[at]
 
 
-def _counted(run: RunData, keys: list[str]) -> _Counted:
+def _counted(run: RunData, keys: Iterable[str]) -> _Counted:
     place = {key: i for i, key in enumerate(keys)}
-    counted = _Counted(np.zeros(0, bool), np.zeros(0), {}, {})
-    failed, seconds = bytearray(len(keys)), array("d", bytes(8 * len(keys)))  # a single write takes less than in numpy
+    errors: dict[int, str] = {}
+    # A single write takes less than in numpy
+    failed, seconds, sizes = bytearray(len(place)), *(array("d", [x]) * len(place) for x in (0.0, -1.0))
     for entry in run.store.entries():
         key = entry.get("key")
         at = place.get(key) if isinstance(key, str) else None
         if at is None:
             continue
-        key = keys[at]  # the same text once
         failed[at] = entry.get("state") == "failed"
         seconds[at] = _number_of(entry.get("seconds")) or 0.0
-        if (size := _number_of(entry.get("bytes"))) is not None:
-            counted.sizes[key] = size
-        else:
-            counted.sizes.pop(key, None)
+        size = _number_of(entry.get("bytes"))
+        sizes[at] = -1.0 if size is None else size
         if failed[at]:
-            counted.errors[key] = _line_of(entry.get("error")) or ""
-    return counted._replace(failed=np.frombuffer(failed, bool), seconds=np.frombuffer(seconds))
+            errors[at] = _line_of(entry.get("error")) or ""
+    return _Counted(place, np.frombuffer(failed, bool), np.frombuffer(seconds), sizes, errors)
+
+
+def _results_there(run: RunData, counted: _Counted, check: bool) -> tuple[np.ndarray, int]:
+    "Which jobs have a sound result, and the bytes of all results."
+    done, others, total = bytearray(len(counted.place)), set(), 0
+    for key, size in run.store.sound_results(counted.size, check):
+        at = counted.place.get(key)
+        if at is None and key not in others:  # of an earlier plan
+            others.add(key)
+            total += size
+        elif at is not None and not done[at]:
+            done[at] = True
+            total += size
+    return np.frombuffer(done, bool), total
 
 # %% ../../nbs/api/runs/42_status.ipynb #f5871a28
 def run_status(
@@ -156,11 +175,12 @@ def run_status(
     check: bool = False,
 ) -> Status:
     "Where the run stands now. A damaged result counts as missing."
-    plan = run.plan.drop_duplicates("key").reset_index(drop=True)
-    keys = plan["key"].tolist()  # a plain list: a million look-ups through pandas take many seconds
-    counted = _counted(run, keys)
-    sound = run.store.valid_sizes(counted.sizes, check)
-    done = np.fromiter((key in sound for key in keys), bool, len(keys))
+    plan = run.plan
+    counted = _counted(run, plan["key"])
+    if len(counted.place) < len(plan):  # seldom; to look for it in pandas, or to copy the plan, takes a lot of room
+        plan = plan.drop_duplicates("key").reset_index(drop=True)
+        counted = _counted(run, plan["key"])
+    done, size = _results_there(run, counted, check)
     failed = counted.failed & ~done
     states = {"done": done, "failed": failed, "missing": ~done & ~failed}
     jobs = pd.DataFrame({"total": 1, **{n: v.astype(int) for n, v in states.items()}, "seconds": counted.seconds})
@@ -170,12 +190,12 @@ def run_status(
     return Status(
         total=len(plan),
         **{name: int(jobs[name].sum()) for name in ("done", "failed", "missing")},
-        bytes=sum(sound.values()),
+        bytes=size,
         seconds=float(jobs["seconds"].to_numpy().sum()),
         running=bool(shards) or run.store.busy,
         set_aside=sum(len(os.listdir(aside)) for aside in asides),
         shards=shards,
-        failures=failures.assign(error=[counted.errors[key] for key in failures["key"]]),
+        failures=failures.assign(error=[counted.errors[at] for at in np.flatnonzero(failed)]),
         kinds=jobs.groupby(plan["kind"].astype(str).to_numpy(), sort=False).sum().rename_axis("kind"),
     )
 

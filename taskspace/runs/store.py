@@ -12,7 +12,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,8 +31,8 @@ from taskspace.files import (
 
 # %% auto #0
 __all__ = ['in_use', 'StorePaths', 'check_places', 'check_kind', 'shard_folders', 'busy_shards', 'checksum', 'put_result',
-           'read_result', 'result_files', 'result_sizes', 'valid_sizes', 'set_aside', 'clean_results', 'write_log',
-           'log_entries', 'Store', 'put_current', 'keep_only', 'get_current']
+           'read_result', 'result_files', 'result_sizes', 'sound_results', 'valid_sizes', 'set_aside', 'clean_results',
+           'write_log', 'log_entries', 'Store', 'put_current', 'keep_only', 'get_current']
 
 # %% ../../nbs/api/runs/10_store.ipynb #709b808e
 def in_use(
@@ -250,6 +250,24 @@ def result_sizes(
     return found
 
 # %% ../../nbs/api/runs/10_store.ipynb #78e37302
+def sound_results(
+    store: StorePaths,  # of the run
+    recorded: Callable[[str], Any],  # job key -> bytes, as the log has them
+    check: bool = False,  # read every file, also where its size is the recorded one
+    known: Container[str] = (),  # keys whose files are passed over; may grow meanwhile
+) -> Iterator[tuple[str, int]]:  # job key and bytes
+    "The results that `valid_sizes` lists, one after the other: a list of a million takes room."
+    for key, entry in _result_entries(store):
+        if key in known:
+            continue
+        try:
+            size = entry.stat().st_size
+        except FileNotFoundError:
+            continue
+        if (not check and recorded(key) == size) or read_result(Path(entry.path)) is not None:
+            yield key, size
+
+
 def valid_sizes(
     store: StorePaths,  # of the run
     recorded: Mapping[str, Any],  # job key -> bytes, as the log has them
@@ -258,15 +276,8 @@ def valid_sizes(
     """How large the sound results are. A file of the recorded size counts as sound.
     Any other file is read, and counts if its checksum fits its name."""
     found: dict[str, int] = {}
-    for key, entry in _result_entries(store):
-        if key in found:
-            continue
-        try:
-            size = entry.stat().st_size
-        except FileNotFoundError:
-            continue
-        if (not check and recorded.get(key) == size) or read_result(Path(entry.path)) is not None:
-            found[key] = size
+    for key, size in sound_results(store, recorded.get, check, found):
+        found[key] = size
     return found
 
 # %% ../../nbs/api/runs/10_store.ipynb #7936404b
@@ -349,6 +360,7 @@ class Store(StorePaths):
     files = result_files
     sizes = result_sizes
     valid_sizes = valid_sizes
+    sound_results = sound_results
     clean = clean_results
     log = write_log
     entries = log_entries

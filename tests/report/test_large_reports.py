@@ -78,3 +78,31 @@ def test_signed_figures_sort_a_space_once_not_once_a_permutation(monkeypatch):
     monkeypatch.setattr(resampling, "auc_of", None)  # would sort anew
     found = signs.signs_table(many_tasks(30), permutations=50)
     assert found["p"].notna().all() and len([n for n in sorted_cells if n == 30 * 30]) == 4
+
+
+def test_status_holds_few_bytes_a_job():
+    import tracemalloc
+    from types import SimpleNamespace
+
+    from taskspace.runs import status
+
+    n = 20_000
+    keys = [f"{k:032x}" for k in range(n)]
+
+    def entries():
+        for k in range(n):
+            yield {"key": f"{k:032x}", "state": "failed" if k == 7 else "done", "seconds": 1.5, "bytes": 1000 + k}
+
+    def sound(recorded, check):
+        yield from ((key, 1000 + k) for k in range(n) if recorded(key := f"{k:032x}") == 1000 + k and k != 7)
+        yield "f" * 32, 5  # of an earlier plan
+
+    run = SimpleNamespace(store=SimpleNamespace(entries=entries, sound_results=sound))
+    tracemalloc.start()
+    counted = status._counted(run, keys)
+    done, size = status._results_there(run, counted, check=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert list(np.flatnonzero(~done)) == [7] and counted.errors == {7: ""}
+    assert size == sum(range(1000, 1000 + n)) - 1007 + 5
+    assert peak / n < 200  # seen: 114; with a dictionary of sizes and one of results it was over 300
