@@ -195,7 +195,7 @@ def run_status(
         running=bool(shards) or run.store.busy,
         set_aside=sum(len(os.listdir(aside)) for aside in asides),
         shards=shards,
-        failures=failures.assign(error=[counted.errors[at] for at in np.flatnonzero(failed)]),
+        failures=failures.assign(error=[counted.errors[at] for at in np.flatnonzero(failed).tolist()]),
         kinds=jobs.groupby(plan["kind"].astype(str).to_numpy(), sort=False).sum().rename_axis("kind"),
     )
 

@@ -19,7 +19,7 @@ def many_tasks(n: int, seed: int = 0) -> TaskSpace:
 
 
 def test_a_heat_map_of_250_tasks_leaves_room_on_its_page():
-    # A page may have 3 MB and shows up to four such maps. Seen: 0.74 MB; as plain text it was 2.4 MB
+    # A page may have 3 MB and shows up to four such maps. Seen: 0.44 MB; as plain text 1.65 MB
     assert len(html(heatmap(many_tasks(250), tree=False))) < 0.8e6
 
 
@@ -35,7 +35,7 @@ def test_errors_are_worked_out_once_a_stretch_of_training(monkeypatch):
     spaces = rng.normal(size=(8, 12, 12)) + 3 * rng.normal(size=(12, 12))
     replicates = [s + 0.2 * rng.normal(size=(30, 12, 12)) for s in spaces]
     change.stability(spaces, replicates)
-    assert len(calls) == 8  # it was 58
+    assert len(calls) == 8  # one a checkpoint; with one a comparison 56
     calls.clear()
     change.change_point(spaces, replicates, simulations=50)
     change.shares_without(spaces, replicates)
@@ -105,4 +105,4 @@ def test_status_holds_few_bytes_a_job():
     tracemalloc.stop()
     assert list(np.flatnonzero(~done)) == [7] and counted.errors == {7: ""}
     assert size == sum(range(1000, 1000 + n)) - 1007 + 5
-    assert peak / n < 200  # seen: 114; with a dictionary of sizes and one of results it was over 300
+    assert peak / n < 200  # seen: 114
