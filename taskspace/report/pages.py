@@ -284,15 +284,21 @@ The digests are SHA-256 over the files of weights and of the tokenizer, shortene
 """
 
 # %% ../../nbs/api/report/40_pages.ipynb #dd08d039
+def _caption(name: str, figure: Any) -> str:
+    "The words of a figure, in the singular for one."
+    first, *rest = name.split("_")
+    return " ".join([first.removesuffix("s") if figure == 1 else first, *rest])
+
+
 class Tiles:
     "A row of figures with captions, as HTML."
 
     def __init__(
         self,
         named: Mapping[str, Any] | None = None,  # caption -> figure, where a caption holds a name
-        **figures: Any,  # caption (with underscores for spaces) = figure
+        **figures: Any,  # caption (with underscores for spaces; a plural first where it counts) = figure
     ):
-        self.figures = {name.replace("_", " "): figure for name, figure in figures.items()} | dict(named or {})
+        self.figures = {_caption(name, figure): figure for name, figure in figures.items()} | dict(named or {})
 
     def _repr_html_(self) -> str:
         cells = (

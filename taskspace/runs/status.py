@@ -136,8 +136,11 @@ class _Counted(NamedTuple):
         return -1.0 if at is None else self.sizes[at]
 
 
-def _counted(run: RunData, keys: Iterable[str]) -> _Counted:
-    place = {key: i for i, key in enumerate(keys)}
+def _places(keys: Iterable[str]) -> dict[str, int]:
+    return {key: i for i, key in enumerate(keys)}
+
+
+def _counted(run: RunData, place: dict[str, int]) -> _Counted:
     errors: dict[int, str] = {}
     # A single write takes less than in numpy
     failed, seconds, sizes = bytearray(len(place)), *(array("d", [x]) * len(place) for x in (0.0, -1.0))
@@ -176,10 +179,11 @@ def run_status(
 ) -> Status:
     "Where the run stands now. A damaged result counts as missing."
     plan = run.plan
-    counted = _counted(run, plan["key"])
-    if len(counted.place) < len(plan):  # seldom; to look for it in pandas, or to copy the plan, takes a lot of room
+    place = _places(plan["key"])
+    if len(place) < len(plan):  # seldom; to look for it in pandas, or to copy the plan, takes a lot of room
         plan = plan.drop_duplicates("key").reset_index(drop=True)
-        counted = _counted(run, plan["key"])
+        place = _places(plan["key"])
+    counted = _counted(run, place)
     done, size = _results_there(run, counted, check)
     failed = counted.failed & ~done
     states = {"done": done, "failed": failed, "missing": ~done & ~failed}

@@ -99,7 +99,7 @@ def test_status_holds_few_bytes_a_job():
 
     run = SimpleNamespace(store=SimpleNamespace(entries=entries, sound_results=sound))
     tracemalloc.start()
-    counted = status._counted(run, keys)
+    counted = status._counted(run, {key: at for at, key in enumerate(keys)})
     done, size = status._results_there(run, counted, check=False)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
