@@ -189,21 +189,52 @@ def test_tables_are_those_of_the_spaces_kept(kept):
         assert parts.to_dict() == pytest.approx(space.explain(nulls, permutations=0).parts["share"].to_dict(), abs=1e-4)
 
 
-AGREE = {  # measured: .953, .509; .968, .816; .942, .455; .930, .730
-    "trainings": (("cosine", 0.95, 0.53), ("overlap", 0.96, 0.83)),
-    "without_embeddings": (("cosine", 0.94, 0.48), ("overlap", 0.92, 0.75)),
+# Least agreement of two trainings within phenomena, most across. Measured: .926, .480; .957, .505; .968, .842; .901,
+# .470; .961, .549; .963, .857, and without embeddings .942, .455; .930, .730; .943, .500; .953, .875
+AGREE = {
+    ("trainings", "small"): (("transfer", 0.92, 0.49), ("cosine", 0.95, 0.53), ("overlap", 0.96, 0.85)),
+    ("trainings", "middle"): (("transfer", 0.89, 0.48), ("cosine", 0.95, 0.56), ("overlap", 0.96, 0.87)),
+    ("without_embeddings", "small"): (("cosine", 0.94, 0.48), ("overlap", 0.92, 0.75)),
+    ("without_embeddings", "middle"): (("cosine", 0.94, 0.51), ("overlap", 0.95, 0.88)),
 }
 
 
-@pytest.mark.parametrize("name", AGREE)
-def test_trainings_agree_within_phenomena_and_much_less_across(name):
+@pytest.mark.parametrize(("name", "scale"), AGREE)
+def test_trainings_agree_within_phenomena_and_much_less_across(name, scale):
     extract = open_extract(FOLDER / name)
-    assert extract.header["missing"] == 0 and len({c["weights"] for c in extract.header["checkpoints"]}) == 3
-    for kind, within, across in AGREE[name]:
-        spaces = [extract.space("small", kind=kind, training=n) for n in (1, 2, 3)]
+    checkpoints = extract.header["checkpoints"]
+    assert extract.header["missing"] == 0 and len({c["weights"] for c in checkpoints}) == len(checkpoints)
+    for kind, within, across in AGREE[name, scale]:
+        spaces = [extract.space(scale, kind=kind, training=n) for n in (1, 2, 3)]
         groups = np.array([spaces[0].groups[t] for t in spaces[0].tasks])
         same = groups[:, None] == groups
         for where, limit, side in ((same & ~np.eye(len(same), dtype=bool), within, 1), (~same, across, -1)):
             ranks = pd.DataFrame([s.matrix.to_numpy()[where] for s in spaces]).T.corr(method="spearman").to_numpy()
             found = ranks[np.triu_indices(3, 1)]
             assert (side * found > side * limit).all(), (kind, found)
+
+
+def test_claim_a_holds_by_both_gains_in_every_training_and_c_in_none():
+    "What the page says of three trainings of each of two sizes."
+    extract = open_extract(FOLDER / "trainings")
+    judged = extract.table("models").query("claim == 'a'")
+    assert len(judged) == 6 and (judged["verdict"] == "supported").all() and judged["low"].min() > 0.12
+    c = extract.table("claims").set_index("claim").loc["c"]
+    assert c["verdict"] == "undecided" and (c["low"], c["estimate"], c["high"]) == pytest.approx(
+        (-0.054, 0.012, 0.078), abs=5e-4
+    )
+    curves = extract.table("curves").query("step > 0").groupby(["scale", "method"])[["gain", "gain_accuracy"]].mean()
+    assert curves.loc[("small", "ftgd"), "gain"] == pytest.approx(3.594, abs=5e-4)
+    assert curves.loc[("small", "all"), "gain"] == pytest.approx(12.508, abs=5e-4)
+
+
+def test_spaces_begin_as_ngrams_in_every_training():
+    "Cosine and bigrams rise and fall; the phenomenon given all words rises in the second half."
+    rows = open_extract(FOLDER / "trainings").table("explained").query("kind == 'cosine'")
+    for (what, of), holds in {
+        ("correlation", "2-grams"): lambda course: (course.max() > course.loc[2048]).all(),
+        ("partial", "phenomenon"): lambda course: (course.loc[2048] > course.loc[512]).all(),
+    }.items():
+        found = rows[(rows["what"] == what) & (rows["of"] == of)]
+        course = found.pivot(index="step", columns=["scale", "training"], values="value")
+        assert course.shape == (9, 6) and holds(course), what
