@@ -124,7 +124,7 @@ def _sound(run: RunData, last: dict[str, dict], check: bool) -> dict[str, int]:
 class _Counted(NamedTuple):
     "What the log last says of each job, in columns: a million dictionaries would need gigabytes."
 
-    place: dict[str, int]  # job key -> its number
+    place: _Places  # of the jobs
     failed: np.ndarray  # one a job: whether it failed
     seconds: np.ndarray  # one a job: how long it took, 0 where the log does not say
     sizes: array  # one a job: bytes of its result, -1 where the log does not say
@@ -136,19 +136,36 @@ class _Counted(NamedTuple):
         return -1.0 if at is None else self.sizes[at]
 
 
-def _places(keys: Iterable[str]) -> dict[str, int]:
-    return {key: i for i, key in enumerate(keys)}
+class _Places:
+    """The number of each key. Keys that start alike are in a dictionary of their own: results lie in folders by their
+    start, and a small dictionary stays in the processor's cache while one folder is read. A large one does not."""
+
+    def __init__(self, keys: Iterable[str]):
+        self.keys = list(keys)
+        self.by_start: dict[str, dict[str, int]] = {}
+        for i, key in enumerate(self.keys):
+            self.by_start.setdefault(key[:2], {})[key] = i
+
+    def __len__(self) -> int:
+        return sum(map(len, self.by_start.values()))
+
+    def get(self, key: str, guess: int = 0) -> int | None:
+        if guess < len(self.keys) and self.keys[guess] == key:
+            return guess
+        return alike.get(key) if (alike := self.by_start.get(key[:2])) else None
 
 
-def _counted(run: RunData, place: dict[str, int]) -> _Counted:
+def _counted(run: RunData, place: _Places) -> _Counted:
     errors: dict[int, str] = {}
     # A single write takes less than in numpy
     failed, seconds, sizes = bytearray(len(place)), *(array("d", [x]) * len(place) for x in (0.0, -1.0))
+    following = 0  # most jobs are done in the order of the plan
     for entry in run.store.entries():
         key = entry.get("key")
-        at = place.get(key) if isinstance(key, str) else None
+        at = place.get(key, following) if isinstance(key, str) else None
         if at is None:
             continue
+        following = at + 1
         failed[at] = entry.get("state") == "failed"
         seconds[at] = _number_of(entry.get("seconds")) or 0.0
         size = _number_of(entry.get("bytes"))
@@ -179,10 +196,10 @@ def run_status(
 ) -> Status:
     "Where the run stands now. A damaged result counts as missing."
     plan = run.plan
-    place = _places(plan["key"])
+    place = _Places(plan["key"].to_numpy(object))
     if len(place) < len(plan):  # seldom; to look for it in pandas, or to copy the plan, takes a lot of room
         plan = plan.drop_duplicates("key").reset_index(drop=True)
-        place = _places(plan["key"])
+        place = _Places(plan["key"].to_numpy(object))
     counted = _counted(run, place)
     done, size = _results_there(run, counted, check)
     failed = counted.failed & ~done
