@@ -17,21 +17,23 @@ from ..errors import TaskspaceError
 __all__ = ['FEWEST_BLOCKS', 'RELIABLE', 'block_moments', 'ActiveShare', 'active_share']
 
 # %% ../../nbs/api/probing/05_participation.ipynb #09cbb9d2
-_PIECE = 1 << 15  # parameters taken up at once: what is computed of them stays in the cache
+_PIECE = 1 << 14  # parameters taken up at once: what is computed of them stays in the cache
 
 
 def _fourth_products(
     blocks: torch.Tensor,  # (blocks, places) float64
 ) -> torch.Tensor:  # (1 + blocks,)
     "Sums over all choices of four blocks, then the same without each block."
-    e1, e2, e3, e4 = torch.zeros(4, blocks.shape[1], dtype=torch.float64)
+    e1, e2, e3 = torch.zeros(3, blocks.shape[1], dtype=torch.float64)
+    whole = torch.zeros(1, dtype=torch.float64)
     for x in blocks:
-        e4 += x * e3
-        e3 += x * e2
-        e2 += x * e1
+        whole += x @ e3
+        e3.addcmul_(x, e2)
+        e2.addcmul_(x, e1)
         e1 += x
-    without = [(e4 - x * (e3 - x * (e2 - x * (e1 - x)))).sum() for x in blocks]
-    return torch.stack([e4.sum(), *without])
+    squares = blocks * blocks
+    without = whole - blocks @ e3 + squares @ e2 - (squares * blocks) @ e1 + torch.linalg.vecdot(squares, squares)
+    return torch.cat([whole, without])
 
 
 def block_moments(
