@@ -35,6 +35,8 @@ def source_of(
 def _statements(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
     "The imports of a module that can run."
     for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.expr):
+            continue
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             continue
         if isinstance(node, ast.Import | ast.ImportFrom):

@@ -253,13 +253,15 @@ def check_options(
     kwargs: dict[str, Any],  # what would be passed on to transformers
 ) -> None:
     "Raise `TaskspaceError` for an argument that loading a model does not take, naming the nearest that it takes."
-    from transformers import PreTrainedModel
-
     if "without" in kwargs:
         raise TaskspaceError(
             f"{name}: without leaves constructions out of the text of a built-in model; "
             "this model has read its text already: leave without out, or take builtin:nano"
         )
+    if kwargs.keys() <= {*_HUB, *_OPTIONS, "objective"} - {"config", "revision"}:
+        return  # most often, and without the import of what loads models, which takes seconds
+    from transformers import PreTrainedModel
+
     named = {
         k for k, p in inspect.signature(PreTrainedModel.from_pretrained).parameters.items() if p.default is not p.empty
     }

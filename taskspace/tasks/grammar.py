@@ -178,11 +178,15 @@ def construction(
     return register
 
 
+_CHOICE = re.compile(r"\[([^|\]]*)\|([^\]]*)\]")
+
+
 def sides(
     text: str,  # with [good|bad]
 ) -> tuple[str, str]:  # (good, bad), lower case, words separated by blanks
     "The two sentences of a text."
-    good, bad = (re.sub(r"\[([^|\]]*)\|([^\]]*)\]", rf"\{i}", text) for i in (1, 2))
+    parts = _CHOICE.split(text)  # common, good, bad, common, good, bad, ..., common
+    good, bad = ("".join([p for i, p in enumerate(parts) if i % 3 != other]) for other in (2, 1))
     return good, bad
 
 # %% ../../nbs/api/tasks/40_grammar.ipynb #d70b26a7
