@@ -12,10 +12,12 @@ import multiprocessing as mp
 import os
 import queue
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,13 +52,16 @@ from ..workarounds import interrupt_later, no_shared_progress
 __all__ = ['dask_executor', 'run_study', 'plan_study', 'demo_study', 'example_study', 'example_run']
 
 # %% ../../nbs/api/runs/50_execute.ipynb #daf95270
-def _start_worker(parent: Any, devices: Any) -> None:
-    "Set a worker up before it imports torch."
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def _start_worker(parent: Any, devices: Any, environment: dict[str, str]) -> None:
+    "Set a worker up before it uses torch."
     # Ctrl-C reaches all processes of a terminal; the parent decides what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     no_shared_progress()
-    os.environ["OMP_NUM_THREADS"] = "1"
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ.clear()  # a server has the environment of the moment when it was started
+    os.environ.update(environment | _ONE_THREAD)
     if devices is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices.get()
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
@@ -67,6 +72,43 @@ def _end_with_parent(parent: Any) -> None:
     with contextlib.suppress(EOFError, OSError):
         parent.recv()
     os._exit(1)
+
+
+# What nearly every job imports, and what takes long: the code of the probes, torch, and how transformers loads a model
+_NEEDED = [
+    "taskspace.runs.jobs",
+    "taskspace.probing.gradient",
+    "taskspace.probing.rows",
+    "taskspace.scoring.scores",
+    "transformers.modeling_utils",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+]
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    "Processes that are started in the block see other values in their environment."
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _context() -> BaseContext:
+    "How workers are started here."
+    if sys.platform != "linux":
+        return mp.get_context("spawn")
+    from multiprocessing import forkserver
+
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(_NEEDED)
+    with interrupt_later(), _environment(_ONE_THREAD):  # threads that numpy starts would be lost in a copy
+        forkserver.ensure_running()
+    return context
 
 
 def _cpus() -> int:
@@ -102,7 +144,7 @@ class _Pool:
         return torch.backends.mps.is_available()
 
     def start(self) -> None:
-        context = mp.get_context("spawn")
+        context = _context()
         devices = None
         if self.gpus:
             devices = context.SimpleQueue()
@@ -110,7 +152,10 @@ class _Pool:
                 devices.put(self.gpus[i % len(self.gpus)])
         parent, self.alive = context.Pipe(duplex=False)
         self.executor = ProcessPoolExecutor(
-            self.workers, mp_context=context, initializer=_start_worker, initargs=(parent, devices)
+            self.workers,
+            mp_context=context,
+            initializer=_start_worker,
+            initargs=(parent, devices, dict(os.environ)),
         )
 
     def submit(self, fn: Callable, *args: Any) -> Future:

@@ -441,7 +441,8 @@ def test_a_killed_worker_costs_nothing_but_time(toy, tmp_path, uninterrupted):
     (tmp_path / "study.yaml").write_text(study.to_yaml())
     main = command(tmp_path / "study.yaml", out, "--workers", "2", "--quiet")
     wait_for(lambda: len(Store(out).files()) > 3, main)
-    workers = [p for p in psutil.Process(main.pid).children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
+    family = psutil.Process(main.pid).children(recursive=True)
+    workers = [p for p in family if not p.children() and "resource_tracker" not in " ".join(p.cmdline())]
     workers[0].kill()
     _, err = main.communicate(timeout=120)
     assert main.returncode == 0 and "leaked" not in err, err

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import platform
 import shutil
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -1389,3 +1390,21 @@ def test_all_parameters_as_a_control_and_a_gradient_probe_without_embeddings():
     assert set(keys[1]) - set(keys[0]) == {("transfer", "all")}
     assert keys[0]["gradient", None] != keys[1]["gradient", None]
     assert keys[0]["transfer", "none"] == keys[1]["transfer", "none"] != keys[1]["transfer", "all"]
+
+
+@pytest.mark.slow
+def test_workers_start_from_one_server_and_see_the_environment_of_now(monkeypatch):
+    servers = set()
+    for greeting in ("hello", "again"):
+        monkeypatch.setenv("GREETING", greeting)
+        pool = runs._Pool(1, "cpu")
+        try:
+            assert pool.submit(os.getenv, "GREETING").result() == greeting
+            assert pool.submit(os.getenv, "OMP_NUM_THREADS").result() == "1"
+            there = pool.submit(eval, "'torch' in __import__('sys').modules").result()
+            servers.add(pool.submit(os.getppid).result())
+        finally:
+            pool.stop()
+        assert there == (sys.platform == "linux")
+    assert len(servers) == 1
+    assert (os.getpid() in servers) == (sys.platform != "linux")
