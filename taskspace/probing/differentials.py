@@ -44,16 +44,22 @@ __all__ = ['SHARED', 'fold_vector', 'fold_width', 'Fold', 'fold_error', 'deal_pa
            'group_sums', 'collect_subspaces', 'collect_differentials', 'step_products']
 
 # %% ../../nbs/api/probing/10_differentials.ipynb #09457d9a
+_ROUNDS = 32  # of the circle, summed by themselves
+
+
 def fold_vector(
     values: torch.Tensor,  # (entries,)
     signs: torch.Tensor,  # (entries,), each 1 or -1
     width: int,  # places of the circle, at most as many as entries
 ) -> torch.Tensor:  # (width,)
-    "Wind signed values around a circle: entry k is added to place k modulo `width`."
-    signed = values * signs
-    whole = len(signed) // width * width
-    out = signed[:whole].view(-1, width).sum(0)
-    out[: len(signed) - whole] += signed[whole:]
+    """Wind signed values around a circle: entry k is added to place k modulo `width`.
+    No signed copy is made. Some rounds are summed by themselves, which keeps float32 as exact as a tree of sums."""
+    out = torch.zeros(width, dtype=values.dtype)
+    for some, their_signs in zip(values.split(_ROUNDS * width), signs.split(_ROUNDS * width), strict=True):
+        part = torch.zeros_like(out)
+        for once, own in zip(some.split(width), their_signs.split(width), strict=True):
+            part[: len(once)].addcmul_(once, own)
+        out += part
     return out
 
 # %% ../../nbs/api/probing/10_differentials.ipynb #042df50a
