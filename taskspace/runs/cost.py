@@ -91,7 +91,8 @@ def _score(shape: Shape, work: Work) -> Terms:
 def _gradient(shape: Shape, work: Work) -> Terms:
     rows = work.tasks * work.blocks
     folded = min(shape.parameters, FOLDED / 4 / rows)  # numbers of a differential that are held
-    touched = shape.parameters * work.tasks * (work.blocks + 3)
+    twice = shape.vocabulary * shape.width if shape.tied else 0  # a tied matrix has two gradients, which are added
+    touched = work.tasks * (shape.parameters * (work.blocks + 3) + twice * work.blocks)
     own = Terms(
         2 * rows * (work.tasks + work.blocks) * folded, 0, touched, 0, rows, work.tasks**2 * (shape.layers + 10)
     )

@@ -31,13 +31,12 @@ def said(capsys, *args):
 
 # -- formulas
 def test_formulas_are_within_a_fifth_of_measured_time_and_memory():
-    "Measured worst: 18 % of jobs over 0.2 s but for gradients at 270M (23 %), 22 % of all others, 7 % of memory."
+    "Measured worst: 17.3 % of jobs over 0.2 s, 22.2 % of all others, 6.9 % of memory."
     found = with_estimates(measured_costs())
     assert found["name"].nunique() == 5 and found["parameters"].max() > 2.5e8
     off = {what: (found[f"estimated_{what}"] / found[what] - 1).abs() for what in ("seconds", "megabytes")}
-    file_backed = (found["probe"] == "gradient") & (found["name"] == "270m")  # its blocks lie in a file of 5 GB
-    assert off["seconds"][(found["seconds"] > 0.2) & ~file_backed].max() < 0.20
-    assert file_backed.sum() >= 3
+    assert off["seconds"][found["seconds"] > 0.2].max() < 0.20
+    assert ((found["probe"] == "gradient") & (found["name"] == "270m")).sum() >= 3
     assert off["seconds"].max() < 0.25
     assert off["megabytes"].max() < 0.10
 
