@@ -73,7 +73,7 @@ def _end_with_parent(parent: Any) -> None:
         parent.recv()
     os._exit(1)
 
-
+# %% ../../nbs/api/runs/50_execute.ipynb #50a1a002
 # What nearly every job imports, and what takes long: the code of the probes, torch, and how transformers loads a model
 _NEEDED = [
     "taskspace.runs.jobs",
@@ -106,7 +106,7 @@ def _context() -> BaseContext:
 
     context = mp.get_context("forkserver")
     context.set_forkserver_preload(_NEEDED)
-    with interrupt_later(), _environment(_ONE_THREAD):  # threads that numpy starts would be lost in a copy
+    with interrupt_later(), _environment(_ONE_THREAD):
         forkserver.ensure_running()
     return context
 

@@ -115,6 +115,24 @@ def last_entries(
     entries = {e["key"]: e for e in run.store.entries() if isinstance(e.get("key"), str)}
     return {key: {name: read(e.get(name)) for name, read in _FIELDS.items()} for key, e in entries.items()}
 
+# %% ../../nbs/api/runs/42_status.ipynb #42a1a002
+class _Places:
+    "The number of each key, looked for among those that start alike."
+
+    def __init__(self, keys: Iterable[str]):
+        self.keys = list(keys)
+        self.by_start: dict[str, dict[str, int]] = {}
+        for i, key in enumerate(self.keys):
+            self.by_start.setdefault(key[:2], {})[key] = i
+
+    def __len__(self) -> int:
+        return sum(map(len, self.by_start.values()))
+
+    def get(self, key: str, guess: int = 0) -> int | None:
+        if guess < len(self.keys) and self.keys[guess] == key:
+            return guess
+        return alike.get(key) if (alike := self.by_start.get(key[:2])) else None
+
 # %% ../../nbs/api/runs/42_status.ipynb #8c43ddf6
 def _sound(run: RunData, last: dict[str, dict], check: bool) -> dict[str, int]:
     "Job key -> bytes, of the results that are sound."
@@ -134,25 +152,6 @@ class _Counted(NamedTuple):
         "What the log says of the result of a job, -1 where it says nothing."
         at = self.place.get(key)
         return -1.0 if at is None else self.sizes[at]
-
-
-class _Places:
-    """The number of each key. Keys that start alike are in a dictionary of their own: results lie in folders by their
-    start, and a small dictionary stays in the processor's cache while one folder is read. A large one does not."""
-
-    def __init__(self, keys: Iterable[str]):
-        self.keys = list(keys)
-        self.by_start: dict[str, dict[str, int]] = {}
-        for i, key in enumerate(self.keys):
-            self.by_start.setdefault(key[:2], {})[key] = i
-
-    def __len__(self) -> int:
-        return sum(map(len, self.by_start.values()))
-
-    def get(self, key: str, guess: int = 0) -> int | None:
-        if guess < len(self.keys) and self.keys[guess] == key:
-            return guess
-        return alike.get(key) if (alike := self.by_start.get(key[:2])) else None
 
 
 def _counted(run: RunData, place: _Places) -> _Counted:

@@ -388,6 +388,7 @@ def test_random_subspaces_of_two_tasks_differ():
     assert any(n not in b or not torch.equal(a[n][0], b[n][0]) for n in a)
 
 
+@pytest.mark.slow
 def test_transfer_probe_repeats_and_leaves_the_model_alone():
     lm = make("gpt2")
     digest = lm.digest()
@@ -717,6 +718,7 @@ def test_parts_keep_bounds_where_draws_do_not_fit(monkeypatch):
         assert space.replicates is None and space.low.equals(whole.by_layer["cosine"][g].low)
 
 
+@pytest.mark.slow
 def test_the_matrices_of_many_tasks_take_what_is_said(monkeypatch):
     import tracemalloc
 

@@ -55,6 +55,7 @@ def data(chart):
     return [row for rows in chart.to_dict()["datasets"].values() for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "k"), [(12, 4), (24, 8), (67, 13)])
 def test_heat_maps_name_every_task_in_readable_type(n, k, tmp_path):
     a = space(n, k)
@@ -104,6 +105,7 @@ def test_the_order_is_the_tree_s_and_can_be_chosen():
         charts.heatmap(a, order="tea")
 
 
+@pytest.mark.slow
 def test_axes_say_what_rows_and_columns_are(tmp_path):
     "Only a transfer has a task that was tuned on; a symmetric space has no direction to name."
     tuned = {"source (tuned on)", "target (measured on)"}
@@ -275,6 +277,7 @@ def tables():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_all_other_charts_draw(theme, tmp_path):
     for name, (chart, expected) in tables().items():
@@ -289,6 +292,7 @@ def test_steps_are_written_as_people_write_them(tmp_path):
     assert {"0", "1", "64", "1,024", "16.4k", "70M"} <= set(texts(svg(charts.curves(frame, "step", "auc"), tmp_path)))
 
 
+@pytest.mark.slow
 def test_pictures_are_written_at_the_size_asked(tmp_path):
     import struct
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from taskspace.report.charts import heatmap
 from taskspace.report.renderer import html
@@ -18,6 +19,7 @@ def many_tasks(n: int, seed: int = 0) -> TaskSpace:
     return TaskSpace(value, "margin transfer", groups, low, high)
 
 
+@pytest.mark.slow
 def test_a_heat_map_of_250_tasks_leaves_room_on_its_page():
     # A page may have 3 MB and shows up to four such maps. Seen: 0.44 MB; as plain text 1.65 MB
     assert len(html(heatmap(many_tasks(250), tree=False))) < 0.8e6

@@ -96,6 +96,7 @@ def study():
     )
 
 
+@pytest.mark.slow
 def test_an_estimate_counts_what_is_done_and_what_is_left(study, tmp_path):
     new = estimate_study(study, tmp_path / "run", workers=3)
     assert not (tmp_path / "run").exists()

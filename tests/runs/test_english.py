@@ -200,6 +200,7 @@ AGREE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "scale"), AGREE)
 def test_trainings_agree_within_phenomena_and_much_less_across(name, scale):
     extract = open_extract(FOLDER / name)

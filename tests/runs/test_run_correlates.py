@@ -52,6 +52,7 @@ def test_a_run_gives_what_its_scores_and_spaces_give(run, table, found):
         assert {"gives", "receives", "gradient cosine"} <= set(own["measure"])
 
 
+@pytest.mark.slow
 def test_a_table_by_checkpoint_is_taken_to_all_models(run):
     at = run.checkpoints[["model", "step"]].assign(seen=lambda f: f["step"].astype(float) ** 0.5)
     found = correlate_run(run, at)

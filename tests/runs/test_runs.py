@@ -336,6 +336,7 @@ def cached(tmp_path, monkeypatch):
     return add
 
 
+@pytest.mark.slow
 def test_revisions_of_the_hub_from_its_cache(toy, cached, tmp_path, capsys):
     for seed, revision in enumerate(("main", "step0", "step8", "step1000")):
         cached(revision, seed)
@@ -379,6 +380,7 @@ def test_revisions_of_the_hub_from_its_cache(toy, cached, tmp_path, capsys):
         Plan(study(["step7"]))
 
 
+@pytest.mark.slow
 def test_changed_weights_in_a_directory_never_meet_old_numbers(toy, cached, tmp_path):
     cached("main", 0)
     study = toy(models=[{"name": "lab/tiny"}], select=["cat", "dog"], seeds=1, controls=[])
@@ -817,6 +819,7 @@ def test_the_code_version_covers_every_module_that_makes_numbers(monkeypatch):
         code.code_digest(code.modules_behind(["taskspace.tuning.ftgd"]))
 
 
+@pytest.mark.slow
 def test_more_checkpoints_compute_only_those(toy, tmp_path):
     for step in (1, 2, 3):
         toylm.write(tmp_path / f"model.json.step{step}", seed=step)
@@ -1144,6 +1147,7 @@ def test_any_executor_gives_the_same_bytes(toy, tmp_path, serial, executor):
     assert stored(tmp_path / "out") == stored(serial)
 
 
+@pytest.mark.slow
 def test_finished_results_are_not_kept(toy, tmp_path, monkeypatch):
     held, most = set(), []
 

@@ -91,6 +91,7 @@ def test_each_shard_loads_its_own_checkpoints(tmp_path, monkeypatch):
 
 
 # -- the same bytes
+@pytest.mark.slow
 def test_shards_give_the_bytes_of_an_undivided_run_before_and_after_the_merge(whole, divided):
     expected = whole[1]
     assert stored(divided) == expected and not list(Store(divided).results.rglob("*.parquet"))
@@ -171,6 +172,7 @@ def test_kill_9_of_each_and_of_all_at_random_moments(whole, tmp_path):
     assert stored(out) == expected
 
 
+@pytest.mark.slow
 @posix
 def test_a_merge_that_is_killed_loses_nothing(whole, divided):
     study, expected = whole
@@ -296,6 +298,7 @@ def test_shards_of_other_studies_weights_or_code_are_refused(whole, tmp_path, mo
     assert before.items() < stored(out).items()
 
 
+@pytest.mark.slow
 def test_a_merge_of_a_foreign_folder_is_refused_before_anything_moves(whole, divided, tmp_path, capsys):
     other = tmp_path / "other"
     one(whole[0].model_copy(update={"train_pairs": 3}), other, 1, of=4)

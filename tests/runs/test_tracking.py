@@ -54,6 +54,7 @@ def fake(monkeypatch, name, fails=""):
     return told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["trackio", "wandb"])
 def test_progress_and_accuracy_are_told(study, monkeypatch, name):
     told = fake(monkeypatch, name)

@@ -41,6 +41,7 @@ def run(study, tmp_path_factory):
     return run_study(study, tmp_path_factory.mktemp("run") / "run", workers=0, progress=False)
 
 
+@pytest.mark.slow
 def test_one_result_a_source(run):
     assert run.plan.groupby("kind", sort=False).size().to_dict() == {"units": 2, "ablation": 8, "interchange": 8}
     assert not len(run.status().failures)
@@ -114,6 +115,7 @@ def test_tasks_without_aligned_pairs_have_no_cells(study, tmp_path):
     assert run.space(kind="interchange", bootstrap=0).tasks == ["even", "more"]
 
 
+@pytest.mark.slow
 def test_seeds_are_averaged(run):
     both = [s.overlap.matrix for s in run.units()]
     space = run.space(kind="unit_overlap")

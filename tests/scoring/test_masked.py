@@ -187,6 +187,7 @@ def test_a_hook_that_may_look_at_other_places_keeps_the_last_layer_whole():
     handle.remove()
 
 
+@pytest.mark.slow
 def test_nothing_moves_with_batch_size_order_or_threads(monkeypatch):
     lm, sentences = random_masked()
     whole = masked_logprobs(lm, sentences)

@@ -120,6 +120,7 @@ def test_lm_eval(directory, suite, text):
     assert attrs["prefix_id"] == tool.prefix_token_id
 
 
+@pytest.mark.slow
 def test_minicons(directory, suite, text):
     scorer = pytest.importorskip("minicons.scorer", reason="minicons is not installed: pip install -e '.[peers]'")
     tool = scorer.IncrementalLMScorer(directory, "cpu")

@@ -125,6 +125,7 @@ def test_climp_has_one_file_without_labels(tmp_path):
     assert [(p.good, p.bad) for p in load_suite(f"climp:{tmp_path}")["ba"]] == [("x 0", "y 0"), ("x 1", "y 1")]
 
 
+@pytest.mark.slow
 def test_every_line_of_the_catalogue_is_whole():
     table = known_suites()
     others = {"builtin", "blimp", "zorro", "ewok", "comps", "entity-tracking", "syntaxgym"}

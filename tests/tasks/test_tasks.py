@@ -146,6 +146,7 @@ def one_line(read):
         assert "\n" not in str(e) and str(e)
 
 
+@pytest.mark.slow
 @settings(anywhere, max_examples=150)
 @given(
     data=st.binary(max_size=200)
