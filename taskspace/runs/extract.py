@@ -403,17 +403,24 @@ def _one_training(table: pd.DataFrame, path: Path, scale: str, training: int | s
     return table
 
 
+def _of_kind(extract: Extract, *asked: str) -> pd.DataFrame:
+    "The cells of a scale, kind and control, at all steps and of all trainings. They are kept for the next question."
+    if asked not in extract._cells:
+        table = extract.table("spaces")
+        for name, value in zip(("scale", "kind", "control"), asked, strict=True):
+            table = _rows_with(table, extract.path, name, value)
+        extract._cells[asked] = table
+    return extract._cells[asked]
+
+
 def _cells_of(
     table: pd.DataFrame,
     path: Path,
-    names: Mapping[str, str],
+    scale: str,
     checkpoint: Iterable[tuple[str, Any]],
     training: int | str | None,
 ) -> pd.DataFrame:
-    "The cells of one space of an extract."
-    for name, value in names.items():
-        table = _rows_with(table, path, name, value)
-    scale = names["scale"]
+    "The cells of one of the spaces of a scale."
     table = _one_training(table, path, scale, training)
     for name, value in checkpoint:
         if value is not None:
@@ -485,11 +492,12 @@ class Extract:
         self.path = Path(folder)
         self.header = _read_header(self.path)
         self._tables: dict[str, pd.DataFrame] = {}
+        self._cells: dict[tuple[str, ...], pd.DataFrame] = {}
 
     def __repr__(self) -> str:
         return f"Extract({str(self.path)!r}: {self.study.name}, {len(self.header['checkpoints'])} checkpoints)"
 
-    @property
+    @functools.cached_property
     def study(self) -> Study:
         "What was asked."
         return parse_study(self.header["study"], f"{self.path}, stored study", stored=True)
@@ -513,8 +521,8 @@ class Extract:
         training: int | str | None = None,  # of a scale with several: its number from 1, or its title
     ) -> TaskSpace:
         "A space of the run, to four decimals. Raises `TaskspaceError` that lists what there is."
-        names, study = {"scale": scale, "kind": kind, "control": control}, self.study
-        rows = _cells_of(self.table("spaces"), self.path, names, [("step", step), ("revision", revision)], training)
+        study, same = self.study, _of_kind(self, scale, kind, control)
+        rows = _cells_of(same, self.path, scale, [("step", step), ("revision", revision)], training)
         found = rows["step"].iloc[0]
         meta = {
             "scale": scale,
