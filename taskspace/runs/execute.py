@@ -120,7 +120,9 @@ class _Pool:
 
     def __init__(self, workers: int | None, device: str):
         self.gpus = self._gpus(device)
-        self.workers = workers or len(self.gpus) or (1 if self._one_device(device) else _cpus())
+        one = self._one_device(device)
+        self.workers = workers or len(self.gpus) or (1 if one else _cpus())
+        self.on_processors = not (self.gpus or one)
         self.executor: ProcessPoolExecutor | None = None
         self.start()
 
@@ -144,7 +146,7 @@ class _Pool:
         return torch.backends.mps.is_available()
 
     def start(self) -> None:
-        context = _context()
+        context = _context() if self.on_processors else mp.get_context("spawn")
         devices = None
         if self.gpus:
             devices = context.SimpleQueue()

@@ -1191,6 +1191,7 @@ def test_there_is_a_worker_for_each_gpu(monkeypatch, device, visible, devices, e
     pool = runs._Pool(None, device)
     try:
         assert pool.gpus == expected and pool.workers == (len(expected) or runs._cpus())
+        assert pool.on_processors == (not expected)
     finally:
         pool.stop()
 
@@ -1204,7 +1205,7 @@ def test_one_accelerator_gets_one_worker(monkeypatch, device):
     pools = [runs._Pool(None, device), runs._Pool(3, device)]
     for pool in pools:
         pool.stop()
-    assert [(p.workers, p.gpus) for p in pools] == [(1, []), (3, [])]
+    assert [(p.workers, p.gpus, p.on_processors) for p in pools] == [(1, [], False), (3, [], False)]
 
 
 @pytest.mark.slow
@@ -1217,6 +1218,9 @@ def test_every_worker_sees_one_gpu(monkeypatch):
             barrier = meeting.Barrier(3)
             seen = [f.result(timeout=120) for f in [pool.submit(toygpu.meet, barrier) for _ in range(3)]]
         assert len({pid for pid, _ in seen}) == 3 and sorted(gpu for _, gpu in seen) == ["3", "3", "GPU-5"]
+        assert (
+            pool.submit(os.getppid).result() == os.getpid()
+        )  # a copy of a process that looked for a GPU could use none
     finally:
         pool.stop()
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
