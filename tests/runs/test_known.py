@@ -1,0 +1,75 @@
+"""The page What is known: its tables are those of the kept results, and no verdict says more than its interval."""
+
+import json
+import re
+from html import unescape
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from scipy.stats import spearmanr
+
+from taskspace import open_extract
+
+STUDIES = Path(__file__).resolve().parents[2] / "nbs" / "studies"
+
+
+def kept_rows() -> list[dict[str, str]]:
+    "The rows of all tables of the page, as they are saved in it."
+    cells = json.loads((STUDIES / "known.ipynb").read_text(encoding="utf-8"))["cells"]
+    outputs = [o for c in cells for o in c.get("outputs", [])]
+    found = []
+    for table in ("".join(o.get("data", {}).get("text/html", [])) for o in outputs):
+        names, *rows = (re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", r) for r in re.findall(r"<tr.*?</tr>", table, re.S))
+        found += [dict(zip(names, map(unescape, row), strict=True)) for row in rows]
+    return found
+
+
+def bounds(row: dict[str, str]) -> tuple[float, float]:
+    low, high = re.match(r"([-\d.]+) to ([-\d.]+)", row["interval"]).groups()
+    return float(low), float(high)
+
+
+def the_row(start: str, figure: str = "") -> dict[str, str]:
+    (row,) = (r for r in kept_rows() if r["finding"].startswith(start) and figure in r["figure"])
+    return row
+
+
+def test_a_verdict_says_no_more_than_its_interval():
+    rows = kept_rows()
+    assert len(rows) == 18
+    for row in rows:
+        low, high = bounds(row)
+        assert low <= float(row["estimate"]) <= high and row["over"] and row["study"], row
+        assert row["verdict"] in ("holds", "does not hold", "open")
+        if "AUC of" not in row["figure"] and "share of one" not in row["figure"] and "line of" not in row["figure"]:
+            assert row["verdict"] == ("holds" if low > 0 else "does not hold" if high < 0 else "open"), row
+
+
+@pytest.mark.parametrize("within, start", [(True, "training is stable"), (False, "the same between")])
+def test_agreement_of_trainings_is_that_of_the_spaces_kept(within, start):
+    extract = open_extract(STUDIES / "english" / "trainings")
+    spaces = [extract.space("middle", kind="cosine", training=n) for n in (1, 2, 3)]
+    tasks, groups = spaces[0].tasks, spaces[0].groups
+    cells = [(a, b) for a in tasks for b in tasks if a != b and (groups[a] == groups[b]) == within]
+    columns = [[s.matrix.loc[a, b] for a, b in cells] for s in spaces]
+    ranks = [spearmanr(x, y).statistic for x, y in combinations(columns, 2)]
+    row = the_row(start)
+    assert float(row["estimate"]) == pytest.approx(sum(ranks) / 3, abs=6e-4)
+    assert bounds(row) == pytest.approx((min(ranks), max(ranks)), abs=6e-4)
+
+
+def test_claims_are_those_of_the_extract():
+    claims = open_extract(STUDIES / "english" / "trainings").table("claims").set_index("claim")
+    for letter, figure in (("a", "harm"), ("b", "variance"), ("c", "slope")):
+        row = the_row(f"({letter})", figure)
+        assert float(row["estimate"]) == pytest.approx(claims.loc[letter, "estimate"], abs=6e-4)
+        assert bounds(row) == pytest.approx(tuple(claims.loc[letter, ["low", "high"]]), abs=6e-4)
+
+
+def test_what_the_overlap_of_a_real_model_keeps_given_words():
+    rows = open_extract(STUDIES / "real" / "smollm2").table("explained")
+    rows = rows[(rows.kind == "overlap") & (rows.what == "partial") & (rows.of == "phenomenon")]
+    row = the_row("(b) the same in a real model")
+    assert float(row["estimate"]) == pytest.approx(rows.value.item(), abs=6e-4)
+    assert bounds(row) == pytest.approx((rows.groups_low.item(), rows.groups_high.item()), abs=6e-4)
