@@ -1,5 +1,5 @@
 # make report   install, pre-train three small models, probe them, render the report, print where it is
-# make check    in some three minutes: in step, lint, types, the tests that are not slow
+# make check    in two minutes: in step, lint, types, the tests that are not slow
 # make format   write notebooks, tests and tools in the one format of the project, and export
 # make test     everything that CI runs           make coverage  which lines the quick tests reach
 # make docs     the documentation site in _docs/        make lab     JupyterLab on the notebooks
