@@ -245,3 +245,42 @@ def test_spaces_begin_as_ngrams_in_every_training():
         found = rows[(rows["what"] == what) & (rows["of"] == of)]
         course = found.pivot(index="step", columns=["scale", "training"], values="value")
         assert course.shape == (9, 6) and holds(course), what
+
+
+def test_fifty_pairs_say_of_the_large_decoder_what_ten_did():
+    ten, fifty = (open_extract(FOLDER / name) for name in ("blimp", "fifty_pairs"))
+    assert fifty.header["missing"] == 0 and fifty.study.eval_pairs == 50 and ten.study.eval_pairs == 10
+    rows = []
+    for extract in (ten, fifty):
+        tests = extract.table("tests")
+        rows.append(
+            tests[(tests.scale == "large") & (tests.step == 2048) & (tests.control == "none")].set_index("kind")
+        )
+    for kind in ("transfer", "cosine", "overlap"):  # largest difference .018, at intervals of .14 and more
+        moved = (
+            rows[0].loc[kind, ["within", "structure", "ngrams"]] - rows[1].loc[kind, ["within", "structure", "ngrams"]]
+        )
+        assert moved.abs().max() < 0.02 and moved.abs().max() > 0
+    assert rows[0].loc["transfer", "ceiling"] < 0.85 and rows[1].loc["transfer", "ceiling"] > 0.92
+    claims = fifty.table("claims").set_index("claim")
+    assert claims.loc["a", "verdict"] == "supported" and claims.loc["b", "verdict"] == "undecided"
+
+
+@pytest.mark.parametrize(
+    "kind, within, across", [("transfer", 0.95, 0.73), ("cosine", 0.98, 0.81), ("overlap", 0.98, 0.96)]
+)
+def test_the_same_seed_gives_the_large_map_again_within_phenomena(kind, within, across):
+    a, b = (open_extract(FOLDER / name).space("large", 2048, kind) for name in ("blimp", "fifty_pairs"))
+    groups = np.array([a.groups[t] for t in a.tasks])
+    same = groups[:, None] == groups
+    for where, expected in ((same & ~np.eye(len(same), dtype=bool), within), (~same, across)):
+        ranks = pd.Series(a.matrix.to_numpy()[where]), pd.Series(b.select(a.tasks).matrix.to_numpy()[where])
+        assert ranks[0].corr(ranks[1], method="spearman") == pytest.approx(expected, abs=0.006)
+
+
+def test_the_study_of_fifty_pairs_is_the_one_beside_it():
+    extract = open_extract(FOLDER / "fifty_pairs")
+    written = parse_study((FOLDER / "fifty_pairs.yaml").read_text(), "fifty_pairs.yaml")
+    asked = extract.study.model_copy(update={"suite": written.suite, "models": written.models})
+    assert asked == written  # the model lay in another folder
+    assert [m.label for m in extract.study.models] == ["large again"]
