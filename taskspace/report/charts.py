@@ -844,6 +844,7 @@ def curves(
     x_title: str | None = None,  # None: the name of the column
     y_title: str | None = None,  # None: the name of the column
     facet: str | None = None,  # column that makes small multiples
+    columns: int = 3,  # of small multiples
     dash: str | None = None,  # column that tells solid lines from dashed ones
     colours: Mapping[str, str] | None = None,  # value -> its colour in all charts; None: as values appear
 ) -> alt.TopLevelMixin:
@@ -870,7 +871,7 @@ def curves(
     chart = alt.layer(*parts, data=frame).properties(width=width, height=height)
     if facet:
         names = list(dict.fromkeys(map(str, frame[facet])))
-        chart = chart.facet(alt.Facet(f"{facet}:N", title=None, sort=names), columns=3)
+        chart = chart.facet(alt.Facet(f"{facet}:N", title=None, sort=names), columns=columns)
     return chart.properties(title=title) if title else chart
 
 # %% ../../nbs/api/report/20_charts.ipynb #e9a9cf9a

@@ -438,3 +438,9 @@ def test_a_chart_of_more_than_3_megabytes_says_so():
     with alt.data_transformers.enable("default", max_rows=None):
         heavy = html(chart)
     assert re.search(r"This chart holds [3-9]\.\d MB of data", heavy) and "MB of data" not in html(heatmap(many(20)))
+
+
+def test_small_multiples_stand_in_as_many_columns_as_are_asked_for():
+    frame = pd.DataFrame([{"step": k, "value": k, "part": part} for part in "abcd" for k in (1, 2)])
+    assert charts.training_curves(frame, facet="part").to_dict()["columns"] == 3
+    assert charts.training_curves(frame, facet="part", columns=2).to_dict()["columns"] == 2
