@@ -121,7 +121,7 @@ def triples(table):
         yield name, table[name], table[low], table[low.removesuffix("low") + "high"]
 
 
-@pytest.mark.parametrize("name", [*SCALES, "trainings", "without_embeddings"])
+@pytest.mark.parametrize("name", [*SCALES, "trainings", "without_embeddings", "fifty_pairs"])
 def test_no_estimate_lies_outside_its_interval(name):
     extract = open_extract(FOLDER / name)
     seen = 0
