@@ -258,14 +258,15 @@ def check_options(
             f"{name}: without leaves constructions out of the text of a built-in model; "
             "this model has read its text already: leave without out, or take builtin:nano"
         )
-    if kwargs.keys() <= {*_HUB, *_OPTIONS, "objective"} - {"config", "revision"}:
+    known = {*_HUB, *_OPTIONS, "objective"} - {"config", "revision"}
+    if kwargs.keys() <= known:
         return  # most often, and without the import of what loads models, which takes seconds
     from transformers import PreTrainedModel
 
     named = {
         k for k, p in inspect.signature(PreTrainedModel.from_pretrained).parameters.items() if p.default is not p.empty
     }
-    known = {*named, *_HUB, *_OPTIONS, "objective"} - {"config", "revision"}
+    known |= named - {"config", "revision"}
     for odd in sorted(kwargs.keys() - known):
         near = difflib.get_close_matches(odd, sorted(known), 1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(known))}"

@@ -275,7 +275,7 @@ def test_the_same_seed_gives_the_large_map_again_within_phenomena(kind, within, 
     same = groups[:, None] == groups
     for where, expected in ((same & ~np.eye(len(same), dtype=bool), within), (~same, across)):
         ranks = pd.Series(a.matrix.to_numpy()[where]), pd.Series(b.select(a.tasks).matrix.to_numpy()[where])
-        assert ranks[0].corr(ranks[1], method="spearman") == pytest.approx(expected, abs=0.006)
+        assert ranks[0].corr(ranks[1], method="spearman") == pytest.approx(expected, abs=0.005)  # as the page rounds
 
 
 def test_the_study_of_fifty_pairs_is_the_one_beside_it():

@@ -1218,9 +1218,8 @@ def test_every_worker_sees_one_gpu(monkeypatch):
             barrier = meeting.Barrier(3)
             seen = [f.result(timeout=120) for f in [pool.submit(toygpu.meet, barrier) for _ in range(3)]]
         assert len({pid for pid, _ in seen}) == 3 and sorted(gpu for _, gpu in seen) == ["3", "3", "GPU-5"]
-        assert (
-            pool.submit(os.getppid).result() == os.getpid()
-        )  # a copy of a process that looked for a GPU could use none
+        # A copy of a process that has looked for a GPU could use none
+        assert pool.submit(os.getppid).result() == os.getpid()
     finally:
         pool.stop()
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
