@@ -50,7 +50,13 @@ __all__ = ['KINDS', 'DECIMALS', 'space_rows', 'space_of', 'space_tests', 'explai
            'write_extract', 'Extract', 'open_extract', 'retest_extract']
 
 # %% ../../nbs/api/runs/70_extract.ipynb #5c873858
-KINDS = ("transfer", "cosine", "overlap")
+KINDS = {  # what is kept, with its controls
+    "transfer": ("none", *CONTROLS),
+    **dict.fromkeys(("cosine", "overlap", "predicted"), ("none",)),
+    **dict.fromkeys(("unit_overlap", "unit_chance_in_layers", "unit_shuffled"), ("none",)),
+    "ablation": ("none", "random"),
+    "interchange": ("none", "random", "unseen"),
+}
 DECIMALS = 4
 
 
@@ -113,7 +119,7 @@ def _partial_test(hypothesis: TaskSpace, given: list[TaskSpace], permutations: i
 
 
 def space_tests(
-    space: TaskSpace,  # transfer or gradient similarity
+    space: TaskSpace,  # any of `KINDS`
     hypotheses: dict[str, TaskSpace],  # from `opponents`: phenomenon, lexicon and n-grams, as far as the suite has them
     permutations: int = 999,  # of every test
 ) -> dict[str, Any]:  # within, structure, words and ngrams, each with _low, _high, _p; level; ceiling; gain; transfer
@@ -136,8 +142,7 @@ def space_tests(
 # %% ../../nbs/api/runs/70_extract.ipynb #2ca2230d
 def _spaces(run: Run) -> Iterator[tuple[int, dict[str, Any], TaskSpace]]:
     "Every space of a run with the position of its checkpoint and what it is called, checkpoint by checkpoint."
-    transfer, *gradients = KINDS
-    wanted = [(transfer, control) for control in ("none", *CONTROLS)] + [(kind, "none") for kind in gradients]
+    wanted = [(kind, control) for kind, controls in KINDS.items() for control in controls]
     for at, c in enumerate(cast(Any, run.checkpoints).itertuples(index=False)):
         step = None if pd.isna(c.step) else int(c.step)
         checkpoint = {"model": c.model, "scale": c.scale, "training": c.training, "step": step, "revision": c.revision}
@@ -185,7 +190,7 @@ _EXPLAINED = ["what", "of", "family", "value", "low", "high", "p", "groups_low",
 
 
 def explained_rows(
-    space: TaskSpace,  # transfer or gradient similarity
+    space: TaskSpace,  # any of `KINDS`
     hypotheses: Mapping[str, TaskSpace],  # from `opponents`
     permutations: int = 999,  # behind each p
 ) -> pd.DataFrame:  # the columns of `explanation_rows`; empty where nothing can be explained
@@ -515,8 +520,8 @@ class Extract:
         self,
         scale: str,  # of the model
         step: int | None = None,  # the last one where None
-        kind: str = "transfer",  # transfer, cosine or overlap
-        control: str = "none",  # for transfer
+        kind: str = "transfer",  # one of `KINDS`
+        control: str = "none",  # of its controls
         revision: str | None = None,  # of a checkpoint without a step
         training: int | str | None = None,  # of a scale with several: its number from 1, or its title
     ) -> TaskSpace:

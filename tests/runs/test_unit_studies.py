@@ -11,6 +11,7 @@ from taskspace.probing.ablation import ablation_probe
 from taskspace.probing.interchange import interchange_effects, interchange_probe
 from taskspace.probing.units import unit_probe
 from taskspace.runs.execute import run_study
+from taskspace.runs.extract import open_extract, write_extract
 from taskspace.runs.jobs import seed_of
 from taskspace.runs.results import open_run
 from taskspace.runs.study import parse_study, Study
@@ -164,3 +165,17 @@ def test_bad_settings_are_named(line, message):
         parse_study(f"models: [builtin:nano]\nprobes: [units]\n{line}\n")
     assert str(e.value).startswith(message), e.value
     assert "\n" not in str(e.value)
+
+
+def test_an_extract_keeps_the_spaces_and_their_controls(run, tmp_path):
+    write_extract(run, tmp_path / "x", permutations=9)
+    kept = open_extract(tmp_path / "x")
+    held = kept.table("spaces")[["kind", "control"]].drop_duplicates().itertuples(index=False, name=None)
+    units = [("unit_overlap", "none"), ("unit_chance_in_layers", "none"), ("unit_shuffled", "none")]
+    made = [("ablation", "none"), ("ablation", "random")]
+    turned = [("interchange", control) for control in ("none", "random", "unseen")]
+    assert set(held) == {*units, *made, *turned}
+    for kind, control in [*units, *made, *turned[:2]]:
+        exact = run.space(kind=kind, control=control).matrix
+        same = kept.space("m", kind=kind, control=control).matrix.loc[exact.index, exact.columns]
+        assert np.allclose(same, exact, atol=5.1e-5, equal_nan=True), (kind, control)
