@@ -34,7 +34,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "logprobs":
         "SLICE BITS SHARED_ROW_TYPES LIBRARIES MINUS LAST_TYPES ROW BUDGET WORKERS CELLS LOGITS "
         "linear_logprobs Shortcuts Batch logprobs_at find_shortcuts batches row_size token_logprobs "
-        "even_batches side_by_side sequence_logprobs",
+        "summed_logprobs even_batches side_by_side sequence_logprobs",
     "masked":
         "THREADED_TYPES PIECE Questions questions_of answers batches_of masked_logprobs",
     "scores":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,12 +30,17 @@ def evaluating(
     modes = [(m, m.training) for lm in lms for m in lm.model.modules()]
     # The flags themselves, and not `eval()`: a module may do more there, such as merge its weights, and to set a flag
     # back would not undo that.
-    for m, _ in modes:
-        m.training = False
+    _set_modes((m, False) for m, _ in modes)
     try:
         yield
     finally:
-        for m, mode in modes:
+        _set_modes(modes)
+
+
+def _set_modes(modes: Iterable[tuple[torch.nn.Module, bool]]) -> None:
+    "Set flags that differ. Most do not, and to set an attribute of a module takes long."
+    for m, mode in modes:
+        if m.training != mode:
             m.training = mode
 
 # %% ../../nbs/api/scoring/35_causality.ipynb #6f9e328e

@@ -24,7 +24,7 @@ from .prefixtree import prefix_tree, PrefixTree, Row, sentence_rows, shared_rows
 # %% auto #0
 __all__ = ['SLICE', 'BITS', 'SHARED_ROW_TYPES', 'LIBRARIES', 'MINUS', 'LAST_TYPES', 'ROW', 'BUDGET', 'WORKERS', 'CELLS', 'LOGITS',
            'linear_logprobs', 'Shortcuts', 'Batch', 'logprobs_at', 'find_shortcuts', 'batches', 'row_size',
-           'token_logprobs', 'even_batches', 'side_by_side', 'sequence_logprobs']
+           'token_logprobs', 'summed_logprobs', 'even_batches', 'side_by_side', 'sequence_logprobs']
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #47cb2e63
 SLICE = {"cpu": 1 << 19, "else": 1 << 26}  # logits held at once, by kind of device: 2 MB and 256 MB in float32
@@ -544,25 +544,41 @@ def token_logprobs(
     row: int = ROW,  # nodes in a shared row, see `row_size`
 ) -> list[Tensor]:  # a value for each position k >= max(start, 1): log P(token k | tokens before), nats
     "Log-probabilities of the tokens of one batch, differentiable where gradients are on."
+    logp, places, counted = _one_batch(lm, sequences, starts, row)
+    return [logp[own[there]] for own, there in zip(places, counted, strict=True)]
+
+
+def summed_logprobs(
+    lm: LM,  # model with its tokenizer
+    sequences: Sequence[Sequence[int]],  # token ids, the prefix token included
+    starts: Sequence[int],  # first scored position of each; position 0 never is
+    row: int = ROW,  # nodes in a shared row, see `row_size`
+) -> Tensor:  # (sequences,) sums of log P(token k | tokens before), k >= max(start, 1), nats
+    """The sums of what `token_logprobs` gives, all in one operation: a hundred short ones and their gradients would take
+    a small model as long as its layers."""
+    logp, places, counted = _one_batch(lm, sequences, starts, row)
+    return torch.cat([logp, logp.new_zeros(1)])[places.masked_fill(~counted, len(logp))].sum(1)
+
+
+def _one_batch(
+    lm: LM, sequences: Sequence[Sequence[int]], starts: Sequence[int], row: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    "Log-probabilities of nodes; and for each sequence, (sequences, longest), which are its own, and whether they count."
     tree = prefix_tree(sequences)
-    wanted = np.zeros(len(tree) + 1, dtype=bool)
-    for path, i in zip(tree.path, tree.order, strict=True):
-        wanted[path[max(starts[i], 1) :]] = True
+    first = np.maximum(np.asarray(starts)[tree.order], 1)
+    counted = (tree.path >= 0) & (np.arange(tree.path.shape[1]) >= first[:, None])
+    wanted = np.zeros(len(tree), dtype=bool)
+    wanted[tree.path[counted]] = True
     shortcuts = find_shortcuts(lm, tree.token[:6])
     shared = shortcuts.shared_rows and not lm.model.training
     rows = [r for r in (shared_rows(tree, row) if shared else sentence_rows(tree)) if len(r.nodes) > r.repeated]
-    place = np.zeros(len(tree) + 1, dtype=np.int64)
-    done = _run(lm, tree, rows, _Edges(tree, wanted[:-1]), Shortcuts(shortcuts.head, shared)) if rows else None
-    if done is None:
-        return [
-            torch.zeros(max(len(s) - max(b, 1), 0), device=lm.device) for s, b in zip(sequences, starts, strict=True)
-        ]
-    child, logp = done
+    done = _run(lm, tree, rows, _Edges(tree, wanted), Shortcuts(shortcuts.head, shared)) if rows else None
+    child, logp = done or (np.empty(0, dtype=np.int64), torch.zeros(0, device=lm.device))
+    place = np.zeros(len(tree), dtype=np.int64)
     place[child] = np.arange(len(child))
-    out: list[Tensor] = [logp[:0]] * len(sequences)
-    for path, i in zip(tree.path, tree.order, strict=True):
-        out[i] = logp[torch.from_numpy(place[path[max(starts[i], 1) : len(sequences[i])]]).to(logp.device)]
-    return out
+    given = np.argsort(tree.order)  # the tree has them sorted
+    places, counts = (torch.from_numpy(a[given]).to(logp.device) for a in (place[tree.path], counted))
+    return logp, places, counts
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #08f8281b
 BUDGET = {"cpu": 1024, "else": 16384}  # tokens in one forward pass

@@ -28,7 +28,7 @@ from taskspace.scoring.logprobs import (
     find_shortcuts,
     row_size,
     sequence_logprobs,
-    token_logprobs,
+    summed_logprobs,
 )
 from ..scoring.masked import answers, batches_of, masked_logprobs, questions_of
 from ..scoring.masking import Mask, Masked
@@ -153,7 +153,8 @@ def undisturbed(
     wanted: Sequence[str],  # names of the parameters that need gradients
 ) -> Iterator[None]:
     "Evaluation mode, and gradients for the wanted parameters alone; on leaving everything is as it was."
-    held = [(p, p.requires_grad, p.grad) for p in lm.model.parameters()]
+    named = dict(lm.model.named_parameters())
+    held = [(p, p.requires_grad, p.grad) for p in named.values()]
     keep = set(wanted)
     with ExitStack() as stack:
         stack.enter_context(evaluating(lm))
@@ -161,9 +162,9 @@ def undisturbed(
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         stack.enter_context(torch.enable_grad())
         try:
-            for name, p in lm.model.named_parameters():
+            for name, p in named.items():
                 p.grad = None
-                if p.is_floating_point():
+                if p.is_floating_point() and p.requires_grad != (name in keep):
                     p.requires_grad_(name in keep)
             yield
         finally:
@@ -224,8 +225,7 @@ def backpropagate(
     for chunk in batches([len(parts[i].ids) for i in live], tokens):
         rows = [live[k] for k in chunk]
         row = row_size([parts[i].context for i in rows])
-        logps = token_logprobs(lm, [parts[i].ids for i in rows], [parts[i].start for i in rows], row)
-        sums = torch.stack([lp.sum() for lp in logps])
+        sums = summed_logprobs(lm, [parts[i].ids for i in rows], [parts[i].start for i in rows], row)
         weights = torch.tensor([parts[i].weight for i in rows], dtype=sums.dtype, device=sums.device)
         (sums * weights).sum().backward()
         out[rows] = sums.detach().cpu().double()

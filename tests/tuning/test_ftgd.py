@@ -14,6 +14,7 @@ from torch import nn
 
 from taskspace.errors import TaskspaceError
 from taskspace.models.lm import LM
+from taskspace.scoring.logprobs import token_logprobs
 from taskspace.tasks.pairs import MinimalPair, Task
 from taskspace.toy import WordTokenizer
 from taskspace.tuning import ftgd as ftgd_module
@@ -307,9 +308,7 @@ def test_margins_equal_whole_sentence_margins():
     with undisturbed(lm, []):
         fast = margins(lm, encoded)
         for m, p in zip(fast, encoded, strict=True):
-            whole = [
-                float(sum(lp.sum() for lp in gradients.token_logprobs(lm, [ids], [p.start]))) for ids in (p.good, p.bad)
-            ]
+            whole = [float(sum(lp.sum() for lp in token_logprobs(lm, [ids], [p.start]))) for ids in (p.good, p.bad)]
             assert abs(m - (whole[0] - whole[1])) < 1e-10
     assert fast[2] == 0
 
