@@ -34,7 +34,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "result_files result_sizes sound_results valid_sizes set_aside clean_results write_log log_entries "
         "Store put_current keep_only get_current",
     "study":
-        "TransferCells Prefix Probe PROBES Control CONTROLS Study parse_study read_study public_study",
+        "TransferCells Probe PROBES Control CONTROLS Study parse_study read_study public_study",
     "formats":
         "as_written check_columns suite_to_json suite_from_json compress_suite decompress_suite to_bytes "
         "from_bytes states_to_frame frame_to_states result_from_bytes spaces_to_frame frame_to_spaces "

@@ -25,8 +25,7 @@ from ..models.naming import NamePattern
 from ..settings import parse_settings, read_text, validation_error
 
 # %% auto #0
-__all__ = ['TransferCells', 'Prefix', 'Probe', 'PROBES', 'Control', 'CONTROLS', 'Study', 'parse_study', 'read_study',
-           'public_study']
+__all__ = ['TransferCells', 'Probe', 'PROBES', 'Control', 'CONTROLS', 'Study', 'parse_study', 'read_study', 'public_study']
 
 # %% ../../nbs/api/runs/20_study.ipynb #80b7edec
 # Set while a study is read from a run's folder.
@@ -135,9 +134,6 @@ def _known_prefix(value: Any) -> Any:
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 0:
         return int(value)
     raise ValueError(f"must be convention, auto, tokenizer, null or a token id, not {value!r}")
-
-
-Prefix = Annotated[int | None | Literal["auto", "tokenizer", "convention"], BeforeValidator(_known_prefix)]
 
 
 def _known_dtype(value: str) -> str:
@@ -273,7 +269,7 @@ class Study(_OneLineErrors):
     score_pairs: int | None = Field(None, ge=1, le=10**6)  # pairs a task for the score probe; all where None
     seeds: tuple[int, ...] = (0,)  # repetitions; a number N stands for 0 .. N-1
     convention: str = "blimp"  # how pairs are scored, see `taskspace.scoring.scores`
-    prefix: Prefix = "convention"  # token before each sentence, where it is not the convention's
+    prefix: int | None | Literal["auto", "tokenizer", "convention"] = "convention"  # the token before each sentence
     reference: str | None = None  # text whose perplexity is watched during tuning: "builtin" or a .txt file
     reference_texts: int = Field(100, ge=1, le=10**6)  # how many lines of it
     device: str = "auto"  # where models run
@@ -287,6 +283,7 @@ class Study(_OneLineErrors):
     _each_once = field_validator("probes", "controls", "select")(_no_repeats)
     _something = field_validator("probes", "select")(_not_empty)
     _check_convention = field_validator("convention")(_known_convention)
+    _check_prefix = field_validator("prefix", mode="before")(_known_prefix)
     _check_dtype = field_validator("dtype")(_known_dtype)
     _check_device = field_validator("device")(_known_device)
     _check_checkpoints = field_validator("checkpoints")(lambda value: checkpoint_choice(value) or "last")

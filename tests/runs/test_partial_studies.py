@@ -122,6 +122,8 @@ def test_plain_transfer_waits_for_the_prediction_of_the_first_seed(here):
         assert jobs.index(needed) < jobs.index(job)
     other = {j.key for j in Plan(study(here, 0.5, seeds=(3, 1))).jobs() if j.kind == "transfer"}
     assert not other & {j.key for j in jobs}  # another share, another result
+    turned = {j.key for j in Plan(study(here, seeds=(1, 3))).jobs() if j.kind == "transfer"}
+    assert not turned & {j.key for j in jobs}  # cells chosen by another prediction, another result
 
 
 def test_predictions_are_made_where_transfer_is_and_once(here):
