@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .transfer import *  # noqa: F403
     from .agreement import *  # noqa: F403
     from .precision import *  # noqa: F403
+    from .partial import *  # noqa: F403
     from .parts import *  # noqa: F403
     from .sites import *  # noqa: F403
     from .units import *  # noqa: F403
@@ -37,11 +38,15 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "row_spaces":
         "METRICS NORMALISATIONS check_metric space_from_rows",
     "transfer":
-        "SMALL split_sizes transfer_probe",
+        "SMALL split_sizes seed_list measure_rows transfer_probe",
     "agreement":
         "FEWEST_CELLS prediction_agreement",
     "precision":
         "precision_effect",
+    "partial":
+        "LEAST_SURE FEWEST LEVEL FEWEST_DRAWN OWN UNSURE DRAWN REST cell_doubt CellCounts check_share "
+        "cells_each choose_cells chosen_targets completed_space cell_table completed_by_gain mean_prediction "
+        "complete_by partial_transfer_probe",
     "parts":
         "WAYS RATES EFFECTS tuning_path tuning_grid gain_within_harm compare_paths at_best_rate part_effects",
     "sites":

@@ -16,6 +16,7 @@ __all__ = ['FEWEST_CELLS', 'prediction_agreement']
 
 # %% ../../nbs/api/probing/45_agreement.ipynb #7179a57d
 FEWEST_CELLS = 3  # from which correlations are given
+_FIGURES = ("rank", "product_moment", "signs", "signs_by_chance", "difference")
 
 
 def _both(predicted: TaskSpace, measured: TaskSpace) -> tuple[np.ndarray, np.ndarray]:  # (cells,) each
@@ -31,10 +32,10 @@ def _both(predicted: TaskSpace, measured: TaskSpace) -> tuple[np.ndarray, np.nda
 def prediction_agreement(
     predicted: TaskSpace,  # from `predicted_transfer`
     measured: TaskSpace,  # from `transfer_probe`, of some or all of the same tasks
-) -> dict[str, float]:  # cells, rank, product_moment, signs, signs_by_chance
+) -> dict[str, float]:  # cells, rank, product_moment, signs, signs_by_chance, difference (median, absolute)
     "How well predicted transfer agrees with measured transfer. Raises `TaskspaceError` for a task without prediction."
     x, y = _both(predicted, measured)
-    found = {"cells": len(x), "rank": np.nan, "product_moment": np.nan, "signs": np.nan, "signs_by_chance": np.nan}
+    found: dict[str, float] = {"cells": len(x), **dict.fromkeys(_FIGURES, np.nan)}
     if len(x) >= FEWEST_CELLS:
         found |= {"rank": float(correlation_of(x, y)), "product_moment": float(correlation_of(x, y, "pearson"))}
     if len(x):
@@ -42,4 +43,5 @@ def prediction_agreement(
         share_x, share_y = up[0].mean(), up[1].mean()
         found["signs"] = float(1 - np.abs(up[0] - up[1]).mean())
         found["signs_by_chance"] = float(share_x * share_y + (1 - share_x) * (1 - share_y))
+        found["difference"] = float(np.median(np.abs(x - y)))
     return found

@@ -89,7 +89,7 @@ class _Seed:
                     "rows of one seed must share them"
                 )
             m = row[["before", "after"]].to_numpy(dtype=float).T
-            both = np.concatenate([m, (m > 0) + 0.5 * (m == 0)]) if accuracy else m
+            both = np.concatenate([m, np.where(np.isnan(m), np.nan, (m > 0) + 0.5 * (m == 0))]) if accuracy else m
             self.values[:, list(names).index(source)] = both
         self.n = np.array([len(w) for w in self.where])
 
@@ -251,7 +251,7 @@ def space_from_rows(
     seed: int = 0,  # of the resampling
     splits: int = 20,  # pairs of random halves for the noise ceiling; 0 leaves them out
     meta: Mapping[str, Any] | None = None,  # provenance to keep
-) -> TaskSpace:  # row = source, column = target; a source without a row has empty cells
+) -> TaskSpace:  # row = source, column = target; a source without a row, or a target not measured, has empty cells
     "The mean over seeds of stored rows, with its evidence. Raises `TaskspaceError` for rows that do not fit together."
     check_metric(metric, normalise)
     names, seeds = _seeds_of(rows, accuracy=metric != "margin")

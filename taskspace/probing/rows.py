@@ -5,7 +5,7 @@
 # %% ../../nbs/api/probing/30_rows.ipynb #b4e32a46
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +23,26 @@ from ..tuning.gradients import margins, undisturbed
 __all__ = ['transfer_row']
 
 # %% ../../nbs/api/probing/30_rows.ipynb #468944ff
+def _places_of(evaluation: Suite, targets: Collection[str] | None) -> np.ndarray | None:  # of pairs; None: all
+    "Where the pairs of some tasks stand in a suite."
+    if targets is None:
+        return None
+    if stray := [name for name in targets if name not in evaluation.names]:
+        raise TaskspaceError(
+            f"transfer_row: target {stray[0]!r} is not among the evaluated tasks: {', '.join(evaluation.names)}"
+        )
+    return np.flatnonzero(np.repeat([task.name in targets for task in evaluation], [len(task) for task in evaluation]))
+
+
+def _margins_at(lm: LM, encoded: Sequence[EncodedPair], places: np.ndarray | None) -> np.ndarray:  # (pairs,), in nats
+    "The margins of the pairs at some places; missing elsewhere."
+    if places is None:
+        return margins(lm, encoded)
+    found = np.full(len(encoded), np.nan)
+    found[places] = margins(lm, [encoded[p] for p in places])
+    return found
+
+# %% ../../nbs/api/probing/30_rows.ipynb #8fea7883
 def transfer_row(
     lm: LM,  # model with its tokenizer
     source_train: Task,  # pairs of the source to tune on
@@ -34,21 +54,24 @@ def transfer_row(
     reference: Sequence[str] | None = None,  # ordinary text, for the log and the perplexity budget
     convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
     encoded: Sequence[EncodedPair] | None = None,  # the evaluation pairs, where they are already encoded
+    targets: Collection[str] | None = None,  # the tasks to measure after tuning; all where None
 ) -> pd.DataFrame:  # task, pair, before, after (margins in nats); attrs: log (a list of rows), and what it comes from
-    """Tune on one task and measure all. The model is left as it was. The log follows the source's own held-out pairs,
-    every `ftgd.every` steps. Raises `TaskspaceError` where `before` does not fit."""
+    """Tune on one task and measure all, or some: `after` is missing for the others. The model is left as it was. The
+    log follows the source's own held-out pairs, every `ftgd.every` steps. Raises `TaskspaceError` where `before` does
+    not fit, and for a target that is no task of the evaluation suite."""
     if seed is not None:
         ftgd = replace(ftgd, seed=seed)
     rule = convention_of(convention, reduction="sum")
     if encoded is None:
         encoded = encode_pairs(lm, [p for t in evaluation for p in t], rule)
+    places = _places_of(evaluation, targets)
     own = next((t for t in evaluation if t.name == source_train.name), None)  # for the log
     tuned = tune(lm, source_train, ftgd, own, reference, rule)
     with undisturbed(lm, []):
         if before is None:
             before = margins(lm, encoded)
         with tuned.applied(lm):
-            after = margins(lm, encoded)
+            after = _margins_at(lm, encoded, places)
     if len(before) != len(after):
         raise TaskspaceError(
             f"transfer_row: `before` has {len(before)} margins, the evaluation suite {len(after)} pairs; "

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import queue
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ from ..tuning.ftgd import FTGD
 from ..tuning.gradients import margins, undisturbed
 
 # %% auto #0
-__all__ = ['SMALL', 'split_sizes', 'transfer_probe']
+__all__ = ['SMALL', 'split_sizes', 'seed_list', 'measure_rows', 'transfer_probe']
 
 # %% ../../nbs/api/probing/40_transfer.ipynb #77afbbe7
 def split_sizes(
@@ -66,7 +67,10 @@ def _twins(lm: LM, count: int) -> Iterator[LM]:
         yield twin
 
 # %% ../../nbs/api/probing/40_transfer.ipynb #f9fec55b
-def _seed_list(seeds: int | Iterable[int] | None, usual: int) -> list[int]:
+def seed_list(
+    seeds: int | Iterable[int] | None,  # how many (0, 1, ...), or which
+    usual: int,  # the one where None
+) -> list[int]:
     "Which seeds: those given, or so many from 0 on, or the usual one. Raises `TaskspaceError` for none."
     if seeds is None:
         return [usual]
@@ -77,7 +81,14 @@ def _seed_list(seeds: int | Iterable[int] | None, usual: int) -> list[int]:
 
 
 def _rows_of_seed(
-    lm: LM, parts: Split, ftgd: FTGD, seed: int, shuffled: bool, reference: Sequence[str] | None, rule: Convention
+    lm: LM,
+    parts: Split,
+    ftgd: FTGD,
+    seed: int,
+    shuffled: bool,
+    reference: Sequence[str] | None,
+    rule: Convention,
+    targets: Mapping[str, Collection[str]],
 ) -> Iterator[tuple[tuple[str, int], pd.DataFrame]]:  # ((source, seed), row)
     "The rows of all sources for one split. Held-out pairs are encoded and measured once for all of them."
     encoded = encode_pairs(lm, [p for t in parts.eval for p in t], rule)
@@ -92,7 +103,8 @@ def _rows_of_seed(
     def row(task: Task) -> pd.DataFrame:
         twin = free.get()
         try:
-            return transfer_row(twin, task, parts.eval, ftgd, before, seed, reference, rule, encoded)
+            some = targets.get(task.name)
+            return transfer_row(twin, task, parts.eval, ftgd, before, seed, reference, rule, encoded, some)
         finally:
             free.put(twin)
 
@@ -100,6 +112,46 @@ def _rows_of_seed(
         yield (task.name, seed), found
 
 # %% ../../nbs/api/probing/40_transfer.ipynb #fc63b3a2
+def measure_rows(
+    lm: LM,  # model with its tokenizer
+    suite: Suite,  # the tasks, with all their pairs
+    ftgd: FTGD = FTGD(),  # the settings
+    train_pairs: int | None = None,  # pairs a task to tune on; None: see `split_sizes`
+    eval_pairs: int | None = None,  # held-out pairs a task; None: see `split_sizes`
+    seeds: int | Iterable[int] | None = None,  # how many (0, 1, ...), or which; None: the one of `ftgd`
+    shuffled: bool = False,  # tune on pairs without their contrast: the null control
+    reference: Sequence[str] | None = None,  # ordinary text for the perplexity budget
+    progress: bool = False,  # show a bar
+    convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
+    # Source -> the targets to measure; all for a source that is not in it
+    targets: Mapping[str, Collection[str]] | None = None,
+) -> tuple[dict[tuple[str, int], pd.DataFrame], dict[str, Any]]:  # (source, seed) -> row, and the record for a space
+    "The rows of a transfer probe, for `space_from_rows`. Raises `TaskspaceError` when a task has too few pairs."
+    from tqdm.auto import tqdm
+
+    chosen = seed_list(seeds, ftgd.seed)
+    rule = convention_of(convention, reduction="sum")
+    train_pairs, eval_pairs = split_sizes(suite, train_pairs, eval_pairs)
+    rows = {}
+    with tqdm(total=len(chosen) * len(suite), desc="transfer", disable=not progress) as bar:
+        for seed in chosen:
+            parts = suite.split(train_pairs, eval_pairs, seed)
+            for key, row in _rows_of_seed(lm, parts, ftgd, seed, shuffled, reference, rule, targets or {}):
+                rows[key] = row
+                bar.update()
+    return rows, {
+        "suite": suite.name,
+        "digest": suite.digest,
+        "model": lm.name,
+        "ftgd": {k: v for k, v in asdict(ftgd).items() if k != "seed"},
+        "seeds": chosen,
+        "train_pairs": train_pairs,
+        "eval_pairs": eval_pairs,
+        "shuffled": shuffled,
+        **convention_record(lm, rule),
+    }
+
+# %% ../../nbs/api/probing/40_transfer.ipynb #dba67091
 def transfer_probe(
     lm: LM,  # model with its tokenizer
     suite: Suite,  # the tasks, with all their pairs
@@ -114,31 +166,23 @@ def transfer_probe(
     bootstrap: int = 200,  # draws over pairs and seeds
     progress: bool = False,  # show a bar
     convention: str | Convention = "blimp",  # as in `score_pairs`; always sums
-) -> TaskSpace:  # row = source, column = target
+    # Source -> the targets to measure; all for a source that is not in it
+    targets: Mapping[str, Collection[str]] | None = None,
+) -> TaskSpace:  # row = source, column = target; a cell that is not measured is empty
     """Similarity probing of Weber et al. (2024): tune on each task, measure all tasks. Raises `TaskspaceError` when a
     task has too few pairs."""
-    from tqdm.auto import tqdm
-
     check_metric(metric, normalise)
-    chosen = _seed_list(seeds, ftgd.seed)
-    rule = convention_of(convention, reduction="sum")
-    train_pairs, eval_pairs = split_sizes(suite, train_pairs, eval_pairs)
-    rows = {}
-    with tqdm(total=len(chosen) * len(suite), desc="transfer", disable=not progress) as bar:
-        for seed in chosen:
-            parts = suite.split(train_pairs, eval_pairs, seed)
-            for key, row in _rows_of_seed(lm, parts, ftgd, seed, shuffled, reference, rule):
-                rows[key] = row
-                bar.update()
-    meta = {
-        "suite": suite.name,
-        "digest": suite.digest,
-        "model": lm.name,
-        "ftgd": {k: v for k, v in asdict(ftgd).items() if k != "seed"},
-        "seeds": chosen,
-        "train_pairs": train_pairs,
-        "eval_pairs": eval_pairs,
-        "shuffled": shuffled,
-        **convention_record(lm, rule),
-    }
+    rows, meta = measure_rows(
+        lm,
+        suite,
+        ftgd,
+        train_pairs,
+        eval_pairs,
+        seeds,
+        shuffled=shuffled,
+        reference=reference,
+        progress=progress,
+        convention=convention,
+        targets=targets,
+    )
     return space_from_rows(rows, metric, normalise, suite.groups(), bootstrap, meta=meta)

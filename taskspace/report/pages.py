@@ -20,6 +20,7 @@ from .escaping import in_html, in_markdown, in_yaml
 
 if TYPE_CHECKING:
     from taskspace.runs.results import Run
+    from taskspace.runs.study import Study
 
 # %% auto #0
 __all__ = ['for_page', 'page', 'proportioned', 'methods', 'Tiles']
@@ -205,7 +206,7 @@ the share of pairs with a margin above 0; a tie counts ½.
 
 Intervals are 95 % and come from a bootstrap over pairs and seeds. Seeds: {", ".join(map(str, study.seeds))}."""
 
-
+# %% ../../nbs/api/report/40_pages.ipynb #532a53b5
 def _how_transfer_was_measured(run: Run) -> str:
     study = run.study
     if "transfer" not in study.probes:
@@ -213,9 +214,21 @@ def _how_transfer_was_measured(run: Run) -> str:
     return f"""\
 For each source task and seed, the model was tuned in place on {study.train_pairs} pairs, with the settings below.
 It was then measured on {study.eval_pairs} held-out pairs of every task, and its weights were put back bit for bit.
+{_which_cells_were_measured(study)}\
 Transfer is after − before, in nats of margin unless a figure says otherwise. No sentence that any task was tuned on
 is in a pair that any task was measured on. Margins in tuning, transfer and gradients are differences of sums under
 every convention."""
+
+
+def _which_cells_were_measured(study: Study) -> str:
+    "One sentence with its line break where some cells are predicted; nothing where all were measured."
+    if study.transfer_cells in (None, 1):
+        return ""
+    return f"""\
+Without a control, {study.transfer_cells:.0%} of the other tasks were measured after each: half of them where a
+prediction from gradients was least sure, half drawn at random. The other cells are that prediction, on a line fitted
+to the measured ones, and their 95 % intervals, which are split conformal, hold what would have been measured.
+"""
 
 
 def _what_was_computed(run: Run) -> str:

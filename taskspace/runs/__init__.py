@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .plans import *  # noqa: F403
     from .status import *  # noqa: F403
     from .readings import *  # noqa: F403
+    from .waiting import *  # noqa: F403
     from .run_spaces import *  # noqa: F403
     from .tracking import *  # noqa: F403
     from .results import *  # noqa: F403
@@ -33,14 +34,15 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "result_files result_sizes sound_results valid_sizes set_aside clean_results write_log log_entries "
         "Store put_current keep_only get_current",
     "study":
-        "Probe PROBES Control CONTROLS Study parse_study read_study public_study",
+        "TransferCells Probe PROBES Control CONTROLS Study parse_study read_study public_study",
     "formats":
         "as_written check_columns suite_to_json suite_from_json compress_suite decompress_suite to_bytes "
         "from_bytes states_to_frame frame_to_states result_from_bytes spaces_to_frame frame_to_spaces "
         "units_to_frame frame_to_units space_to_frame frame_to_space",
     "jobs":
         "STATE_TEXTS STATE_CHECKPOINTS WHOLE_SUITE SOURCES GRADIENT_BLOCKS GRADIENT_MEMORY code_version Job "
-        "seed_of reference_text state_texts Plan job_settings list_jobs job_payload ModelChanged compute work",
+        "seed_of reference_text state_texts Plan job_settings prediction_of chosen_by list_jobs job_payload "
+        "ModelChanged compute work",
     "plans":
         "save_plan load_plan training_numbers RunData NotThere find_model find_checkpoint "
         "find_tuned_checkpoint finished_results",
@@ -49,6 +51,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "readings":
         "run_scores transfer_jobs rows_at ablation_rows_at interchange_rows_at transfer_rows tuning_logs "
         "states_at run_states run_provenance",
+    "waiting":
+        "Waiting with_predictions",
     "run_spaces":
         "mean_space gradients_at run_gradients units_at run_units space_at run_interchange run_space",
     "tracking":

@@ -54,6 +54,7 @@ class Work(NamedTuple):
     keep: float = 0.01  # share of the parameters in a subspace
     blocks: int = 5  # blocks of pairs, for intervals
     reference: int = 0  # tokens of ordinary text that is watched during tuning
+    unmeasured: int = 0  # further tasks, whose pairs are kept with what they were before tuning
 
 # %% ../../nbs/api/runs/54_cost.ipynb #907a8a01
 class Terms(NamedTuple):

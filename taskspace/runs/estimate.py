@@ -20,6 +20,7 @@ import pandas as pd
 from ..files import bytes_in_words
 from ..models.checkpoints import Checkpoint
 from ..models.naming import point_title
+from ..probing.partial import cells_each
 from .cost import Cost, job_cost, Shape, TERMS, usual_rates, Work
 from .jobs import GRADIENT_BLOCKS, Job, Plan
 from .shards import known_digests
@@ -146,7 +147,11 @@ def job_work(
     parts = next(iter(plan.splits.values()))
     train, held_out = _mean_pairs(parts.train), _mean_pairs(parts.eval)
     work = Work(len(parts.eval), train, held_out, *tokens, blocks=min(GRADIENT_BLOCKS, train))
-    ftgd = FTGD(**plan.settings(kind, control).get("ftgd", {}))
+    settings = plan.settings(kind, control)
+    if "cells" in settings:  # of the targets some, and the source itself
+        measured = 1 + cells_each(work.tasks, settings["cells"]).measured
+        work = work._replace(tasks=measured, unmeasured=work.tasks - measured)
+    ftgd = FTGD(**settings.get("ftgd", {}))
     text = sum(len(line.split()) + 1 for line in plan.reference or ()) if kind == "transfer" else 0
     return kind, work._replace(steps=ftgd.steps, every=ftgd.every, keep=ftgd.keep, reference=text)
 
@@ -163,7 +168,7 @@ def result_bytes(
     layers, width = (shape.layers, shape.width) if shape else (12, 768)
     numbers = {
         "score": 18 * work.tasks * work.pairs,
-        "transfer": 15 * work.tasks * work.held_out,
+        "transfer": (15 * work.tasks + 8 * work.unmeasured) * work.held_out,
         "ablation": 23 * work.tasks * work.held_out,
         "gradient": 115 * work.tasks**2 * (layers + 7),
         "predicted": 10 * work.tasks**2,

@@ -43,9 +43,10 @@ from taskspace.runs.shards import (
     taken_over,
     unfinished,
 )
-from .store import Store
+from .store import Store, StorePaths
 from .study import PROBES, read_study, Study
 from .tracking import Watch
+from .waiting import Waiting, with_predictions
 from ..workarounds import interrupt_later, no_shared_progress
 
 # %% auto #0
@@ -268,8 +269,8 @@ class _Running(NamedTuple):
 class _Driver:
     "Gives jobs to an executor and yields what comes back."
 
-    def __init__(self, plan: Plan, jobs: deque[Job], executor: Any, pool: _Pool | None):
-        self.plan = plan
+    def __init__(self, waiting: Waiting, jobs: deque[Job], executor: Any, pool: _Pool | None):
+        self.waiting = waiting
         self.jobs = jobs
         self.executor = executor
         self.pool = pool
@@ -289,18 +290,27 @@ class _Driver:
             elif not any(r.alone for r in self.running.values()):
                 while self.jobs and len(self.running) < self.width:
                     _hand_over(self, self.jobs.popleft())
+            if not self.running:
+                continue
             try:
                 future = self.finished.get(timeout=1)  # the limit lets Ctrl-C through where a lock would hold it back
             except queue.Empty:
                 continue
             running = self.running.pop(future)
             if (result := _result(self, future, running)) is not None:
-                yield running.job, result
+                error = result.get("error")
+                yield running.job, result  # whoever takes it stores it before the next one is asked for
+                self.jobs.extendleft(self.waiting.released(running.job, error))
+        yield from self.waiting.left()
 
 
 def _hand_over(driver: _Driver, job: Job, alone: bool = False) -> None:
+    "Submit a job, unless it has to wait for another one."
+    payload = driver.waiting.payload(job)
+    if payload is None:
+        return
     try:
-        future = (driver.pool or driver.executor).submit(work, driver.plan.payload(job))
+        future = (driver.pool or driver.executor).submit(work, payload)
     except BrokenExecutor as e:  # it broke since the last look; handled where results come back
         future = Future()
         future.set_exception(e)
@@ -412,6 +422,7 @@ def _execute(
     progress: bool,
     title: str,
     watch: Watch | None = None,
+    run: StorePaths | None = None,  # where the results of others are too; the store itself where None
 ) -> None:
     "Do the missing jobs."
     from tqdm.auto import tqdm
@@ -423,7 +434,7 @@ def _execute(
     pool = _Pool(min(workers, len(missing)) if workers else None, plan.study.device) if executor is None else None
     if watch:
         watch.begin(plan.study, plan.checkpoints, len(missing))
-    driver = _Driver(plan, missing, executor, pool)
+    driver = _Driver(Waiting(plan, run or store), missing, executor, pool)
     try:
         with tqdm(total=len(missing), desc=title, unit="job", disable=not progress, smoothing=0.1) as bar:
             _store_results(driver, store, bar, watch)
@@ -482,12 +493,14 @@ def _run_shard(plan: Plan, store: Store, shard: Shard, memory: dict[str, list], 
         _clean(own, how["progress"])
         parts = shares(jobs, shard.of)
         name = f"{plan.study.name}, shard"
-        _execute(plan, own, unfinished(store, parts[shard.number - 1]), title=f"{name} {shard}", **how)
+        mine = with_predictions(plan, unfinished(store, parts[shard.number - 1]), store)
+        _execute(plan, own, mine, title=f"{name} {shard}", run=store, **how)
         for dead in dead_shards(store, shard):
-            with claimed(store, dead) as mine:
-                if mine:
+            with claimed(store, dead) as taken:
+                if taken:
                     left = unfinished(store, parts[dead.number - 1], shard_store(store, dead))
-                    _execute(plan, own, left, title=f"{name} {dead} for {shard}", **how)
+                    left = with_predictions(plan, left, store)
+                    _execute(plan, own, left, title=f"{name} {dead} for {shard}", run=store, **how)
 
 # %% ../../nbs/api/runs/50_execute.ipynb #cc66df31
 def run_study(

@@ -25,6 +25,7 @@ from ..claims.judging import claims_table, findings, models_table, passing_tasks
 from ..devices import progress_bar
 from ..errors import TaskspaceError
 from ..files import cannot_write, file_digest, leads_out, without_folders
+from ..probing.partial import cell_table
 from .formats import as_written, check_columns
 from .plans import NotThere, training_numbers
 from .results import Run
@@ -62,7 +63,7 @@ DECIMALS = 4
 
 def space_rows(
     space: TaskSpace,  # any
-) -> pd.DataFrame:  # columns source, target, value, low, high
+) -> pd.DataFrame:  # columns source, target, value, low, high; measured, of a space with predicted cells
     "The cells of a space as a compact table; of a symmetric space one half and the diagonal."
     shape = (len(space), len(space))
     frames = {"value": space.matrix, "low": space.low, "high": space.high}
@@ -71,7 +72,12 @@ def space_rows(
     rows, columns = np.triu_indices(len(space)) if symmetric else np.indices(shape).reshape(2, -1)
     tasks = np.array(space.tasks, dtype=object)
     numbers = {name: c[rows, columns].round(DECIMALS).astype(np.float32) for name, c in cells.items()}
-    return pd.DataFrame({"source": tasks[rows], "target": tasks[columns], **numbers})
+    table = pd.DataFrame({"source": tasks[rows], "target": tasks[columns], **numbers})
+    named = (space.meta or {}).get("measured_cells")
+    if named is None:
+        return table
+    there = {(source, target) for source, targets in named.items() for target in targets}
+    return table.assign(measured=[cell in there for cell in zip(table["source"], table["target"], strict=True)])
 
 
 def _square(rows: pd.DataFrame, name: str, tasks: list[str]) -> pd.DataFrame | None:
@@ -94,6 +100,9 @@ def space_of(
     matrix = _square(rows, "value", tasks)
     if matrix is None:
         raise TaskspaceError(f"the {kind} space is empty")
+    if "measured" in rows and not rows["measured"].all():
+        there = rows[rows["measured"].astype(bool)].groupby("source", sort=False)["target"].agg(list)
+        meta = {**(meta or {}), "measured_cells": there.to_dict()}
     return TaskSpace(matrix, kind, groups, _square(rows, "low", tasks), _square(rows, "high", tasks), meta=meta)
 
 # %% ../../nbs/api/runs/70_extract.ipynb #ed6cb0b6
@@ -122,13 +131,16 @@ def space_tests(
     space: TaskSpace,  # any of `KINDS`
     hypotheses: dict[str, TaskSpace],  # from `opponents`: phenomenon, lexicon and n-grams, as far as the suite has them
     permutations: int = 999,  # of every test
-) -> dict[str, Any]:  # within, structure, words and ngrams, each with _low, _high, _p; level; ceiling; gain; transfer
+) -> dict[str, Any]:  # within, structure, words, ngrams, each with _low, _high, _p; level; ceiling; gain; transfer
     "What one row of the table of tests says."
     cells = space.matrix.to_numpy()
     row: dict[str, Any] = {
         "gain": float(np.nanmean(np.diag(cells))),
         "transfer": float(np.nanmean(cells[~np.eye(len(cells), dtype=bool)])),
     }
+    if "measured_cells" in (space.meta or {}):  # of the cells beside the diagonal
+        measured = (cell_table(space)["how"] == "measured").sum() - len(space)
+        row["measured"] = float(measured / max(1, cells.size - len(space)))
     whole = space.complete()
     row["level"] = "pairs" if whole.replicates is not None else "tasks"
     for name, test in _tests(hypotheses, permutations).items():
@@ -247,7 +259,15 @@ def _tables(
         "claims": claims_table(found),
         "models": models_table(found),
     }
-    return {**tables, "spaces": pd.concat(cells, ignore_index=True)} if cells else tables
+    return {**tables, "spaces": _cells_together(cells)} if cells else tables
+
+
+def _cells_together(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    "The cells of all spaces. In a table without that column all are measured."
+    found = pd.concat(tables, ignore_index=True)
+    if "measured" in found:
+        found["measured"] = [there is not False for there in found["measured"]]
+    return found
 
 # %% ../../nbs/api/runs/70_extract.ipynb #0a14749d
 _MARK = "extract.json"

@@ -39,11 +39,12 @@ from ..tasks.pairs import Suite
 
 if TYPE_CHECKING:
     from taskspace.models.lm import LM
+    from taskspace.spaces.space import TaskSpace
 
 # %% auto #0
 __all__ = ['STATE_TEXTS', 'STATE_CHECKPOINTS', 'WHOLE_SUITE', 'SOURCES', 'GRADIENT_BLOCKS', 'GRADIENT_MEMORY', 'code_version',
-           'Job', 'seed_of', 'reference_text', 'state_texts', 'Plan', 'job_settings', 'list_jobs', 'job_payload',
-           'ModelChanged', 'compute', 'work']
+           'Job', 'seed_of', 'reference_text', 'state_texts', 'Plan', 'job_settings', 'prediction_of', 'chosen_by',
+           'list_jobs', 'job_payload', 'ModelChanged', 'compute', 'work']
 
 # %% ../../nbs/api/runs/30_jobs.ipynb #7d6a601b
 # What draws, or judges results that are already there, changes no result.
@@ -130,6 +131,20 @@ def _in_parts(suite: Suite, study: Study) -> dict[int, Any]:
     return {seed: suite.split(study.train_pairs, study.eval_pairs, seed) for seed in study.seeds}
 
 
+def _partial(suite: Suite, study: Study) -> float | None:
+    "The share of the cells that transfer measures; None for all. Raises `TaskspaceError` for too small a suite."
+    share = study.transfer_cells
+    if share is None or share == 1:
+        return None
+    from taskspace.probing.partial import cells_each
+
+    try:
+        cells_each(len(suite), share)
+    except TaskspaceError as e:
+        raise TaskspaceError(f"transfer_{e}") from None
+    return share
+
+
 def _check_trainings(checkpoints: list[Checkpoint], found: list[tuple[str, str]]) -> None:
     "Refuse two models of one scale that end with the same weights: they would count as two trainings."
     ends = {checkpoints[at].model: at for at in in_order([c.step for c in checkpoints])}
@@ -183,7 +198,14 @@ class Plan:
         _check_trainings(self.checkpoints, self.digests)
         self.reference = reference_text(study.reference, study.reference_texts) if study.reference else None
         self.texts = state_texts(self.suite) if "states" in study.probes else []
+        self.partial = _partial(self.suite, study)  # share of the cells that transfer measures; None: all
         self._compressed: dict[tuple, tuple[bytes, str]] = {}
+        self._predictions: dict[int, Job] = {}
+
+    @functools.cached_property
+    def sentences(self) -> _Sentences:
+        "Digests of the parts of the suite."
+        return _sentences(self)
 
     def settings(
         self,
@@ -200,9 +222,10 @@ class Plan:
     def payload(
         self,
         job: Job,  # one of `jobs`
+        choice: pd.DataFrame | None = None,  # which cells it measures, where `prediction_of` gives a job
     ) -> dict[str, Any]:  # plain data and bytes, what a worker needs and no more
         "A job made ready to travel."
-        return job_payload(self, job)
+        return job_payload(self, job, choice)
 
 # %% ../../nbs/api/runs/30_jobs.ipynb #7ff0b260
 def job_settings(
@@ -226,12 +249,14 @@ def job_settings(
         ftgd["keep"] = 1.0
     if kind == "gradient" and study.gradient_embeddings is not None:
         ftgd["embeddings"] = study.gradient_embeddings
+    partial = plan.partial is not None and kind == "transfer" and control == "none"
     return {
         "convention": dataclasses.asdict(convention_of(rule, reduction="sum")),
         "dtype": study.dtype,
         "ftgd": ftgd,
         "control": control,
         "reference": _key(plan.reference) if plan.reference else None,
+        **({"cells": plan.partial} if partial else {}),
     }
 
 
@@ -300,7 +325,8 @@ def _transfer_jobs(
     for seed in plan.splits:
         for control in ("none", *controls):
             settings = job_settings(plan, "transfer", control)
-            shared = _key(["transfer", who, settings, sentences.eval[seed], seed])
+            chosen_by = [_prediction_at(plan, at).key] if "cells" in settings else []
+            shared = _key(["transfer", who, settings, sentences.eval[seed], seed, *chosen_by])
             yield from _row_jobs(shared, at, seed, control, sentences.train[seed])
 
 
@@ -317,6 +343,36 @@ def _row_jobs(shared: str, at: int, seed: int, control: str, train: dict[str, st
 def _as_json(name: str) -> str:
     return json.dumps(name, ensure_ascii=False)
 
+# %% ../../nbs/api/runs/30_jobs.ipynb #910b1b42
+def _prediction_at(plan: Plan, at: int) -> Job:
+    "The predicted job of the first seed."
+    if at not in plan._predictions:
+        jobs = _whole_suite_jobs(plan, "predicted", at, _who(plan, at), plan.sentences)
+        plan._predictions[at] = next(jobs)
+    return plan._predictions[at]
+
+
+def prediction_of(
+    plan: Plan,  # of the study
+    job: Job,  # one of its jobs
+) -> Job | None:  # None for a job that measures all that it can
+    "The job whose prediction says which targets a transfer job measures."
+    if plan.partial is None or (job.kind, job.control) != ("transfer", "none"):
+        return None
+    return _prediction_at(plan, job.at)
+
+
+def chosen_by(
+    plan: Plan,  # of the study
+    prediction: Job,  # from `prediction_of`
+    predicted: TaskSpace,  # what it gave
+) -> pd.DataFrame:  # as `choose_cells` gives it
+    "Which cells the transfer jobs of a checkpoint measure. What is drawn follows from the key of the prediction."
+    from taskspace.probing.partial import choose_cells
+
+    assert plan.partial is not None
+    return choose_cells(predicted, plan.partial, seed_of(prediction.key))
+
 # %% ../../nbs/api/runs/30_jobs.ipynb #cffc9c22
 def _last_tuned(plan: Plan) -> dict[str, int]:
     "Model -> position of the last of its checkpoints that is tuned."
@@ -329,7 +385,7 @@ def list_jobs(
 ) -> Iterator[Job]:  # checkpoint by checkpoint, so that a worker loads each model once
     "All jobs in order, made one at a time."
     study = plan.study
-    sentences = _sentences(plan)
+    sentences = plan.sentences
     last = _last_tuned(plan)
     read = _read_positions(plan.checkpoints) if "states" in study.probes else set()
     for at, checkpoint in enumerate(plan.checkpoints):
@@ -339,7 +395,8 @@ def list_jobs(
         if at in read:
             yield Job(_key(["states", who, job_settings(plan, "states"), plan.texts]), "states", at)
         for kind in WHOLE_SUITE:
-            if kind in study.probes:
+            needed = kind == "predicted" and plan.partial is not None and checkpoint in plan.tuned
+            if kind in study.probes or needed:
                 yield from _whole_suite_jobs(plan, kind, at, who, sentences)
         for kind in SOURCES:
             if kind in study.probes and checkpoint in plan.tuned:
@@ -360,9 +417,18 @@ def _compressed_part(plan: Plan, part: str, seed: int | None, task: str | None =
     return plan._compressed[place]
 
 
+def _cells_of(choice: pd.DataFrame | None, job: Job) -> dict[str, list[str]] | None:
+    "The targets that a job measures beside its own source, by why they were chosen; None for a job that measures all."
+    if choice is None or job.source is None:
+        return None
+    marks = choice.T[job.source]
+    return {why: [str(t) for t, mark in marks.items() if mark == why] for why in ("unsure", "drawn")}
+
+
 def job_payload(
     plan: Plan,  # of the study
     job: Job,  # one of its jobs
+    choice: pd.DataFrame | None = None,  # which cells it measures, where `prediction_of` gives a job
 ) -> dict[str, Any]:  # plain data and bytes, what a worker needs and no more
     "A job made ready to travel."
     weights, tokenizer = plan.digests[job.at]
@@ -390,6 +456,7 @@ def job_payload(
         "source": source,
         "reference": plan.reference if job.kind == "transfer" else None,
         "texts": plan.texts if job.kind == "states" else None,
+        "cells": _cells_of(choice, job),
     }
 
 # %% ../../nbs/api/runs/30_jobs.ipynb #d3b8e7fc
@@ -487,9 +554,22 @@ def compute(
     if job.control == "shuffled":
         source = source.shuffled(seed)
     encoded, before = _measured(lm, suite, payload["data"].split("+")[-1], convention)
-    return transfer_row(lm, source, suite, ftgd, before, seed, payload["reference"], convention, encoded)
+    measured = _targets(payload, job)
+    row = transfer_row(lm, source, suite, ftgd, before, seed, payload["reference"], convention, encoded, measured)
+    if measured is not None:
+        row.attrs["cells"] = payload["cells"]
+    return row
 
 
+def _targets(payload: Mapping[str, Any], job: Job) -> set[str] | None:  # None: all
+    "What a transfer job measures. Raises `TaskspaceError` where it was not said."
+    if "cells" not in payload["settings"]:
+        return None
+    if payload.get("cells") is None:
+        raise TaskspaceError("a job that measures some cells was handed over before its prediction was there")
+    return {str(job.source), *payload["cells"]["unsure"], *payload["cells"]["drawn"]}
+
+# %% ../../nbs/api/runs/30_jobs.ipynb #04e34a50
 def _of_units(payload: Mapping[str, Any], job: Job, lm: LM, suite: Suite, convention: Convention) -> pd.DataFrame:
     "The numbers of a job of units, of ablation or of interchange."
     from taskspace.probing.ablation import ablation_row

@@ -28,7 +28,7 @@ def predicted_agreement(
     rows = []
     for at, c in enumerate(cast(Any, run.checkpoints).itertuples(index=False)):
         try:
-            found = prediction_agreement(space_at(run, at, "predicted"), space_at(run, at, bootstrap=0))
+            found = prediction_agreement(space_at(run, at, "predicted"), space_at(run, at, "measured", bootstrap=0))
         except NotThere:
             continue
         rows.append({**{name: getattr(c, name) for name in _NAMES}, **found})

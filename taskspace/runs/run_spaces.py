@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -143,7 +143,7 @@ def _header_of(run: RunData, at: int) -> dict[str, Any]:
     header = {**names, "study": run.study.name, "suite": run.suite.digest}
     return {k: int(v) if isinstance(v, np.integer) else v for k, v in header.items()}
 
-
+# %% ../../nbs/api/runs/46_run_spaces.ipynb #c15ecdc1
 _KEPT_BYTES = 1 << 28  # of spaces that are kept for one run
 _kept_spaces: WeakKeyDictionary[RunData, OrderedDict[tuple, TaskSpace]] = WeakKeyDictionary()
 
@@ -163,15 +163,18 @@ def _keep_space(run: RunData, key: tuple, space: TaskSpace) -> None:
 
 
 def _transfer_space(
-    run: RunData, at: int, control: str, metric: str, normalise: str | None, options: dict[str, Any]
+    run: RunData, at: int, control: str, metric: str, normalise: str | None, options: dict[str, Any], complete: bool
 ) -> TaskSpace:
     "A transfer space. The pages of a report ask for the last one again and again, and it is made once."
+    complete = complete and control == "none" and run.study.transfer_cells not in (None, 1)
     jobs = transfer_jobs(run, at, control)
-    files = run.store.files(jobs["key"])
-    key = (at, control, metric, normalise, tuple(key for key in jobs["key"] if key in files))
+    keys = [*jobs["key"], *(_prediction_jobs(run, at)["key"] if complete else ())]
+    files = run.store.files(keys)
+    key = (at, control, metric, normalise, complete, tuple(key for key in keys if key in files))
     space = None if options else _kept_spaces.get(run, OrderedDict()).get(key)
     if space is None:
-        space = _measured_transfer(run, at, control, metric, normalise, options)
+        make = _completed_transfer if complete else _measured_transfer
+        space = make(run, at, control, metric, normalise, options)
         if not options:
             _keep_space(run, key, space)
     # A copy of what callers may write to
@@ -198,6 +201,36 @@ def _measured_transfer(
     return space_from_rows(rows, metric, normalise, run.suite.groups(), **{"meta": meta, **options})
 
 # %% ../../nbs/api/runs/46_run_spaces.ipynb #efad2b70
+def _choice_of(rows: Mapping[tuple[str, int], pd.DataFrame], tasks: list[str]) -> pd.DataFrame:
+    "Which cells the rows measured, as `choose_cells` gives it. All seeds measure the same."
+    choice = pd.DataFrame("", tasks, tasks, dtype=object)
+    for (source, _), row in rows.items():
+        if choice.loc[source, source] == "":
+            choice.loc[source, source] = "own"
+            for why, targets in row.attrs["cells"].items():
+                choice.loc[source, targets] = why
+    return choice
+
+
+def _completed_transfer(
+    run: RunData, at: int, control: str, metric: str, normalise: str | None, options: dict[str, Any]
+) -> TaskSpace:
+    from taskspace.probing.partial import complete_by, FEWEST_DRAWN, mean_prediction
+
+    def measured(normalisation: str | None) -> TaskSpace:
+        return _measured_transfer(run, at, control, metric, normalisation, options)
+
+    space, rows = measured(normalise), rows_at(run, at, control)
+    choice = _choice_of(rows, space.tasks)
+    jobs = _prediction_jobs(run, at)
+    seeds = {seed for _, seed in rows}
+    predictions = _read(run, jobs[jobs["seed"].isin(seeds)], frame_to_space)
+    if not predictions or ((choice == "drawn") & space.matrix.notna()).to_numpy().sum() < FEWEST_DRAWN:
+        return space
+    made = {normalise: space}  # the rows are put together once for each normalisation
+    return complete_by(mean_prediction(predictions), choice, lambda by: made.get(by) or measured(by), normalise)
+
+# %% ../../nbs/api/runs/46_run_spaces.ipynb #ca75defd
 def _gradient_space(run: RunData, at: int, kind: str) -> TaskSpace:
     found = gradients_at(run, at)
     if kind not in found[0]:
@@ -205,8 +238,12 @@ def _gradient_space(run: RunData, at: int, kind: str) -> TaskSpace:
     return mean_space([spaces[kind] for spaces in found], _header_of(run, at))
 
 
+def _prediction_jobs(run: RunData, at: int) -> pd.DataFrame:
+    return run.plan[(run.plan["kind"] == "predicted") & (run.plan["at"] == at)]
+
+
 def _predicted_space(run: RunData, at: int) -> TaskSpace:
-    jobs = run.plan[(run.plan["kind"] == "predicted") & (run.plan["at"] == at)]
+    jobs = _prediction_jobs(run, at)
     found = _read(run, jobs, frame_to_space)
     if not found:
         why = "; add predicted to the probes" if jobs.empty else f" yet; see taskspace status {run.path}"
@@ -257,8 +294,8 @@ def space_at(
     **options: Any,  # passed on to `space_from_rows`
 ) -> TaskSpace:
     "The space of the checkpoint at a position. Raises `TaskspaceError` when none of its results is there."
-    if kind == "transfer":
-        return _transfer_space(run, at, control, metric, normalise, options)
+    if kind in ("transfer", "measured"):
+        return _transfer_space(run, at, control, metric, normalise, options, complete=kind == "transfer")
     if kind == "ablation":
         return _ablation_space(run, at, control, metric, options)
     if kind == "interchange":
@@ -286,7 +323,8 @@ def run_space(
     run: RunData,  # an opened run
     model: str | None = None,  # its title, or its scale; may be left out where there is one
     step: int | None = None,  # the last one where None, for transfer the last one that the study tunes
-    # transfer, predicted, ablation, interchange; unit_overlap, ...; or cosine, overlap, alignment, sign_agreement
+    # transfer, measured (transfer without predicted cells), predicted, ablation, interchange; unit_overlap, ...; or
+    # cosine, overlap, alignment, sign_agreement
     kind: str = "transfer",
     # For transfer none, full, masked, random, all or shuffled; for ablation none or random; for interchange also unseen
     control: str = "none",
@@ -298,5 +336,5 @@ def run_space(
 ) -> TaskSpace:
     """A task space of one checkpoint; cells whose jobs are not done yet are empty.
     Raises `TaskspaceError` when none is there."""
-    find = find_tuned_checkpoint if kind in ("transfer", "ablation", "interchange") else find_checkpoint
+    find = find_tuned_checkpoint if kind in ("transfer", "measured", "ablation", "interchange") else find_checkpoint
     return space_at(run, find(run, model, step, revision, training), kind, control, metric, normalise, **options)

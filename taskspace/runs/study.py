@@ -12,11 +12,11 @@ import os
 from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, get_args, Literal
+from typing import Annotated, Any, get_args, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator, ValidationError
 
 from ..errors import TaskspaceError
 from ..files import without_folders
@@ -25,7 +25,7 @@ from ..models.naming import NamePattern
 from ..settings import parse_settings, read_text, validation_error
 
 # %% auto #0
-__all__ = ['Probe', 'PROBES', 'Control', 'CONTROLS', 'Study', 'parse_study', 'read_study', 'public_study']
+__all__ = ['TransferCells', 'Probe', 'PROBES', 'Control', 'CONTROLS', 'Study', 'parse_study', 'read_study', 'public_study']
 
 # %% ../../nbs/api/runs/20_study.ipynb #80b7edec
 # Set while a study is read from a run's folder.
@@ -100,6 +100,16 @@ def _no_repeats(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
     return value
 
 
+def _no_switch(value: Any) -> Any:
+    "A share is no true or false, which would count as 1 or 0."
+    if isinstance(value, bool):
+        raise ValueError(f"must be a share above 0 and up to 1, e.g. 0.2, not {str(value).lower()}")
+    return value
+
+
+TransferCells = Annotated[float | None, Field(gt=0, le=1), BeforeValidator(_no_switch)]
+
+
 def _not_empty(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
     if value is not None and not value:
         raise ValueError("is empty; leave the field out for all")
@@ -161,7 +171,7 @@ def _known_columns(value: str | dict[str, Any]) -> str | dict[str, Any]:
         raise ValueError(str(e)) from None
     return value
 
-
+# %% ../../nbs/api/runs/20_study.ipynb #7b6db124
 def _titles_differ(study: Study) -> None:
     titles = [m.title for m in study.models]
     if twice := next((t for t in titles if titles.count(t) > 1), None):
@@ -198,6 +208,11 @@ def _are_trainings(first: ModelSpec, second: ModelSpec) -> None:
 def _controls_have_a_probe(study: Study) -> None:
     if study.controls and "transfer" not in study.probes:
         raise ValueError("controls: they belong to the transfer probe, which is not among the probes")
+
+
+def _cells_have_a_probe(study: Study) -> None:
+    if study.transfer_cells is not None and "transfer" not in study.probes:
+        raise ValueError("transfer_cells: it belongs to the transfer probe, which is not among the probes")
 
 
 def _budget_has_a_text(study: Study) -> None:
@@ -240,6 +255,7 @@ class Study(_OneLineErrors):
     probes: tuple[Probe, ...] = PROBES  # what to measure; "states" keeps hidden states, for the page on dissimilarity
     controls: tuple[Control, ...] = ()  # transfer runs beside the plain one: full, random, masked, shuffled or all
     transfer_checkpoints: Any = "all"  # which get transfer, ablation and interchange, the slowest; as in checkpoints
+    transfer_cells: TransferCells = None  # share of the cells that transfer measures, the others are predicted
     units: Literal["residual", "mlp", "attention"] = "residual"  # the kind, for units, ablation, interchange
     top: float = Field(0.01, gt=0, le=1)  # share of the units that a task has
     by: Literal["welch", "paired", "attribution"] = "welch"  # how they are chosen
@@ -253,8 +269,7 @@ class Study(_OneLineErrors):
     score_pairs: int | None = Field(None, ge=1, le=10**6)  # pairs a task for the score probe; all where None
     seeds: tuple[int, ...] = (0,)  # repetitions; a number N stands for 0 .. N-1
     convention: str = "blimp"  # how pairs are scored, see `taskspace.scoring.scores`
-    # Token before each sentence, where it is not the convention's
-    prefix: int | None | Literal["auto", "tokenizer", "convention"] = "convention"
+    prefix: int | None | Literal["auto", "tokenizer", "convention"] = "convention"  # the token before each sentence
     reference: str | None = None  # text whose perplexity is watched during tuning: "builtin" or a .txt file
     reference_texts: int = Field(100, ge=1, le=10**6)  # how many lines of it
     device: str = "auto"  # where models run
@@ -277,7 +292,7 @@ class Study(_OneLineErrors):
 
     @model_validator(mode="after")
     def _fields_fit(self) -> Study:
-        for check in (_titles_differ, _models_fit, _controls_have_a_probe, _budget_has_a_text):
+        for check in (_titles_differ, _models_fit, _controls_have_a_probe, _cells_have_a_probe, _budget_has_a_text):
             check(self)
         return self
 
