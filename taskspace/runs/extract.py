@@ -67,11 +67,13 @@ def space_rows(
     "The cells of a space as a compact table; of a symmetric space one half and the diagonal."
     shape = (len(space), len(space))
     frames = {"value": space.matrix, "low": space.low, "high": space.high}
-    cells = {name: np.full(shape, np.nan) if f is None else f.to_numpy() for name, f in frames.items()}
+    cells = {
+        n: np.full(shape, np.nan) if f is None else f.to_numpy(dtype=float).round(DECIMALS) for n, f in frames.items()
+    }
     symmetric = all(np.array_equal(c, c.T, equal_nan=True) for c in cells.values())
     rows, columns = np.triu_indices(len(space)) if symmetric else np.indices(shape).reshape(2, -1)
     tasks = np.array(space.tasks, dtype=object)
-    numbers = {name: c[rows, columns].round(DECIMALS).astype(np.float32) for name, c in cells.items()}
+    numbers = {name: c[rows, columns].astype(np.float32) for name, c in cells.items()}
     table = pd.DataFrame({"source": tasks[rows], "target": tasks[columns], **numbers})
     named = (space.meta or {}).get("measured_cells")
     if named is None:
