@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['path_as_text', 'checkpoint_choice', 'log_spaced', 'ModelSpec', 'Checkpoint', 'step_of', 'check_distinct', 'expand',
-           'in_order', 'narrow', 'directory_digests', 'digests', 'check_model', 'loaded_digests']
+           'in_order', 'narrow', 'directory_digests', 'digests', 'check_model', 'model_layers', 'loaded_digests']
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #33a8f52a
 def path_as_text(
@@ -679,7 +679,7 @@ def check_model(
     if not saved_architecture(path):
         own = checkpoint.name.startswith(("builtin:", "ngram:"))
         objective = lm_config(str(path) if own else checkpoint.name, {} if own else kwargs)[1]
-    rows = _vocabulary_size(path)
+    rows = _stated(path, "vocab_size")
     if isinstance(prefix, int) and rows is not None and prefix >= rows:
         raise TaskspaceError(
             f"prefix {prefix}: model {checkpoint.model} has no such token; its ids go from 0 to {rows - 1}"
@@ -706,14 +706,24 @@ def _check_loader(checkpoint: Checkpoint, kwargs: dict[str, Any]) -> None:
         ) from None
 
 
-def _vocabulary_size(path: Path) -> int | None:
-    "How many tokens a saved model knows, as far as its configuration says."
+def _stated(path: Path, *names: str) -> int | None:
+    "A size of a saved model under one of its names, as far as the configuration says."
     config = json_of(path / "config.json")
     if not isinstance(config, dict):
         return None
     inner = config.get("text_config")
-    sizes = [c.get("vocab_size") for c in (config, inner) if isinstance(c, dict)]
+    sizes = [c.get(name) for c in (config, inner) if isinstance(c, dict) for name in names]
     return next((n for n in sizes if isinstance(n, int)), None)
+
+
+def model_layers(
+    checkpoint: Checkpoint,  # from `expand`
+) -> int | None:  # how many layers it has, where a configuration on this machine says so
+    "The depth of a model that is not loaded."
+    path = None if checkpoint.loader else _folder(checkpoint)
+    if path is None or not (path / "config.json").is_file():
+        return None
+    return _stated(path, "num_hidden_layers", "n_layer", "num_layers")
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #7abb0384
 def loaded_digests(

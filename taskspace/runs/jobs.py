@@ -22,7 +22,16 @@ from .. import __version__
 from ..code import code_digest, modules_behind
 from ..errors import TaskspaceError
 from ..files import text_of
-from ..models.checkpoints import check_model, Checkpoint, digests, expand, in_order, loaded_digests, narrow
+from taskspace.models.checkpoints import (
+    check_model,
+    Checkpoint,
+    digests,
+    expand,
+    in_order,
+    loaded_digests,
+    model_layers,
+    narrow,
+)
 from taskspace.runs.formats import (
     compress_suite,
     decompress_suite,
@@ -175,6 +184,18 @@ def _check_method(checkpoint: Checkpoint, objective: str | None, method: str) ->
         "use convention: blimp, which takes the method that suits each model, or leave the model out"
     )
 
+
+def _check_layer(checkpoint: Checkpoint, study: Study) -> None:
+    "Raise `TaskspaceError` for a layer that a model lacks, where its depth is known."
+    if study.layer is None or "interchange" not in study.probes:
+        return
+    depth = model_layers(checkpoint)
+    if depth is not None and study.layer > depth:
+        raise TaskspaceError(
+            f"layer: model {checkpoint.model} has layers 1 to {depth}, and no layer {study.layer}; "
+            "name one that all models have, or leave it out for the middle one of each"
+        )
+
 # %% ../../nbs/api/runs/30_jobs.ipynb #07121177
 class Plan:
     "A study with what it names: the suite and its parts, the checkpoints and their digests. It lists the jobs."
@@ -194,6 +215,7 @@ class Plan:
         self.tuned = {c for of_model in models for c in narrow(of_model, study.transfer_checkpoints)}
         for first, *_ in models:
             _check_method(first, check_model(first, study.prefix), convention_of(study.convention).method)
+            _check_layer(first, study)
         self.digests = [digests(c, memory) for c in self.checkpoints]
         _check_trainings(self.checkpoints, self.digests)
         self.reference = reference_text(study.reference, study.reference_texts) if study.reference else None

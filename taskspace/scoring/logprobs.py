@@ -554,8 +554,8 @@ def summed_logprobs(
     starts: Sequence[int],  # first scored position of each; position 0 never is
     row: int = ROW,  # nodes in a shared row, see `row_size`
 ) -> Tensor:  # (sequences,) sums of log P(token k | tokens before), k >= max(start, 1), nats
-    """The sums of what `token_logprobs` gives, all in one operation: a hundred short ones and their gradients would take
-    a small model as long as its layers."""
+    """The sums of what `token_logprobs` gives, all in one operation: a hundred short ones and their gradients would
+    take a small model as long as its layers."""
     logp, places, counted = _one_batch(lm, sequences, starts, row)
     return torch.cat([logp, logp.new_zeros(1)])[places.masked_fill(~counted, len(logp))].sum(1)
 
@@ -563,7 +563,7 @@ def summed_logprobs(
 def _one_batch(
     lm: LM, sequences: Sequence[Sequence[int]], starts: Sequence[int], row: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    "Log-probabilities of nodes; and for each sequence, (sequences, longest), which are its own, and whether they count."
+    "Log-probabilities of nodes; and for each sequence, (sequences, longest), which are its own and which count."
     tree = prefix_tree(sequences)
     first = np.maximum(np.asarray(starts)[tree.order], 1)
     counted = (tree.path >= 0) & (np.arange(tree.path.shape[1]) >= first[:, None])

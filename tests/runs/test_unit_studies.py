@@ -12,7 +12,7 @@ from taskspace.probing.interchange import interchange_effects, interchange_probe
 from taskspace.probing.units import unit_probe
 from taskspace.runs.execute import run_study
 from taskspace.runs.extract import open_extract, write_extract
-from taskspace.runs.jobs import seed_of
+from taskspace.runs.jobs import Plan, seed_of
 from taskspace.runs.results import open_run
 from taskspace.runs.study import parse_study, Study
 from toysite import tiny_model
@@ -128,8 +128,6 @@ def test_seeds_are_averaged(run):
 
 
 def test_only_their_own_settings_enter_the_keys(study):
-    from taskspace.runs.jobs import Plan
-
     def keys(**changes):
         plan = Plan(
             study.model_copy(update={"probes": ("score", "units", "ablation", "interchange"), "seeds": (0,), **changes})
@@ -142,12 +140,19 @@ def test_only_their_own_settings_enter_the_keys(study):
         ({"top": 0.2}, {"units", "ablation"}),
         ({"by": "paired"}, {"units", "ablation"}),
         ({"units": "residual"}, {"units", "ablation", "interchange"}),
-        ({"layer": 2}, {"interchange"}),
+        ({"layer": 1}, {"interchange"}),
         ({"ftgd": {**study.ftgd, "steps": 3}}, set()),
     ):
         other = keys(**change)
         assert {kind for kind in base if not base[kind] & other[kind]} == moved
         assert all(base[kind] == other[kind] for kind in set(base) - moved)
+
+
+def test_a_layer_that_the_model_lacks_is_refused_before_any_job(study):
+    deep = study.model_copy(update={"layer": 99})
+    with pytest.raises(TaskspaceError, match=r"^layer: model m has layers 1 to \d+, and no layer 99; name one that"):
+        Plan(deep)
+    assert Plan(deep.model_copy(update={"probes": ("units",)})).jobs()  # where nothing is interchanged, no layer counts
 
 
 @pytest.mark.parametrize(
