@@ -19,8 +19,9 @@ from .measures import SpacesByMeasure
 from .sites import at_sites, find_sites, read_states, Site
 from ..scoring.convention import Convention, convention_of
 from ..scoring.encoding import convention_record, encode_pairs, EncodedPair
-from ..scoring.logprobs import Batch, batches, find_shortcuts, logprobs_at
+from ..scoring.logprobs import Batch, batches, edge_logprobs, find_shortcuts, logprobs_at, Shortcuts
 from ..scoring.masking import masked_input
+from ..scoring.prefixtree import separate_rows
 from ..spaces.resampling import interval
 from ..spaces.space import TaskSpace
 from ..tasks.pairs import Suite, Task
@@ -123,25 +124,51 @@ def _rows(lm: LM, pairs: Sequence[EncodedPair]) -> Iterator[_Row]:
                 yield _Row(n, weight, masked_input(ids, mask, lm.mask_id), (mask.read,), (ids[mask.token],))
 
 
-def _batch_attributions(lm: LM, rows: Sequence[_Row], sites: Sequence[Site], head: str) -> np.ndarray:
-    "Activation times gradient, summed over positions: (rows, units)."
-    kept: list[torch.Tensor] = []
+class _Kept:
+    "Keeps the states of a forward pass with their gradients."
 
-    def keep(k: int, state: torch.Tensor) -> torch.Tensor:
+    def __init__(self):
+        self.states: list[torch.Tensor] = []
+
+    def __call__(self, k: int, state: torch.Tensor) -> torch.Tensor:
         state = state if state.requires_grad else state.detach().requires_grad_()
         state.retain_grad()
-        kept.append(state)
+        self.states.append(state)
         return state
 
+    def products(self) -> np.ndarray:  # (rows, units)
+        "Activation times gradient, summed over positions."
+        each = [(s.detach() * s.grad if s.grad is not None else 0 * s.detach()).float().sum(1) for s in self.states]
+        return torch.cat([p.cpu() for p in each], 1).double().numpy()
+
+
+def _batch_attributions(lm: LM, rows: Sequence[_Row], sites: Sequence[Site], head: str) -> np.ndarray:
+    "The attributions of inputs: (rows, units)."
+    kept = _Kept()
     ids, mask = padded(lm, [r.ids for r in rows])
     places = [k * ids.shape[1] + read for k, r in enumerate(rows) for read in r.read]
     index, tokens = (torch.tensor(v, device=lm.device) for v in (places, [t for r in rows for t in r.target]))
     weights = torch.tensor([r.weight for r in rows for _ in r.read], device=lm.device)
-    with at_sites(sites, keep, shape=tuple(ids.shape)):
+    with at_sites(sites, kept, shape=tuple(ids.shape)):
         logp = logprobs_at(lm, Batch(ids, mask), index, torch.arange(len(places), device=lm.device), tokens, head)
         (weights.to(logp.dtype) * logp).sum().backward()
-    products = [(s.detach() * s.grad if s.grad is not None else 0 * s.detach()).float().sum(1) for s in kept]
-    return torch.cat([p.cpu() for p in products], 1).double().numpy()
+    return kept.products()
+
+
+def _pair_attributions(lm: LM, pairs: Sequence[EncodedPair], sites: Sequence[Site], shortcuts: Shortcuts) -> np.ndarray:
+    "The attributions of pairs, (pairs, units), each in one row: what its sentences share is run once."
+    tree, rows, paths = separate_rows([(p.good, p.bad) for p in pairs])
+    weights = np.zeros(len(tree))
+    for pair, both in zip(pairs, paths, strict=True):
+        for sign, start, path in zip((1.0, -1.0), pair.starts, both, strict=True):
+            weights[path[max(start, 1) :]] += sign
+    kept = _Kept()
+    with at_sites(sites, kept, shape=(len(rows), max(len(r.nodes) for r in rows))):
+        found = edge_logprobs(lm, tree, rows, weights != 0, shortcuts)
+        if found is None:  # the sentences of every pair are the same
+            return np.zeros((len(pairs), sum(site.width for site in sites)))
+        (torch.from_numpy(weights[found[0]]).to(found[1]) * found[1]).sum().backward()
+    return kept.products()
 
 
 def attributions(
@@ -152,12 +179,16 @@ def attributions(
 ) -> np.ndarray:  # (pairs, units) in nats; the units of all sites side by side
     "What the margin of each pair would lose without each unit, to first order."
     out = np.zeros((len(pairs), sum(site.width for site in sites)))
-    rows = [r for r in _rows(lm, pairs) if r.read]
-    head = find_shortcuts(lm, rows[0].ids).head if rows else "full"
+    shortcuts = find_shortcuts(lm, pairs[0].good) if pairs else Shortcuts("full", False)
     with undisturbed(lm, []):
+        if shortcuts.shared_rows:
+            for chunk in batches([len(p.good) + len(p.bad) for p in pairs], tokens):
+                out[chunk] = _pair_attributions(lm, [pairs[i] for i in chunk], sites, shortcuts)
+            return out
+        rows = [r for r in _rows(lm, pairs) if r.read]
         for chunk in batches([len(r.ids) for r in rows], tokens):
             some = [rows[i] for i in chunk]
-            np.add.at(out, [r.pair for r in some], _batch_attributions(lm, some, sites, head))
+            np.add.at(out, [r.pair for r in some], _batch_attributions(lm, some, sites, shortcuts.head))
     return out
 
 # %% ../../nbs/api/probing/60_units.ipynb #85b8b60b

@@ -28,13 +28,13 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "prefix_id vocabulary_size method_of convention_record EncodedPair encode_sentences Encoded "
         "encode_options encode_masked encode_pairs",
     "prefixtree":
-        "PrefixTree prefix_tree Row sentence_rows shared_rows visible inputs",
+        "PrefixTree prefix_tree Row sentence_rows shared_rows separate_rows visible inputs",
     "causality":
         "LENGTH RANDOM ROUNDING TWICE evaluating check_logits autocast check_causal check_masked",
     "logprobs":
         "SLICE BITS SHARED_ROW_TYPES LIBRARIES MINUS LAST_TYPES ROW BUDGET WORKERS CELLS LOGITS "
-        "linear_logprobs Shortcuts Batch logprobs_at find_shortcuts batches row_size token_logprobs "
-        "summed_logprobs even_batches side_by_side sequence_logprobs",
+        "linear_logprobs Shortcuts Batch logprobs_at find_shortcuts batches edge_logprobs row_size "
+        "token_logprobs summed_logprobs even_batches side_by_side sequence_logprobs",
     "masked":
         "THREADED_TYPES PIECE Questions questions_of answers batches_of masked_logprobs",
     "scores":

@@ -23,8 +23,8 @@ from .prefixtree import prefix_tree, PrefixTree, Row, sentence_rows, shared_rows
 
 # %% auto #0
 __all__ = ['SLICE', 'BITS', 'SHARED_ROW_TYPES', 'LIBRARIES', 'MINUS', 'LAST_TYPES', 'ROW', 'BUDGET', 'WORKERS', 'CELLS', 'LOGITS',
-           'linear_logprobs', 'Shortcuts', 'Batch', 'logprobs_at', 'find_shortcuts', 'batches', 'row_size',
-           'token_logprobs', 'summed_logprobs', 'even_batches', 'side_by_side', 'sequence_logprobs']
+           'linear_logprobs', 'Shortcuts', 'Batch', 'logprobs_at', 'find_shortcuts', 'batches', 'edge_logprobs',
+           'row_size', 'token_logprobs', 'summed_logprobs', 'even_batches', 'side_by_side', 'sequence_logprobs']
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #47cb2e63
 SLICE = {"cpu": 1 << 19, "else": 1 << 26}  # logits held at once, by kind of device: 2 MB and 256 MB in float32
@@ -525,6 +525,17 @@ def _run(
     batch, _ = _collate(lm, tree, [r.nodes for r in rows], shortcuts.shared_rows)
     index, source_, token = (torch.from_numpy(a).to(lm.device) for a in (where[kept], source, tree.token[child]))
     return child, logprobs_at(lm, batch, index, source_, token, shortcuts.head)
+
+
+def edge_logprobs(
+    lm: LM,  # model with its tokenizer
+    tree: PrefixTree,  # of some sequences
+    rows: Sequence[Row],  # of the tree, run as one batch
+    wanted: np.ndarray,  # (nodes,), whether a value is wanted
+    shortcuts: Shortcuts,  # from `find_shortcuts`
+) -> tuple[np.ndarray, Tensor] | None:  # the wanted nodes, and log P(node | its parent) in nats; None for no wanted one
+    "Log-probabilities of chosen nodes, each after its prefix; differentiable where gradients are on."
+    return _run(lm, tree, rows, _Edges(tree, wanted), shortcuts)
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #f56ff923
 ROW = 64  # nodes in a shared row

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast, NamedTuple
 
 import numpy as np
 
 # %% auto #0
-__all__ = ['PrefixTree', 'prefix_tree', 'Row', 'sentence_rows', 'shared_rows', 'visible', 'inputs']
+__all__ = ['PrefixTree', 'prefix_tree', 'Row', 'sentence_rows', 'shared_rows', 'separate_rows', 'visible', 'inputs']
 
 # %% ../../nbs/api/scoring/30_prefixtree.ipynb #081091fb
 @dataclass(frozen=True)
@@ -111,6 +111,22 @@ def shared_rows(
         lead = tree.path[start, : common[start]]
         yield Row(np.concatenate([lead, np.arange(a, b)[inner[a:b]]]), len(lead), stop - start)
         start = stop
+
+# %% ../../nbs/api/scoring/30_prefixtree.ipynb #5e9a7a02
+def separate_rows(
+    groups: Sequence[Sequence[Sequence[int]]],  # token ids of the sequences of each group, none empty
+) -> tuple[PrefixTree, list[Row], list[list[np.ndarray]]]:  # all trees; a row a group; its sequences' nodes by position
+    "A tree for each group of sequences, side by side in one, and one shared row for each."
+    numbered = [(k, *ids) for k, group in enumerate(groups) for ids in group]
+    tree = prefix_tree(numbered)
+    inner = tree.end > np.arange(len(tree)) + 1
+    rows = []
+    for root, group in zip(np.flatnonzero(tree.depth == 0), groups, strict=True):
+        nodes = np.arange(root + 1, tree.end[root])
+        rows.append(Row(nodes[inner[nodes]], 0, len(group)))
+    given = tree.path[np.argsort(tree.order)]  # the tree has them sorted
+    paths = iter(path[1 : len(ids)] for path, ids in zip(given, numbered, strict=True))
+    return replace(tree, depth=tree.depth - 1), rows, [[next(paths) for _ in group] for group in groups]
 
 # %% ../../nbs/api/scoring/30_prefixtree.ipynb #83428c49
 def visible(

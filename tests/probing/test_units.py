@@ -102,6 +102,27 @@ def assert_attributions_are_slopes(lm, sites, task):
         assert np.abs(slope - part.sum(1)).max() < 0.01 * max(1, np.abs(slope).max())
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "neox", "llama", "phi"])
+def test_attributions_in_shared_rows_are_those_of_whole_sentences(kind, monkeypatch):
+    "Pairs that share their beginnings with each other too, one of equal sentences, and one with a bad sentence alone."
+    from taskspace.probing import units as module
+    from taskspace.scoring.logprobs import find_shortcuts, Shortcuts
+
+    lm = LM(test_scoring.model(kind) if kind in test_scoring.ARCHITECTURES else more(kind), tokenizer(), name=kind)
+    pairs = encode_pairs(lm, [p for t in test_scoring.pairs(4).tasks for p in t])
+    pairs += [pairs[0], pairs[0]._replace(bad=pairs[1].good), pairs[0]._replace(bad=pairs[0].good)]
+    sites = [site for units in ("residual", "mlp") for site in find_sites(lm, units)]
+    assert find_shortcuts(lm, pairs[0].good).shared_rows
+    shared = [attributions(lm, pairs, sites, tokens) for tokens in (64, 8192)]
+    head = find_shortcuts(lm, pairs[0].good).head
+    monkeypatch.setattr(module, "find_shortcuts", lambda *_: Shortcuts(head, False))
+    whole = attributions(lm, pairs, sites)
+    assert np.abs(whole).max() > 0.1
+    assert not shared[0][-1].any()  # equal sentences have no margin to lose
+    worst = max(np.abs(found - whole).max() for found in shared) / np.abs(whole).max()
+    assert worst < 5e-6  # worst seen: 9e-7
+
+
 @pytest.mark.parametrize("kind", ["lstm", "cnn", "mamba"])
 def test_what_an_architecture_lacks_is_refused_in_one_line(kind):
     lm = LM(test_scoring.model(kind), tokenizer(), name=kind)
