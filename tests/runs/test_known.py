@@ -6,8 +6,9 @@ from html import unescape
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from taskspace import open_extract
 
@@ -42,7 +43,7 @@ def the_row(start: str, figure: str = "") -> dict[str, str]:
 
 def test_a_verdict_says_no_more_than_its_interval():
     rows = kept_rows()
-    assert len(rows) == 19
+    assert len(rows) == 23
     for row in rows:
         low, high = bounds(row)
         assert low <= estimate(row) <= high and row["over"] and row["study"], row
@@ -81,3 +82,24 @@ def test_what_the_overlap_of_a_real_model_keeps_given_words():
     row = the_row("(b) the same in a real model")
     assert estimate(row) == pytest.approx(rows.value.item(), abs=6e-4)
     assert bounds(row) == pytest.approx((rows.groups_low.item(), rows.groups_high.item()), abs=6e-4)
+
+
+@pytest.mark.parametrize("start, beyond", [("tasks of a phenomenon share units, in", 0), ("the same beyond chance", 2)])
+def test_shared_units_are_those_of_the_extract(start, beyond):
+    "By regression of ranks, where the page takes partial correlations."
+    units, smollm2 = (open_extract(STUDIES / "real" / name) for name in ("smollm2_units", "smollm2"))
+    own, known = units.space("smollm2", kind="unit_overlap"), smollm2.hypotheses()
+    tasks = own.tasks
+    chance = [units.space("smollm2", kind=k) for k in ("unit_chance_in_layers", "unit_shuffled")][:beyond]
+    taken = [s for name, s in known.items() if name.endswith("-grams")] + chance
+    upper = np.triu_indices(len(tasks), 1)
+    ranks = [rankdata(s.matrix.loc[tasks, tasks].to_numpy()[upper]) for s in (own, known["phenomenon"], *taken)]
+    rest = np.stack([np.ones(len(ranks[0])), *ranks[2:]], 1)
+    mine, theirs = (r - rest @ np.linalg.lstsq(rest, r, rcond=None)[0] for r in ranks[:2])
+    assert estimate(the_row(start)) == pytest.approx(np.corrcoef(mine, theirs)[0, 1], abs=6e-4)
+
+
+def test_what_a_task_loses_without_its_units():
+    units = open_extract(STUDIES / "real" / "smollm2_units")
+    own, random = (np.diag(units.space("smollm2", kind="ablation", control=c).matrix) for c in ("none", "random"))
+    assert estimate(the_row("a task needs its units")) == pytest.approx((random - own).mean(), abs=6e-4)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
@@ -65,3 +66,38 @@ def test_tasks_of_a_phenomenon_share_parameters(kept):
 
 def test_the_extract_is_small():
     assert sum(p.stat().st_size for p in (STUDIES / "real").rglob("*.*")) < 2e6
+
+
+@pytest.fixture(scope="module")
+def units():
+    return open_extract(STUDIES / "real" / "smollm2_units")
+
+
+def test_units_are_shared_beyond_chance_and_stand_out_by_phenomenon_no_more_than_it(units, page):
+    kinds = ("unit_overlap", "unit_chance_in_layers", "unit_shuffled")
+    found = {kind: units.space("smollm2", kind=kind) for kind in kinds}
+    means = {kind: cells(s).mean() for kind, s in found.items()}
+    assert means["unit_overlap"] > 2 * max(means["unit_chance_in_layers"], means["unit_shuffled"])
+    for kind, space in found.items():
+        assert (
+            f"{means[kind]:.1%}" in page
+            and f"{space.within_across(permutations=0, interval=None).statistic:.2f} (" in page
+        )
+
+
+def test_what_a_task_loses_without_units(units, page):
+    lost = {c: -units.space("smollm2", kind="ablation", control=c).matrix.to_numpy() for c in ("none", "random")}
+    own, random = (np.diag(matrix).mean() for matrix in lost.values())
+    others = lost["none"][~np.eye(67, dtype=bool)].mean()
+    assert f"loses {own:.2f} nats of margin in the mean, without random ones {random:.2f}." in page
+    assert f"Other tasks lose {others:.2f} with it." in page and f"It loses {own - random:+.2f} nats" in page
+
+
+def test_shared_units_are_those_of_other_models(page):
+    kept = pd.read_parquet(STUDIES / "real" / "units_agreement.parquet").set_index(["method", "with"])
+    rank = kept["rank"].xs("unit overlap")
+    assert (
+        len(rank) == 8
+        and rank.min() > 0.25
+        and f"{rank['mean']:.2f} ({kept.rank_low['unit overlap', 'mean']:.2f}" in page
+    )
