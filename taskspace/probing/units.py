@@ -123,7 +123,7 @@ def _rows(lm: LM, pairs: Sequence[EncodedPair]) -> Iterator[_Row]:
             for mask in p.masks[side]:
                 yield _Row(n, weight, masked_input(ids, mask, lm.mask_id), (mask.read,), (ids[mask.token],))
 
-
+# %% ../../nbs/api/probing/60_units.ipynb #6ab10002
 class _Kept:
     "Keeps the states of a forward pass with their gradients."
 
@@ -154,7 +154,7 @@ def _batch_attributions(lm: LM, rows: Sequence[_Row], sites: Sequence[Site], hea
         (weights.to(logp.dtype) * logp).sum().backward()
     return kept.products()
 
-
+# %% ../../nbs/api/probing/60_units.ipynb #6ab10004
 def _pair_attributions(lm: LM, pairs: Sequence[EncodedPair], sites: Sequence[Site], shortcuts: Shortcuts) -> np.ndarray:
     "The attributions of pairs, (pairs, units), each in one row: what its sentences share is run once."
     tree, rows, paths = separate_rows([(p.good, p.bad) for p in pairs])
@@ -170,7 +170,7 @@ def _pair_attributions(lm: LM, pairs: Sequence[EncodedPair], sites: Sequence[Sit
         (torch.from_numpy(weights[found[0]]).to(found[1]) * found[1]).sum().backward()
     return kept.products()
 
-
+# %% ../../nbs/api/probing/60_units.ipynb #6ab10006
 def attributions(
     lm: LM,  # model with its tokenizer
     pairs: Sequence[EncodedPair],  # from `encode_pairs`
