@@ -25,7 +25,6 @@ from ..claims.judging import claims_table, findings, models_table, passing_tasks
 from ..devices import progress_bar
 from ..errors import TaskspaceError
 from ..files import cannot_write, file_digest, leads_out, without_folders
-from ..probing.partial import cell_table
 from .formats import as_written, check_columns
 from .plans import NotThere, training_numbers
 from .results import Run
@@ -141,6 +140,8 @@ def space_tests(
         "transfer": float(np.nanmean(cells[~np.eye(len(cells), dtype=bool)])),
     }
     if "measured_cells" in (space.meta or {}):  # of the cells beside the diagonal
+        from taskspace.probing.partial import cell_table  # it imports torch, which reading an extract does without
+
         measured = (cell_table(space)["how"] == "measured").sum() - len(space)
         row["measured"] = float(measured / max(1, cells.size - len(space)))
     whole = space.complete()

@@ -20,4 +20,5 @@ def test_the_gradient_cosine_of_a_masked_model_follows_rules_and_that_of_shuffle
         return gradient_probe(lm, pairs).cosine.within_across(rule_of, permutations=0, interval=None).statistic
 
     assert auc(suite) >= 0.90
-    assert 0.40 <= (auc(suite.shuffled(0)) + auc(suite.shuffled(1))) / 2 <= 0.60
+    # A single null has a standard deviation of .08 (26 tasks), the mean of ten .03; seen: .519
+    assert 0.42 <= sum(auc(suite.shuffled(seed)) for seed in range(10)) / 10 <= 0.58
