@@ -347,8 +347,8 @@ def _transfer_jobs(
     for seed in plan.splits:
         for control in ("none", *controls):
             settings = job_settings(plan, "transfer", control)
-            chosen_by = [_prediction_at(plan, at).key] if "cells" in settings else []
-            shared = _key(["transfer", who, settings, sentences.eval[seed], seed, *chosen_by])
+            prediction = [_prediction_at(plan, at).key] if "cells" in settings else []
+            shared = _key(["transfer", who, settings, sentences.eval[seed], seed, *prediction])
             yield from _row_jobs(shared, at, seed, control, sentences.train[seed])
 
 

@@ -152,7 +152,9 @@ def test_a_layer_that_the_model_lacks_is_refused_before_any_job(study):
     deep = study.model_copy(update={"layer": 99})
     with pytest.raises(TaskspaceError, match=r"^layer: model m has layers 1 to \d+, and no layer 99; name one that"):
         Plan(deep)
-    assert Plan(deep.model_copy(update={"probes": ("units",)})).jobs()  # where nothing is interchanged, no layer counts
+    assert list(
+        Plan(deep.model_copy(update={"probes": ("units",)})).jobs()
+    )  # where nothing is interchanged, no layer counts
 
 
 @pytest.mark.parametrize(
