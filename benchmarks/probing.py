@@ -122,28 +122,29 @@ def transfer(args) -> None:
     suite = load_suite("builtin").take(args.train + args.eval)
     suite = suite.select(suite.names[: args.tasks])
     parts = suite.split(args.train, args.eval, 0)
+    ftgd = FTGD(steps=args.steps, every=args.steps)  # no log on the way: the obvious script keeps none
     naive_row(lm, parts.train.tasks[0], parts.eval.select(suite.names[:1]), 1)  # imports and warm-up
     each = {}
-    for size in (1, 64):  # the batch size that lm_eval has by itself, and one that suits these sentences
+    for size in args.sizes:
         start = time.perf_counter()
         for task in list(parts.train)[: args.naive]:
             naive_row(lm, task, parts.eval, args.steps, size)
         each[size] = (time.perf_counter() - start) / args.naive
-    start = time.perf_counter()
-    space = transfer_probe(lm, suite, FTGD(steps=args.steps), args.train, args.eval)
-    ours = time.perf_counter() - start
+    start, busy = time.perf_counter(), time.process_time()
+    space = transfer_probe(lm, suite, ftgd, args.train, args.eval)
+    ours, busy = time.perf_counter() - start, time.process_time() - busy
     print(
         f"{lm}\n{len(suite)} tasks, {args.train} pairs to tune on, {args.eval} to measure, "
         f"{args.steps} steps, {torch.get_num_threads()} threads"
     )
-    print(f"transfer_probe {ours:.1f} s; peak {peak():.2f} GB")
+    print(f"transfer_probe {ours:.1f} s, {busy:.1f} s of processor time; peak {peak():.2f} GB")
     for size, one in each.items():
         print(
             f"obvious script, lm_eval with batch size {size}: {one * len(suite):.1f} s ({args.naive} "
             f"rows timed, {one:.2f} s each), {one * len(suite) / ours:.1f} times as long"
         )
     streams = args.threads if args.shape == "mini" else 1
-    limit = limit_of_row(lm, parts, FTGD(steps=args.steps), streams)
+    limit = limit_of_row(lm, parts, ftgd, streams)
     print(
         f"matrix products of a row alone: {limit:.3f} s, {100 * limit * len(suite) / ours:.0f} % of the probe "
         f"({streams} rows side by side)"
@@ -309,6 +310,8 @@ if __name__ == "__main__":
     for name, default in (("tasks", 24), ("train", 50), ("eval", 50), ("steps", 10), ("naive", 2)):
         p.add_argument(f"--{name}", type=int, default=default)
     p.add_argument("--shape", choices=["mini", "70m"], default="mini")
+    # of lm_eval: the one that it has by itself, and those among which the best one is for these sentences
+    p.add_argument("--sizes", type=int, nargs="+", default=[1, 64, 128, 256])
     p = sub.add_parser("gradient")
     p.add_argument("--blimp", required=True)
     for name, default in (("tasks", 67), ("pairs", 50), ("plain", 8), ("memory", 2 << 30)):

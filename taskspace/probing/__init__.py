@@ -38,7 +38,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "row_spaces":
         "METRICS NORMALISATIONS check_metric space_from_rows",
     "transfer":
-        "SMALL split_sizes seed_list measure_rows transfer_probe",
+        "COPIES split_sizes seed_list measure_rows transfer_probe",
     "agreement":
         "FEWEST_CELLS prediction_agreement",
     "precision":

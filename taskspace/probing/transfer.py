@@ -28,7 +28,7 @@ from ..tuning.ftgd import FTGD
 from ..tuning.gradients import margins, undisturbed
 
 # %% auto #0
-__all__ = ['SMALL', 'split_sizes', 'seed_list', 'measure_rows', 'transfer_probe']
+__all__ = ['COPIES', 'split_sizes', 'seed_list', 'measure_rows', 'transfer_probe']
 
 # %% ../../nbs/api/probing/40_transfer.ipynb #77afbbe7
 def split_sizes(
@@ -45,17 +45,18 @@ def split_sizes(
     return train_pairs, eval_pairs
 
 # %% ../../nbs/api/probing/40_transfer.ipynb #6e97d5c2
-SMALL = 1 << 26  # bytes of weights up to which a model is copied for every thread
+COPIES = 1 << 30  # bytes of weights that a model and its copies may have, one for each thread
 
 
 def _copies_allowed(lm: LM) -> int:
     "How many sources to tune at once."
     size = sum(t.numel() * t.element_size() for t in (*lm.model.parameters(), *lm.model.buffers()))
-    if lm.device.type != "cpu" or size > SMALL or lm.objective != "causal" or hasattr(lm.model, "hf_device_map"):
+    if lm.device.type != "cpu" or lm.objective != "causal" or hasattr(lm.model, "hf_device_map"):
         return 1
     if torch.is_autocast_enabled("cpu") or not find_shortcuts(lm).shared_rows:
         return 1
-    return min(torch.get_num_threads(), WORKERS)
+    count = min(torch.get_num_threads(), WORKERS)
+    return count if count * size <= COPIES else 1
 
 
 def _twins(lm: LM, count: int) -> Iterator[LM]:

@@ -32,9 +32,9 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "causality":
         "LENGTH RANDOM ROUNDING TWICE evaluating check_logits autocast check_causal check_masked",
     "logprobs":
-        "SLICE BITS SHARED_ROW_TYPES LIBRARIES MINUS LAST_TYPES ROW BUDGET WORKERS CELLS LOGITS "
-        "linear_logprobs Shortcuts Batch logprobs_at find_shortcuts batches edge_logprobs row_size "
-        "token_logprobs summed_logprobs even_batches side_by_side sequence_logprobs",
+        "SLICE KEPT STEEP BITS SHARED_ROW_TYPES LIBRARIES MINUS LAST_TYPES ROW BUDGET WORKERS CELLS LOGITS "
+        "gradient_rows linear_logprobs Shortcuts Batch logprobs_at find_shortcuts batches edge_logprobs "
+        "row_size token_logprobs summed_logprobs even_batches side_by_side sequence_logprobs",
     "masked":
         "THREADED_TYPES PIECE Questions questions_of answers batches_of masked_logprobs",
     "scores":

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from itertools import repeat
 from typing import Any, cast, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -22,12 +24,15 @@ from .causality import autocast, check_causal, check_masked, evaluating
 from .prefixtree import prefix_tree, PrefixTree, Row, sentence_rows, shared_rows, visible
 
 # %% auto #0
-__all__ = ['SLICE', 'BITS', 'SHARED_ROW_TYPES', 'LIBRARIES', 'MINUS', 'LAST_TYPES', 'ROW', 'BUDGET', 'WORKERS', 'CELLS', 'LOGITS',
-           'linear_logprobs', 'Shortcuts', 'Batch', 'logprobs_at', 'find_shortcuts', 'batches', 'edge_logprobs',
-           'row_size', 'token_logprobs', 'summed_logprobs', 'even_batches', 'side_by_side', 'sequence_logprobs']
+__all__ = ['SLICE', 'KEPT', 'STEEP', 'BITS', 'SHARED_ROW_TYPES', 'LIBRARIES', 'MINUS', 'LAST_TYPES', 'ROW', 'BUDGET', 'WORKERS',
+           'CELLS', 'LOGITS', 'gradient_rows', 'linear_logprobs', 'Shortcuts', 'Batch', 'logprobs_at', 'find_shortcuts',
+           'batches', 'edge_logprobs', 'row_size', 'token_logprobs', 'summed_logprobs', 'even_batches', 'side_by_side',
+           'sequence_logprobs']
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #47cb2e63
 SLICE = {"cpu": 1 << 19, "else": 1 << 26}  # logits held at once, by kind of device: 2 MB and 256 MB in float32
+KEPT = 1 << 26  # probabilities kept for the backward pass: 256 MB in float32
+STEEP = 80  # nats by which a guess may be too low, such that a float32 still holds what is kept
 BITS = 1 / math.log(2)  # a nat in bits
 
 
@@ -50,17 +55,65 @@ def _bits(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor | None = N
     return torch.addmm(bias, x, weight.T, beta=BITS, alpha=BITS, out=out)
 
 
-def _normaliser(x: Tensor, weight: Tensor, bias: Tensor | None, guess: Tensor | None, wide: torch.dtype) -> Tensor:
-    """logsumexp of each row of x @ weight.T + bias, as guess + log sum exp(logits - guess); without a guess,
-    by the maximum of each slice."""
-    buffer = x.new_empty(len(x) * _width(weight, len(x)))
+def _normaliser(x: Tensor, weight: Tensor, bias: Tensor | None, wide: torch.dtype) -> Tensor:
+    "logsumexp of each row of x @ weight.T + bias, by the largest logit of each slice."
+    parts = [(_bits(x, w, b).to(wide) / BITS).logsumexp(1) for _, w, b in _slices(weight, bias, len(x))]
+    return torch.stack(parts).logsumexp(0)
+
+
+def _guessed_normaliser(
+    x: Tensor, weight: Tensor, bias: Tensor | None, wide: torch.dtype, guess: Tensor, kept: list[Tensor] | None
+) -> Tensor:
+    "The same as guess + log sum exp(logits - guess). The exponentials of each slice go into `kept`, if there is one."
+    buffer = x.new_empty(len(x) * _width(weight, len(x)) if kept is None else 0)
     parts = []
     for _, w, b in _slices(weight, bias, len(x)):
-        z = _bits(x, w, b, buffer[: len(x) * len(w)].view(len(x), len(w))).to(wide)
-        parts.append((z / BITS).logsumexp(1) if guess is None else z.sub_(guess[:, None], alpha=BITS).exp2_().sum(1))
-    return torch.stack(parts).logsumexp(0) if guess is None else guess + torch.stack(parts).sum(0).log()
+        out = buffer[: len(x) * len(w)].view(len(x), len(w)) if kept is None else None
+        p = _bits(x, w, b, out).to(wide).sub_(guess[:, None], alpha=BITS).exp2_()
+        parts.append(p.sum(1))
+        if kept is not None:
+            kept.append(p)
+    return guess + torch.stack(parts).sum(0).log()
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #dd047047
+_gradient_rows: ContextVar[Tensor | None] = ContextVar("gradient_rows", default=None)
+
+
+@contextmanager
+def gradient_rows(
+    rows: Tensor | None,  # of an output layer, ascending; None: all
+) -> Iterator[None]:
+    "What runs forward inside the block gives an output layer the gradient of these rows alone; that of others is zero."
+    token = _gradient_rows.set(rows)
+    try:
+        yield
+    finally:
+        _gradient_rows.reset(token)
+
+
+class _WeightGradient:
+    "The gradient of an output layer's weight, for all rows or for some."
+
+    def __init__(self, weight: Tensor, rows: Tensor | None):
+        self.rows = rows
+        self.values = torch.empty_like(weight) if rows is None else torch.zeros_like(weight)
+
+    def slice(self, words: slice, p: Tensor, x: Tensor) -> None:
+        "What the words of a slice give, each of which is a column of p."
+        if self.rows is None:
+            self.values[words] = p.T @ x
+            return
+        own = self.rows[(self.rows >= words.start) & (self.rows < words.stop)]
+        self.values[own] = p[:, own - words.start].T @ x
+
+    def add(self, words: Tensor, values: Tensor) -> None:
+        "What single words give beside it."
+        if self.rows is not None:
+            chosen = torch.isin(words, self.rows)
+            words, values = words[chosen], values[chosen]
+        self.values.index_add_(0, words, values.to(self.values.dtype))
+
+
 class _LinearLogprobs(torch.autograd.Function):
     "log softmax(x @ weight.T + bias)[rows, targets], without the matrix of logits."
 
@@ -73,38 +126,47 @@ class _LinearLogprobs(torch.autograd.Function):
         if x.dtype != wide:
             # rounded as the other logits are, or a token may seem more than certain
             own = (own * BITS).to(x.dtype).to(wide) / BITS
-        total = _normaliser(x, weight, bias, own.new_zeros(len(x)).index_put_((rows,), own), wide)
+        guess = own.new_zeros(len(x)).index_put_((rows,), own)
+        kept: list[Tensor] | None = [] if ctx is not None and len(x) * len(weight) <= KEPT else None
+        total = _guessed_normaliser(x, weight, bias, wide, guess, kept)
+        low = total - guess
         bad = (~total.isfinite()).nonzero()[:, 0]
         if len(bad):
-            total[bad] = _normaliser(x[bad], weight, bias, None, wide)
+            total[bad] = _normaliser(x[bad], weight, bias, wide)
         if ctx is not None:
-            ctx.save_for_backward(x, weight, bias, rows, targets, total)
+            ctx.kept = kept if kept and bool((low < STEEP).all()) else None
+            ctx.only = _gradient_rows.get()
+            ctx.save_for_backward(x, weight, bias, rows, targets, total, low)
         return own - total[rows]
 
     @staticmethod
     def backward(ctx, grad):
-        x, weight, bias, rows, targets, total = ctx.saved_tensors
+        x, weight, bias, rows, targets, total, low = ctx.saved_tensors
         wide, (need_x, need_w, need_b, *_) = total.dtype, ctx.needs_input_grad
         need_b = need_b and bias is not None
-        share = torch.zeros_like(total).index_add_(0, rows, grad)[:, None]
+        share = -torch.zeros_like(total).index_add_(0, rows, grad)[:, None]
+        if ctx.kept is not None:
+            share *= torch.exp(-low)[:, None]
         gx = torch.zeros(x.shape, dtype=wide, device=x.device) if need_x else None
-        gw = torch.empty_like(weight) if need_w else None
+        gw = _WeightGradient(weight, ctx.only) if need_w else None
         gb = torch.empty_like(bias) if need_b else None
-        for s, w, b in _slices(weight, bias, len(x)):
-            p = _bits(x, w, b).to(wide).sub_(total[:, None], alpha=BITS).exp2_().mul_(-share).to(x.dtype)
+        for (s, w, b), p in zip(_slices(weight, bias, len(x)), ctx.kept or repeat(None)):
+            if p is None:
+                p = _bits(x, w, b).to(wide).sub_(total[:, None], alpha=BITS).exp2_()
+            p = (p * share).to(x.dtype)
             if gx is not None:
                 gx += p @ w
             if gw is not None:
-                gw[s] = p.T @ x
+                gw.slice(s, p, x)
             if gb is not None:
                 gb[s] = p.sum(0)
         if gx is not None:
             gx.index_add_(0, rows, grad[:, None] * weight[targets].to(wide))
         if gw is not None:
-            gw.index_add_(0, targets, (grad[:, None] * x[rows].to(wide)).to(gw.dtype))
+            gw.add(targets, grad[:, None] * x[rows].to(wide))
         if gb is not None:
             gb.index_add_(0, targets, grad.to(gb.dtype))
-        return (gx.to(x.dtype) if gx is not None else None), gw, gb, None, None
+        return gx.to(x.dtype) if gx is not None else None, gw.values if gw is not None else None, gb, None, None
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #7626abf6
 def linear_logprobs(

@@ -25,6 +25,7 @@ from ..files import written
 from ..models.lm import LM
 from ..scoring.convention import Convention
 from ..scoring.encoding import encode_pairs, EncodedPair
+from ..scoring.logprobs import gradient_rows
 from ..scoring.scores import text_loss
 from ..tasks.pairs import MinimalPair, Task
 from .ftgd_settings import FTGD
@@ -314,12 +315,14 @@ def _descend(setup: _Setup, change: _Change) -> tuple[list[dict], str]:
         if _picks_subspace(ftgd, step):
             differential = _differential(setup)
             mask = _extend(change, _choose(setup, step, differential))
+            words = _words(setup.lm, change)
             optimizer = _optimizer(ftgd, change.delta)
             if ftgd.update == "differential" and len(batch) == len(setup.pairs):
                 gradient = differential
             del differential  # as large as the model
         if gradient is None:
-            gradient = _gradient(setup, batch, _objective(ftgd), list(mask))
+            with gradient_rows(words):
+                gradient = _gradient(setup, batch, _objective(ftgd), list(mask))
         _step(optimizer, change, mask, gradient)
         measured = _measure(setup) if step % ftgd.every == 0 or step == ftgd.steps else {}
         if measured.get("perplexity", 0) > allowed:
@@ -331,6 +334,15 @@ def _descend(setup: _Setup, change: _Change) -> tuple[list[dict], str]:
     return rows, "steps"
 
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #f01eaaf8
+def _words(lm: LM, change: _Change) -> torch.Tensor | None:
+    "The rows of the output layer that hold a chosen place; None where it has none, or is chosen whole."
+    weight = getattr(lm.head, "weight", None)
+    for name, places in change.places.items():
+        if change.weights[name] is weight and len(places) < weight.numel():
+            return (places // weight.shape[1]).unique()
+    return None
+
+
 class _Gradient(NamedTuple):
     values: dict[str, torch.Tensor]  # of whole parameters, by name
     loss: float  # mean over the pairs, in nats

@@ -422,7 +422,7 @@ def test_sources_side_by_side_give_the_rows_of_one_after_the_other(kind, three_t
     monkeypatch.setattr(transfer, "transfer_row", watched)
     several = transfer_probe(lm, SUITE, f, 5, 6, seeds=2, bootstrap=0)
     threads, after = len(names), torch.get_num_threads()
-    monkeypatch.setattr(transfer, "SMALL", 0)
+    monkeypatch.setattr(transfer, "COPIES", 0)
     one = transfer_probe(lm, SUITE, f, 5, 6, seeds=2, bootstrap=0)
     assert threads >= 3 and after == 3 and lm.digest() == digest
     assert list(several.matrix) == list(one.matrix)
