@@ -23,6 +23,7 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 import numpy as np
 import torch
 from products import Products
+from scipy.stats import spearmanr
 
 from taskspace import FTGD, gradient_probe, LM, load_lm, load_suite, transfer_probe, tune, unit_probe
 from taskspace.probing.ablation import ablation_row
@@ -150,6 +151,13 @@ def transfer(args) -> None:
         f"({streams} rows side by side)"
     )
     print(f"mean gain of the source on its own held-out pairs: {np.diag(space.matrix).mean():.2f} nats")
+    if args.half:
+        lm.model.to(torch.bfloat16)
+        start = time.perf_counter()
+        low = transfer_probe(lm, suite, ftgd, args.train, args.eval)
+        half = time.perf_counter() - start
+        rank = spearmanr(space.matrix.to_numpy().ravel(), low.matrix.to_numpy().ravel())[0]
+        print(f"in bfloat16 {half:.1f} s, {ours / half:.2f} times as fast; rank agreement of the cells {rank:.3f}")
 
 
 # -- the gradient probe
@@ -311,6 +319,7 @@ if __name__ == "__main__":
         p.add_argument(f"--{name}", type=int, default=default)
     p.add_argument("--shape", choices=["mini", "70m"], default="mini")
     # of lm_eval: the one that it has by itself, and those among which the best one is for these sentences
+    p.add_argument("--half", action="store_true", help="the same in bfloat16, too")
     p.add_argument("--sizes", type=int, nargs="+", default=[1, 64, 128, 256])
     p = sub.add_parser("gradient")
     p.add_argument("--blimp", required=True)

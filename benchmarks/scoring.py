@@ -222,7 +222,8 @@ def measure(shape: str, directory: str, suite: Suite, repeats: int, sizes: list[
     )
     for name, t in times.items():
         ratio = middle[name] / middle["taskspace"]
-        wanted = "" if name == "taskspace" else f"  wanted: {WANTED[shape]:.1f}"
+        least = min(a / b for a, b in zip(t, times["taskspace"], strict=True))
+        wanted = "" if name == "taskspace" else f" ({least:.2f} at least)  wanted: {WANTED[shape]:.1f}"
         print(
             f"  {name:<12} {middle[name]:9.2f} {min(t):8.2f} {max(t):8.2f} "
             f"{len(scores) / middle[name]:8.1f} {ratio:11.2f}{wanted}"

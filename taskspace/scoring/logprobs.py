@@ -150,7 +150,7 @@ class _LinearLogprobs(torch.autograd.Function):
         gx = torch.zeros(x.shape, dtype=wide, device=x.device) if need_x else None
         gw = _WeightGradient(weight, ctx.only) if need_w else None
         gb = torch.empty_like(bias) if need_b else None
-        for (s, w, b), p in zip(_slices(weight, bias, len(x)), ctx.kept or repeat(None)):
+        for (s, w, b), p in zip(_slices(weight, bias, len(x)), ctx.kept or repeat(None), strict=False):
             if p is None:
                 p = _bits(x, w, b).to(wide).sub_(total[:, None], alpha=BITS).exp2_()
             p = (p * share).to(x.dtype)
