@@ -30,7 +30,10 @@ setup(
     package_dir={"taskspace.studies": "nbs/studies"},
     package_data={
         "taskspace": ["py.typed", "assets/*"],
-        "taskspace.studies": ["*.ipynb", "*/*.yaml", "*/*.parquet", "english/*/*", "real/*/*"],
+        "taskspace.studies": [
+            *("*.ipynb", "*/*.yaml", "*/*.parquet", "*/*.csv"),
+            *("english/*/*", "real/*/*", "languages/*/*"),
+        ],
     },
     include_package_data=False,
     python_requires=">=" + meta["min_python"],

@@ -1,0 +1,122 @@
+"""The study of many languages: what its page quotes follows from its extract."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from taskspace import open_extract
+from taskspace.runs.study import read_study
+from taskspace.tasks.languages import data_table
+
+STUDIES = Path(__file__).resolve().parents[2] / "nbs" / "studies"
+FOLDER = STUDIES / "languages"
+FAMILY = {row["code"]: row["family"] for row in data_table("languages.csv")}
+
+
+@pytest.fixture(scope="module")
+def kept():
+    return open_extract(FOLDER / "gemma3")
+
+
+@pytest.fixture(scope="module")
+def page():
+    "All that the page says and shows, as one text."
+    notebook = json.loads((STUDIES / "languages.ipynb").read_text(encoding="utf-8"))
+    outputs = [o.get("data", {}) for c in notebook["cells"] for o in c.get("outputs", [])]
+    return "\n".join("".join(d.get("text/markdown", d.get("text/plain", ""))) for d in outputs)
+
+
+@pytest.fixture(scope="module")
+def accuracy(kept):
+    return kept.table("accuracy").set_index("task")["accuracy"]
+
+
+def pairs_of_tasks(tasks):
+    "Which two tasks each cell is about, and whether they have one language, and one feature."
+    first, second = np.triu_indices(len(tasks), 1)
+    language = np.array([t.split("-")[0] for t in tasks])
+    feature = np.array([t[-1] for t in tasks])
+    return first, second, language[first] == language[second], feature[first] == feature[second]
+
+
+def without_means(matrix):
+    "A symmetric space without the mean of each task, by least squares over its cells."
+    n = len(matrix)
+    first, second = np.triu_indices(n, 1)
+    design = np.zeros((len(first), n))
+    design[np.arange(len(first)), first] = design[np.arange(len(first)), second] = 1
+    values = matrix[first, second]
+    return values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+
+
+def auc(inside, outside):
+    "How often a value inside is above one outside, by counting."
+    ordered = np.sort(outside)
+    below = np.searchsorted(ordered, inside, "left") + np.searchsorted(ordered, inside, "right")
+    return below.mean() / 2 / len(ordered)
+
+
+def test_accuracy_is_that_of_the_pairs(accuracy, page):
+    assert f"The mean over all tasks is {accuracy.mean():.1%} (" in page
+
+
+def test_known_tasks_are_counted(accuracy, page):
+    known = accuracy[accuracy > 0.8 - 1e-6]
+    languages = {t.split("-")[0] for t in known.index}
+    assert f": {len(known)} tasks of {len(languages)} languages." in page
+
+
+@pytest.mark.parametrize("kind", ["cosine", "overlap"])
+def test_a_feature_between_languages(kept, page, kind):
+    "By another program than the page's: the AUC of tasks of one feature against others, in different languages."
+    space = kept.space("gemma3", kind=kind)
+    *_, language, feature = pairs_of_tasks(space.tasks)
+    values = without_means(space.matrix.to_numpy())
+    found = auc(values[~language & feature], values[~language & ~feature])
+    assert f"- *{kind}, all*: {found:.3f}, beyond tokens" in page
+
+
+def test_what_is_known_is_asked_apart(kept, accuracy, page):
+    space = kept.space("gemma3", kind="cosine")
+    first, second, language, feature = pairs_of_tasks(space.tasks)
+    known = accuracy.loc[space.tasks].to_numpy() > 0.8 - 1e-6
+    chosen = ~language & known[first] & known[second]
+    values = without_means(space.matrix.to_numpy())
+    assert f"- *cosine, both known*: {auc(values[chosen & feature], values[chosen & ~feature]):.3f}, beyond" in page
+
+
+def test_one_family_alone(kept, page):
+    "The correlation of the overlap with one family is what the page's chart has, to two digits."
+    space = kept.space("gemma3", kind="overlap")
+    first, second, *_ = pairs_of_tasks(space.tasks)
+    family = np.array([FAMILY[t.split("-")[0]] for t in space.tasks])
+    found = np.corrcoef(space.matrix.to_numpy()[first, second], family[first] == family[second])[0, 1]
+    assert f"one family goes with the overlap by {found:.2f}" in page
+
+
+def test_every_language_has_a_script_and_a_family(kept):
+    scripts = pd.read_csv(FOLDER / "scripts.csv").set_index("code")["script"]
+    languages = {t.split("-")[0] for t in kept.header["groups"]}
+    assert languages <= set(scripts.index) and languages <= set(FAMILY)
+    assert set(scripts) <= {"Arab", "Armn", "Cyrl", "Deva", "Geor", "Grek", "Hebr", "Latn", "Taml"}
+
+
+def test_the_study_is_the_one_beside_the_page(kept):
+    asked, run = read_study(FOLDER / "gemma3.yaml"), kept.study
+    same = ("select", "probes", "gradient_embeddings", "score_pairs", "train_pairs", "eval_pairs", "prefix", "seeds")
+    assert all(getattr(asked, name) == getattr(run, name) for name in same)
+
+
+def test_transfer_is_prepared_for_twelve_languages_of_six_families():
+    languages = {t.split("-")[0] for t in read_study(FOLDER / "transfer.yaml").select}
+    assert len(languages) == 12 and len({FAMILY[x] for x in languages}) == 6
+
+
+def test_the_extract_is_small_and_holds_no_sentence():
+    files = [p for p in FOLDER.rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) < 1.5e6
+    tables = [pd.read_parquet(p) for p in files if p.suffix == ".parquet"]
+    assert not {"good", "bad", "sen", "wrong_sen"} & {c for t in tables for c in t}
