@@ -85,6 +85,11 @@ def _sum(*parts: Terms) -> Terms:
 FOLDED = 512 << 20  # bytes that a worker spends on differentials
 
 
+def _twice(shape: Shape) -> int:
+    "Parameters that get two gradients in a backward pass."
+    return shape.head if shape.tied else 0
+
+
 def _score(shape: Shape, work: Work) -> Terms:
     return _sum(_passes(shape, work, work.tasks * work.pairs, all_heads=True), Terms(0, 0, 0, 0, work.tasks, 0))
 
@@ -92,8 +97,7 @@ def _score(shape: Shape, work: Work) -> Terms:
 def _gradient(shape: Shape, work: Work) -> Terms:
     rows = work.tasks * work.blocks
     folded = min(shape.parameters, FOLDED / 4 / rows)  # numbers of a differential that are held
-    twice = shape.vocabulary * shape.width if shape.tied else 0  # a tied matrix has two gradients, which are added
-    touched = work.tasks * (shape.parameters * (work.blocks + 3) + twice * work.blocks)
+    touched = work.tasks * (shape.parameters * (work.blocks + 3) + _twice(shape) * work.blocks)
     own = Terms(
         2 * rows * (work.tasks + work.blocks) * folded, 0, touched, 0, rows, work.tasks**2 * (shape.layers + 10)
     )
@@ -102,18 +106,22 @@ def _gradient(shape: Shape, work: Work) -> Terms:
 
 def _predicted(shape: Shape, work: Work) -> Terms:
     kept = work.keep * shape.parameters
-    own = Terms(0, 0, 4 * shape.parameters * work.tasks, 0, work.tasks, work.tasks**2 * kept)
+    touched = work.tasks * (4 * shape.parameters + 2 * _twice(shape))
+    own = Terms(0, 0, touched, 0, work.tasks, work.tasks**2 * kept)
     return _sum(_passes(shape, work, work.tasks * (work.pairs + work.held_out), backward=True), own)
 
 # %% ../../nbs/api/runs/54_cost.ipynb #7a1c5e05
 def _transfer(shape: Shape, work: Work) -> Terms:
     watched = (1 + work.steps / work.every) * work.held_out
     tuned = _passes(shape, work, work.steps * work.pairs, backward=True)
+    unwanted = 2 * shape.head * max(0, work.steps - 1) * work.pairs * work.differing  # gradients of the head's words
     measured = _passes(shape, work, work.tasks * work.held_out + watched)
     text = _passes(shape, work._replace(differing=work.tokens), work.reference / max(work.tokens, 1))
     times = 1 + work.steps / work.every
     text = Terms(text.products * times, text.activations * times, 0, text.pairs * times, 0, 0, 0)
-    own = Terms(0, 0, shape.parameters * (work.steps + 3), 0, work.steps + 1, 0)  # a measurement is a round too
+    touched = shape.parameters * (work.steps + 3) + _twice(shape) * work.steps
+    own = Terms(0, 0, touched, 0, work.steps + 1, 0)  # a measurement is a round too
+    tuned = tuned._replace(products=tuned.products - unwanted)
     return _sum(tuned, measured, text, own)._replace(jobs=0.0)
 
 
