@@ -75,7 +75,7 @@ def _guessed_normaliser(
             kept.append(p)
     return guess + torch.stack(parts).sum(0).log()
 
-# %% ../../nbs/api/scoring/40_logprobs.ipynb #dd047047
+# %% ../../nbs/api/scoring/40_logprobs.ipynb #da8fc8b8
 _gradient_rows: ContextVar[Tensor | None] = ContextVar("gradient_rows", default=None)
 
 
@@ -113,7 +113,7 @@ class _WeightGradient:
             words, values = words[chosen], values[chosen]
         self.values.index_add_(0, words, values.to(self.values.dtype))
 
-
+# %% ../../nbs/api/scoring/40_logprobs.ipynb #dd047047
 class _LinearLogprobs(torch.autograd.Function):
     "log softmax(x @ weight.T + bias)[rows, targets], without the matrix of logits."
 
