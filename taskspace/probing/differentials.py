@@ -172,6 +172,12 @@ def _in_a_file(
                 f"larger disk, {less}"
             ) from None
 
+
+def _let_go(file: mmap.mmap | None) -> None:
+    "Take what lies in a file out of memory; it is read again when it is needed."
+    if file is not None and hasattr(mmap, "MADV_DONTNEED"):
+        file.madvise(mmap.MADV_DONTNEED)
+
 # %% ../../nbs/api/probing/10_differentials.ipynb #6aaa83c3
 class Subspaces:
     "For every task the places of its subspace and the differential there, tensor by tensor."
@@ -195,9 +201,8 @@ class Subspaces:
         self.ends = np.zeros((tasks, len(sizes) + 1), np.int64)
 
     def let_go(self) -> None:
-        "Take what lies in a file out of memory; it is read again when it is needed."
-        if self.file is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self.file.madvise(mmap.MADV_DONTNEED)
+        "Take what lies in a file out of memory."
+        _let_go(self.file)
 
     def put(
         self,
@@ -331,6 +336,9 @@ def shared_places(
     return out
 
 # %% ../../nbs/api/probing/10_differentials.ipynb #296bd6fc
+_HELD = 1 << 24  # entries of a tensor whose blocks are read from a file at once
+
+
 class Moments:
     "Products of different blocks of each task, tensor by tensor, and room for the blocks of one task."
 
@@ -347,8 +355,9 @@ class Moments:
         sizes = [fold.sizes[n] for n in fold.signs]
         room = 4 * blocks * sum(sizes)
         less = "take blocks=1, which gives no active shares, or raise memory="
-        file = _in_a_file(room, less) if room > memory else bytearray(room)
-        held = torch.frombuffer(file, dtype=torch.float32).split([blocks * s for s in sizes]) if room else ()
+        self.file = _in_a_file(room, less) if room > memory else None
+        buffer = self.file or bytearray(room)
+        held = torch.frombuffer(buffer, dtype=torch.float32).split([blocks * s for s in sizes]) if room else ()
         self.held = {n: part.view(blocks, -1) for n, part in zip(fold.signs, held, strict=True)}
 
     def hold(
@@ -360,6 +369,7 @@ class Moments:
         "Hold one block of the task at hand, where its tensor is folded."
         if name in self.held:
             self.held[name][block] = gradient.detach().reshape(-1)
+            _let_go(self.file)
 
     def sum_up(
         self,
@@ -367,8 +377,13 @@ class Moments:
         rows: Mapping[str, torch.Tensor],  # parameter -> (blocks, places), for tensors that are not folded
     ) -> None:
         "Sum the products of all blocks of a task."
+        self.grams[task] = self.fourths[task] = 0
         for n, k in self.number.items():
-            self.grams[task, k], self.fourths[task, k] = block_moments(self.held.get(n, rows[n]))
+            for piece in self.held.get(n, rows[n]).split(_HELD, dim=1):
+                gram, fourth = block_moments(piece)
+                self.grams[task, k] += gram
+                self.fourths[task, k] += fourth
+                _let_go(self.file)
 
     def of(
         self,
