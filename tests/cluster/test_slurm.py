@@ -35,6 +35,11 @@ def said(*command, env):
     return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
 
 
+def accepted(*command, env):
+    "Whether SLURM takes a command. It refuses to change a job that it is just about to put back into the queue."
+    return subprocess.run(command, env=env, capture_output=True, text=True).returncode == 0
+
+
 def stored(out):
     "The finished results as bytes, by file name."
     return {p.name: p.read_bytes() for p in Store(out).files().values()}
@@ -76,7 +81,8 @@ def test_an_array_that_is_cancelled_killed_out_of_time_and_requeued_gives_the_sa
     pid = int(lock_holder(out / "shards" / "2-of-4" / "lock").split()[1])
     os.kill(pid, signal.SIGKILL)
     until(lambda: "interrupted; the same command continues" in (out / "slurm" / f"{array}_3.log").read_text(), logs)
-    said("scontrol", "update", f"JobId={array}_3", "TimeLimit=UNLIMITED", env=slurm)  # for when it comes back
+    longer = ("scontrol", "update", f"JobId={array}_3", "TimeLimit=UNLIMITED")  # for when it comes back
+    until(lambda: accepted(*longer, env=slurm), logs)
     gate.unlink()
     until(lambda: said("squeue", "-h", "-j", array, env=slurm) == "", logs)
     until(lambda: not (out / "shards").exists(), logs)  # the report begins with the merge

@@ -110,7 +110,31 @@ def test_the_study_is_the_one_beside_the_page(kept):
     assert all(getattr(asked, name) == getattr(run, name) for name in same)
 
 
-def test_transfer_is_prepared_for_twelve_languages_of_six_families():
+@pytest.fixture(scope="module")
+def moved():
+    return open_extract(FOLDER / "transfer")
+
+
+def test_gains_follow_from_the_cells(moved, page):
+    cells = moved.table("spaces").query("kind == 'transfer'")
+    own = cells[cells["source"] == cells["target"]]["value"].mean()
+    assert f"A task gains {own:.2f} nats (" in page
+    language, feature = ((cells["source"].str[k] == cells["target"].str[k]) for k in (slice(3), -1))
+    difference = cells[~language & feature]["value"].mean() - cells[~language & ~feature]["value"].mean()
+    assert f"- *More for the same feature in other languages?* {difference:+.3f} (" in page
+    family = cells["source"].str[:3].map(FAMILY) == cells["target"].str[:3].map(FAMILY)
+    relatives = cells[~language & family]["value"].mean() - cells[~family]["value"].mean()
+    assert f"- *More among relatives, whatever the feature?* {relatives:+.3f} (" in page
+
+
+def test_transfer_is_that_of_the_plan_beside_the_page(moved):
+    asked, run = read_study(FOLDER / "transfer.yaml"), moved.study
+    same = ("select", "probes", "ftgd", "score_pairs", "train_pairs", "eval_pairs", "prefix", "seeds")
+    assert all(getattr(asked, name) == getattr(run, name) for name in same)
+    assert moved.header["missing"] == 0
+
+
+def test_transfer_is_of_twelve_languages_of_six_families():
     languages = {t.split("-")[0] for t in read_study(FOLDER / "transfer.yaml").select}
     assert len(languages) == 12 and len({FAMILY[x] for x in languages}) == 6
 
