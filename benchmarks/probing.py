@@ -144,11 +144,10 @@ def transfer(args) -> None:
             f"obvious script, lm_eval with batch size {size}: {one * len(suite):.1f} s ({args.naive} "
             f"rows timed, {one:.2f} s each), {one * len(suite) / ours:.1f} times as long"
         )
-    streams = args.threads if args.shape == "mini" else 1
-    limit = limit_of_row(lm, parts, ftgd, streams)
+    limit = limit_of_row(lm, parts, ftgd, args.threads)
     print(
         f"matrix products of a row alone: {limit:.3f} s, {100 * limit * len(suite) / ours:.0f} % of the probe "
-        f"({streams} rows side by side)"
+        f"({args.threads} rows side by side)"
     )
     print(f"mean gain of the source on its own held-out pairs: {np.diag(space.matrix).mean():.2f} nats")
     if args.half:
