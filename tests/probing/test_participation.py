@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from taskspace.probing.differentials import collect_differentials
+from taskspace.probing import differentials
+from taskspace.probing.differentials import collect_differentials, Fold, Moments
 from taskspace.probing.gradient import distribution, gradient_probe, participation_table, WITHOUT
 from taskspace.probing.participation import active_share, block_moments
 from taskspace.runs.formats import frame_to_spaces, from_bytes, spaces_to_frame, to_bytes
@@ -103,3 +104,20 @@ def test_a_stored_result_keeps_the_shares():
         assert list(old.columns) == list(new.columns) and list(old.index) == list(new.index)
         numbers = old.select_dtypes("number").columns
         assert np.allclose(old[numbers], new[numbers].astype(float), rtol=1e-9, equal_nan=True)
+
+
+def test_moments_of_blocks_in_a_file_are_read_in_pieces(monkeypatch):
+    "Against whole blocks in memory, with tensors that are no multiple of a piece."
+    monkeypatch.setattr(differentials, "_HELD", 7)
+    fold = Fold({"folded": 100, "whole": 5}, width=11)
+    rng = torch.Generator().manual_seed(0)
+    blocks = {n: torch.randn(5, size, generator=rng) for n, size in fold.sizes.items()}
+    in_file = Moments(2, 5, fold, memory=0)
+    for task in (1, 1):  # the second time replaces the first
+        for block in range(5):
+            in_file.hold(block, "folded", blocks["folded"][block])
+        in_file.sum_up(task, blocks)
+    assert in_file.file is not None and not in_file.grams[0].any()
+    for k, whole in enumerate(blocks.values()):
+        gram, fourth = block_moments(whole)
+        assert np.allclose(in_file.grams[1, k], gram, rtol=1e-12) and np.allclose(in_file.fourths[1, k], fourth)
