@@ -70,7 +70,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "FOLDED TERMS Shape Work Terms time_terms Held memory_terms Rates fit_rates Cost job_cost "
         "measured_costs usual_rates with_estimates exponents",
     "estimate":
-        "folder_shape checkpoint_shape pair_tokens job_work result_bytes correct_seconds Estimate "
+        "folder_shape gguf_shape checkpoint_shape pair_tokens job_work result_bytes correct_seconds Estimate "
         "estimate_study",
     "summaries":
         "missing missing_line learning_curves checkpoint_places checkpoint_spaces distributedness with_unit "

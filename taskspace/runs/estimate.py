@@ -31,8 +31,8 @@ from ..tasks.pairs import MinimalPair
 from ..tuning.ftgd import FTGD
 
 # %% auto #0
-__all__ = ['folder_shape', 'checkpoint_shape', 'pair_tokens', 'job_work', 'result_bytes', 'correct_seconds', 'Estimate',
-           'estimate_study']
+__all__ = ['folder_shape', 'gguf_shape', 'checkpoint_shape', 'pair_tokens', 'job_work', 'result_bytes', 'correct_seconds',
+           'Estimate', 'estimate_study']
 
 # %% ../../nbs/api/runs/56_estimate.ipynb #c7aac3d9
 _BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "F64": 8, "F32": 4, "BF16": 2, "F16": 2}
@@ -70,6 +70,24 @@ def folder_shape(
     stored = max((bytes_ for _, bytes_ in tensors), default=4)
     return Shape(size, heads[0][0], heads[0][1], layers, len(heads) < 2, stored)
 
+# %% ../../nbs/api/runs/56_estimate.ipynb #0e47c196
+def gguf_shape(
+    path: Path,  # a GGUF file
+) -> Shape | None:  # None where it cannot be told, or the package `gguf` is missing
+    "The size of a model in a GGUF file, from the names and shapes of its tensors."
+    try:
+        from gguf import GGUFReader
+
+        reader = GGUFReader(path)
+        shapes = {t.name: [int(n) for n in t.shape] for t in reader.tensors}
+        family = reader.fields["general.architecture"].contents()
+        layers = int(reader.fields[f"{family}.block_count"].contents())
+        width, words = shapes["token_embd.weight"]
+    except (ImportError, OSError, KeyError, ValueError):
+        return None
+    size = sum(math.prod(shape) for shape in shapes.values())
+    return Shape(size, words, width, layers, "output.weight" not in shapes, _BYTES["float32"])
+
 # %% ../../nbs/api/runs/56_estimate.ipynb #7a1c5e07
 def _folder_of(checkpoint: Checkpoint) -> Path | None:
     "Where the files of a checkpoint are on this machine."
@@ -95,8 +113,8 @@ def checkpoint_shape(
     dtype: str = "auto",  # of the study
 ) -> Shape | None:  # None for a model that is not on this machine, or whose files do not tell
     "The size of a checkpoint. Nothing is downloaded and nothing loaded."
-    folder = _folder_of(checkpoint)
-    shape = folder_shape(folder) if folder is not None else None
+    folder, file = _folder_of(checkpoint), json.loads(checkpoint.kwargs).get("gguf_file")
+    shape = None if folder is None else gguf_shape(folder / file) if file else folder_shape(folder)
     return shape._replace(bytes=_BYTES[dtype]) if shape and dtype in _BYTES else shape
 
 # %% ../../nbs/api/runs/56_estimate.ipynb #8d9bcf80
@@ -328,7 +346,7 @@ def _unknown(table: pd.DataFrame, left: pd.Series) -> str:
     no_formula = sorted(set(probes[lacking]) - set(TERMS))
     reasons = [f"there is no formula for {', '.join(no_formula)}"] if no_formula else []
     if (lacking & probes.isin(TERMS)).any():
-        reasons.append("their model is not on this machine")
+        reasons.append("their model is not on this machine, or its files do not tell its size")
     return f"; {int(left[lacking].sum())} of them have no estimate: {'; '.join(reasons)}"
 
 

@@ -16,7 +16,7 @@ from taskspace.errors import TaskspaceError
 from taskspace.models.loading import load_lm
 from taskspace.pretraining.builtin import builtin_checkpoint
 from taskspace.runs.cost import fit_rates, job_cost, measured_costs, Shape, time_terms, with_estimates, Work
-from taskspace.runs.estimate import checkpoint_shape, estimate_study, folder_shape
+from taskspace.runs.estimate import checkpoint_shape, estimate_study, folder_shape, gguf_shape
 from taskspace.runs.execute import run_study
 from taskspace.runs.jobs import Plan
 from taskspace.runs.study import Study
@@ -82,6 +82,22 @@ def test_a_folder_without_a_model_has_no_size(tmp_path):
     assert folder_shape(tmp_path) is None
 
 
+def test_a_gguf_file_says_how_large_its_model_is(tmp_path):
+    gguf = pytest.importorskip("gguf", reason="GGUF needs taskspace[gguf]")
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer.add_block_count(3)
+    for name, shape in (("token_embd.weight", (50, 8)), ("blk.0.attn_q.weight", (8, 8)), ("output_norm.weight", (8,))):
+        writer.add_tensor(name, np.zeros(shape, dtype=np.float16))
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    assert gguf_shape(tmp_path / "m.gguf") == Shape(50 * 8 + 8 * 8 + 8, 50, 8, 3, tied=True, bytes=4)
+    study = Study(models=[{"name": str(tmp_path), "kwargs": {"gguf_file": "m.gguf"}}])
+    assert checkpoint_shape(Plan(study).checkpoints[0]) == gguf_shape(tmp_path / "m.gguf")
+    (tmp_path / "m.gguf").write_bytes(b"not one")
+    assert gguf_shape(tmp_path / "m.gguf") is None and gguf_shape(tmp_path / "none.gguf") is None
+
+
 # -- the estimate
 @pytest.fixture(scope="module")
 def study():
@@ -129,7 +145,10 @@ def test_a_model_without_files_here_has_no_estimate(tmp_path):
     study = toylm.study(tmp_path, 1)
     assert checkpoint_shape(Plan(study).checkpoints[0]) is None
     text = str(estimate_study(study, tmp_path / "run", workers=1))
-    assert "have no estimate: their model is not on this machine" in text and "?" in text
+    assert (
+        "have no estimate: their model is not on this machine, or its files do not tell its size" in text
+        and "?" in text
+    )
 
 
 def test_a_probe_without_a_formula_is_named(study, tmp_path):
