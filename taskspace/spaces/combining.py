@@ -171,7 +171,10 @@ def centre(
     off_diagonal = ~np.eye(len(space), dtype=bool)
 
     def change(a: np.ndarray) -> np.ndarray:
-        return (_rest_of_complete if np.isfinite(a[..., off_diagonal]).all() else _rest_of_incomplete)(a)
+        rest = (_rest_of_complete if np.isfinite(a[..., off_diagonal]).all() else _rest_of_incomplete)(a)
+        turned = rest.swapaxes(-1, -2)
+        # Rounding would tell the two halves of a symmetric space apart, and ranks would see it.
+        return (rest + turned) / 2 if np.array_equal(a, a.swapaxes(-1, -2), equal_nan=True) else rest
 
     return transform_space(space, change, f"{space.kind}, centred")
 

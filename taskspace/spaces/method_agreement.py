@@ -21,7 +21,8 @@ from .statistics import benjamini_hochberg, cells
 from .testing import compare_spaces
 
 # %% auto #0
-__all__ = ['TURNED', 'CAUSAL', 'over_trainings', 'aligned_methods', 'method_table', 'predictors']
+__all__ = ['TURNED', 'CAUSAL', 'over_trainings', 'aligned_methods', 'method_table', 'predictors', 'space_of_counts',
+           'map_agreement']
 
 # %% ../../nbs/api/spaces/80_method_agreement.ipynb #3e8d9f44
 def over_trainings(
@@ -169,3 +170,31 @@ def _predictors_of(
         bounds = left_out_interval(float(gap[0]), gap[1:], bounds=None) if k != best else (0.0, 0.0)
         rows.append({**row, "behind": gap[0], "behind_low": bounds[0], "behind_high": bounds[1]})
     return pd.DataFrame(rows).sort_values("partial", ascending=False, kind="stable")
+
+# %% ../../nbs/api/spaces/80_method_agreement.ipynb #07f5ff1f
+def space_of_counts(
+    counts: pd.DataFrame,  # (tasks, tasks) how many units two tasks share; on the diagonal how many each has
+    kind: str = "shared units",
+) -> TaskSpace:  # from 0 to 1; where two tasks have numbers of their own, their geometric mean is the whole
+    "A table of shared units as a space. Raises `TaskspaceError` where a task has no units, or rows and columns differ."
+    if set(counts.index) != set(counts.columns) or not counts.index.is_unique:
+        raise TaskspaceError("counts: rows and columns name different tasks; give a square table with a row a task")
+    numbers = counts.loc[counts.index, counts.index].to_numpy(dtype=float)
+    own = np.diag(numbers)
+    if not (own > 0).all():
+        raise TaskspaceError(f"counts: task {counts.index[int(np.argmin(own))]!r} has no units on the diagonal")
+    return TaskSpace(pd.DataFrame(numbers / np.sqrt(np.outer(own, own)), counts.index, counts.index), kind)
+
+# %% ../../nbs/api/spaces/80_method_agreement.ipynb #e17930da
+def map_agreement(
+    own: TaskSpace,  # any
+    other: TaskSpace,  # with the same tasks
+    control: Sequence[TaskSpace] = (),  # to account for
+) -> dict[str, float]:  # rank and given, each with _low, _high (over tasks) and _p; centred
+    "How a space agrees with a map. Raises `TaskspaceError` for fewer than five common tasks."
+    both = aligned_methods({"own": own, "other": other})
+    row: dict[str, float] = {}
+    for what, taken in (("rank", None), ("given", [select_tasks(c, both["own"].tasks) for c in control])):
+        row |= _compared(both["own"], both["other"], taken or None, {"method": "spearman"}, what)
+    bare = [cells(s.centred().matrix.to_numpy()) for s in both.values()]
+    return {**row, "centred": float(correlation_of(*bare, "spearman", []))}

@@ -5,7 +5,7 @@
 # %% ../../nbs/api/spaces/20_resampling.ipynb #22a9e7b3
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,8 @@ from .statistics import benjamini_hochberg, cells, orthonormal_basis, ranks, squ
 __all__ = ['RELIABLE', 'resample_means', 'split_halves', 'replicate_variance', 'degrees_of_freedom', 'widening', 'interval',
            'cell_tests', 'auc_of', 'correlation_of', 'unit_cells', 'noise_variance', 'filled_replicates',
            'measurement_errors', 'StatisticInterval', 'reliability_of', 'stretch', 'unstretch', 'spread_interval',
-           'statistic_interval', 'left_out_interval', 'jackknife_interval', 'noise_ceiling', 'asymmetry']
+           'statistic_interval', 'left_out_interval', 'jackknife_interval', 'left_out_table', 'noise_ceiling',
+           'asymmetry']
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #99c8b56f
 def _seeds_first(values: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -391,6 +392,26 @@ def jackknife_interval(
     everything = list(range(n))
     left = [statistic(everything[:i] + everything[i + 1 :]) for i in range(n)]
     return left_out_interval(statistic(everything), np.array(left, dtype=float), level, bounds)
+
+# %% ../../nbs/api/spaces/20_resampling.ipynb #c0d56bed
+def left_out_table(
+    figures: Callable[[np.ndarray], Mapping[Any, float]],  # a mask of the tasks that stay -> each figure by its name
+    units: Sequence[Any],  # of each task, such as its language; a unit is left out with all its tasks
+    level: float = 0.95,  # at least this share of intervals holds the population's value
+    bounds: tuple[float, float] | None = (-1.0, 1.0),  # range of all figures; None: they have none
+) -> pd.DataFrame:  # a row a figure: value, low, high; bounds are missing for fewer than three units
+    "Figures with their intervals over units. A figure that is missing without some unit rests on the others."
+    owner = np.asarray(units)
+    whole = figures(np.ones(len(owner), dtype=bool))
+    without = pd.DataFrame([dict(figures(owner != unit)) for unit in dict.fromkeys(owner.tolist())])
+    rows = {}
+    for name, value in whole.items():
+        left = without[name].to_numpy(dtype=float)
+        left = left[np.isfinite(left)]
+        known = len(left) > 2 and np.isfinite(value)
+        low, high = left_out_interval(value, left, level, bounds) if known else (np.nan, np.nan)
+        rows[name] = {"value": value, "low": low, "high": high}
+    return pd.DataFrame(rows).T
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #f1de32ef
 def noise_ceiling(

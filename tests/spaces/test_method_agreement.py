@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import rankdata, spearmanr
 
 from taskspace.errors import TaskspaceError
-from taskspace.spaces.method_agreement import method_table, over_trainings, predictors
+from taskspace.spaces.method_agreement import map_agreement, method_table, over_trainings, predictors, space_of_counts
 from taskspace.spaces.space import TaskSpace
 
 TASKS = [f"t{i}" for i in range(18)]
@@ -77,3 +78,48 @@ def test_a_space_without_differences_has_no_figures():
     assert "flat" not in set(predictors(flat)["method"])
     with pytest.raises(TaskspaceError, match="none of the spaces is causal; there are: m0, flat"):
         predictors({k: flat[k] for k in ("m0", "flat")})
+
+
+# -- maps that others have published
+def flat(matrix):
+    return np.asarray(matrix)[np.triu_indices(len(matrix), 1)]
+
+
+def without_means(matrix):
+    "The cells of a symmetric matrix without what each task has in common with all, by least squares over its cells."
+    first, second = np.triu_indices(len(matrix), 1)
+    design = np.zeros((len(first), len(matrix)))
+    design[np.arange(len(first)), first] = design[np.arange(len(first)), second] = 1
+    return flat(matrix) - design @ np.linalg.lstsq(design, flat(matrix), rcond=None)[0]
+
+
+def test_the_agreement_with_a_map_is_that_of_another_program():
+    both = [noise(k) + noise(k).T + np.add.outer(row, row) for k, row in ((0, np.arange(18)), (1, -np.arange(18)))]
+    both[1] += both[0] / 2
+    words = noise(2) + noise(2).T
+    found = map_agreement(*map(space, both), [space(words)])
+    assert found["rank"] == pytest.approx(spearmanr(flat(both[0]), flat(both[1])).statistic, abs=1e-9)
+    centred = spearmanr(*map(without_means, both)).statistic
+    assert found["centred"] == pytest.approx(centred, abs=1e-9) and found["centred"] > found["rank"] + 0.2
+    design = np.column_stack([np.ones(153), rankdata(flat(words))])
+    left = [rankdata(flat(m)) - design @ np.linalg.lstsq(design, rankdata(flat(m)), rcond=None)[0] for m in both]
+    assert found["given"] == pytest.approx(np.corrcoef(*left)[0, 1], abs=1e-9)
+
+
+def test_a_map_in_another_order_is_the_same_map():
+    one, other = noise(3) + noise(3).T, noise(4) + noise(4).T
+    turned = TaskSpace(pd.DataFrame(other, TASKS, TASKS).iloc[::-1, ::-1], "map")
+    plain, found = map_agreement(space(one), space(other)), map_agreement(space(one), turned)
+    assert found["rank"] == pytest.approx(plain["rank"], abs=1e-12)
+    assert found["centred"] == pytest.approx(plain["centred"], abs=1e-9)
+
+
+def test_shared_units_are_a_share_of_those_that_a_task_has():
+    counts = pd.DataFrame([[8, 4, 1], [4, 2, 0], [1, 0, 8]], list("abc"), list("abc"))
+    shares = space_of_counts(counts[["c", "a", "b"]]).matrix
+    assert shares.loc["a", "b"] == shares.loc["b", "a"] == 1.0 and shares.loc["a", "c"] == 1 / 8
+    assert (np.diag(shares) == 1).all()
+    with pytest.raises(TaskspaceError, match="'b' has no units"):
+        space_of_counts(counts.replace(2, 0))
+    with pytest.raises(TaskspaceError, match="a square table"):
+        space_of_counts(counts.iloc[:2])

@@ -15,6 +15,8 @@ from taskspace.spaces.resampling import (
     correlation_of,
     interval,
     jackknife_interval,
+    left_out_interval,
+    left_out_table,
     noise_ceiling,
     noise_variance,
     resample_means,
@@ -423,3 +425,18 @@ def test_a_jackknife_without_spread_gives_no_bounds():
     assert perfect(list(range(N))) == 1.0 and np.isnan(jackknife_interval(perfect, N, bounds=(0, 1))).all()
     low, high = jackknife_interval(nearly, N, bounds=(0, 1))
     assert low < 0.98 and high == 1.0
+
+
+def test_a_table_of_figures_leaves_out_whole_units():
+    "Each figure has the interval that it has alone; one that is missing without a unit rests on the others."
+    rng = np.random.default_rng(0)
+    values, units = rng.normal(size=20), np.repeat(list("abcde"), 4)
+    first = units == "a"
+
+    def figures(keep):
+        return {"mean": values[keep].mean(), "first": values[keep & first].mean() if (keep & first).any() else np.nan}
+
+    table = left_out_table(figures, units, bounds=None)
+    left = np.array([values[units != u].mean() for u in "abcde"])
+    assert tuple(table.loc["mean", ["low", "high"]]) == left_out_interval(values.mean(), left, bounds=None)
+    assert table.loc["first", "value"] == values[first].mean() and table.loc["first", ["low", "high"]].isna().all()
