@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -40,38 +41,49 @@ def pytest_runtest_call(item):
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> Path:
-    """A folder with `run`, a finished run of two tiny untrained models, and `report`, its report.
-    It is made once for all processes that test."""
+def once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    "Makes what is in a folder once for all processes that test: `once(name, make)` gives the folder."
     from taskspace.files import locked
+
+    base = tmp_path_factory.getbasetemp()
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+        with locked(folder.with_name(f"{name}.lock")):
+            if not folder.with_name(f"{name}.made").exists():
+                folder.mkdir(exist_ok=True)
+                make(folder)
+                folder.with_name(f"{name}.made").touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def tiny(once) -> Path:
+    "A folder with `run`, a finished run of two tiny untrained models, and `report`, its report."
     from taskspace.report.site import render_report
     from taskspace.runs.execute import run_study
     from toysite import tiny_study
 
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny"
-    with locked(f"{folder}.lock"):
-        if not (folder / "report" / "index.html").exists():
-            run = run_study(tiny_study(folder / "models"), folder / "run", workers=0, progress=False)
-            render_report(run, folder / "report", progress=False)
-    return folder
+    def make(folder: Path) -> None:
+        run = run_study(tiny_study(folder / "models"), folder / "run", workers=0, progress=False)
+        render_report(run, folder / "report", progress=False)
+
+    return once("tiny", make)
 
 
 @pytest.fixture(scope="session")
-def hostile(tmp_path_factory) -> Path:
-    """The report of a run whose names are markup, code and parts of JavaScript, in a folder with braces in its name.
-    It is made once for all processes that test."""
-    from taskspace.files import locked
+def hostile(once) -> Path:
+    "The report of a run whose names are markup, code and parts of JavaScript, in a folder with braces in its name."
     from taskspace.report.site import render_report
     from taskspace.runs.execute import run_study
     from toysite import hostile_study
 
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "hostile {model}"
-    with locked(folder.with_name("hostile.lock")):
-        if not (folder / "report" / "index.html").exists():
-            run = run_study(hostile_study(folder / "models"), folder / "run", workers=0, progress=False)
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("TASKSPACE_SECRET", "s3cr3t")
-                render_report(run, folder / "report", progress=False)
-    return folder / "report"
+    def make(folder: Path) -> None:
+        run = run_study(hostile_study(folder / "models"), folder / "run", workers=0, progress=False)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TASKSPACE_SECRET", "s3cr3t")
+            render_report(run, folder / "report", progress=False)
+
+    return once("hostile {model}", make) / "report"

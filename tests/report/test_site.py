@@ -30,10 +30,8 @@ pytestmark = pytest.mark.slow
 NOTEBOOKS = sorted(p for p in (TOP / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
+def build_site(copy):
     "The site as `make docs` builds it, in a copy of the repository."
-    copy = tmp_path_factory.mktemp("site") / "copy"
     names = (
         subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -57,7 +55,11 @@ def site(tmp_path_factory):
         env={"PATH": f"{bin}:/usr/bin:/bin", "HOME": str(Path.home()), "PYTHONPATH": str(copy)},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return copy / "_docs"
+
+
+@pytest.fixture(scope="module")
+def site(once):
+    return once("site", build_site) / "_docs"
 
 
 def test_all_links_lead_somewhere_and_all_pages_are_described(site):

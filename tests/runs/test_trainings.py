@@ -9,6 +9,7 @@ from taskspace.claims.judging import models_table
 from taskspace.errors import TaskspaceError
 from taskspace.runs.execute import run_study
 from taskspace.runs.extract import open_extract, retest_extract, write_extract
+from taskspace.runs.results import open_run
 from taskspace.runs.study import Study
 from taskspace.runs.summaries import checkpoint_spaces, claims_of, distributedness, findings_of, learning_curves
 
@@ -16,10 +17,13 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory):
+def trained(once):
     "A run of two sizes with three trainings each."
-    folder = tmp_path_factory.mktemp("trainings")
-    return run_study(toysite.trainings_study(folder), folder / "run", workers=0, progress=False)
+
+    def make(folder):
+        run_study(toysite.trainings_study(folder), folder / "run", workers=0, progress=False)
+
+    return open_run(once("trainings", make) / "run")
 
 
 @pytest.fixture(scope="module")
