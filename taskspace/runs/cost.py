@@ -55,6 +55,7 @@ class Work(NamedTuple):
     blocks: int = 5  # blocks of pairs, for intervals
     reference: int = 0  # tokens of ordinary text that is watched during tuning
     unmeasured: int = 0  # further tasks, whose pairs are kept with what they were before tuning
+    embeddings: bool = True  # whether gradients of embeddings and head are taken
 
 # %% ../../nbs/api/runs/54_cost.ipynb #907a8a01
 class Terms(NamedTuple):
@@ -73,7 +74,8 @@ def _passes(shape: Shape, work: Work, pairs: float, backward: bool = False, all_
     "The terms of so many pairs through the model; the head is needed for all tokens, or for those that differ."
     times, tokens = 3 if backward else 1, pairs * work.tokens
     heads = tokens if all_heads else pairs * work.differing
-    products = 2 * times * (shape.body * tokens + shape.head * heads)
+    at_head = times if work.embeddings or not backward else times - 1  # without the gradient of its weights
+    products = 2 * (times * shape.body * tokens + at_head * shape.head * heads)
     return Terms(products, times * tokens * shape.layers * shape.width, 0, times * pairs, 0, 0, 0)
 
 
@@ -85,9 +87,14 @@ def _sum(*parts: Terms) -> Terms:
 FOLDED = 512 << 20  # bytes that a worker spends on differentials
 
 
-def _twice(shape: Shape) -> int:
+def _wanted(shape: Shape, work: Work) -> int:
+    "Parameters whose gradients are taken."
+    return shape.parameters if work.embeddings else shape.body
+
+
+def _twice(shape: Shape, work: Work) -> int:
     "Parameters that get two gradients in a backward pass."
-    return shape.head if shape.tied else 0
+    return shape.head if shape.tied and work.embeddings else 0
 
 
 def _score(shape: Shape, work: Work) -> Terms:
@@ -96,8 +103,8 @@ def _score(shape: Shape, work: Work) -> Terms:
 
 def _gradient(shape: Shape, work: Work) -> Terms:
     rows = work.tasks * work.blocks
-    folded = min(shape.parameters, FOLDED / 4 / rows)  # numbers of a differential that are held
-    touched = work.tasks * (shape.parameters * (work.blocks + 3) + _twice(shape) * work.blocks)
+    folded = min(_wanted(shape, work), FOLDED / 4 / rows)  # numbers of a differential that are held
+    touched = work.tasks * (_wanted(shape, work) * (work.blocks + 3) + _twice(shape, work) * work.blocks)
     own = Terms(
         2 * rows * (work.tasks + work.blocks) * folded, 0, touched, 0, rows, work.tasks**2 * (shape.layers + 10)
     )
@@ -105,8 +112,8 @@ def _gradient(shape: Shape, work: Work) -> Terms:
 
 
 def _predicted(shape: Shape, work: Work) -> Terms:
-    kept = work.keep * shape.parameters
-    touched = work.tasks * (4 * shape.parameters + 2 * _twice(shape))
+    kept = work.keep * _wanted(shape, work)
+    touched = work.tasks * (4 * _wanted(shape, work) + 2 * _twice(shape, work))
     own = Terms(0, 0, touched, 0, work.tasks, work.tasks**2 * kept)
     return _sum(_passes(shape, work, work.tasks * (work.pairs + work.held_out), backward=True), own)
 
@@ -114,12 +121,13 @@ def _predicted(shape: Shape, work: Work) -> Terms:
 def _transfer(shape: Shape, work: Work) -> Terms:
     watched = (1 + work.steps / work.every) * work.held_out
     tuned = _passes(shape, work, work.steps * work.pairs, backward=True)
-    unwanted = 2 * shape.head * max(0, work.steps - 1) * work.pairs * work.differing  # gradients of the head's words
+    late = max(0, work.steps - 1) if work.embeddings else 0  # steps in which the head's words are chosen
+    unwanted = 2 * shape.head * late * work.pairs * work.differing  # gradients of words that were not chosen
     measured = _passes(shape, work, work.tasks * work.held_out + watched)
     text = _passes(shape, work._replace(differing=work.tokens), work.reference / max(work.tokens, 1))
     times = 1 + work.steps / work.every
     text = Terms(text.products * times, text.activations * times, 0, text.pairs * times, 0, 0, 0)
-    touched = shape.parameters * (work.steps + 3) + _twice(shape) * work.steps
+    touched = _wanted(shape, work) * (work.steps + 3) + _twice(shape, work) * work.steps
     own = Terms(0, 0, touched, 0, work.steps + 1, 0)  # a measurement is a round too
     tuned = tuned._replace(products=tuned.products - unwanted)
     return _sum(tuned, measured, text, own)._replace(jobs=0.0)
@@ -192,8 +200,8 @@ def memory_terms(
     backward = probe in _WITH_GRADIENTS
     at_once = work.pairs / (work.blocks if probe == "gradient" else 1) if backward else work.pairs * work.tasks
     tokens = min(at_once * work.tokens, 8192 if backward else 1024)
-    subspaces = 8 * work.tasks * work.keep * shape.parameters
-    rows = 4 * work.tasks * work.blocks * shape.parameters
+    subspaces = 8 * work.tasks * work.keep * _wanted(shape, work)
+    rows = 4 * work.tasks * work.blocks * _wanted(shape, work)
     folded = min(FOLDED, rows + subspaces) + _gradient_matrices(shape, work)
     held = {"gradient": folded, "predicted": min(FOLDED, subspaces)}.get(probe, 0)
     return Held(shape.parameters * shape.bytes, 4 * tokens * shape.width * (shape.layers if backward else 1), held)

@@ -66,6 +66,17 @@ def test_a_transfer_job_costs_more_with_each_number():
     assert time_terms("transfer", shape, work._replace(reference=100)).products > time_terms("transfer", shape, work)[0]
 
 
+@pytest.mark.parametrize("probe", ["gradient", "predicted", "transfer"])
+def test_without_embeddings_a_probe_costs_less(probe):
+    shape, work = Shape(270_000_000, 262_144, 640, 18, tied=True), Work(67, 50, 20, 16, 8)
+    rates = fit_rates(measured_costs())
+    whole, without = (job_cost(probe, shape, work._replace(embeddings=e), rates) for e in (True, False))
+    assert without.seconds < 0.95 * whole.seconds
+    terms = time_terms("gradient", shape, work._replace(embeddings=False))
+    passes = 2 * 67 * 50 * (3 * shape.body * 16 + 2 * shape.head * 8)
+    assert passes < terms.products < 1.1 * passes + 2 * (67 * 5) ** 2 * 2e6
+
+
 # -- the size of a model
 @pytest.mark.parametrize("scale", ["nano", "micro", "mini", "masked"])
 def test_a_saved_model_is_as_large_as_the_loaded_one(scale):
