@@ -171,8 +171,8 @@ def job_work(
         work = work._replace(tasks=measured, unmeasured=work.tasks - measured)
     ftgd = FTGD(**settings.get("ftgd", {}))
     text = sum(len(line.split()) + 1 for line in plan.reference or ()) if kind == "transfer" else 0
-    more = {"keep": ftgd.keep, "embeddings": ftgd.embeddings, "reference": text}
-    return kind, work._replace(steps=ftgd.steps, every=ftgd.every, **more)
+    work = work._replace(steps=ftgd.steps, every=ftgd.every, keep=ftgd.keep, embeddings=ftgd.embeddings)
+    return kind, work._replace(reference=text)
 
 # %% ../../nbs/api/runs/56_estimate.ipynb #034cd01c
 _DESCRIPTION = 7_000  # bytes: settings, libraries, digests

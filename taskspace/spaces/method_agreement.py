@@ -196,5 +196,5 @@ def map_agreement(
     row: dict[str, float] = {}
     for what, taken in (("rank", None), ("given", [select_tasks(c, both["own"].tasks) for c in control])):
         row |= _compared(both["own"], both["other"], taken or None, {"method": "spearman"}, what)
-    bare = [cells(s.centred().matrix.to_numpy()) for s in both.values()]
-    return {**row, "centred": float(correlation_of(*bare, "spearman", []))}
+    one, another = (cells(s.centred().matrix.to_numpy()) for s in both.values())
+    return {**row, "centred": float(correlation_of(one, another, "spearman", []))}
