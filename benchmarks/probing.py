@@ -33,6 +33,7 @@ from taskspace.scoring.encoding import encode_pairs
 from taskspace.scoring.scores import score_pairs
 from taskspace.tasks.pairs import MinimalPair, Suite, Task
 from taskspace.tuning.gradients import margins, undisturbed
+from taskspace.workarounds import widen_attention
 
 
 def peak() -> float:
@@ -151,7 +152,7 @@ def transfer(args) -> None:
     )
     print(f"mean gain of the source on its own held-out pairs: {np.diag(space.matrix).mean():.2f} nats")
     if args.half:
-        lm.model.to(torch.bfloat16)
+        widen_attention(lm.model.to(torch.bfloat16))  # as `load_lm` does
         start = time.perf_counter()
         low = transfer_probe(lm, suite, ftgd, args.train, args.eval)
         half = time.perf_counter() - start

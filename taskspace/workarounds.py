@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from torch import nn, Tensor
 
 # %% auto #0
-__all__ = ['tanh_gelu', 'fuse_gelu', 'gguf_read_once', 'without_modules', 'search_as_text', 'no_shared_progress',
-           'interrupt_later']
+__all__ = ['WIDE', 'tanh_gelu', 'fuse_gelu', 'widen_attention', 'gguf_read_once', 'without_modules', 'search_as_text',
+           'no_shared_progress', 'interrupt_later']
 
 # %% ../nbs/api/06_workarounds.ipynb #d3bd55e4
 def tanh_gelu(
@@ -50,6 +50,42 @@ def fuse_gelu(
                 fused = nn.GELU(approximate="tanh")
                 fused.forward = tanh_gelu  # type: ignore[method-assign, assignment]
                 setattr(module, name, fused)
+    return model
+
+# %% ../nbs/api/06_workarounds.ipynb #beca7480
+WIDE = "sdpa_in_float32"  # what transformers calls this attention
+
+
+def _attention_in_float32(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, Tensor | None]:
+    "Attention as transformers computes it, but in float32 on a processor."
+    import torch
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    own = query.dtype
+    if query.device.type == "cpu" and own in (torch.bfloat16, torch.float16):
+        query, key, value = query.float(), key.float(), value.float()
+        if attention_mask is not None and attention_mask.dtype == own:
+            attention_mask = attention_mask.float()
+    out, weights = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    return out.to(own), weights
+
+
+def widen_attention(
+    model: nn.Module,  # of transformers, changed in place
+) -> nn.Module:  # the same; unchanged where it has another attention than PyTorch's own
+    "Let a model in half precision compute its attention in float32 on a processor."
+    if getattr(getattr(model, "config", None), "_attn_implementation", None) != "sdpa":
+        return model
+    try:
+        from transformers import AttentionInterface, AttentionMaskInterface
+        from transformers.masking_utils import sdpa_mask
+    except ImportError:  # an older transformers
+        return model
+    AttentionInterface.register(WIDE, _attention_in_float32)
+    AttentionMaskInterface.register(WIDE, sdpa_mask)
+    model.set_attn_implementation(WIDE)  # type: ignore[operator]
     return model
 
 # %% ../nbs/api/06_workarounds.ipynb #80a1fd10

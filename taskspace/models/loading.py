@@ -33,7 +33,7 @@ from taskspace.models.naming import (
 from ..pretraining.architectures import load_model, saved_architecture
 from ..pretraining.builtin import builtin_checkpoint, builtin_steps, without_names
 from ..pretraining.ngram_lm import load_ngram, named_ngram
-from ..workarounds import fuse_gelu, gguf_read_once
+from ..workarounds import fuse_gelu, gguf_read_once, widen_attention
 
 # %% auto #0
 __all__ = ['lm_config', 'check_options', 'load_lm']
@@ -431,6 +431,11 @@ def _check_device_map(name: str, placement: Any) -> None:
             ) from None
 
 
+def _is_half(model: nn.Module) -> bool:
+    "Whether a model computes in half precision."
+    return next((p.dtype in (torch.bfloat16, torch.float16) for p in model.parameters()), False)
+
+
 def _placed(model: nn.Module, name: str, device: Any, kwargs: dict[str, Any]) -> bool:
     "Whether loading has placed the weights already. Raises `TaskspaceError` where a device is asked for as well."
     placed = kwargs.get("device_map") is not None
@@ -492,4 +497,6 @@ def load_lm(
             identity |= {"step": point.number, "unit": point.unit}
     if not _placed(model, text, device, kwargs):
         model = model.to(device=place, dtype=chosen) if chosen else model.to(place)
+    if "attn_implementation" not in kwargs and _is_half(model):
+        widen_attention(model)
     return LM(model, tokenizer or own, name=text, objective=objective, **identity)

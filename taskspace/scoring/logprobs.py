@@ -22,6 +22,7 @@ from torch import nn, Tensor
 from ..models.lm import LM
 from .causality import autocast, check_causal, check_masked, evaluating
 from .prefixtree import prefix_tree, PrefixTree, Row, sentence_rows, shared_rows, visible
+from ..workarounds import WIDE
 
 # %% auto #0
 __all__ = ['SLICE', 'KEPT', 'STEEP', 'BITS', 'SHARED_ROW_TYPES', 'LIBRARIES', 'MINUS', 'LAST_TYPES', 'ROW', 'BUDGET', 'WORKERS',
@@ -529,7 +530,7 @@ def _attention_allows(lm: LM) -> bool:
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     return (
         getattr(config, "model_type", None) in SHARED_ROW_TYPES
-        and getattr(config, "_attn_implementation", None) in ("sdpa", "eager")
+        and getattr(config, "_attn_implementation", None) in ("sdpa", "eager", WIDE)
         and not window
         and all(kind == "full_attention" for kind in layers)
     )

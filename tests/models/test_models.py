@@ -12,9 +12,13 @@ from transformers import (
     BertForMaskedLM,
     BertForPreTraining,
     BloomConfig,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GPT2Config,
     GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
     GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     T5Config,
@@ -285,6 +289,59 @@ def test_weights_keep_their_type(tmp_path):
     refused("unknown dtype 'int4'; there are: auto", lambda: load_lm(path, dtype="int4"))
     refused("unknown dtype 'int8'", lambda: load_lm(path, dtype="int8"))
     refused("device 'toaster' cannot be used here", lambda: load_lm(path, device="toaster"))
+
+
+def widely(seed=0):
+    "Models whose attention transformers computes by PyTorch's own: with shared heads, rotary, masked, with windows."
+    torch.manual_seed(seed)
+    size = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    feed = {"intermediate_size": 64}
+    ends = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 0}
+    return {
+        "llama": LlamaForCausalLM(LlamaConfig(**size, **feed, num_key_value_heads=2, **ends)),
+        "gpt_neox": GPTNeoXForCausalLM(GPTNeoXConfig(**size, **feed)),
+        "gpt2": GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=4)),
+        "bert": BertForMaskedLM(BertConfig(**size, **feed)),
+        "gemma3": Gemma3ForCausalLM(
+            Gemma3TextConfig(**size, **feed, num_key_value_heads=1, head_dim=8, sliding_window=4, **ends)
+        ),
+    }
+
+
+def gradients(model, ids):
+    "Gradients of a loss, as one vector in double precision."
+    model.zero_grad()
+    model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float().log_softmax(-1)[..., 3].sum().backward()
+    return torch.cat([p.grad.double().flatten() for p in model.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt_neox", "gpt2", "bert", "gemma3"])
+def test_in_half_precision_attention_is_computed_in_float32(tmp_path, kind, monkeypatch):
+    "Of the same weights; its gradients are as near to those of float32 as with attention in bfloat16, or nearer."
+    seen, ids = [], torch.arange(24).reshape(2, 12) + 2
+    attend = torch.nn.functional.scaled_dot_product_attention
+    spy = lambda q, *a, **k: (seen.append(q.dtype), attend(q, *a, **k))[1]  # noqa: E731
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    widely()[kind].to(torch.bfloat16).save_pretrained(tmp_path / "m")
+    model = load_lm(tmp_path / "m", tokenizer=WORDS, device="cpu").model
+    found = gradients(model, ids)
+    assert set(seen) == {torch.float32} and len(seen) == 2
+    plain = load_lm(tmp_path / "m", tokenizer=WORDS, device="cpu", attn_implementation="sdpa").model
+    seen.clear()
+    rounded = gradients(plain, ids)
+    assert set(seen) == {torch.bfloat16} and same(plain, model)  # who asks for an attention gets it
+    exact = gradients(plain.float(), ids)
+    errors = [float((g - exact).norm() / exact.norm()) for g in (found, rounded)]
+    assert errors[0] < 1.2 * errors[1] < 0.1
+
+
+def test_a_model_in_half_precision_is_saved_as_it_came(tmp_path):
+    saved(llama().to(torch.bfloat16), tmp_path / "m")
+    lm = load_lm(tmp_path / "m", device="cpu")
+    lm.save(tmp_path / "again")
+    assert "float32" not in (tmp_path / "again" / "config.json").read_text()
+    again = LlamaForCausalLM.from_pretrained(tmp_path / "again")
+    assert again.config._attn_implementation == "sdpa" and same(again, lm.model)
 
 
 @pytest.mark.parametrize(
