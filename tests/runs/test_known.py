@@ -2,7 +2,6 @@
 
 import json
 import re
-from html import unescape
 from itertools import combinations
 from pathlib import Path
 
@@ -21,13 +20,15 @@ def kept_rows() -> list[dict[str, str]]:
     cells = json.loads((STUDIES / "known.ipynb").read_text(encoding="utf-8"))["cells"]
     outputs = [o for c in cells for o in c.get("outputs", [])]
     found = []
-    for table in ("".join(o.get("data", {}).get("text/html", [])) for o in outputs):
-        names, *rows = (re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", r) for r in re.findall(r"<tr.*?</tr>", table, re.S))
-        found += [dict(zip(names, map(unescape, row), strict=True)) for row in rows]
+    for table in ("".join(o.get("data", {}).get("text/markdown", [])) for o in outputs):
+        names, _, *rows = (line.strip("| ").split(" | ") for line in table.splitlines())
+        found += [dict(zip(names, row, strict=True)) for row in rows]
     return found
 
 
 def bounds(row: dict[str, str]) -> tuple[float, float]:
+    if "(the same without any task)" in row["estimate (interval)"]:
+        return estimate(row), estimate(row)
     low, high = re.search(r"\(([-\d.]+) to ([-\d.]+)\)", row["estimate (interval)"]).groups()
     return float(low), float(high)
 
@@ -43,7 +44,7 @@ def the_row(start: str, figure: str = "") -> dict[str, str]:
 
 def test_a_verdict_says_no_more_than_its_interval():
     rows = kept_rows()
-    assert len(rows) == 26
+    assert len(rows) == 37
     for row in rows:
         low, high = bounds(row)
         assert low <= estimate(row) <= high and row["over"] and row["study"], row
@@ -76,10 +77,17 @@ def test_claims_are_those_of_the_extract():
         assert bounds(row) == pytest.approx(tuple(claims.loc[letter, ["low", "high"]]), abs=6e-4)
 
 
-def test_what_the_overlap_of_a_real_model_keeps_given_words():
-    rows = open_extract(STUDIES / "real" / "smollm2").table("explained")
+def test_every_row_leads_to_a_page_and_to_data_that_are_there():
+    for row in kept_rows():
+        (page, data) = re.findall(r"\]\(([^)]*)\)", row["study"])
+        assert (STUDIES / page).is_file() and (STUDIES / data.split("/nbs/studies/")[1]).exists()
+
+
+@pytest.mark.parametrize("model, name", [("smollm2", "SmolLM2"), ("gemma3", "Gemma 3")])
+def test_what_the_overlap_of_a_real_model_keeps_given_words(model, name):
+    rows = open_extract(STUDIES / "real" / model).table("explained")
     rows = rows[(rows.kind == "overlap") & (rows.what == "partial") & (rows.of == "phenomenon")]
-    row = the_row("(b) the same in a real model")
+    row = the_row("(b) the same in a real model", name)
     assert estimate(row) == pytest.approx(rows.value.item(), abs=6e-4)
     assert bounds(row) == pytest.approx((rows.groups_low.item(), rows.groups_high.item()), abs=6e-4)
 
@@ -103,3 +111,13 @@ def test_what_a_task_loses_without_its_units():
     units = open_extract(STUDIES / "real" / "smollm2_units")
     own, random = (np.diag(units.space("smollm2", kind="ablation", control=c).matrix) for c in ("none", "random"))
     assert estimate(the_row("a task needs its units")) == pytest.approx((random - own).mean(), abs=6e-4)
+
+
+def test_prediction_and_transfer_of_a_real_model():
+    "By Spearman's formula over all cells with direction."
+    tuned = open_extract(STUDIES / "real" / "smollm2_transfer")
+    both = [tuned.space("smollm2", kind=k) for k in ("transfer", "predicted")]
+    away = ~np.eye(67, dtype=bool)
+    columns = [s.matrix.loc[both[0].tasks, both[0].tasks].to_numpy()[away] for s in both]
+    row = the_row("tuning follows the gradients")
+    assert estimate(row) == pytest.approx(spearmanr(*columns).statistic, abs=6e-4)

@@ -1,4 +1,4 @@
-"""The study of a real model: what its page quotes follows from its extract."""
+"""The studies of real models: what their pages quote follows from their extracts."""
 
 import json
 from pathlib import Path
@@ -9,21 +9,35 @@ import pytest
 from scipy.stats import spearmanr
 
 from taskspace import open_extract
+from taskspace.runs.study import read_study
 
 STUDIES = Path(__file__).resolve().parents[2] / "nbs" / "studies"
 
 
-@pytest.fixture(scope="module")
-def kept():
-    return open_extract(STUDIES / "real" / "smollm2")
+@pytest.fixture(scope="module", params=["smollm2", "gemma3"])
+def kept(request):
+    return open_extract(STUDIES / "real" / request.param)
+
+
+def space_of(kept, kind):
+    return kept.space(kept.header["checkpoints"][0]["scale"], kind=kind)
+
+
+def shown(name):
+    "All that a page says and shows, as one text."
+    notebook = json.loads((STUDIES / name).read_text(encoding="utf-8"))
+    outputs = [o.get("data", {}) for c in notebook["cells"] for o in c.get("outputs", [])]
+    return "\n".join("".join(d.get("text/plain", "")) + "".join(d.get("text/markdown", "")) for d in outputs)
 
 
 @pytest.fixture(scope="module")
 def page():
-    "All that the page says and shows, as one text."
-    notebook = json.loads((STUDIES / "real_models.ipynb").read_text(encoding="utf-8"))
-    outputs = [o.get("data", {}) for c in notebook["cells"] for o in c.get("outputs", [])]
-    return "\n".join("".join(d.get("text/plain", "")) + "".join(d.get("text/markdown", "")) for d in outputs)
+    return shown("real_models.ipynb")
+
+
+@pytest.fixture(scope="module")
+def second_page():
+    return shown("units_and_tuning.ipynb")
 
 
 def cells(space):
@@ -37,7 +51,7 @@ def test_accuracy_is_that_of_the_pairs(kept, page):
 
 def test_bigrams_go_with_the_cosine_and_not_with_the_overlap(kept, page):
     found = {
-        kind: np.corrcoef(cells(kept.space("smollm2", kind=kind)), cells(kept.hypotheses()["2-grams"]))[0, 1]
+        kind: np.corrcoef(cells(space_of(kept, kind)), cells(kept.hypotheses()["2-grams"]))[0, 1]
         for kind in ("cosine", "overlap")
     }
     assert found["cosine"] > 0.3 > 0.1 > found["overlap"]
@@ -46,14 +60,14 @@ def test_bigrams_go_with_the_cosine_and_not_with_the_overlap(kept, page):
 
 def test_the_overlap_goes_with_that_of_a_small_model(kept, page):
     small = open_extract(STUDIES / "english" / "blimp").space("large", kind="overlap")
-    mine = kept.space("smollm2", kind="overlap")
+    mine = space_of(kept, "overlap")
     rank = spearmanr(cells(mine), cells(small.select(mine.tasks))).statistic
     assert f"{rank:.2f} (" in page
 
 
 def test_tasks_of_a_phenomenon_share_parameters(kept):
     "By another program than the page's: how often a cell within phenomena is above one across."
-    space = kept.space("smollm2", kind="overlap")
+    space = space_of(kept, "overlap")
     labels = np.array([space.groups[t] for t in space.tasks])
     same = (labels[:, None] == labels[None])[np.triu_indices(len(labels), 1)]
     values = cells(space)
@@ -64,8 +78,31 @@ def test_tasks_of_a_phenomenon_share_parameters(kept):
     assert above > 0.8
 
 
-def test_the_extract_is_small():
-    assert sum(p.stat().st_size for p in (STUDIES / "real").rglob("*.*")) < 2e6
+EXTRACTS = sorted(p.parent.name for p in (STUDIES / "real").glob("*/extract.json"))
+SETTINGS = (
+    "probes",
+    "controls",
+    "ftgd",
+    "select",
+    "score_pairs",
+    "train_pairs",
+    "eval_pairs",
+    "seeds",
+    "prefix",
+    "units",
+)
+
+
+@pytest.mark.parametrize("name", EXTRACTS)
+def test_an_extract_is_of_the_study_beside_it(name):
+    "But for what was left out because an extract of the same model has it."
+    ran, written = open_extract(STUDIES / "real" / name).study, read_study(STUDIES / "real" / f"{name}.yaml")
+    assert {k: getattr(ran, k) for k in SETTINGS} == {k: getattr(written, k) for k in SETTINGS}
+    assert ran.gradient_embeddings == written.gradient_embeddings
+
+
+def test_extracts_are_small():
+    assert len(EXTRACTS) >= 7 and sum(p.stat().st_size for p in (STUDIES / "real").rglob("*.*")) < 3e6
 
 
 @pytest.fixture(scope="module")
@@ -73,31 +110,61 @@ def units():
     return open_extract(STUDIES / "real" / "smollm2_units")
 
 
-def test_units_are_shared_beyond_chance_and_stand_out_by_phenomenon_no_more_than_it(units, page):
+def test_units_are_shared_beyond_chance_and_stand_out_by_phenomenon_no_more_than_it(units, second_page):
     kinds = ("unit_overlap", "unit_chance_in_layers", "unit_shuffled")
     found = {kind: units.space("smollm2", kind=kind) for kind in kinds}
     means = {kind: cells(s).mean() for kind, s in found.items()}
     assert means["unit_overlap"] > 2 * max(means["unit_chance_in_layers"], means["unit_shuffled"])
     for kind, space in found.items():
         assert (
-            f"{means[kind]:.1%}" in page
-            and f"{space.within_across(permutations=0, interval=None).statistic:.2f} (" in page
+            f"{means[kind]:.1%}" in second_page
+            and f"{space.within_across(permutations=0, interval=None).statistic:.2f} (" in second_page
         )
 
 
-def test_what_a_task_loses_without_units(units, page):
+def test_what_a_task_loses_without_units(units, second_page):
     lost = {c: -units.space("smollm2", kind="ablation", control=c).matrix.to_numpy() for c in ("none", "random")}
     own, random = (np.diag(matrix).mean() for matrix in lost.values())
     others = lost["none"][~np.eye(67, dtype=bool)].mean()
-    assert f"loses {own:.2f} nats of margin in the mean, without random ones {random:.2f}." in page
-    assert f"Other tasks lose {others:.2f} with it." in page and f"It loses {own - random:+.2f} nats" in page
+    assert f"loses {own:.2f} nats of margin in the mean, without random ones {random:.2f}." in second_page
+    assert (
+        f"Other tasks lose {others:.2f} with it." in second_page and f"It loses {own - random:+.2f} nats" in second_page
+    )
 
 
-def test_shared_units_are_those_of_other_models(page):
+def test_shared_units_are_those_of_other_models(second_page):
     kept = pd.read_parquet(STUDIES / "real" / "units_agreement.parquet").set_index(["method", "with"])
     rank = kept["rank"].xs("unit overlap")
     assert (
         len(rank) == 8
         and rank.min() > 0.25
-        and f"{rank['mean']:.2f} ({kept.rank_low['unit overlap', 'mean']:.2f}" in page
+        and f"{rank['mean']:.2f} ({kept.rank_low['unit overlap', 'mean']:.2f}" in second_page
     )
+
+
+@pytest.fixture(scope="module")
+def tuned():
+    return open_extract(STUDIES / "real" / "smollm2_transfer")
+
+
+def test_what_tuning_gains(tuned, second_page):
+    "Of the task itself, by counting, and how many others lose."
+    matrix = tuned.space("smollm2", kind="transfer").matrix.to_numpy()
+    away = ~np.eye(67, dtype=bool)
+    assert f"{np.diag(matrix).mean():.2f} (" in second_page
+    assert f"{(matrix[away] < 0).mean():.0%} of all tasks lose when another is learned." in second_page
+    assert np.diag(matrix).mean() > 10 * matrix[away].mean()
+
+
+def test_prediction_agrees_with_direction(tuned, second_page):
+    spaces = [tuned.space("smollm2", kind=k).matrix for k in ("transfer", "predicted")]
+    away = ~np.eye(67, dtype=bool)
+    rank = spearmanr(spaces[0].to_numpy()[away], spaces[1].loc[spaces[0].index, spaces[0].columns].to_numpy()[away])
+    assert f"by {rank.statistic:.2f} (" in second_page
+
+
+def test_ftgd_and_full_tuning(second_page):
+    curves = open_extract(STUDIES / "real" / "smollm2_full").table("curves")
+    ends = curves[curves["step"] == curves["step"].max()].groupby("method")[["gain", "harm"]].mean()
+    assert set(ends.index) == {"ftgd", "full"}
+    assert all(f"{value:.2f} (" in second_page for value in ends.to_numpy().ravel())
