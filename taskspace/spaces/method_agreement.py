@@ -174,7 +174,7 @@ def _predictors_of(
 # %% ../../nbs/api/spaces/80_method_agreement.ipynb #07f5ff1f
 def space_of_counts(
     counts: pd.DataFrame,  # (tasks, tasks) how many units two tasks share; on the diagonal how many each has
-    kind: str = "shared units",
+    kind: str = "shared units",  # what the space shows
 ) -> TaskSpace:  # from 0 to 1; where two tasks have numbers of their own, their geometric mean is the whole
     "A table of shared units as a space. Raises `TaskspaceError` where a task has no units, or rows and columns differ."
     if set(counts.index) != set(counts.columns) or not counts.index.is_unique:
