@@ -317,7 +317,7 @@ def gradients(model, ids):
 
 @pytest.mark.parametrize("kind", ["llama", "gpt_neox", "gpt2", "bert", "gemma3"])
 def test_in_half_precision_attention_is_computed_in_float32(tmp_path, kind, monkeypatch):
-    "Of the same weights; its gradients are as near to those of float32 as with attention in bfloat16, or nearer."
+    "Of the same weights; its gradients are about as near to those of float32 as with attention in bfloat16."
     seen, ids = [], torch.arange(24).reshape(2, 12) + 2
     attend = torch.nn.functional.scaled_dot_product_attention
     spy = lambda q, *a, **k: (seen.append(q.dtype), attend(q, *a, **k))[1]  # noqa: E731
@@ -332,7 +332,7 @@ def test_in_half_precision_attention_is_computed_in_float32(tmp_path, kind, monk
     assert set(seen) == {torch.bfloat16} and same(plain, model)  # who asks for an attention gets it
     exact = gradients(plain.float(), ids)
     errors = [float((g - exact).norm() / exact.norm()) for g in (found, rounded)]
-    assert errors[0] < 1.2 * errors[1] < 0.1
+    assert errors[0] < 1.2 * errors[1] < 0.02  # worst over four seeds: 1.07 times, and .0084
 
 
 def test_a_model_in_half_precision_is_saved_as_it_came(tmp_path):

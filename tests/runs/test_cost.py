@@ -71,7 +71,7 @@ def test_without_embeddings_a_probe_costs_less(probe):
     shape, work = Shape(270_000_000, 262_144, 640, 18, tied=True), Work(67, 50, 20, 16, 8)
     rates = fit_rates(measured_costs())
     whole, without = (job_cost(probe, shape, work._replace(embeddings=e), rates) for e in (True, False))
-    assert without.seconds < 0.95 * whole.seconds
+    assert without.seconds < 0.95 * whole.seconds  # transfer saves least: .93
     terms = time_terms("gradient", shape, work._replace(embeddings=False))
     passes = 2 * 67 * 50 * (3 * shape.body * 16 + 2 * shape.head * 8)
     assert passes < terms.products < 1.1 * passes + 2 * (67 * 5) ** 2 * 2e6

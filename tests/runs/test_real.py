@@ -95,7 +95,6 @@ SETTINGS = (
 
 @pytest.mark.parametrize("name", EXTRACTS)
 def test_an_extract_is_of_the_study_beside_it(name):
-    "But for what was left out because an extract of the same model has it."
     ran, written = open_extract(STUDIES / "real" / name).study, read_study(STUDIES / "real" / f"{name}.yaml")
     assert {k: getattr(ran, k) for k in SETTINGS} == {k: getattr(written, k) for k in SETTINGS}
     assert ran.gradient_embeddings == written.gradient_embeddings
