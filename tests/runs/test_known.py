@@ -1,26 +1,22 @@
 """The page What is known: its tables are those of the kept results, and no verdict says more than its interval."""
 
-import json
 import re
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import rankdata, spearmanr
 
+from keptpages import outputs_of, STUDIES
 from taskspace import open_extract
 
 LINES = {"AUC of": 0.5, "AUC by": 0.5, "share of one stretch": 0.4, "line of .9": 0.9}  # what is no finding; else 0
-STUDIES = Path(__file__).resolve().parents[2] / "nbs" / "studies"
 
 
 def kept_rows() -> list[dict[str, str]]:
     "The rows of all tables of the page, as they are saved in it."
-    cells = json.loads((STUDIES / "known.ipynb").read_text(encoding="utf-8"))["cells"]
-    outputs = [o for c in cells for o in c.get("outputs", [])]
     found = []
-    for table in ("".join(o.get("data", {}).get("text/markdown", [])) for o in outputs):
+    for table in ("".join(o.get("text/markdown", [])) for o in outputs_of("known.ipynb")):
         names, _, *rows = (line.strip("| ").split(" | ") for line in table.splitlines())
         found += [dict(zip(names, row, strict=True)) for row in rows]
     return found

@@ -1,17 +1,14 @@
 """The study of many languages: what its page quotes follows from its extract."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
+from keptpages import auc, shown, STUDIES, without_means
 from taskspace import open_extract
 from taskspace.runs.study import read_study
 from taskspace.tasks.languages import data_table
 
-STUDIES = Path(__file__).resolve().parents[2] / "nbs" / "studies"
 FOLDER = STUDIES / "languages"
 FAMILY = {row["code"]: row["family"] for row in data_table("languages.csv")}
 
@@ -23,10 +20,7 @@ def kept():
 
 @pytest.fixture(scope="module")
 def page():
-    "All that the page says and shows, as one text."
-    notebook = json.loads((STUDIES / "languages.ipynb").read_text(encoding="utf-8"))
-    outputs = [o.get("data", {}) for c in notebook["cells"] for o in c.get("outputs", [])]
-    return "\n".join("".join(d.get("text/markdown", d.get("text/plain", ""))) for d in outputs)
+    return shown("languages.ipynb")
 
 
 @pytest.fixture(scope="module")
@@ -40,23 +34,6 @@ def pairs_of_tasks(tasks):
     language = np.array([t.split("-")[0] for t in tasks])
     feature = np.array([t[-1] for t in tasks])
     return first, second, language[first] == language[second], feature[first] == feature[second]
-
-
-def without_means(matrix):
-    "A symmetric space without the mean of each task, by least squares over its cells."
-    n = len(matrix)
-    first, second = np.triu_indices(n, 1)
-    design = np.zeros((len(first), n))
-    design[np.arange(len(first)), first] = design[np.arange(len(first)), second] = 1
-    values = matrix[first, second]
-    return values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
-
-
-def auc(inside, outside):
-    "How often a value inside is above one outside, by counting."
-    ordered = np.sort(outside)
-    below = np.searchsorted(ordered, inside, "left") + np.searchsorted(ordered, inside, "right")
-    return below.mean() / 2 / len(ordered)
 
 
 def test_accuracy_is_that_of_the_pairs(accuracy, page):
@@ -75,7 +52,7 @@ def test_a_feature_between_languages(kept, page, kind):
     space = kept.space("gemma3", kind=kind)
     *_, language, feature = pairs_of_tasks(space.tasks)
     values = without_means(space.matrix.to_numpy())
-    found = auc(values[~language & feature], values[~language & ~feature])
+    found = auc(values[~language], feature[~language])
     assert f"- *{kind}, all*: {found:.3f}, beyond tokens" in page
 
 
@@ -85,7 +62,7 @@ def test_what_is_known_is_asked_apart(kept, accuracy, page):
     known = accuracy.loc[space.tasks].to_numpy() > 0.8 - 1e-6
     chosen = ~language & known[first] & known[second]
     values = without_means(space.matrix.to_numpy())
-    assert f"- *cosine, both known*: {auc(values[chosen & feature], values[chosen & ~feature]):.3f}, beyond" in page
+    assert f"- *cosine, both known*: {auc(values[chosen], feature[chosen]):.3f}, beyond" in page
 
 
 def test_one_family_alone(kept, page):

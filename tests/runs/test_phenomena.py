@@ -1,16 +1,13 @@
 """The study of phenomena in five languages: what its page quotes follows from its extract."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
+from keptpages import auc, shown, STUDIES, without_means
 from taskspace import open_extract
 from taskspace.runs.study import read_study
 
-STUDIES = Path(__file__).resolve().parents[2] / "nbs" / "studies"
 FOLDER = STUDIES / "languages"
 
 
@@ -28,26 +25,7 @@ def tasks(kept):
 
 @pytest.fixture(scope="module")
 def page():
-    "All that the page says and shows, as one text."
-    notebook = json.loads((STUDIES / "phenomena.ipynb").read_text(encoding="utf-8"))
-    outputs = [o.get("data", {}) for c in notebook["cells"] for o in c.get("outputs", [])]
-    return "\n".join("".join(d.get("text/markdown", d.get("text/plain", ""))) for d in outputs)
-
-
-def without_means(matrix):
-    "The cells of a symmetric space without the mean of each task, by least squares."
-    first, second = np.triu_indices(len(matrix), 1)
-    design = np.zeros((len(first), len(matrix)))
-    design[np.arange(len(first)), first] = design[np.arange(len(first)), second] = 1
-    values = matrix[first, second]
-    return values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
-
-
-def auc(values, alike):
-    "How often a value of two alike tasks is above one of two others, by counting."
-    inside, outside = values[alike], np.sort(values[~alike])
-    below = np.searchsorted(outside, inside, "left") + np.searchsorted(outside, inside, "right")
-    return below.mean() / 2 / len(outside)
+    return shown("phenomena.ipynb")
 
 
 def test_there_are_at_most_six_tasks_of_a_phenomenon_in_a_language(kept, tasks):

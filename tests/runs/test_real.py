@@ -1,17 +1,13 @@
 """The studies of real models: what their pages quote follows from their extracts."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
+from keptpages import shown, STUDIES
 from taskspace import open_extract
 from taskspace.runs.study import read_study
-
-STUDIES = Path(__file__).resolve().parents[2] / "nbs" / "studies"
 
 
 @pytest.fixture(scope="module", params=["smollm2", "gemma3"])
@@ -21,13 +17,6 @@ def kept(request):
 
 def space_of(kept, kind):
     return kept.space(kept.header["checkpoints"][0]["scale"], kind=kind)
-
-
-def shown(name):
-    "All that a page says and shows, as one text."
-    notebook = json.loads((STUDIES / name).read_text(encoding="utf-8"))
-    outputs = [o.get("data", {}) for c in notebook["cells"] for o in c.get("outputs", [])]
-    return "\n".join("".join(d.get("text/plain", "")) + "".join(d.get("text/markdown", "")) for d in outputs)
 
 
 @pytest.fixture(scope="module")
