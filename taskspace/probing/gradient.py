@@ -377,24 +377,36 @@ def _one_step_each(
     return [tune(lm, t, one_step, convention=convention, tokens=tokens) for t in suite]
 
 
+_CACHED = 1 << 20  # entries of a gradient that stay in a processor's cache while all sources read them
+
+
+def _step_products(sources: Subspaces, name: str, gradient: np.ndarray) -> np.ndarray:  # (sources,)
+    "Inner product of the step on each source with a gradient, in one tensor."
+    steps = [sources.places(i, name) for i in range(len(sources.ends))]
+    out = np.zeros(len(steps))
+    for start in range(0, len(gradient), _CACHED):
+        for i, (index, step) in enumerate(steps):
+            here = slice(*np.searchsorted(index, (start, start + _CACHED)))
+            out[i] += gradient.take(index[here]).astype(np.float64) @ step[here].astype(np.float64)
+    return out
+
+
 def _held_out(
     lm: LM, suite: Suite, targets: Suite, ftgd: FTGD, memory: int, convention: Convention, tokens: int, progress: bool
 ) -> np.ndarray:  # (sources, targets)
     "The change of each target's margin in one step on each source. Of the sources only the subspaces are held."
     from tqdm.auto import tqdm
 
-    wanted, direction = trainable(lm, ftgd.embeddings, ftgd.parameters), _DIRECTIONS[ftgd.optimizer]
+    wanted = trainable(lm, ftgd.embeddings, ftgd.parameters)
     out = np.zeros((len(suite), len(targets)))
     bar = tqdm(total=2 * len(suite), desc="gradients", disable=not progress)
     sources = collect_subspaces(lm, suite, ftgd, memory, convention, tokens, bar.update)
+    sources.change(_DIRECTIONS[ftgd.optimizer])
     with bar, undisturbed(lm, list(wanted)):
         for j, target in enumerate(targets):
             grads, _ = accumulate(lm, contrast(against_best(lm, encode_task(lm, target, convention))), wanted, tokens)
             for name, g in grads.items():
-                flat = g.reshape(-1).cpu().double().numpy()
-                for i in range(len(suite)):
-                    index, value = sources.places(i, name)
-                    out[i, j] += flat[index] @ direction(value.astype(np.float64))
+                out[:, j] += _step_products(sources, name, g.reshape(-1).float().cpu().numpy())
             sources.let_go()
             bar.update()
     return out
