@@ -23,6 +23,7 @@ from taskspace.probing.differentials import (
     Differentials,
     group_sums,
     step_products,
+    Subspaces,
 )
 from .measures import GradientSpaces
 from .participation import active_share
