@@ -1,7 +1,8 @@
 # make report   install, pre-train three small models, probe them, render the report, print where it is
 # make check    in two minutes: in step, lint, types, the tests that are not slow
 # make format   write notebooks, tests and tools in the one format of the project, and export
-# make test     everything that CI runs           make coverage  which lines the quick tests reach
+# make test     everything that CI runs           make soak      what repeats tests at length
+# make coverage  which lines the quick tests reach
 # make docs     the documentation site in _docs/        make lab     JupyterLab on the notebooks
 # make readme   README.md, index.qmd from their notebook  make clean   remove what these made, but the models' cache
 SHELL := /bin/bash
@@ -11,7 +12,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: report check quick lint format test docs lab readme clean help install hooks step types models example mini notebooks pytest coverage cluster package
+.PHONY: report check quick lint format test docs lab readme clean help install hooks step types models example mini notebooks pytest soak coverage cluster package
 .DEFAULT_GOAL := help
 
 help:
@@ -90,7 +91,7 @@ types:
 	mypy
 
 quick: .venv/dev
-	OMP_NUM_THREADS=1 python -m pytest -n auto --dist worksteal -m "not slow"
+	OMP_NUM_THREADS=1 python -m pytest -n auto --dist worksteal -m "not slow and not soak"
 
 # The studies that train models of their own run at a fraction of their size; their saved outputs are of the full one.
 STUDIES := "generalisation:-p seeds 4 -p end_seeds 1 -p base_steps 30 -p steps 30 -p test_sentences 60 -p permutations 99" \
@@ -113,11 +114,15 @@ notebooks: .venv/dev models
 
 # One run for quick and slow tests: what waits stands beside what computes.
 pytest: .venv/dev
-	set -o pipefail; OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal --ignore=tests/cluster --durations=20 2>&1 | tee .pytest.out
+	set -o pipefail; OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal -m "not soak" --ignore=tests/cluster --durations=20 2>&1 | tee .pytest.out
+
+# What repeats others at length: before a release, and after a change of what it repeats. tests/README.md names it.
+soak: .venv/dev
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal -m soak --durations=10
 
 # Measured by the quick tests, and apart from everything else: it slows them down by a half, and the slow ones reach few lines more.
 coverage: .venv/dev
-	OMP_NUM_THREADS=1 coverage run --parallel-mode -m pytest -n 2 --dist worksteal -m "not slow"
+	OMP_NUM_THREADS=1 coverage run --parallel-mode -m pytest -n 2 --dist worksteal -m "not slow and not soak"
 	coverage combine --quiet
 	coverage report
 

@@ -499,3 +499,16 @@ def test_pages_of_nbdev_know_every_name(name):
     cells = json.loads(MODULES[name][1].read_text(encoding="utf-8"))["cells"]
     missing = unknown_to_pages(["".join(c["source"]) for c in cells if c["cell_type"] == "code"])
     assert not missing, f"import these in the cell of imports that is not exported: {missing}"
+
+
+def test_what_is_left_out_of_the_tests_is_named():
+    "What only `make soak` runs stands in the README of the tests, and nothing else."
+    section = (TOP / "tests" / "README.md").read_text(encoding="utf-8").split("## At length")[1].split("\n## ")[0]
+    named = set(re.findall("`(test_[a-z_]+)`", "".join(line.split(" | ")[0] for line in section.splitlines())))
+    marked = set()
+    for path in (TOP / "tests").rglob("test_*.py"):
+        for function in ast.parse(path.read_text(encoding="utf-8")).body:
+            decorators = [ast.unparse(d) for d in getattr(function, "decorator_list", ())]
+            if any(d == "pytest.mark.soak" or "at_length(" in d for d in decorators):
+                marked |= {path.stem, function.name}
+    assert named == marked

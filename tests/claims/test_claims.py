@@ -162,7 +162,7 @@ def test_b_can_be_won_and_lost(bare):
     assert claim_b(*world(0.0, 3.0, 0, bare)).verdict == "not supported"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_b_does_not_take_chance_for_support():
     found = [claim_b(*world(0.0, 0.0, s)).verdict for s in range(60)]
     assert found.count("undecided") >= 50, found  # each side errs at most 5 times in 100
@@ -193,7 +193,7 @@ def test_c_is_not_replicated_by_one_training_of_a_size():
     assert claim_c(uneven, SIZES).verdict == "not replicated"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_c_counts_what_trainings_differ_by():
     "Sizes that differ no more than trainings do are no finding."
     rng = np.random.default_rng(0)
@@ -207,7 +207,7 @@ def test_c_counts_what_trainings_differ_by():
     assert found.count("undecided") >= 34, found  # seen: 40 of 40
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_c_intervals_over_pairs_hold_what_other_pairs_give():
     rng = np.random.default_rng(0)
     truths = [SAME + rng.normal(size=(N, N)) for _ in range(3)]
@@ -318,7 +318,7 @@ def same_sentences(related, seed, noise=9.0, share=0.8, steps=7, pairs=60, draws
     return out
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_e_does_not_take_common_sentences_for_stability():
     nothing = [claim_e(same_sentences(0.0, s)) for s in range(8)]
     assert all(f.verdict != "supported" and f.details["agreement"] < 0.5 for f in nothing), [f.why for f in nothing]

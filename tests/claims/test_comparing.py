@@ -98,7 +98,7 @@ def test_intervals_of_one_task_are_those_of_scipy():
     assert found.margin_pairs_high == pytest.approx(peer.confidence_interval.high, abs=0.1 * width)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_intervals_of_a_difference_hold_it_as_often_as_they_say():
     """Worlds of 8 tasks: the same tasks for the interval over pairs, new tasks for the interval over tasks. In
     400 worlds 95.5 and 94.5 % of the intervals held the truth; of 80 at least 88 % must."""

@@ -77,7 +77,7 @@ def test_a_space_has_the_mantel_correlation_of_differences():
     assert row(gives, method="pearson")["correlation"] == pytest.approx(np.corrcoef(mean, value)[0, 1])
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_intervals_over_tasks_hold_the_truth_as_often_as_they_say():
     "Of 200 samples, 95.5 % were held of task means, and as many of pairs within tasks."
     rng, held, samples = np.random.default_rng(4), np.zeros(2), 100

@@ -312,7 +312,7 @@ def _progress(out):
     return len(list(out.glob("checkpoint-*"))), max(states, default=0)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_processes_train_one_run(tmp_path):
     both = [_started(KILLED.format(out=str(tmp_path / "both"))) for _ in range(2)]
     pretrain(newborn(dropout=0.1), ROWS, LONG, tmp_path / "alone", valid=ROWS[:5])
@@ -565,7 +565,7 @@ def test_text_models_end_to_end(texts):
     assert one.run.tolist() == ["lstm"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_text_models_survive_kills(texts):
     """Killed while the tokenizer is saved and between the models; the files are those of an undisturbed run."""
     pretrain_text(

@@ -121,7 +121,7 @@ def test_a_text_without_a_rule_shows_it_nowhere_and_has_as_many_sentences(rule):
     assert len(kept) > 0.95 * len(others)  # all; of `object` .98, whose construction goes whole
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_model_that_never_read_a_rule_fails_its_tasks_and_no_other():
     """The constructions of this rule alone harm no task: ordinary sentences show it too."""
     need = data_need("nano", ["object"], builtin_suite(40), seeds=1, progress=False, shown=True)

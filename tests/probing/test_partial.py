@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from atlength import at_length
 from taskspace.errors import TaskspaceError
 from taskspace.probing.gradient import predicted_transfer
 from taskspace.probing.partial import (
@@ -127,7 +128,7 @@ WORLDS = {
 }
 
 
-@pytest.mark.parametrize("kind", WORLDS)
+@pytest.mark.parametrize("kind", at_length(WORLDS))
 @pytest.mark.parametrize("tasks, share", [(10, 0.45), (24, 0.2)])  # 20 drawn cells, the fewest, and 72
 def test_intervals_hold_what_would_have_been_measured(kind, tasks, share):
     held = []

@@ -38,7 +38,7 @@ def paths(costs, tasks, seed, noise=0.3):
     return pd.concat(rows, ignore_index=True).assign(accuracy=0.0)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_effects_cover_the_truth_and_find_nothing_where_nothing_is():
     rng, columns = np.random.default_rng(0), pd.MultiIndex.from_product([list(WAYS), [1, 2, 3]], names=["method", "lr"])
     held, false = [], []

@@ -194,14 +194,14 @@ def benchmark(name, *args):
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is reset through /proc")
 def test_the_benchmark_of_cost_measures_a_small_model(tmp_path):
     said = benchmark("cost.py", "--quick", "--only", "nano", "--out", tmp_path / "c.csv")
     assert "exponents of time" in said and len((tmp_path / "c.csv").read_text().splitlines()) == 25
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_benchmark_for_gpus_runs_on_a_processor(tmp_path):
     (tmp_path / "pairs.jsonl").write_text('{"good": "the king sleeps", "bad": "the king sleep", "task": "a"}\n' * 2)
     where = ("--pairs", tmp_path / "pairs.jsonl", "--out", tmp_path / "gpu.csv")

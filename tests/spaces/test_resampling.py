@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from atlength import at_length
 from taskspace.errors import TaskspaceError
 from taskspace.spaces.change import agreement, change_point, reliability, stability
 from taskspace.spaces.resampling import (
@@ -72,7 +73,7 @@ def statistics_of(same, other):
     }
 
 
-@pytest.mark.parametrize("noise", [2.0, 5.0])  # 9 % and 45 % of the variance of a cell, about
+@pytest.mark.parametrize("noise", at_length([2.0, 5.0]))  # 9 % and 45 % of the variance of a cell, about
 def test_intervals_of_statistics_and_cells_hold_the_truth(noise):
     true, same, other = truth()
     methods = statistics_of(same, other)
