@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .signs import *  # noqa: F403
     from .levels import *  # noqa: F403
     from .sharing import *  # noqa: F403
+    from .crossed import *  # noqa: F403
     from .method_agreement import *  # noqa: F403
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
@@ -67,6 +68,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "LEVELS Error left_out_error level_errors level_error_over_pairs levels_table level_intervals widest",
     "sharing":
         "Figure FIGURES odds_against_chance sharing_figure sharing_table",
+    "crossed":
+        "crossed_table",
     "method_agreement":
         "TURNED CAUSAL over_trainings aligned_methods method_table predictors space_of_counts map_agreement",
 })
