@@ -220,15 +220,6 @@ class Subspaces:
             values[:] = flat[n][k].float().cpu()
         self.let_go()
 
-    def change(
-        self,
-        how: Callable[[np.ndarray], np.ndarray],  # from some differentials, entry by entry
-    ) -> None:
-        "Hold something else in place of the differentials."
-        for values in self.values:
-            values[:] = how(values)
-            self.let_go()
-
     def counts(
         self,
         name: str,  # of the tensor

@@ -402,7 +402,9 @@ def _held_out(
     out = np.zeros((len(suite), len(targets)))
     bar = tqdm(total=2 * len(suite), desc="gradients", disable=not progress)
     sources = collect_subspaces(lm, suite, ftgd, memory, convention, tokens, bar.update)
-    sources.change(_DIRECTIONS[ftgd.optimizer])
+    for differential in sources.values:  # of one task
+        differential[:] = _DIRECTIONS[ftgd.optimizer](differential)
+        sources.let_go()
     with bar, undisturbed(lm, list(wanted)):
         for j, target in enumerate(targets):
             grads, _ = accumulate(lm, contrast(against_best(lm, encode_task(lm, target, convention))), wanted, tokens)
