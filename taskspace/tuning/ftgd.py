@@ -100,6 +100,13 @@ class _Change:
             write_at(self.weights[n], places, self.base[n])
 
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #fef719a5
+def _chosen_among(places: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:  # bool, as long as `places`
+    "Which places are chosen; all that are chosen are among them."
+    if len(chosen) == len(places):  # to look up all parameters of a model would take 88 bytes a parameter
+        return torch.ones(1, dtype=torch.bool, device=places.device).expand(len(places))
+    return torch.isin(places, chosen)
+
+
 def _extend(
     change: _Change, chosen: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:  # name -> True at the chosen places, of all that have been touched
@@ -116,7 +123,7 @@ def _extend(
         change.places[n] = places
         change.base[n] = base
         change.delta[n] = delta
-    return {n: torch.isin(change.places[n], places) for n, places in chosen.items()}
+    return {n: _chosen_among(change.places[n], places) for n, places in chosen.items()}
 
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #7ea48e92
 def _fingerprint(named: dict[str, nn.Parameter], indices: dict[str, torch.Tensor]) -> str:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from keptpages import shown, STUDIES
+from keptpages import auc, shown, STUDIES
 from taskspace import open_extract
 from taskspace.runs.study import read_study
 
@@ -151,8 +151,32 @@ def test_prediction_agrees_with_direction(tuned, second_page):
     assert f"by {rank.statistic:.2f} (" in second_page
 
 
-def test_ftgd_and_full_tuning(second_page):
-    curves = open_extract(STUDIES / "real" / "smollm2_full").table("curves")
+def test_the_seeds_agree(tuned, second_page):
+    both, second = (tuned.space("smollm2", kind="transfer"), open_extract(STUDIES / "real" / "smollm2_transfer_1"))
+    second = second.space("smollm2", kind="transfer").select(both.tasks).matrix.to_numpy()
+    first = 2 * both.matrix.to_numpy() - second
+    away = ~np.eye(67, dtype=bool)
+    found = (spearmanr(first[cells], second[cells]).statistic for cells in (away, ~away))
+    transfers, gains = found
+    assert f"transfers agree by {transfers:.2f} (" in second_page
+    assert f"gains of the tasks themselves by {gains:.2f}." in second_page
+
+
+@pytest.mark.parametrize("model", ["smollm2", "gemma3"])
+def test_ftgd_and_full_tuning(model, second_page):
+    curves = open_extract(STUDIES / "real" / f"{model}_full").table("curves")
+    assert curves["task"].nunique() == 13
     ends = curves[curves["step"] == curves["step"].max()].groupby("method")[["gain", "harm"]].mean()
     assert set(ends.index) == {"ftgd", "full"}
     assert all(f"{value:.2f} (" in second_page for value in ends.to_numpy().ravel())
+
+
+@pytest.mark.parametrize("model", ["smollm2", "gemma3"])
+def test_pairs_without_contrast(model, page):
+    "By another program: how often a cell within phenomena is above one across."
+    kept = open_extract(STUDIES / "real" / f"{model}_shuffled")
+    for kind in ("cosine", "overlap"):
+        own = kept.space(model, kind=kind)
+        labels = np.array([own.groups[t] for t in own.tasks])
+        same = (labels[:, None] == labels)[np.triu_indices(len(labels), 1)]
+        assert f" {auc(cells(own), same):.2f} (" in page

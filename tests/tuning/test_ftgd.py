@@ -460,6 +460,16 @@ def test_any_settings_restore_and_repeat(keep, scope, update, optimizer, refresh
         assert a.n_changed == max(1, round(keep * sum(p.numel() for p in trainable(lm, embeddings).values())))
 
 
+@pytest.mark.parametrize("update, looked_up", [("full", False), ("differential", True)])
+def test_all_parameters_are_chosen_without_a_look_at_each(update, looked_up, monkeypatch):
+    "To look up which of all parameters are chosen would take many times the memory of the model."
+    lm, calls, really = make("llama"), [], torch.isin
+    monkeypatch.setattr(torch, "isin", lambda *given: calls.append(len(given[0])) or really(*given))
+    tuned = tune(lm, NUMBER, FTGD(update=update, steps=3, keep=0.1, refresh=1))
+    places = sum(len(index) for index, _ in tuned.delta.values())
+    assert bool(calls) == looked_up and (places == lm.n_parameters) == (update == "full")
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("update", ["full", "differential"])
 def test_whole_model_equals_torch_optim(optimizer, update):
