@@ -41,12 +41,8 @@ class _Cells:
 
 
 def _cells_in(space: TaskSpace, sets: Mapping[str, np.ndarray], taken_out: Sequence[TaskSpace]) -> _Cells:
-    "The cells of a space. Raises `TaskspaceError` for a set that is not one truth for every two tasks."
-    tasks = len(space)
-    for name, pairs in sets.items():
-        if np.shape(pairs) != (tasks, tasks) or not np.array_equal(pairs, np.transpose(pairs)):
-            raise TaskspaceError(f"crossed: set {name!r} must be a symmetric matrix of {tasks} by {tasks} truths")
-    upper = np.triu_indices(tasks, 1)
+    "The cells of a space."
+    upper = np.triu_indices(len(space), 1)
     others = [aligned_to(space, other, "a space taken out").matrix.to_numpy()[upper] for other in taken_out]
     return _Cells(
         upper,
@@ -104,6 +100,36 @@ def _p_values(
                 found[key] = (1 + _as_large(values, ends, labels, whole[key])) / (1 + len(labels))
     return found
 
+# %% ../../nbs/api/spaces/79_crossed.ipynb #79a00014
+def _is_symmetric(values: np.ndarray, tasks: int) -> bool:
+    return np.shape(values) == (tasks, tasks) and np.allclose(values, np.transpose(values), equal_nan=True)
+
+
+def _check_input(
+    space: TaskSpace,
+    labels: Mapping[str, Mapping[str, object]],
+    sets: Mapping[str, np.ndarray],
+    units: Mapping[str, Sequence],
+    differences: Mapping[str, tuple[str, str]],
+) -> None:
+    "Raise `TaskspaceError` for input that does not fit the space."
+    tasks = len(space)
+    if not _is_symmetric(space.matrix.to_numpy(dtype=float), tasks):
+        raise TaskspaceError("crossed: the space has a direction; give space.symmetric()")
+    for what, of in labels.items():
+        if lacking := [t for t in space.tasks if pd.isna(of.get(t))]:  # type: ignore[call-overload]
+            raise TaskspaceError(f"crossed: task {lacking[0]!r} has no {what}; give it one, or leave the task out")
+    for name, pairs in sets.items():
+        if not _is_symmetric(np.asarray(pairs, dtype=float), tasks):
+            raise TaskspaceError(f"crossed: set {name!r} must be a symmetric matrix of {tasks} by {tasks} truths")
+    for name, of_tasks in units.items():
+        if len(of_tasks) != tasks:
+            raise TaskspaceError(
+                f"crossed: units {name!r} must name one for each of {tasks} tasks, not {len(of_tasks)}"
+            )
+    if unknown := [name for pair in differences.values() for name in pair if name not in sets]:
+        raise TaskspaceError(f"crossed: there is no set {unknown[0]!r}; there are {', '.join(sets)}")
+
 # %% ../../nbs/api/spaces/79_crossed.ipynb #79a0000d
 def crossed_table(
     space: TaskSpace,  # symmetric, such as the cosine of gradients
@@ -116,11 +142,10 @@ def crossed_table(
     draws: int = 499,  # shuffles; 0 leaves p out
     seed: int = 0,  # of the shuffles
 ) -> pd.DataFrame:  # index between, reading; columns value, low_ and high_ of each kind of units, p
-    """Is a label shared where another one differs? Raises `TaskspaceError` for a set that is no symmetric matrix, and
-    for a difference of sets that are not there."""
+    """Is a label shared where another one differs? Raises `TaskspaceError` for a space with a direction, a task
+    without a label, a set that is no symmetric matrix, and units or differences that do not fit."""
+    _check_input(space, {"label": label, "label that differs": inside}, sets, units, differences)
     cells = _cells_in(space, sets, taken_out)
-    if unknown := [name for pair in differences.values() for name in pair if name not in sets]:
-        raise TaskspaceError(f"crossed: there is no set {unknown[0]!r}; there are {', '.join(sets)}")
     own, others = (pd.factorize(pd.Series(of).reindex(space.tasks))[0] for of in (label, inside))
     alike = own[cells.ends[0]] == own[cells.ends[1]]
 

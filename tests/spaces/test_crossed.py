@@ -119,6 +119,21 @@ def test_a_set_is_a_symmetric_matrix(wrong):
         crossed_table(made()[0], *LABELS, {"wrong": wrong}, {})
 
 
+def test_what_does_not_fit_the_space_is_named():
+    space, _ = made()
+    upper = TaskSpace(pd.DataFrame(np.triu(space.matrix), NAMES, NAMES))
+    without = {t: v for t, v in LABELS[0].items() if t != NAMES[3]}
+    missing = pd.Series(LABELS[1]).replace("b", np.nan)
+    for given, message in (
+        ((upper, *LABELS, SETS, {}), "has a direction"),
+        ((space, without, LABELS[1], SETS, {}), "task 'a3' has no label;"),
+        ((space, LABELS[0], missing, SETS, {}), "task 'b6' has no label that differs"),
+        ((space, *LABELS, SETS, {"language": LANGUAGE[1:]}), "one for each of 30 tasks, not 29"),
+    ):
+        with pytest.raises(TaskspaceError, match=message):
+            crossed_table(*given)
+
+
 def test_spaces_taken_out_have_the_tasks():
     space, words = made()
     with pytest.raises(TaskspaceError):
