@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: report check quick lint format test docs lab readme clean help install hooks step types models example mini notebooks pytest soak coverage cluster package
+.PHONY: report check quick lint format test docs lab readme clean help install hooks step types models example mini notebooks studies pytest soak coverage cluster package
 .DEFAULT_GOAL := help
 
 help:
@@ -70,7 +70,7 @@ check: .venv/dev step
 # What needs one core goes beside something else, so that two cores are busy all the time.
 test: .venv/dev step
 	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=4 --output-sync=target lint types models cluster
-	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=2 --output-sync=target pytest notebooks package
+	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=2 --output-sync=target pytest notebooks studies package
 	@echo; grep -E '^=* ?[0-9]+ (passed|failed)' .pytest.out
 
 # Notebooks and tests have one format, which nobody needs to think about.
@@ -108,8 +108,12 @@ example: .venv/dev
 mini: .venv/dev
 	python -c "from taskspace.pretraining.builtin import builtin_checkpoint; builtin_checkpoint('mini')"
 
-notebooks: .venv/dev models
+# The models are made in the recipe, so that nothing else is begun in its place while they are looked for.
+notebooks: .venv/dev
+	$(MAKE) --no-print-directory models
 	OMP_NUM_THREADS=1 nbdev_test --n_workers 1 --skip_file_re '^[_.]|^(activations|generalisation|inside_outside|width_depth)'
+
+studies: .venv/dev
 	printf '%s\n' $(STUDIES) | OMP_NUM_THREADS=1 xargs -P 1 -d '\n' -I{} bash -c 'study="{}"; papermill --no-progress-bar "nbs/studies/$${study%%:*}.ipynb" /dev/null $${study#*:}'
 
 # One run for quick and slow tests: what waits stands beside what computes.
