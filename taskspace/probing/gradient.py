@@ -384,10 +384,13 @@ _CACHED = 1 << 20  # entries of a gradient that stay in a processor's cache whil
 def _step_products(sources: Subspaces, name: str, gradient: np.ndarray) -> np.ndarray:  # (sources,)
     "Inner product of the step on each source with a gradient, in one tensor."
     steps = [sources.places(i, name) for i in range(len(sources.ends))]
+    starts = np.arange(0, len(gradient), _CACHED)
+    # In the type of the indices, or all of these would be copied
+    cuts = [[*np.searchsorted(index, starts.astype(index.dtype)), len(index)] for index, _ in steps]
     out = np.zeros(len(steps))
-    for start in range(0, len(gradient), _CACHED):
+    for piece in range(len(starts)):
         for i, (index, step) in enumerate(steps):
-            here = slice(*np.searchsorted(index, (start, start + _CACHED)))
+            here = slice(*cuts[i][piece : piece + 2])
             out[i] += gradient.take(index[here]).astype(np.float64) @ step[here].astype(np.float64)
     return out
 

@@ -43,7 +43,7 @@ class _Cells:
 def _cells_in(space: TaskSpace, sets: Mapping[str, np.ndarray], taken_out: Sequence[TaskSpace]) -> _Cells:
     "The cells of a space."
     upper = np.triu_indices(len(space), 1)
-    others = [aligned_to(space, other, "a space taken out").matrix.to_numpy()[upper] for other in taken_out]
+    others = [aligned_to(space, other, "a space taken out").symmetric().matrix.to_numpy()[upper] for other in taken_out]
     return _Cells(
         upper,
         space.centred().matrix.to_numpy()[upper],
@@ -66,17 +66,19 @@ _AT_ONCE = 1 << 24  # numbers in a product of matrices
 
 
 def _shuffled(label: np.ndarray, inside: np.ndarray, draws: int, seed: int) -> np.ndarray:  # (draws, tasks)
-    "A label shuffled among the tasks that have the same number in `inside`."
-    rng, order = np.random.default_rng(seed), np.argsort(inside, kind="stable")
-    found = np.empty((draws, len(label)), dtype=label.dtype)
-    for new in found:
-        new[order] = label[np.lexsort((rng.random(len(label)), inside))]
+    "A label whose names are shuffled among those that have the same number in `inside`: its tasks stay together."
+    rng, found = np.random.default_rng(seed), np.empty((draws, len(label)), dtype=label.dtype)
+    for other in np.unique(inside):
+        tasks = np.flatnonzero(inside == other)
+        names, block = np.unique(label[tasks], return_inverse=True)
+        for new in found:
+            new[tasks] = rng.permutation(names)[block]
     return found
 
 
-def _as_large(values: np.ndarray, ends: tuple[np.ndarray, np.ndarray], labels: np.ndarray, auc: float) -> int:
-    "In how many shuffles the AUC of some cells is at least as large."
-    rank, count = ranks(values), 0
+def _p_value(values: np.ndarray, ends: tuple[np.ndarray, np.ndarray], labels: np.ndarray, auc: float) -> float:
+    "p of the AUC of some cells; missing where no shuffle changes it, as inside one language."
+    rank, large, other = ranks(values), 0, 0
     step = max(1, _AT_ONCE // max(1, len(values)))
     for first in range(0, len(labels), step):
         part = labels[first : first + step]
@@ -84,8 +86,9 @@ def _as_large(values: np.ndarray, ends: tuple[np.ndarray, np.ndarray], labels: n
         within = alike.sum(1)
         pairs = within * (len(values) - within)
         found = (alike @ rank - within * (within + 1) / 2) / np.where(pairs, pairs, np.nan)
-        count += int((found >= auc - 1e-12).sum())
-    return count
+        large += int((~(found < auc - 1e-12)).sum())  # where there is no AUC it speaks for nothing
+        other += int((~np.isclose(found, auc, rtol=0, atol=1e-12)).sum())
+    return (1 + large) / (1 + len(labels)) if other else float("nan")
 
 
 def _p_values(
@@ -97,7 +100,7 @@ def _p_values(
         for key, (chosen, values) in cells.readings(name, everything).items():
             ends = cells.ends[0][chosen], cells.ends[1][chosen]
             if np.isfinite(whole[key]):
-                found[key] = (1 + _as_large(values, ends, labels, whole[key])) / (1 + len(labels))
+                found[key] = _p_value(values, ends, labels, whole[key])
     return found
 
 # %% ../../nbs/api/spaces/79_crossed.ipynb #79a00014
@@ -142,8 +145,9 @@ def crossed_table(
     draws: int = 499,  # shuffles; 0 leaves p out
     seed: int = 0,  # of the shuffles
 ) -> pd.DataFrame:  # index between, reading; columns value, low_ and high_ of each kind of units, p
-    """Is a label shared where another one differs? Raises `TaskspaceError` for a space with a direction, a task
-    without a label, a set that is no symmetric matrix, and units or differences that do not fit."""
+    """Is a label shared where another one differs? p is one-sided; sets and units are in the order of the tasks.
+    Raises `TaskspaceError` for a space with a direction, a task without a label, a set that is no symmetric matrix, and
+    units or differences that do not fit."""
     _check_input(space, {"label": label, "label that differs": inside}, sets, units, differences)
     cells = _cells_in(space, sets, taken_out)
     own, others = (pd.factorize(pd.Series(of).reindex(space.tasks))[0] for of in (label, inside))
