@@ -78,7 +78,7 @@ def _shuffled(label: np.ndarray, inside: np.ndarray, draws: int, seed: int) -> n
 
 def _p_value(values: np.ndarray, ends: tuple[np.ndarray, np.ndarray], labels: np.ndarray, auc: float) -> float:
     "p of the AUC of some cells; missing where no shuffle changes it, as inside one language."
-    rank, large, other = ranks(values), 0, 0
+    rank, large, changed = ranks(values), 0, 0
     step = max(1, _AT_ONCE // max(1, len(values)))
     for first in range(0, len(labels), step):
         part = labels[first : first + step]
@@ -87,8 +87,8 @@ def _p_value(values: np.ndarray, ends: tuple[np.ndarray, np.ndarray], labels: np
         pairs = within * (len(values) - within)
         found = (alike @ rank - within * (within + 1) / 2) / np.where(pairs, pairs, np.nan)
         large += int((~(found < auc - 1e-12)).sum())  # where there is no AUC it speaks for nothing
-        other += int((~np.isclose(found, auc, rtol=0, atol=1e-12)).sum())
-    return (1 + large) / (1 + len(labels)) if other else float("nan")
+        changed += int((~np.isclose(found, auc, rtol=0, atol=1e-12)).sum())
+    return (1 + large) / (1 + len(labels)) if changed else float("nan")
 
 
 def _p_values(
