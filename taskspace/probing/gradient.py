@@ -381,14 +381,21 @@ def _one_step_each(
 _CACHED = 1 << 20  # entries of a gradient that stay in a processor's cache while all sources read them
 
 
-def _step_products(sources: Subspaces, name: str, gradient: np.ndarray) -> np.ndarray:  # (sources,)
+def _cuts(sources: Subspaces, name: str, size: int) -> list[list[int]]:
+    "Where the indices of each source in a tensor of this size pass from one piece to the next."
+    starts = np.arange(0, size, _CACHED)
+    indices = [sources.places(i, name)[0] for i in range(len(sources.ends))]
+    # In the type of the indices, or all of these would be copied
+    return [[*np.searchsorted(index, starts.astype(index.dtype)), len(index)] for index in indices]
+
+
+def _step_products(
+    sources: Subspaces, name: str, gradient: np.ndarray, cuts: list[list[int]]
+) -> np.ndarray:  # (sources,)
     "Inner product of the step on each source with a gradient, in one tensor."
     steps = [sources.places(i, name) for i in range(len(sources.ends))]
-    starts = np.arange(0, len(gradient), _CACHED)
-    # In the type of the indices, or all of these would be copied
-    cuts = [[*np.searchsorted(index, starts.astype(index.dtype)), len(index)] for index, _ in steps]
     out = np.zeros(len(steps))
-    for piece in range(len(starts)):
+    for piece in range(len(cuts[0]) - 1):
         for i, (index, step) in enumerate(steps):
             here = slice(*cuts[i][piece : piece + 2])
             out[i] += gradient.take(index[here]).astype(np.float64) @ step[here].astype(np.float64)
@@ -408,11 +415,12 @@ def _held_out(
     for differential in sources.values:  # of one task
         differential[:] = _DIRECTIONS[ftgd.optimizer](differential)
         sources.let_go()
+    cuts = {name: _cuts(sources, name, p.numel()) for name, p in wanted.items()}
     with bar, undisturbed(lm, list(wanted)):
         for j, target in enumerate(targets):
             grads, _ = accumulate(lm, contrast(against_best(lm, encode_task(lm, target, convention))), wanted, tokens)
             for name, g in grads.items():
-                out[:, j] += _step_products(sources, name, g.reshape(-1).float().cpu().numpy())
+                out[:, j] += _step_products(sources, name, g.reshape(-1).float().cpu().numpy(), cuts[name])
             sources.let_go()
             bar.update()
     return out

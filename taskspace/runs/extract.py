@@ -417,18 +417,15 @@ def _last_checkpoint(cells: pd.DataFrame, path: Path) -> pd.DataFrame:
 # %% ../../nbs/api/runs/70_extract.ipynb #d5704ec8
 def _one_training(table: pd.DataFrame, path: Path, scale: str, training: int | str | None) -> pd.DataFrame:
     "The rows of one training of a scale. Raises `TaskspaceError` that lists them where none or several are meant."
-    numbers = (
-        table["training"].to_numpy() if "training" in table else training_numbers(table)
-    )  # extracts of earlier versions have no such column
-    listed = ", ".join(f"{n} ({m})" for n, m in dict(zip(numbers, table["model"], strict=True)).items())
-    if training is not None:
-        chosen = table[(numbers == training) | (table["model"] == training)]
-        if chosen.empty:
-            raise TaskspaceError(f"{path}: {scale!r} has no training {training!r}; there are: {listed}")
+    numbers = table["training"]
+    chosen = table if training is None else table[(numbers == training) | (table["model"] == training)]
+    several = training is None and numbers.max() > 1
+    if len(chosen) and not several:
         return chosen
-    if numbers.max(initial=1) > 1:
+    listed = ", ".join(f"{n} ({m})" for n, m in dict(zip(numbers, table["model"], strict=True)).items())
+    if several:
         raise TaskspaceError(f"{path}: {scale!r} has several trainings; name one: {listed}")
-    return table
+    raise TaskspaceError(f"{path}: {scale!r} has no training {training!r}; there are: {listed}")
 
 
 def _of_kind(extract: Extract, *asked: str) -> pd.DataFrame:
@@ -437,6 +434,8 @@ def _of_kind(extract: Extract, *asked: str) -> pd.DataFrame:
         table = extract.table("spaces")
         for name, value in zip(("scale", "kind", "control"), asked, strict=True):
             table = _rows_with(table, extract.path, name, value)
+        if "training" not in table:  # extracts of earlier versions
+            table = table.assign(training=training_numbers(table))
         extract._cells[asked] = table
     return extract._cells[asked]
 
