@@ -255,8 +255,10 @@ class _Learning:
         )
         if saved != saved:
             return f"{gains}, but on none of {len(self.table)} tasks did both reach an equal gain"
+        reached = int(self.table["saved"].notna().sum())
+        where = "" if reached == len(self.table) else f", which {reached} of {len(self.table)} tasks reach,"
         return (
-            f"{gains}, and at equal gain {other} costs {saved:+.3g} nats more {_bounds(least, most)} "
+            f"{gains}, and at equal gain{where} {other} costs {saved:+.3g} nats more {_bounds(least, most)} "
             f"({_in_words(harms, 'more than 0')})"
         )
 

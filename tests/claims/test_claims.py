@@ -103,6 +103,13 @@ def test_a_is_not_won_by_margins_alone():
     assert claim_a(curves(0.5, 0.3).drop(columns="gain_accuracy")).verdict == "not supported"
 
 
+def test_a_says_on_how_many_tasks_harm_is_compared():
+    gained = curves(0.95, 0.3)
+    gained.loc[gained.task == "t0", "gain_accuracy"] = -0.1
+    margin, accuracy = claim_a(gained).why.split(" In accuracy: ")
+    assert "which 9 of 10 tasks reach, full fine-tuning costs" in accuracy and "reach" not in margin
+
+
 def test_a_tells_what_the_subspace_alone_does_and_does_not_judge_it():
     both_ways = curves(0.95, 0.3)
     own = curves(0.95, 0.3, seed=1).query("method == 'ftgd'")
