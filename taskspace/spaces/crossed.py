@@ -14,7 +14,7 @@ import pandas as pd
 from ..errors import TaskspaceError
 from .resampling import auc_of, left_out_table
 from .space import TaskSpace
-from .statistics import ranks
+from .statistics import ranks, square
 from .testing import aligned_to
 
 # %% auto #0
@@ -43,11 +43,11 @@ class _Cells:
 def _cells_in(space: TaskSpace, sets: Mapping[str, np.ndarray], taken_out: Sequence[TaskSpace]) -> _Cells:
     "The cells of a space."
     upper = np.triu_indices(len(space), 1)
-    others = [aligned_to(space, other, "a space taken out").symmetric().matrix.to_numpy()[upper] for other in taken_out]
+    others = [aligned_to(space, other, "a space taken out").symmetric().matrix for other in taken_out]
     return _Cells(
         upper,
         space.centred().matrix.to_numpy()[upper],
-        np.column_stack([np.ones(len(upper[0])), *others]),
+        np.column_stack([np.ones(len(upper[0])), *(square(m, "crossed: a space taken out")[upper] for m in others)]),
         {name: np.asarray(pairs, dtype=bool)[upper] for name, pairs in sets.items()},
     )
 
@@ -119,6 +119,7 @@ def _check_input(
     tasks = len(space)
     if not _is_symmetric(space.matrix.to_numpy(dtype=float), tasks):
         raise TaskspaceError("crossed: the space has a direction; give space.symmetric()")
+    square(space.matrix, "crossed")
     for what, of in labels.items():
         if lacking := [t for t in space.tasks if pd.isna(of.get(t))]:  # type: ignore[call-overload]
             raise TaskspaceError(f"crossed: task {lacking[0]!r} has no {what}; give it one, or leave the task out")
@@ -146,8 +147,8 @@ def crossed_table(
     seed: int = 0,  # of the shuffles
 ) -> pd.DataFrame:  # index between, reading; columns value, low_ and high_ of each kind of units, p
     """Is a label shared where another one differs? p is one-sided; sets and units are in the order of the tasks.
-    Raises `TaskspaceError` for a space with a direction, a task without a label, a set that is no symmetric matrix, and
-    units or differences that do not fit."""
+    Raises `TaskspaceError` for a space with a direction or missing cells, a task without a label, a set that is no
+    symmetric matrix, and units or differences that do not fit."""
     _check_input(space, {"label": label, "label that differs": inside}, sets, units, differences)
     cells = _cells_in(space, sets, taken_out)
     own, others = (pd.factorize(pd.Series(of).reindex(space.tasks))[0] for of in (label, inside))

@@ -74,7 +74,7 @@ def ranks(
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    "Ranks of `values` (cells,), none missing. Sorts once, where `scipy.stats.rankdata` sorts two times, in a slower way."
+    "Ranks of `values` (cells,), none missing, from a single sort."
     order = np.argsort(values)
     ordered = values[order]
     starts = np.flatnonzero(np.append(True, ordered[1:] > ordered[:-1]))

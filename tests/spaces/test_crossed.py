@@ -134,6 +134,19 @@ def test_what_does_not_fit_the_space_is_named():
             crossed_table(*given)
 
 
+def test_missing_cells_are_named():
+    space, words = made()
+    lacking = space.matrix.copy()
+    lacking.iloc[1, 2] = lacking.iloc[2, 1] = np.nan
+    gap = TaskSpace(lacking)
+    for given, what in (
+        ((gap, *LABELS, SETS, {}), "crossed: cell"),
+        ((space, *LABELS, SETS, {}, [gap]), "taken out: cell"),
+    ):
+        with pytest.raises(TaskspaceError, match=rf"{what} \(1, 2\) and 1 others are missing; take the complete tasks"):
+            crossed_table(*given)
+
+
 def test_spaces_taken_out_have_the_tasks():
     space, words = made()
     with pytest.raises(TaskspaceError):
