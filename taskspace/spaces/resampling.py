@@ -17,9 +17,9 @@ from .statistics import benjamini_hochberg, cells, orthonormal_basis, ranks, squ
 # %% auto #0
 __all__ = ['RELIABLE', 'resample_means', 'split_halves', 'replicate_variance', 'degrees_of_freedom', 'widening', 'interval',
            'cell_tests', 'auc_of', 'correlation_of', 'unit_cells', 'noise_variance', 'filled_replicates',
-           'measurement_errors', 'StatisticInterval', 'reliability_of', 'stretch', 'unstretch', 'spread_interval',
-           'statistic_interval', 'left_out_interval', 'jackknife_interval', 'left_out_table', 'noise_ceiling',
-           'asymmetry']
+           'measurement_errors', 'StatisticInterval', 'reliability_of', 'least_reliability', 'stretch', 'unstretch',
+           'spread_interval', 'statistic_interval', 'left_out_interval', 'jackknife_interval', 'left_out_table',
+           'noise_ceiling', 'asymmetry']
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #99c8b56f
 def _seeds_first(values: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -285,6 +285,19 @@ def reliability_of(
     "The share of the variance of cells that is not noise."
     variance = float(np.var(values, ddof=1))
     return float(np.clip(1 - noise / variance, 0, 1)) if variance > 0 else 0.0
+
+# %% ../../nbs/api/spaces/20_resampling.ipynb #85715cf1
+def least_reliability(
+    values: np.ndarray,  # shape (cells,)
+    low: np.ndarray,  # shape (cells,), lower bounds of their 95 % intervals
+    high: np.ndarray,  # shape (cells,), upper bounds
+    blocks: int = 5,  # blocks of pairs that the intervals are over
+) -> float:  # from 0 to 1
+    "A lower bound of the share of the variance of cells that is not noise, from their own intervals."
+    from scipy.stats import t
+
+    error = (high - low) / 2 / t.ppf(0.975, blocks - 1)
+    return reliability_of(values, float(np.mean(error**2)))
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #c41f7a0e
 def stretch(

@@ -16,6 +16,7 @@ from taskspace.spaces.resampling import (
     correlation_of,
     interval,
     jackknife_interval,
+    least_reliability,
     left_out_interval,
     left_out_table,
     noise_ceiling,
@@ -441,3 +442,13 @@ def test_a_table_of_figures_leaves_out_whole_units():
     left = np.array([values[units != u].mean() for u in "abcde"])
     assert tuple(table.loc["mean", ["low", "high"]]) == left_out_interval(values.mean(), left, bounds=None)
     assert table.loc["first", "value"] == values[first].mean() and table.loc["first", ["low", "high"]].isna().all()
+
+
+def test_least_reliability_is_what_the_widths_leave():
+    "By the errors that the intervals are made from; noise larger than all variance leaves nothing."
+    rng = np.random.default_rng(0)
+    values, errors = rng.normal(size=500), rng.uniform(0.1, 0.5, 500)
+    reach = stats.t.ppf(0.975, 6) * errors
+    found = least_reliability(values, values - reach, values + reach, blocks=7)
+    assert found == pytest.approx(1 - (errors**2).mean() / values.var(ddof=1), abs=1e-12)
+    assert least_reliability(values, values - 20, values + 20) == 0
