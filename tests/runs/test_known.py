@@ -40,7 +40,7 @@ def the_row(start: str, figure: str = "") -> dict[str, str]:
 
 def test_a_verdict_says_no_more_than_its_interval():
     rows = kept_rows()
-    assert len(rows) == 44
+    assert len(rows) == 47
     for row in rows:
         low, high = bounds(row)
         assert low <= estimate(row) <= high and row["over"] and row["study"], row
@@ -49,7 +49,11 @@ def test_a_verdict_says_no_more_than_its_interval():
         above, below = "holds", "does not hold"
         if row["finding"].startswith(("(e)", "NPI")):  # these say that the figure is small
             above, below = below, above
-        assert row["verdict"] == (above if low > line else below if high < line else "open"), row
+        verdict = above if low > line else below if high < line else "open"
+        null = re.search(r"([\d.]+) for shuffled pairs", row["figure"])
+        if "at most" in row["figure"] or (null and low > line and low <= float(null[1]) + 0.005):
+            verdict = "open"  # that something is there at all cannot be seen from these
+        assert row["verdict"] == verdict, row
 
 
 @pytest.mark.parametrize("within, start", [(True, "training is stable"), (False, "the same between")])
@@ -109,11 +113,12 @@ def test_what_a_task_loses_without_its_units():
     assert estimate(the_row("a task needs its units")) == pytest.approx((random - own).mean(), abs=6e-4)
 
 
-def test_prediction_and_transfer_of_a_real_model():
+@pytest.mark.parametrize("model, name", [("smollm2", "SmolLM2"), ("gemma3", "Gemma 3")])
+def test_prediction_and_transfer_of_a_real_model(model, name):
     "By Spearman's formula over all cells with direction."
-    tuned = open_extract(STUDIES / "real" / "smollm2_transfer")
-    both = [tuned.space("smollm2", kind=k) for k in ("transfer", "predicted")]
+    tuned = open_extract(STUDIES / "real" / f"{model}_transfer")
+    both = [tuned.space(model, kind=k) for k in ("transfer", "predicted")]
     away = ~np.eye(67, dtype=bool)
     columns = [s.matrix.loc[both[0].tasks, both[0].tasks].to_numpy()[away] for s in both]
-    row = the_row("tuning follows the gradients")
+    row = the_row("tuning follows the gradients", name)
     assert estimate(row) == pytest.approx(spearmanr(*columns).statistic, abs=6e-4)
