@@ -293,7 +293,7 @@ def least_reliability(
     high: np.ndarray,  # shape (cells,), upper bounds
     blocks: int = 5,  # blocks of pairs that the intervals are over
 ) -> float:  # from 0 to 1
-    "A lower bound of the share of the variance of cells that is not noise, from their own intervals."
+    "The least share of the variance of cells that is not noise, on average, from their own intervals."
     from scipy.stats import t
 
     error = (high - low) / 2 / t.ppf(0.975, blocks - 1)
