@@ -421,6 +421,11 @@ def test_no_formula_needs_the_network():
     assert found == []
 
 
+def test_no_kept_chart_needs_the_network():
+    "Charts get the drawing code of this project where `taskspace.report.charts` is imported, and else fetch it."
+    assert not [p.name for p in (TOP / "nbs").rglob("*.ipynb") if "cdn.jsdelivr.net" in p.read_text(encoding="utf-8")]
+
+
 def test_versions_agree():
     import taskspace
 
