@@ -69,8 +69,8 @@ check: .venv/dev step
 
 # What needs one core goes beside something else, so that two cores are busy all the time.
 test: .venv/dev step
-	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=4 --output-sync=target lint types models cluster
-	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=2 --output-sync=target pytest notebooks studies package
+	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=4 --output-sync=target models lint types cluster studies
+	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=3 --output-sync=target pytest notebooks package
 	@echo; grep -E '^=* ?[0-9]+ (passed|failed)' .pytest.out
 
 # Notebooks and tests have one format, which nobody needs to think about.

@@ -22,5 +22,6 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "comparing":
         "OVER scoring_rule mcnemar_p compare_scores pairwise_tests indistinct_groups rank_scores",
     "correlates":
-        "LEAST MOST_SKEWED checked_correlates checkpoint_means correlate correlates_together",
+        "LEAST MOST_SKEWED checked_correlates checkpoint_means correlate matching_checkpoints "
+        "correlates_together",
 })

@@ -19,7 +19,8 @@ from ..spaces.statistics import benjamini_hochberg, METHODS, permutation_p
 from ..spaces.testing import compare_spaces
 
 # %% auto #0
-__all__ = ['LEAST', 'MOST_SKEWED', 'checked_correlates', 'checkpoint_means', 'correlate', 'correlates_together']
+__all__ = ['LEAST', 'MOST_SKEWED', 'checked_correlates', 'checkpoint_means', 'correlate', 'matching_checkpoints',
+           'correlates_together']
 
 # %% ../../nbs/api/claims/45_correlates.ipynb #93192669
 def _in_groups(values: np.ndarray, groups: np.ndarray, method: str) -> np.ndarray:
@@ -284,9 +285,9 @@ def _measures_of(scores: pd.DataFrame) -> dict[str, str]:
 
 def checkpoint_means(
     scores: pd.DataFrame,  # with columns model and step, as `run.scores()` gives it
-) -> pd.DataFrame:  # a row a checkpoint: model, step, accuracy, margin
+) -> pd.DataFrame:  # a row a checkpoint: model, step, revision (where scores have it), accuracy, margin
     "Accuracy and margin of every checkpoint, means over tasks of means over pairs."
-    by = ["model", "step"]
+    by = ["model", "step", *(["revision"] if "revision" in scores else [])]
     if lacking := [c for c in by if c not in scores]:
         raise TaskspaceError(f"the scores have no column {lacking[0]!r}; a table by checkpoint needs those of a run")
     tasks = scores.groupby([*by, "task"], sort=False, dropna=False, observed=True)[["correct", "margin"]].mean()
@@ -297,21 +298,31 @@ def checkpoint_means(
 def _score_rows(
     scores: pd.DataFrame, table: pd.DataFrame, column: str, options: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    "The rows of a table of scores or checkpoints."
+    """The rows of a table of scores or checkpoints. A measure of fewer than four is left out where another one has
+    them."""
     keys = [c for c in _NAMES if c in table]
     if lacking := [c for c in keys if c not in scores]:
         raise TaskspaceError(f"the scores have no column {lacking[0]!r}, which the table has; score by {lacking[0]}")
     among = _among_pairs if "pair" in keys else _among_tasks if "task" in keys else _among_checkpoints
-    rows = []
+    frames, failed = {}, None
     for measure, name in _measures_of(scores).items():
         known = scores.assign(y=scores[name].astype(float), **{k: scores[k].astype(str) for k in keys if k != "step"})
         if keys == ["task"]:
             known = known.groupby("task", sort=False)["y"].mean().reset_index()
         elif "step" in keys:
             known["step"] = known["step"].astype(float)
-        frame = _joined(known, table, column, keys)
-        rows += [{"measure": measure, **row} for row in among(frame, options)]
-    return rows
+        elif "pair" in keys and known.duplicated(keys).any():
+            task, pair = known.loc[known.duplicated(keys), ["task", "pair"]].iloc[0]
+            raise TaskspaceError(
+                f"the scores have several rows for pair {pair} of {task}; keep those of one model, step and criterion"
+            )
+        try:
+            frames[measure] = _joined(known, table, column, keys)
+        except TaskspaceError as e:
+            failed = e
+    if failed is not None and not frames:
+        raise failed
+    return [{"measure": measure, **row} for measure, frame in frames.items() for row in among(frame, options)]
 
 # %% ../../nbs/api/claims/45_correlates.ipynb #7279b312
 def correlate(
@@ -339,16 +350,20 @@ def correlate(
             frame = _joined(series, known, column, ["task"])
             own = [{"measure": str(measured.name or "value"), **r} for r in _among_tasks(frame, options)]
         elif "task" not in checked and "task" in measured:
-            own = _score_rows(_of_table(checkpoint_means(measured), checked), checked, column, options)
+            own = _score_rows(matching_checkpoints(checkpoint_means(measured), checked), checked, column, options)
         else:
             own = _score_rows(measured, checked, column, options)
         rows += [{"column": column, **row} for row in own]
     return _with_q(pd.DataFrame(rows))
 
 
-def _of_table(means: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    "Of models whose table has no steps, the last checkpoint."
-    return means if "step" in table else means.groupby("model", sort=False).tail(1)
+def matching_checkpoints(
+    means: pd.DataFrame,  # from `checkpoint_means`
+    table: pd.DataFrame,  # by model, or by model and step
+) -> pd.DataFrame:  # rows of `means`
+    "The checkpoints that a table speaks of: all for one with steps, else the last of each model."
+    in_order = means.sort_values("step", kind="stable")  # one without a step is the last
+    return means if "step" in table else in_order.groupby("model", sort=False).tail(1)
 
 # %% ../../nbs/api/claims/45_correlates.ipynb #edbac129
 def _with_q(table: pd.DataFrame) -> pd.DataFrame:

@@ -197,7 +197,7 @@ _RIVALS = {"full": "full fine-tuning", "all": "the differential on all parameter
 def _gains_and_savings(curves: pd.DataFrame, gain: str, rival: str) -> pd.DataFrame:
     "Best gain of FTGD and a rival, and the harm that FTGD saves at equal gain, for each task that both tuned."
     tunings = ("ftgd", rival)
-    keys = ["task", *(k for k in ("scale", "seed") if k in curves)]  # a path is one tuning of one model
+    keys = ["task", *(k for k in ("scale", "training", "seed") if k in curves)]  # a path is one tuning of one model
     rows = []
     for key, group in curves.groupby(keys, sort=False):
         paths = {str(m): path for m, path in group.groupby("method", observed=True) if m in tunings}
@@ -488,15 +488,14 @@ def _slope_levels(
 
     estimate = float(weight @ [np.mean(v) for v in each.values()])
     errors = level_errors(stack, slope, np.array(labels), None)
-    of_pairs = [level_error_over_pairs(spaces, auc, None) for spaces in trainings.values()]
-    if all(e is not None for e in of_pairs):
-        known = [e for e in of_pairs if e is not None]
-        error = float(np.sqrt(np.sum((weight * [e.error for e in known]) ** 2)))
-        errors = {"pairs": known[0]._replace(error=error), **errors}
+    counts = [w / len(spaces) for w, spaces in zip(weight, trainings.values(), strict=True) for _ in spaces]
+    of_pairs = level_error_over_pairs([s for spaces in trainings.values() for s in spaces], auc, None, counts)
+    errors = ({} if of_pairs is None else {"pairs": of_pairs}) | errors
     if min(map(len, each.values())) > 1:
-        own = [np.std(v, ddof=1) / np.sqrt(len(v)) for v in each.values()]
-        count = sum(map(len, each.values())) - len(each) + 1
-        errors["trainings"] = errors["tasks"]._replace(error=float(np.sqrt(np.sum((weight * own) ** 2))), units=count)
+        count = np.array([len(v) for v in each.values()])
+        own = weight**2 * [np.var(v, ddof=1) for v in each.values()] / count
+        freedom = own.sum() ** 2 / (own**2 / (count - 1)).sum() if own.any() else None  # of Welch and Satterthwaite
+        errors["trainings"] = Error(float(np.sqrt(own.sum())), int(count.sum()), freedom)
     return levels_table(estimate, errors, None)
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #2f6a0ca1

@@ -224,7 +224,8 @@ def _rows(state: torch.Tensor, own: torch.Tensor, part: Sequence[Encoded], posit
     if positions == "all":
         return state[own]
     if positions == "mean":
-        return (state * own[..., None]).sum(1) / own.sum(1, keepdim=True)
+        wide = state.to(torch.promote_types(state.dtype, torch.float32))  # a sum of many tokens may be beyond float16
+        return ((wide * own[..., None]).sum(1) / own.sum(1, keepdim=True)).to(state.dtype)
     at = torch.tensor([0 if positions == "first" else e.stop - 1 for e in part], device=state.device)
     return state[torch.arange(len(part), device=state.device), at]
 

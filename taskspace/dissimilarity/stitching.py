@@ -32,6 +32,7 @@ from taskspace.dissimilarity.states import (
 from ..errors import TaskspaceError
 from ..models.lm import LM
 from ..scoring.logprobs import evaluating
+from ..spaces.resampling import widening
 
 # %% auto #0
 __all__ = ['KINDS', 'StitchMap', 'fit_map', 'Stitched', 'text_losses', 'Stitch', 'stitch', 'scrambled', 'stitch_controls']
@@ -244,13 +245,16 @@ class Stitch:
         level: float = 0.95,  # how often an interval made so covers the truth
         draws: int = 1000,  # of the test texts
         seed: int = 0,  # of the draws
-    ) -> tuple[float, float]:  # (low, high), nats a token
-        "Bootstrap interval of the penalty over test texts."
+    ) -> tuple[float, float]:  # (low, high), nats a token; missing for one text
+        "Bootstrap interval of the penalty over test texts, widened where they are few."
         rng, n = np.random.default_rng(seed), len(self.losses)
+        if n < 2:
+            return float("nan"), float("nan")
         extra = (self.losses.stitched - self.losses.receiver).to_numpy()
         tokens = self.losses.tokens.to_numpy()
         pick = rng.integers(n, size=(draws, n))
-        low, high = np.quantile(extra[pick].sum(1) / tokens[pick].sum(1), [(1 - level) / 2, (1 + level) / 2])
+        bounds = np.quantile(extra[pick].sum(1) / tokens[pick].sum(1), [(1 - level) / 2, (1 + level) / 2])
+        low, high = self.penalty + widening(n, level) * (bounds - self.penalty)
         return float(low), float(high)
 
 # %% ../../nbs/api/dissimilarity/30_stitching.ipynb #0db9dac1

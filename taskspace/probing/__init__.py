@@ -36,7 +36,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "rows":
         "transfer_row",
     "row_spaces":
-        "METRICS NORMALISATIONS check_metric space_from_rows",
+        "METRICS NORMALISATIONS check_metric moved_by_seeds space_from_rows",
     "transfer":
         "COPIES split_sizes seed_list measure_rows transfer_probe",
     "agreement":

@@ -16,7 +16,7 @@ from ..spaces.resampling import degrees_of_freedom, interval, replicate_variance
 from ..spaces.space import TaskSpace
 
 # %% auto #0
-__all__ = ['METRICS', 'NORMALISATIONS', 'check_metric', 'space_from_rows']
+__all__ = ['METRICS', 'NORMALISATIONS', 'check_metric', 'moved_by_seeds', 'space_from_rows']
 
 # %% ../../nbs/api/probing/35_row_spaces.ipynb #fd7671c1
 METRICS = ("margin", "accuracy", "log_odds")
@@ -205,6 +205,16 @@ def _own_share(
     return np.nan_to_num(left)
 
 
+def moved_by_seeds(
+    each: np.ndarray,  # (seeds, sources, targets), what each seed measured
+    drawn: np.ndarray,  # (seeds, draws, sources, targets), the same with other pairs
+) -> np.ndarray:  # (seeds, sources, targets)
+    """What each seed does to the mean over seeds, beyond what its pairs do. The squares add up to the share of the
+    variance of that mean that is of the seeds."""
+    deviations = _deviations(each, _mean(each))
+    return deviations * np.sqrt(_own_share(each, deviations, drawn, _mean(drawn)))
+
+
 def _draws(
     mean: np.ndarray,  # (sources, targets), over seeds
     each: np.ndarray,  # (seeds, sources, targets)
@@ -216,8 +226,7 @@ def _draws(
     by_pairs = _mean(drawn)
     if np.isfinite(each).sum(0).max() < 2:
         return by_pairs, None
-    deviations = _deviations(each, mean)
-    deviations = deviations * np.sqrt(_own_share(each, deviations, drawn, by_pairs))
+    deviations = moved_by_seeds(each, drawn)
     return by_pairs + np.tensordot(rng.normal(size=(len(by_pairs), len(each))), deviations, 1), mean + deviations
 
 # %% ../../nbs/api/probing/35_row_spaces.ipynb #343e7aaf

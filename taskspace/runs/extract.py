@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -60,14 +61,21 @@ KINDS = {  # what is kept, with its controls
 DECIMALS = 4
 
 
+def _decimals(values: np.ndarray) -> int:
+    "To how many decimals cells are kept: `DECIMALS`, and more where even the largest cell is small."
+    largest = np.nanmax(np.abs(values), initial=0)
+    return DECIMALS if not 0 < largest < 1 else DECIMALS - math.ceil(math.log10(largest))
+
+
 def space_rows(
     space: TaskSpace,  # any
 ) -> pd.DataFrame:  # columns source, target, value, low, high; measured, of a space with predicted cells
     "The cells of a space as a compact table; of a symmetric space one half and the diagonal."
     shape = (len(space), len(space))
     frames = {"value": space.matrix, "low": space.low, "high": space.high}
+    decimals = _decimals(space.matrix.to_numpy(dtype=float))
     cells = {
-        n: np.full(shape, np.nan) if f is None else f.to_numpy(dtype=float).round(DECIMALS) for n, f in frames.items()
+        n: np.full(shape, np.nan) if f is None else f.to_numpy(dtype=float).round(decimals) for n, f in frames.items()
     }
     symmetric = all(np.array_equal(c, c.T, equal_nan=True) for c in cells.values())
     rows, columns = np.triu_indices(len(space)) if symmetric else np.indices(shape).reshape(2, -1)
@@ -80,13 +88,13 @@ def space_rows(
     there = {(source, target) for source, targets in named.items() for target in targets}
     return table.assign(measured=[cell in there for cell in zip(table["source"], table["target"], strict=True)])
 
-
+# %% ../../nbs/api/runs/70_extract.ipynb #5c873859
 def _square(rows: pd.DataFrame, name: str, tasks: list[str]) -> pd.DataFrame | None:
     "One column of the table as a matrix; None where it is empty."
     if name not in rows or rows[name].isna().all():
         return None
     square = rows.pivot(index="source", columns="target", values=name).reindex(index=tasks, columns=tasks)
-    square = square.astype(float).round(DECIMALS)
+    square = square.astype(float).round(_decimals(rows["value"].to_numpy(dtype=float)))
     return square if len(rows) == len(tasks) ** 2 else square.fillna(square.T)
 
 

@@ -13,7 +13,13 @@ from typing import Any, cast, TYPE_CHECKING
 
 import pandas as pd
 
-from ..claims.correlates import checked_correlates, checkpoint_means, correlate, correlates_together
+from taskspace.claims.correlates import (
+    checked_correlates,
+    checkpoint_means,
+    correlate,
+    correlates_together,
+    matching_checkpoints,
+)
 from ..errors import TaskspaceError
 from .model_comparison import is_run, last_run_scores, score_tables, Source
 from .plans import RunData
@@ -62,17 +68,22 @@ def _of_spaces(run: RunData, model: str, table: pd.DataFrame, options: dict[str,
 
 def _of_checkpoints(run: Run, table: pd.DataFrame, options: dict[str, Any]) -> pd.DataFrame:
     "What goes with a table by model or checkpoint: accuracy, margin, and how far transfer follows phenomena."
-    means = checkpoint_means(run.scores())
-    if "step" not in table:
-        means = means.groupby("model", sort=False).tail(1)
+    means = matching_checkpoints(checkpoint_means(run.scores()), table)
     aucs = {}
-    for (model, step), space in checkpoint_spaces(run, by="model").items():
+    for (model, place), space in checkpoint_spaces(run, by="model").items():
         with contextlib.suppress(TaskspaceError):
-            aucs[str(model), step] = space.within_across(permutations=0, interval=None).statistic
+            aucs[str(model), place] = space.within_across(permutations=0, interval=None).statistic
     if aucs:
-        places = zip(means["model"].astype(str), means["step"], strict=True)
-        means["AUC within phenomena"] = [aucs.get(place, float("nan")) for place in places]
+        means["AUC within phenomena"] = [_at(aucs, row) for _, row in means.iterrows()]
     return correlate(means, table, **options)
+
+
+def _at(aucs: dict[tuple, float], row: pd.Series) -> float:
+    "The AUC of a checkpoint: kept by its step, else by its revision, of the last one by neither."
+    model = str(row["model"])
+    if not pd.isna(row["step"]):
+        return aucs.get((model, int(row["step"])), float("nan"))
+    return aucs.get((model, row.get("revision")), aucs.get((model, None), float("nan")))
 
 # %% ../../nbs/api/runs/82_run_correlates.ipynb #64e29e1e
 def correlate_run(

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 
+from ..probing.row_spaces import moved_by_seeds
 from .formats import as_written, frame_to_space, frame_to_spaces, frame_to_units
 from .plans import find_checkpoint, find_tuned_checkpoint, finished_results, NotThere, RunData
 from .readings import ablation_rows_at, interchange_rows_at, rows_at, transfer_jobs
@@ -52,24 +53,26 @@ def mean_space(
     meta: dict[str, Any],  # kept with the space, beside the record of the first
 ) -> TaskSpace:
     """The mean over seeds. Where every space has replicates, it has an interval, which covers the mean over other
-    seeds and other pairs of the same kind."""
+    seeds and other pairs of the same kind: it is wider where the pairs make few blocks and where seeds are few."""
     first, count = spaces[0], len(spaces)
     meta = {**(first.meta or {}), **meta, "seeds": count}
     if count == 1:
         return replace(first, meta=meta)
     each = np.stack([s.matrix.to_numpy() for s in spaces])
     mean = each.mean(0)
-    low = high = replicates = None
+    low = high = replicates = moved = None
     draws = [s.replicates for s in spaces if s.replicates is not None]
     if len(draws) == count:
         replicates = _mean_replicates(each, draws)
         pairs = min((p for s in spaces if (p := s.resampled_pairs()) is not None), default=None)
-        low, high = interval(replicates, mean, pairs=pairs)  # wider where the pairs make few blocks
+        times = min(map(len, draws))
+        moved = mean + moved_by_seeds(each, np.stack([d[:times] for d in draws]))
+        low, high = interval(replicates, mean, pairs=pairs, seed_deviations=moved)
         if first.kind.startswith("gradient cosine"):
             low, high = (np.clip(bound, -1, 1) for bound in (low, high))
     value = pd.DataFrame(mean, first.matrix.index, first.matrix.columns)
     bounds = _labelled(low, value), _labelled(high, value)
-    return TaskSpace(value, first.kind, first.groups, *bounds, replicates, meta)
+    return TaskSpace(value, first.kind, first.groups, *bounds, replicates, meta, seed_deviations=moved)
 
 # %% ../../nbs/api/runs/46_run_spaces.ipynb #8248af66
 _kept: WeakKeyDictionary[RunData, tuple[tuple[str, ...], list[GradientSpaces]]] = WeakKeyDictionary()

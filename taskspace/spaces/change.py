@@ -296,11 +296,12 @@ def change_point(
     else:
         found, p, (low, high) = _tested_change(path, expected, replicates, pairs, simulations, seed)
     shares = found * expected
+    largest = float(shares[found.argmax()])
     return {
         "shares": shares,
-        "largest": float(shares[found.argmax()]),
-        "low": float(np.fmin(low, shares[found.argmax()])),  # no interval excludes its own estimate
-        "high": float(np.fmax(high, shares[found.argmax()])),
+        "largest": largest,
+        "low": min(low, largest) if np.isfinite(low) else low,  # no interval excludes its own estimate
+        "high": max(high, largest) if np.isfinite(high) else high,
         "at": int(found.argmax()),
         "p": p,
         "checkpoints": len(path),

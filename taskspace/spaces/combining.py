@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from numbers import Real
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -110,7 +111,8 @@ def group_labels(
     groups = groups if groups is not None else space.groups
     if groups is None:
         raise TaskspaceError(f"the space {space.kind!r} has no groups; pass groups={{task: group}}")
-    return statistics.known_labels(groups.get(n) for n in space.tasks)
+    named = {str(task): label for task, label in groups.items()}
+    return statistics.known_labels(map(named.get, space.tasks))
 
 # %% ../../nbs/api/spaces/62_combining.ipynb #781f99fb
 def average_groups(
@@ -167,7 +169,10 @@ def _rest_of_incomplete(a: np.ndarray) -> np.ndarray:
 def centre(
     space: TaskSpace,  # the space to centre
 ) -> TaskSpace:  # with an empty diagonal
-    "The space without what each source gives and each target takes on the whole. Missing cells stay missing."
+    """The space without what each source gives and each target takes on the whole. Missing cells stay missing.
+    Raises `TaskspaceError` for fewer than three tasks."""
+    if len(space) < 3:
+        raise TaskspaceError(f"{len(space)} tasks have no cells beyond what each gives and takes; give three or more")
     off_diagonal = ~np.eye(len(space), dtype=bool)
 
     def change(a: np.ndarray) -> np.ndarray:
@@ -207,8 +212,12 @@ def combine(
 ) -> TaskSpace:  # in the order of `left`
     "The space that an operation makes of two, cell by cell. Raises `TaskspaceError` when their tasks differ."
     if not isinstance(right, TaskSpace):
-        number = right
-        return transform_space(left, lambda a: operate(a, float(cast(float, number))), f"{left.kind} {sign} {number:g}")
+        if not isinstance(right, Real):
+            raise TaskspaceError(
+                f"cannot compute {left.kind!r} {sign} a {type(right).__name__}; give a TaskSpace or a number"
+            )
+        number = float(right)
+        return transform_space(left, lambda a: operate(a, number), f"{left.kind} {sign} {number:g}")
     if set(right.tasks) != set(left.tasks):
         raise TaskspaceError(
             f"cannot compute {left.kind!r} {sign} {right.kind!r}: their tasks differ; use select on both"
@@ -217,13 +226,14 @@ def combine(
     matrix = operate(left.matrix, right.matrix)
     seed_deviations = _combined_seeds(left, right, operate)
     replicates = low = high = None
-    pairs = left.resampled_pairs()
+    counts = [s.resampled_pairs() for s in (left, right)]
+    pairs = min((n for n in counts if n is not None), default=None)
     if left.replicates is not None and right.replicates is not None:
         n = min(len(left.replicates), len(right.replicates))
         replicates = operate(left.replicates[:n], right.replicates[:n])
         bounds = resampling.interval(replicates, matrix.to_numpy(), pairs=pairs, seed_deviations=seed_deviations)
         low, high = (pd.DataFrame(b, matrix.index, matrix.columns) for b in bounds)
-    known = {"pairs": pairs} if pairs == right.resampled_pairs() is not None else {}
+    known = {} if pairs is None else {"pairs": pairs}
     return replace(
         left,
         matrix=matrix,

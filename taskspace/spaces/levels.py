@@ -26,7 +26,7 @@ class Error(NamedTuple):
 
     error: float  # standard error on the stretched scale; missing where it cannot be known
     units: int  # how many units were there to draw from
-    widen: float = 1.0  # for replicates, which hold the noise twice
+    freedom: float | None = None  # degrees of freedom of Student's curve; None: one less than units
 
 
 def left_out_error(
@@ -67,22 +67,30 @@ def level_error_over_pairs(
     spaces: Sequence[TaskSpace],  # one for each training
     statistic: Callable[[np.ndarray, np.ndarray], float],  # of a matrix and the numbers of the tasks left in it
     bounds: tuple[float, float] | None,  # range of the statistic; None: it has none
+    weights: Sequence[float] | np.ndarray | None = None,  # what each space counts in the figure; None: all alike
 ) -> Error | None:
-    "The spread of the replicates; None where a space has none."
-    errors = []
-    for space in spaces:
-        if space.replicates is None:
-            return None
-        pairs = space.resampled_pairs()
-        values = statistics.cells(space.matrix)
-        noise = resampling.measurement_errors(space.replicates, pairs)
-        again = values + np.nan_to_num(noise)
-        keep = np.arange(len(space))
-        drawn = np.array([statistic(statistics.from_cells(row, len(space)), keep) for row in again])
-        widen = np.sqrt(again.var(1).mean() / max(values.var(), 1e-300))
-        errors.append(widen * resampling.stretch(drawn, bounds).std(ddof=1))
+    """How far other pairs move the sum of the weighted statistics; None where a space has no replicates. Trainings are
+    measured on the same pairs, so replicates of one number belong together."""
+    weights = np.full(len(spaces), 1 / len(spaces)) if weights is None else np.asarray(weights, dtype=float)
+    moved = [_moved_by_pairs(space, statistic, bounds) for space in spaces if space.replicates is not None]
+    if len(moved) < len(spaces):
+        return None
     pairs = min((s.resampled_pairs() or 0 for s in spaces), default=0)
-    return Error(float(np.sqrt(np.square(errors).sum()) / len(errors)), pairs)
+    if len(set(map(len, moved))) == 1:
+        return Error(float((weights @ np.stack(moved)).std(ddof=1)), pairs)
+    return Error(float(np.abs(weights) @ [m.std(ddof=1) for m in moved]), pairs)  # the most that it can be
+
+
+def _moved_by_pairs(
+    space: TaskSpace, statistic: Callable[[np.ndarray, np.ndarray], float], bounds: tuple[float, float] | None
+) -> np.ndarray:  # (replicates,), on the stretched scale
+    "What the errors of each replicate do to the statistic. It is widened, since errors come on top of measured ones."
+    assert space.replicates is not None
+    values, keep = statistics.cells(space.matrix), np.arange(len(space))
+    again = values + np.nan_to_num(resampling.measurement_errors(space.replicates, space.resampled_pairs()))
+    drawn = [statistic(statistics.from_cells(row, len(space)), keep) for row in again]
+    widen = np.sqrt(again.var(1).mean() / max(values.var(), 1e-300))
+    return widen * resampling.stretch(np.array(drawn), bounds)
 
 # %% ../../nbs/api/spaces/76_levels.ipynb #114ad8a8
 LEVELS = ("pairs", "tasks", "groups", "trainings", "groups × trainings")
@@ -94,8 +102,8 @@ def _interval(estimate: float, error: Error, bounds: tuple[float, float] | None,
 
     if not np.isfinite(error.error) or not error.error > 0:
         return float("nan"), float("nan")
-    q = (1 + level) / 2
-    reach = (t.ppf(q, error.units - 1) if error.units > 1 else norm.ppf(q)) * error.error
+    q, freedom = (1 + level) / 2, error.units - 1 if error.freedom is None else error.freedom
+    reach = (t.ppf(q, freedom) if freedom > 0 else norm.ppf(q)) * error.error
     middle = float(resampling.stretch(estimate, bounds))
     low, high = (resampling.unstretch(middle + side * reach, bounds) for side in (-1, 1))
     return min(low, estimate), max(high, estimate)
@@ -146,8 +154,8 @@ def _errors(
 ) -> dict[str, Error]:
     "The error at every level that these spaces have."
     of_pairs = level_error_over_pairs(spaces, statistic, bounds)
-    known = groups is not None or spaces[0].groups
-    labels = np.array([str(g) for g in group_labels(spaces[0], groups)]) if known else None
+    named = group_labels(spaces[0], groups) if groups is not None or spaces[0].groups else [None]
+    labels = None if None in named else np.array([str(g) for g in named])  # tasks without a group are no group
 
     def mean(stack: np.ndarray, keep: np.ndarray) -> float:
         return float(np.mean([statistic(stack[..., k], keep) for k in range(stack.shape[-1])]))

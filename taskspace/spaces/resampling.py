@@ -475,9 +475,14 @@ def asymmetry(
         index=pd.Index(names, name="task"),
     )
     if replicates is not None:
-        balance = table["balance"].to_numpy()
-        resampled = gives(replicates) - receives(replicates)
-        moved = None if seed_deviations is None else gives(seed_deviations) - receives(seed_deviations)
+        rounding = 1e-12 * np.nanmax(np.abs(a), initial=0)  # of a symmetric space; it would be tested like a difference
+
+        def balances(m: np.ndarray) -> np.ndarray:
+            found = gives(m) - receives(m)
+            return np.where(np.abs(found) < rounding, 0.0, found)
+
+        balance, resampled = balances(a), balances(replicates)
+        moved = None if seed_deviations is None else balances(seed_deviations)
         table["low"], table["high"] = interval(resampled, balance, pairs=pairs, seed_deviations=moved)
         table["p"] = _p_values(balance, resampled, pairs, moved)
         table["q"] = benjamini_hochberg(table["p"].to_numpy())

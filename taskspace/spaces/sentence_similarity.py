@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -20,12 +22,20 @@ __all__ = ['EDITS', 'words', 'differing_region', 'word_likeness', 'edit', 'edit_
            'same_label', 'set_likeness']
 
 # %% ../../nbs/api/spaces/40_sentence_similarity.ipynb #8ad428d7
-_WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
+@lru_cache(maxsize=1)
+def _word() -> re.Pattern:
+    r"""A word or a mark of punctuation. `\w` leaves out what is written above, below or between letters: vowels of
+    Hindi and Thai, accents that are characters of their own."""
+    marks = [
+        chr(k) for k in (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0)) if unicodedata.category(chr(k))[0] == "M"
+    ]
+    inside = rf"\w\u200c\u200d{''.join(map(re.escape, marks))}"  # and what joins or parts letters of one word
+    return re.compile(rf"[{inside}]+(?:['’-][{inside}]+)*|[^{inside}\s]")
 
 
 def words(sentence: str) -> list[str]:  # lower case
     "The words and punctuation marks of a sentence."
-    return _WORD.findall(sentence.lower())
+    return _word().findall(sentence.lower())
 
 
 def differing_region(

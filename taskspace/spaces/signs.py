@@ -179,8 +179,10 @@ def opposition_scores(
         low = high = float("nan")
         if space.replicates is not None and np.isfinite(score):
             drawn = _opposition(space.replicates[:, at[0], at[1]])
-            low, high = np.nanquantile(drawn, [0.025, 0.975]) if np.isfinite(drawn).mean() > 0.5 else (low, high)
-            low, high = min(low, score), max(high, score)
+            if np.isfinite(drawn).mean() > 0.5:
+                by_seed = None if space.seed_deviations is None else _opposition(space.seed_deviations[:, at[0], at[1]])
+                found = resampling.interval(drawn, score, pairs=space.resampled_pairs(), seed_deviations=by_seed)
+                low, high = max(min(float(found[0]), score), -1.0), min(max(float(found[1]), score), 1.0)
         group = groups.get(first) if groups.get(first) == groups.get(second) else None
         rows.append((first, second, group, score, float(low), float(high)))
     return pd.DataFrame(rows, columns=["first", "second", "group", "score", "low", "high"])

@@ -334,7 +334,8 @@ class TaskSpace(_Combining, _Comparing, _Explaining, _Testing, _Structure, _Show
         for name, axes in (("replicates", 3), ("halves", 4), ("seed_deviations", 3)):
             checked[name] = _checked_array(name, getattr(self, name), axes, len(names))
         if self.groups is not None:
-            labels = statistics.known_labels(self.groups.get(n) for n in names)
+            named = {str(task): label for task, label in self.groups.items()}
+            labels = [None if g is None else str(g) for g in statistics.known_labels(map(named.get, names))]
             checked["groups"] = dict(zip(names, labels, strict=True))
         checked["meta"] = dict(self.meta or {})
         for name, value in checked.items():

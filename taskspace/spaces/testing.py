@@ -104,7 +104,6 @@ def within_across_groups(
     test = statistics.within_across(space.matrix, labels, permutations, seed, alternative)
     if interval == "tasks" or (interval == "auto" and space.replicates is None):
         left = statistics.left_out_aucs(space.matrix, labels)
-        left = np.where(np.isnan(left), test.statistic, left)
         return test.with_interval(*resampling.left_out_interval(test.statistic, left, bounds=(0.0, 1.0)), "over tasks")
     same = np.array([[float(a == b) for b in labels] for a in labels])
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from atlength import covering
 from taskspace.dissimilarity.comparison import cka_matrix, cka_models, cka_states, model_distance
 from taskspace.dissimilarity.measures import cka, ExactCKA, mean_matching, MinibatchCKA, procrustes
 from taskspace.dissimilarity.states import (
@@ -690,8 +691,7 @@ HALVES = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("types", HALVES, ids=lambda t: "-".join(str(x).removeprefix("torch.") for x in t))
-@pytest.mark.parametrize("kind", ["affine", "affine+norm", "mean", "identity"])
+@pytest.mark.parametrize("types, kind", covering(HALVES, ["affine", "affine+norm", "mean", "identity"]))
 def test_models_of_any_type_can_be_stitched(types, kind):
     bottom, top = (
         LM(model("gpt2", seed).model.to(dtype), WordTokenizer(TOKENS), name=f"{dtype}")

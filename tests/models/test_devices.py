@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import toydevice
+from atlength import covering
 from taskspace.dissimilarity.comparison import cka_states
 from taskspace.dissimilarity.measures import cka
 from taskspace.dissimilarity.states import hidden_states
@@ -116,7 +117,9 @@ def test_gradients_and_probes_are_those_of_one_device(both):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("update", ["differential", "random", "full", "lora"])
+@pytest.mark.parametrize(
+    "both, update", covering(MODELS, ["differential", "random", "full", "lora"]), indirect=["both"]
+)
 def test_tuning_is_that_of_one_device(both, update):
     one, two = both
     ftgd = FTGD(steps=2, lr=1e-3, keep=0.05, update=update)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from atlength import covering
 from taskspace.errors import TaskspaceError
 from taskspace.pretraining.architectures import build, CausalModel, new_model, TransformerConfig
 from taskspace.pretraining.folders import check_folder, read_sums
@@ -87,13 +88,13 @@ FILES = ["run.json", "checksums.json"] + [
 LATER = ["checkpoint-14/config.json", "checkpoint-14/model.safetensors", "log.parquet"]
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize(
-    "kind, file",
-    [("whole", f) for f in FILES + LATER] + [("killed", f) for f in [*FILES, "state-8.pt", "state-9.pt"]],
-)
-def test_damage_of_any_file_changes_no_byte_of_the_result(runs, tmp_path, kind, file, damage):
+IN_RUNS = [("whole", f) for f in FILES + LATER] + [("killed", f) for f in [*FILES, "state-8.pt", "state-9.pt"]]
+
+
+@pytest.mark.parametrize("where, damage", covering(IN_RUNS, DAMAGES))
+def test_damage_of_any_file_changes_no_byte_of_the_result(runs, tmp_path, where, damage):
     "Where a folder took the place of a file it may also be refused, in one line that names it."
+    kind, file = where
     shutil.copytree(runs / kind, tmp_path / "run")
     DAMAGES[damage](tmp_path / "run" / file)
     try:

@@ -6,9 +6,8 @@ from taskspace import load_lm, load_suite
 from taskspace.probing.gradient import gradient_probe
 from taskspace.scoring.scores import accuracy, score_pairs
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.soak
 def test_the_gradient_cosine_of_a_masked_model_follows_rules_and_that_of_shuffled_pairs_nothing():
     lm, whole = load_lm("builtin:masked"), load_suite("builtin").take(12)
     known = accuracy(score_pairs(lm, whole))

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_ftgd import ARCHITECTURES, make, WORDS
 
-from atlength import at_length
+from atlength import at_length, covering
 from taskspace.errors import TaskspaceError
 from taskspace.models.lm import LM
 from taskspace.pretraining.architectures import BigramLM
@@ -112,8 +112,7 @@ def test_bigram_five_steps_of_descent_by_hand():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("update", ["differential", "random", "masked", "full"])
-@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize("kind, update", covering(ARCHITECTURES, ["differential", "random", "masked", "full"]))
 def test_measured_transfer_tends_to_the_prediction(kind, update):
     lm = make(kind, dtype=torch.float64)
     ratios = []

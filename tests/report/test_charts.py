@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from atlength import at_length
 from taskspace.errors import TaskspaceError
 from taskspace.report import charts
 from taskspace.report.charts import clustermap, group_means, heatmap, small_multiples
@@ -400,7 +401,7 @@ def many(n=1000, groups=20, seed=0):
     return TaskSpace(pd.DataFrame(values, names, names), kind="margin transfer", groups=found)
 
 
-@pytest.mark.parametrize("groups", [20, 0, 600])
+@pytest.mark.parametrize("groups", at_length([20, 0, 600]))
 @pytest.mark.slow
 def test_a_thousand_tasks_are_drawn_as_groups_first(groups):
     "With groups, with none, with too many."

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 import toylm
+from atlength import covering
 from taskspace.errors import TaskspaceError
 from taskspace.runs import execute as runs
 from taskspace.runs import store
@@ -360,8 +361,7 @@ def test_a_log_that_was_cut_or_scribbled_on_is_no_obstacle(whole, tmp_path):
 
 
 # -- no space left ---------------------------------------------------------------------------------
-@pytest.mark.parametrize("after", [0, 1, 2, 3, 4, 5, 20, 21])
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("after, code", covering([0, 1, 2, 3, 4, 5, 20, 21], [errno.ENOSPC, errno.EDQUOT]))
 def test_a_full_disk_stops_the_run_with_a_clear_line(toy, tmp_path, monkeypatch, uninterrupted, after, code):
     study, expected = toy(seeds=1), stored(uninterrupted(1))
     out, left, sync = tmp_path / "out", [after], os.fsync
@@ -519,6 +519,7 @@ def dask_cluster(port=0, workers=2):
             p.wait()
 
 
+@pytest.mark.soak
 def test_dask_gives_the_same_bytes_also_when_a_worker_is_killed_and_when_the_scheduler_is(toy, tmp_path, uninterrupted):
     "All goes well; then a worker is killed and the run goes on; then the scheduler, and another one ends the run."
     expected, out, study = stored(uninterrupted(3)), tmp_path / "out", tmp_path / "study.yaml"
