@@ -470,18 +470,19 @@ def asymmetry(
     def receives(m: np.ndarray) -> np.ndarray:
         return np.where(off_diagonal, m, 0).sum(-2) / (n - 1)
 
+    rounding = 1e-12 * np.nanmax(np.abs(a), initial=0)  # in a symmetric space, where it would be tested as a difference
+
+    def balances(m: np.ndarray) -> np.ndarray:
+        found = gives(m) - receives(m)
+        return np.where(np.abs(found) < rounding, 0.0, found)
+
+    balance = balances(a)
     table = pd.DataFrame(
-        {"gives": gives(a), "receives": receives(a), "balance": gives(a) - receives(a)},
+        {"gives": gives(a), "receives": receives(a), "balance": balance},
         index=pd.Index(names, name="task"),
     )
     if replicates is not None:
-        rounding = 1e-12 * np.nanmax(np.abs(a), initial=0)  # of a symmetric space; it would be tested like a difference
-
-        def balances(m: np.ndarray) -> np.ndarray:
-            found = gives(m) - receives(m)
-            return np.where(np.abs(found) < rounding, 0.0, found)
-
-        balance, resampled = balances(a), balances(replicates)
+        resampled = balances(replicates)
         moved = None if seed_deviations is None else balances(seed_deviations)
         table["low"], table["high"] = interval(resampled, balance, pairs=pairs, seed_deviations=moved)
         table["p"] = _p_values(balance, resampled, pairs, moved)

@@ -5,7 +5,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from taskspace.claims.correlates import checkpoint_means, correlate, correlates_together
+from taskspace.claims.correlates import (
+    checkpoint_means,
+    correlate,
+    correlates_together,
+    matching_checkpoints,
+)
 from taskspace.errors import TaskspaceError
 from taskspace.toy import measured_space
 
@@ -156,3 +161,56 @@ def test_a_bad_table_gets_one_line(table, says):
     with pytest.raises(TaskspaceError, match=says) as e:
         correlate(scores, pd.DataFrame(table))
     assert "\n" not in str(e.value)
+
+
+def of_models(revisions, steps, accuracy):
+    "Scores of two tasks for models a to f, with so many right of ten pairs at each checkpoint."
+    rows = [
+        {
+            "model": model,
+            "step": step,
+            "revision": revision,
+            "task": task,
+            "pair": str(k),
+            "margin": right,
+            "correct": right,
+        }
+        for n, model in enumerate("abcdef")
+        for revision, step, share in zip(revisions, steps, accuracy, strict=True)
+        for task in ("x", "y")
+        for k in range(10)
+        for right in [float(k < 10 * share - n)]
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_revisions_without_a_step_stand_apart():
+    means = checkpoint_means(of_models(["early", "late"], [np.nan, np.nan], [0.6, 0.9]))
+    assert means.loc[means["model"] == "a", ["revision", "accuracy"]].to_numpy().tolist() == [
+        ["early", 0.6],
+        ["late", 0.9],
+    ]
+
+
+@pytest.mark.parametrize("steps", [(10, 30), (30, 10), (10, np.nan), (np.nan, 10)])
+def test_the_last_checkpoint_is_the_one_of_most_steps_or_of_none(steps):
+    means = checkpoint_means(of_models(["r", "r"], steps, [0.6, 0.9]))
+    (last,) = matching_checkpoints(means, pd.DataFrame({"model": ["a"]})).query("model == 'a'")["step"]
+    assert last == 30 if 30 in steps else np.isnan(last)
+
+
+def test_a_measure_of_few_models_does_not_hide_the_others():
+    means = checkpoint_means(of_models(["r"], [10], [0.9])).assign(other=[1.0, 2.0, 3.0, np.nan, np.nan, np.nan])
+    table = pd.DataFrame({"model": list("abcdef"), "x": range(6)})
+    found = correlate(means, table, permutations=9)
+    assert set(found["measure"]) == {"accuracy", "margin"}
+    with pytest.raises(TaskspaceError, match="0 models have a value and a measurement"):
+        correlate(means, table.assign(model=list("uvwxyz")), permutations=9)
+
+
+def test_pairs_of_several_models_are_refused():
+    "Each pair would count once a model, as if it were another pair."
+    one = scored(np.random.default_rng(0).normal(size=(5, 9)))
+    table = one[["task", "pair"]].assign(x=range(45))
+    with pytest.raises(TaskspaceError, match="several rows for pair"):
+        correlate(pd.concat([one, one]), table, permutations=9)

@@ -959,7 +959,7 @@ def test_the_interval_of_a_mean_over_seeds_knows_that_seeds_differ():
     )  # the noise of four seeds, a little too much rather than too little
     few = mean_space(list(spaces_of_seeds([0.4] * 4, noise=0.1, blocks=5)), {})
     wide = ((few.high - few.low) / (alike.high - alike.low)).to_numpy()
-    assert wide == pytest.approx(widening(5))
+    assert wide.min() > 1.2 and wide.max() < widening(5)  # of four seeds, which say a part of it, both know as much
     edge = mean_space(list(spaces_of_seeds([0.98, 0.6, -0.4], noise=0.1, blocks=5)), {})
     assert edge.high.max(axis=None) == 1 and edge.low.min(axis=None) >= -1  # a cosine has no more
     (one,) = spaces_of_seeds([0.3], noise=0.1)
@@ -972,13 +972,14 @@ def test_the_interval_of_a_mean_over_seeds_knows_that_seeds_differ():
     )
 
 
-def test_the_interval_of_a_mean_over_seeds_holds_the_truth():
+@pytest.mark.parametrize("seeds, noise, blocks", [(4, 0.1, 5), (2, 0.001, None), (3, 0.02, 50)])
+def test_the_interval_of_a_mean_over_seeds_holds_the_truth(seeds, noise, blocks):
     rng, hits = np.random.default_rng(1), []
     for trial in range(20):  # 400 cells each; seeds differ and each is measured with noise
-        values = 0.5 + 0.2 * rng.normal(size=(4, 20, 20))
-        found = mean_space(list(spaces_of_seeds(values, draws=200, noise=0.1, blocks=5, n=20, seed=trial)), {})
+        values = 0.5 + 0.2 * rng.normal(size=(seeds, 20, 20))
+        found = mean_space(list(spaces_of_seeds(values, draws=200, noise=noise, blocks=blocks, n=20, seed=trial)), {})
         hits.append(((found.low < 0.5) & (found.high > 0.5)).to_numpy().mean())
-    assert 0.92 < np.mean(hits) < 0.995
+    assert 0.92 < np.mean(hits) < 0.995, np.mean(hits)
 
 
 def test_a_run_as_objects(serial):

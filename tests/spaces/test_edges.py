@@ -1,0 +1,127 @@
+"""Few units, missing labels and unlike operands: what intervals and spaces do at their edges."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from taskspace.claims.verdicts import claim_c
+from taskspace.errors import TaskspaceError
+from taskspace.spaces.change import change_point
+from taskspace.spaces.levels import level_error_over_pairs, level_intervals
+from taskspace.spaces.sentence_similarity import words
+from taskspace.spaces.signs import opposition_scores
+from taskspace.spaces.space import TaskSpace
+from taskspace.toy import measured_space
+
+
+def space_of(values, names=None, **more):
+    names = list("abcdefghijklmnopqrstuvwxyz"[: len(values)]) if names is None else names
+    return TaskSpace(pd.DataFrame(values, names, names), **more)
+
+
+def noisy(pairs, seed=0, tasks=6):
+    names = list("abcdefghi"[:tasks])
+    truth = pd.DataFrame(np.random.default_rng(9).normal(size=(tasks, tasks)), names, names)
+    return measured_space(truth, pairs=pairs, seed=seed, noise=3.0)
+
+
+def mean_cell(matrix, keep):
+    return float(matrix[~np.eye(len(matrix), dtype=bool)].mean())
+
+
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("लड़की किताब पढ़ती है।", ["लड़की", "किताब", "पढ़ती", "है", "।"]),
+        ("ประเทศที่ สวย", ["ประเทศที่", "สวย"]),
+        ("Fu\u0308r dich!", ["fu\u0308r", "dich", "!"]),
+        ("می\u200cروند", ["می\u200cروند"]),
+        ("Don't stop-gap.", ["don't", "stop-gap", "."]),
+    ],
+)
+def test_marks_belong_to_their_word(text, found):
+    assert words(text) == found
+
+
+def test_a_difference_is_as_sure_as_its_less_sure_operand():
+    sure, unsure = noisy(100), noisy(5, seed=1)
+    one, other = sure - unsure, unsure - sure
+    assert np.allclose(one.high - one.low, other.high - other.low, rtol=1e-9)
+    assert one.resampled_pairs() == 5 and (one.high - one.low).mean(axis=None) > (unsure.high - unsure.low).mean(
+        axis=None
+    )
+    with pytest.raises(TaskspaceError, match="a DataFrame; give a TaskSpace or a number"):
+        sure - sure.matrix
+
+
+def test_labels_may_be_numbers_and_survive_a_file(tmp_path):
+    space = TaskSpace(pd.DataFrame(np.eye(4)), groups={0: 0, 1: 0, 2: True, 3: None})
+    assert space.groups == {"0": "0", "1": "0", "2": "True", "3": None}
+    space.save(tmp_path / "space.npz")
+    assert TaskSpace.load(tmp_path / "space.npz").groups == space.groups
+
+
+def test_two_tasks_have_nothing_beyond_what_each_gives_and_takes():
+    with pytest.raises(TaskspaceError, match="give three or more"):
+        space_of(np.ones((2, 2))).centred()
+
+
+def test_rounding_of_a_symmetric_space_is_no_imbalance():
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(size=(50, 8, 8))
+    drawn = drawn + drawn.swapaxes(1, 2)
+    table = space_of(drawn.mean(0), replicates=drawn).asymmetry()
+    assert (table["balance"] == 0).all() and table["p"].isna().all()
+
+
+def test_without_replicates_a_change_has_no_bounds():
+    found = change_point(np.random.default_rng(0).normal(size=(4, 5, 5)))
+    assert np.isnan([found["low"], found["high"], found["p"]]).all() and found["largest"] > 0
+
+
+def test_one_group_of_two_gives_no_interval_over_tasks():
+    "Without either of its tasks there is no cell within a group left."
+    labels = dict.fromkeys("abcdef") | {"a": "pair", "b": "pair"} | {t: t for t in "cdef"}
+    test = space_of(np.random.default_rng(0).normal(size=(6, 6)), groups=labels).within_across(permutations=0)
+    assert np.isfinite(test.statistic) and np.isnan(test.low) and np.isnan(test.high)
+
+
+def test_tasks_without_a_group_are_no_group():
+    labels = {t: g for t, g in zip("abcdefghi", ["x"] * 3 + ["y"] * 3 + [None] * 3, strict=True)}
+    space = space_of(np.random.default_rng(0).normal(size=(9, 9)), groups=labels)
+    assert "groups" not in level_intervals(space, mean_cell, bounds=None).index
+
+
+def test_an_opposition_score_is_as_sure_as_the_cell_that_it_is():
+    space = noisy(5, tasks=2)
+    own = np.eye(2, dtype=bool)
+    cosine, drawn = (
+        np.where(own, 1, (a + a.swapaxes(-1, -2)) / 20) for a in (space.matrix.to_numpy(), space.replicates)
+    )
+    made = space_of(cosine, space.tasks, replicates=drawn, meta=space.meta) + 0
+    (score,) = opposition_scores(made, [tuple(space.tasks)]).itertuples()
+    assert (score.low, score.high) == pytest.approx((made.low.iloc[0, 1], made.high.iloc[0, 1]))
+
+
+def test_trainings_on_the_same_pairs_share_their_noise():
+    space = noisy(30)
+    alone = level_error_over_pairs([space], mean_cell, None)
+    assert level_error_over_pairs([space] * 5, mean_cell, None).error == pytest.approx(alone.error)
+    others = [noisy(30, seed=k) for k in range(5)]
+    assert level_error_over_pairs(others, mean_cell, None).error < 0.75 * alone.error
+    assert level_error_over_pairs([space, space], mean_cell, None, [1, -1]).error == pytest.approx(0, abs=1e-12)
+
+
+def test_a_slope_between_two_sizes_has_the_interval_of_welch():
+    rng, groups = np.random.default_rng(0), dict(zip("abcdefgh", "xxxxyyyy", strict=True))
+
+    def training(signal):
+        inside = np.equal.outer(*[np.array(list(groups.values()))] * 2)
+        return space_of(rng.normal(size=(8, 8)) + signal * inside, groups=groups)
+
+    trainings = {"small": [training(s) for s in (0.2, 0.3, 0.2)], "large": [training(s) for s in (0, 1, 2, 3)]}
+    found = claim_c(trainings, {"small": 1e5, "large": 1e6}).levels.loc["trainings"]
+    aucs = [[s.within_across(permutations=0, interval=None).statistic for s in v] for v in trainings.values()]
+    wanted = stats.ttest_ind(aucs[1], aucs[0], equal_var=False).confidence_interval()
+    assert (found["low"], found["high"]) == pytest.approx(tuple(wanted)) and found["units"] == 7
