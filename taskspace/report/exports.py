@@ -186,6 +186,12 @@ def _resized(svg: str, width: str, height: str) -> str:
     return re.sub(r'width="[\d.]+" height="[\d.]+"', f'width="{width}" height="{height}"', svg, count=1)
 
 
+def _said_by_vega(error: ValueError) -> str:
+    "The line with the reason, which stands between a heading and the places in Vega's code."
+    lines = str(error).splitlines() or [""]
+    return next((line for line in lines if line.startswith("Error:")), lines[0]).removeprefix("Error:").strip()[:200]
+
+
 def draw(
     spec: dict,  # a Vega-Lite specification
     path: Path,  # ends in .pdf or .svg
@@ -200,7 +206,7 @@ def draw(
     try:
         svg = vl_convert.vegalite_to_svg(spec)
     except ValueError as e:
-        raise TaskspaceError(f"{path.stem}: Vega cannot draw this chart: {str(e).splitlines()[0][:200]}") from None
+        raise TaskspaceError(f"{path.stem}: Vega cannot draw this chart: {_said_by_vega(e)}") from None
     across, down = _size(svg)
     wide, high = f"{points:.2f}", f"{down * points / across:.2f}"
     if path.suffix == ".svg":
