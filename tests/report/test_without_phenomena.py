@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from toysite import tiny_models
 
 from taskspace.claims.means import accuracy_intervals, task_means
 from taskspace.report.answers import what_was_run
@@ -18,6 +17,7 @@ from taskspace.runs.results import open_run
 from taskspace.runs.study import Study
 from taskspace.tasks.catalogue import load_suite
 from taskspace.tasks.pairs import Suite
+from toysite import tiny_models
 
 PAIRS = (10, 13, 10, 10, 9, 14)
 SOME = ("negation", "negation", None, None, None, None)
