@@ -333,11 +333,15 @@ def _card(run: Run, files: Sequence[tuple[str, str]], options: ExportOptions) ->
     language = {"language": languages} if languages else {}
     about = {"pretty_name": run.study.name, "tags": ["linguistics", "interpretability", "minimal-pairs", "taskspace"]}
     rows = "\n".join(f"| `{name}` | {what} |" for name, what in files)
+    status = run.status()
+    gone = status.total - status.done
+    late = f"{gone:,} of {status.total:,} results are missing; the table `jobs` says which.\n\n" if gone else ""
     loaded = _LOADED.format(place=options.push or "OWNER/NAME", first=files[0][0])
     return (
         f"---\n{in_yaml({**about, **licence, **language, 'configs': configs})}---\n\n# {_plain(run.study.name)}\n\n"
         f"What language models know of {len(run.suite)} grammatical tasks, and how the tasks hang together in them: "
         f"measured with taskspace {__version__}. `study.yaml` says how, and computes it again.\n\n"
+        f"{late}"
         "| table | what it holds |\n|---|---|\n"
         f"{rows}\n\n{loaded}\n## Citation\n\n```bibtex\n{_bibtex(run, options)}```\n"
     )
