@@ -676,7 +676,7 @@ def _with_those_of_pairs(found: pd.DataFrame, before: pd.DataFrame) -> pd.DataFr
 
 _AS_JUDGED = " As judged from every measured pair."
 
-# %% ../../nbs/api/runs/70_extract.ipynb #52c72850
+# %% ../../nbs/api/runs/70_extract.ipynb #1b87fd1b
 def _own_hypotheses(extract: Extract, suite: Suite | None) -> dict[str, TaskSpace]:
     "Those of the suite, or those that the extract holds. Raises `TaskspaceError` for another suite."
     if suite is None:
@@ -688,6 +688,15 @@ def _own_hypotheses(extract: Extract, suite: Suite | None) -> dict[str, TaskSpac
     return opponents(suite)
 
 
+def _ceiling(extract: Extract, names: Mapping[str, Any]) -> float:
+    "The noise ceiling of a space, which split halves gave; missing where none was measured."
+    rows = extract.table("tests")
+    for name, value in names.items():
+        if name in rows:
+            rows = rows[rows[name].isna() if value is None else (rows[name] == value).fillna(False)]
+    return float(rows["ceiling"].iloc[0]) if len(rows) == 1 and "ceiling" in rows else float("nan")
+
+# %% ../../nbs/api/runs/70_extract.ipynb #52c72850
 def retest_extract(
     folder: str | os.PathLike,  # an extract
     suite: Suite | None = None,  # whose sentences it was made of; None: the hypotheses that it holds
@@ -732,12 +741,3 @@ def retest_extract(
     header = {**extract.header, "parameters": sizes, "gate": gate, "retested": importlib.metadata.version("taskspace")}
     _write_files(_with_header(files, header), place)
     return extract.path
-
-
-def _ceiling(extract: Extract, names: Mapping[str, Any]) -> float:
-    "The noise ceiling of a space, which split halves gave; missing where none was measured."
-    rows = extract.table("tests")
-    for name, value in names.items():
-        if name in rows:
-            rows = rows[rows[name].isna() if value is None else (rows[name] == value).fillna(False)]
-    return float(rows["ceiling"].iloc[0]) if len(rows) == 1 and "ceiling" in rows else float("nan")

@@ -143,8 +143,7 @@ def _tables_of(source: Any, place: int, suite: Suite | None, convention: str | C
         if not (found := last_run_scores(run)):
             raise TaskspaceError(f"{run.path}: no scores; add score to the probes of the study, or finish the run")
         if left := [str(m) for m in dict.fromkeys(run.checkpoints["model"]) if str(m) not in found]:
-            what = f"{', '.join(left)}: not scored at the last checkpoint yet, and left out; finish the run"
-            warnings.warn(f"{run.path}: {what}", stacklevel=4)
+            warnings.warn(f"{run.path}: {', '.join(left)} left out, not scored yet; finish the run", stacklevel=4)
         return found
     table = _scored(source, suite, convention)
     return {str(source) if isinstance(source, str | os.PathLike) else _model_and_step(table, f"model {place}"): table}

@@ -154,5 +154,5 @@ def test_models_of_a_run_without_scores_are_named(tiny, tmp_path):
     run = open_run(tmp_path / "part")
     job = next(j for j in run.plan.itertuples() if j.kind == "score" and j.model == "large" and j.step == 1)
     next((tmp_path / "part").glob(f"results/*/{job.key}.*")).unlink()
-    with pytest.warns(UserWarning, match="large: not scored at the last checkpoint yet, and left out; finish the run"):
+    with pytest.warns(UserWarning, match="part: large left out, not scored yet; finish the run"):
         assert list(score_tables(tmp_path / "part")) == ["small"]
