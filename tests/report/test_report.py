@@ -200,7 +200,7 @@ def test_a_folder_with_other_things_is_left_alone(run, tmp_path):
 
 
 def test_files_of_others_in_a_report_are_never_removed(run, made, tmp_path):
-    shutil.copytree(made, tmp_path / "report")
+    shutil.copytree(made.parent, tmp_path / "report")
     (tmp_path / "report" / "notebooks" / "mine.ipynb").write_text("dear")
     with pytest.raises(TaskspaceError, match="notebooks/mine.ipynb: is not part of the report, which would be") as e:
         render_report(run, tmp_path / "report", progress=False)
@@ -210,7 +210,7 @@ def test_files_of_others_in_a_report_are_never_removed(run, made, tmp_path):
 def test_a_report_takes_no_place_that_it_would_break(run, made, tmp_path, monkeypatch, capsys):
     "A link would become a folder; a shell that stands in a folder would lose it."
     (tmp_path / "here" / "below").mkdir(parents=True)
-    (tmp_path / "link").symlink_to(made)
+    (tmp_path / "link").symlink_to(made.parent)
     monkeypatch.chdir(tmp_path / "here" / "below")
     cases = ((".", "is the working folder, or holds it"), ("..", "is the working folder"), ("../../link", "symbolic"))
     for out, says in cases:
