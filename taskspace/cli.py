@@ -790,7 +790,7 @@ def report(
     if table:
         values["table"] = str(table)
     _say(_report(directory, out, partial, gate=gate, pages=page or (), values=values))
-    site = out or directory / "report"
+    site = Path(os.path.abspath(out or directory / "report"))
     if pdf:
         _say(f"PDF: {write_pdf(site, site.with_name(f'{site.name}.pdf'))}")
     if single_file:
@@ -816,6 +816,7 @@ def export(
     ] = None,
     report: Annotated[Path | None, typer.Option(help="With --to figures: the report, where not in the run.")] = None,
     push: Annotated[str | None, typer.Option(help="With --to hub: push to this data set, OWNER/NAME.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Export although results are missing.")] = False,
 ) -> None:
     """Make of a run what a paper needs: LaTeX tables, figures (PDF, SVG), CSV, lm_eval's JSON, a data set, an archive.
 
@@ -827,7 +828,7 @@ def export(
     from taskspace.report.exports import export_run, ExportOptions
 
     options = ExportOptions(width, licence, tuple(author or ()), push, report)
-    for path in export_run(directory, to, out, options):
+    for path in export_run(directory, to, out, options, partial):
         _say(str(path))
 
 # %% ../nbs/api/90_cli.ipynb #f1ef486a

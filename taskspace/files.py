@@ -16,7 +16,7 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from .errors import shown, TaskspaceError
 # %% auto #0
 __all__ = ['is_whole', 'checked_path', 'refuse_endless', 'text_of', 'json_of', 'sync_folder', 'written', 'bytes_in_words',
            'cannot_write', 'write_atomically', 'sweep', 'is_locked', 'lock_holder', 'locked', 'leads_out',
-           'without_folders', 'file_digest', 'cache_dir']
+           'files_below', 'listed_files', 'replaceable', 'name_apart', 'without_folders', 'file_digest', 'cache_dir']
 
 # %% ../nbs/api/02_files.ipynb #986cdadd
 def is_whole(
@@ -292,6 +292,74 @@ def leads_out(
         return not path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # a link to itself
         return True
+
+# %% ../nbs/api/02_files.ipynb #92ac1670
+_LITTER = {".DS_Store", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints"}  # which systems and editors leave
+
+
+def files_below(
+    folder: Path,  # any
+) -> list[str]:  # in order, relative, with "/" on every system
+    "Every file of a folder and its folders. A symbolic link is a file, whatever it leads to."
+    found = []
+    for top, folders, files in os.walk(folder):
+        links = [name for name in folders if Path(top, name).is_symlink()]
+        found += [Path(top, name).relative_to(folder).as_posix() for name in (*files, *links)]
+    return sorted(found)
+
+
+def listed_files(
+    mark: Path,  # a JSON file that lists what was written with it under "files"
+) -> list[str] | None:  # as in `files_below`; None where it does not say, as in folders of earlier versions
+    "The files that a folder was written with."
+    try:
+        files = json_of(mark)["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return [str(name) for name in files] if isinstance(files, list) else None
+
+
+def _refuse_others(folder: Path, kind: str, own: Container[str]) -> None:
+    "Raise `TaskspaceError` that names a file which is none of the folder's own."
+    for name in files_below(folder):
+        if name not in own and not _LITTER & set(name.split("/")):
+            raise TaskspaceError(
+                f"{folder / name}: is not part of the {kind}, which would be replaced; move it, or name another folder"
+            )
+
+
+def replaceable(
+    out: str | os.PathLike,  # a folder that is to be written as a whole
+    kind: str,  # what it will be: "report", "extract" or "export"
+    mark: str,  # name of the file that every such folder holds
+    listed: Callable[[Path], Collection[str] | None],  # mark -> the files that were written with it; None: unknown
+) -> Path:  # its absolute path
+    "Where a folder goes: a new place, an empty folder or an older one of its kind. Raises `TaskspaceError` for others."
+    place = Path(os.path.abspath(checked_path(out)))
+    if place.is_symlink():
+        raise TaskspaceError(f"{place}: is a symbolic link; name the folder that it leads to")
+    if place.exists() and not place.is_dir():
+        raise TaskspaceError(f"{place}: is a file; name a folder for the {kind}")
+    if Path.cwd().resolve().is_relative_to(place.resolve()):
+        raise TaskspaceError(f"{place}: is the working folder, or holds it; name a folder inside, such as {kind}")
+    if not place.is_dir() or not any(place.iterdir()):
+        return place
+    if not (place / mark).is_file():
+        raise TaskspaceError(f"{place}: is not empty and not an older {kind}; name another folder, or empty it")
+    own = listed(place / mark)
+    if own is not None:
+        _refuse_others(place, kind, {mark, *own})
+    return place
+
+# %% ../nbs/api/02_files.ipynb #81c5eace
+def name_apart(
+    name: str,  # of a file or folder
+    taken: Collection[str],  # names that are there already
+) -> str:  # the name, with a number where it is taken; capitals do not tell names apart on every system
+    "A name that no other file has."
+    known = {other.casefold() for other in taken}
+    tried = (name if k == 1 else f"{name}-{k}" for k in itertools.count(1))
+    return next(one for one in tried if one.casefold() not in known)
 
 # %% ../nbs/api/02_files.ipynb #8e1b4912
 # Where a path begins: not inside a word, an address such as https://x/y or another path

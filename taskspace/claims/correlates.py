@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, rankdata, skew
 
+from .means import task_means
 from ..errors import TaskspaceError
 from ..spaces.resampling import left_out_interval
 from ..spaces.space import TaskSpace
@@ -290,9 +291,7 @@ def checkpoint_means(
     by = ["model", "step", *(["revision"] if "revision" in scores else [])]
     if lacking := [c for c in by if c not in scores]:
         raise TaskspaceError(f"the scores have no column {lacking[0]!r}; a table by checkpoint needs those of a run")
-    tasks = scores.groupby([*by, "task"], sort=False, dropna=False, observed=True)[["correct", "margin"]].mean()
-    means = tasks.groupby(by, sort=False, dropna=False).mean().reset_index()
-    return means.rename(columns={"correct": "accuracy"})
+    return task_means(scores, by).drop(columns=["tasks", "pairs"])
 
 
 def _score_rows(

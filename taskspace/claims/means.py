@@ -5,7 +5,7 @@
 # %% ../../nbs/api/claims/35_means.ipynb #b19ff3c3
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from ..errors import TaskspaceError
 from ..spaces.resampling import widening
 
 # %% auto #0
-__all__ = ['LEVELS', 'ACCURACY', 'DIFFERENCE', 'means_by_group', 'normalised_correct', 'accuracy_intervals']
+__all__ = ['LEVELS', 'ACCURACY', 'DIFFERENCE', 'means_by_group', 'task_means', 'normalised_correct', 'accuracy_intervals']
 
 # %% ../../nbs/api/claims/35_means.ipynb #f5dd16c3
 def _replicates(values: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:  # (draws, columns)
@@ -132,6 +132,19 @@ def means_by_group(
             row[f"{column}_tasks_low"], row[f"{column}_tasks_high"] = over
         rows.append(row)
     return pd.DataFrame(rows)
+
+# %% ../../nbs/api/claims/35_means.ipynb #feefe594
+def task_means(
+    scores: pd.DataFrame,  # a row a pair: task, correct, margin (where it is known), and the columns `by`
+    by: Sequence[str] = (),  # what tells the groups apart, such as model and phenomenon; missing values are one group
+) -> pd.DataFrame:  # a row a group, in order of appearance: the columns `by`, accuracy, margin, tasks, pairs
+    "Accuracy and margin of groups of tasks: means over tasks of means over pairs, however many pairs each task has."
+    measures = {"accuracy": "correct", **({"margin": "margin"} if "margin" in scores else {})}
+    of_tasks = {name: (column, "mean") for name, column in measures.items()} | {"pairs": ("correct", "size")}
+    of_groups = {name: (name, "mean") for name in measures} | {"tasks": ("task", "size"), "pairs": ("pairs", "sum")}
+    tasks = scores.groupby([*by, "task"], sort=False, dropna=False, observed=True).agg(**of_tasks).reset_index()
+    groups = tasks.groupby(list(by) or (lambda _: 0), sort=False, dropna=False, observed=True)
+    return groups.agg(**of_groups).reset_index(drop=not by)
 
 # %% ../../nbs/api/claims/35_means.ipynb #8616ceb0
 def normalised_correct(

@@ -33,7 +33,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "unit_charts":
         "layer_chart interchange_chart interchange_charts",
     "checkpoints":
-        "called checkpoint_names scores_at last_scores repeated_steps by_unit",
+        "called checkpoint_names scores_at last_scores with_phenomena repeated_steps by_unit",
     "templates":
         "page_templates template parameters check_parameters check execute",
     "pages":

@@ -31,11 +31,12 @@ def what_was_run(
 ) -> str:
     "How much was measured, of what, by which probes."
     known, suite, study = run.checkpoints, run.suite, run.study
+    phenomena = {t.phenomenon for t in suite} - {None}
     size = [
         _counted(known["model"].nunique(), "model"),
         _counted(len(known), "checkpoint"),
         _counted(len(suite), "task"),
-        _counted(len({t.phenomenon for t in suite}), "phenomenon", "phenomena"),
+        *([_counted(len(phenomena), "phenomenon", "phenomena")] if phenomena else []),
         _counted(suite.n_pairs, "minimal pair"),
     ]
     probes = ", ".join(str(p) for p in study.probes)

@@ -226,6 +226,8 @@ def _cells(space: TaskSpace, names: Sequence[str]) -> pd.DataFrame:
         long[side] = long[side].map(_readable)
         if groups:
             long[f"{side}_group"] = long[side].map(groups)
+    if not groups:  # a suite without phenomena names a group for no task
+        long = long.drop(columns=["source_group", "target_group"], errors="ignore")
     if "low" in long:
         ends = zip(long.low, long.high, strict=True)
         long["interval"] = [f"{a:.3g} to {b:.3g}" if a == a and b == b else "unknown" for a, b in ends]
@@ -477,7 +479,7 @@ def group_means(
     known = np.isfinite(values) & (~np.eye(len(values), dtype=bool) | alone[:, None])
     with np.errstate(invalid="ignore"):
         means = (member.T @ np.where(known, values, 0.0) @ member) / (member.T @ known @ member)
-    own: dict[str, str | None] | None = {g: g for g in names} if space.groups else None
+    own: dict[str, str | None] | None = {g: g for g in names} if _groups(space) else None
     return TaskSpace(pd.DataFrame(means, names, names), space.kind, own, meta=space.meta)
 
 

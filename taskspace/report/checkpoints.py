@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from taskspace.runs.results import Run
 
 # %% auto #0
-__all__ = ['called', 'checkpoint_names', 'scores_at', 'last_scores', 'repeated_steps', 'by_unit']
+__all__ = ['called', 'checkpoint_names', 'scores_at', 'last_scores', 'with_phenomena', 'repeated_steps', 'by_unit']
 
 # %% ../../nbs/api/report/28_checkpoints.ipynb #98cb0c96
 def called(
@@ -77,6 +77,14 @@ def last_scores(
         return pd.DataFrame(columns=["model", "checkpoint", "task", "phenomenon", "correct"])
     frame = pd.concat(parts, ignore_index=True)
     return frame[["model", "checkpoint", *(c for c in frame if c not in ("model", "checkpoint"))]]
+
+# %% ../../nbs/api/report/28_checkpoints.ipynb #2053f69b
+def with_phenomena(
+    table: pd.DataFrame,  # a row a pair or a task, with a column phenomenon that may have gaps
+) -> pd.DataFrame:  # the same without gaps
+    "Tasks without a phenomenon under the name *no phenomenon*, or *all tasks* where none has one."
+    known = table["phenomenon"].astype(object)
+    return table.assign(phenomenon=known.where(known.notna(), "no phenomenon" if known.notna().any() else "all tasks"))
 
 # %% ../../nbs/api/report/28_checkpoints.ipynb #670e439a
 def repeated_steps(

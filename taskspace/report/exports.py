@@ -23,13 +23,13 @@ from .. import __version__
 from ..claims.comparing import pairwise_tests, rank_scores
 from ..claims.means import accuracy_intervals
 from ..errors import first_line, TaskspaceError
-from ..files import cannot_write
+from ..files import cannot_write, files_below, json_of, listed_files, name_apart, replaceable
 from .escaping import in_csv, in_yaml
 from .renderer import MIME
 from .site import data_tables, write_data
 from ..runs.model_comparison import last_run_scores
 from ..runs.results import open_run
-from ..runs.summaries import claims_of
+from ..runs.summaries import claims_of, missing, missing_line
 
 if TYPE_CHECKING:
     from taskspace.runs.results import Run
@@ -161,17 +161,23 @@ WIDTHS = {"column": 84.0, "page": 174.0}  # mm
 _POINTS = 72 / 25.4  # in a millimetre
 
 
+def _charts_of(page: Path) -> list[dict]:
+    "The charts of an executed notebook. Raises `TaskspaceError` for a file that is none."
+    try:
+        cells = json_of(page)["cells"]
+        charts = [out.get("data", {}).get(MIME) for cell in cells for out in cell.get("outputs", [])]
+        return [dict(chart) for chart in charts if chart]
+    except (ValueError, KeyError, TypeError, AttributeError):  # not JSON, or JSON of something else
+        raise TaskspaceError(f"{page}: not a page of a report; make it again with taskspace report") from None
+
+
 def report_charts(
     report: Path,  # folder of a report
 ) -> dict[str, dict]:  # name -> Vega-Lite specification
     "The charts of a report, by page and place: `index-1`, `index-2`, ..."
-    found = {}
+    found: dict[str, dict] = {}
     for path in sorted(report.glob("notebooks/*.ipynb")):
-        notebook, place = json.loads(path.read_text(encoding="utf-8")), 0
-        for output in (out for cell in notebook["cells"] for out in cell.get("outputs", [])):
-            if spec := output.get("data", {}).get(MIME):
-                place += 1
-                found[f"{path.stem}-{place}"] = spec
+        found |= {f"{path.stem}-{place}": spec for place, spec in enumerate(_charts_of(path), 1)}
     return found
 
 # %% ../../nbs/api/report/60_exports.ipynb #15f3da81
@@ -184,6 +190,12 @@ def _size(svg: str) -> tuple[float, float]:
 def _resized(svg: str, width: str, height: str) -> str:
     "The drawing in another size; what it shows is kept by its `viewBox`."
     return re.sub(r'width="[\d.]+" height="[\d.]+"', f'width="{width}" height="{height}"', svg, count=1)
+
+
+def _said_by_vega(error: ValueError) -> str:
+    "The line with the reason, which stands between a heading and the places in Vega's code."
+    lines = str(error).splitlines() or [""]
+    return next((line for line in lines if line.startswith("Error:")), lines[0]).removeprefix("Error:").strip()[:200]
 
 
 def draw(
@@ -200,7 +212,7 @@ def draw(
     try:
         svg = vl_convert.vegalite_to_svg(spec)
     except ValueError as e:
-        raise TaskspaceError(f"{path.stem}: Vega cannot draw this chart: {str(e).splitlines()[0][:200]}") from None
+        raise TaskspaceError(f"{path.stem}: Vega cannot draw this chart: {_said_by_vega(e)}") from None
     across, down = _size(svg)
     wide, high = f"{points:.2f}", f"{down * points / across:.2f}"
     if path.suffix == ".svg":
@@ -278,7 +290,9 @@ def lm_eval_results(
 
 # %% ../../nbs/api/report/60_exports.ipynb #ad471d07
 def _safe(model: str) -> str:
-    return re.sub(r"[\"<>:/|\\?*\[\]]+", "__", model)
+    "A model's name as lm_eval makes a folder of it; one of dots alone would lead to another folder."
+    name = re.sub(r"[\"<>:/|\\?*\[\]\x00-\x1f]+", "__", model)
+    return name if name.strip(". ") else re.sub("[. ]", "_", name) or "_"
 
 
 def write_lm_eval(
@@ -286,9 +300,9 @@ def write_lm_eval(
     folder: Path,  # made if need be
 ) -> list[Path]:  # the files written
     "A folder for each model, with a results file as lm_eval writes it."
-    out = []
+    out: list[Path] = []
     for model, own in _scores_of(run).items():
-        path = folder / _safe(model) / "results_taskspace.json"
+        path = folder / name_apart(_safe(model), [p.parent.name for p in out]) / "results_taskspace.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(lm_eval_results(own, model, str(run.study.convention)), indent=2, ensure_ascii=False)
         path.write_text(text, encoding="utf-8")
@@ -319,11 +333,15 @@ def _card(run: Run, files: Sequence[tuple[str, str]], options: ExportOptions) ->
     language = {"language": languages} if languages else {}
     about = {"pretty_name": run.study.name, "tags": ["linguistics", "interpretability", "minimal-pairs", "taskspace"]}
     rows = "\n".join(f"| `{name}` | {what} |" for name, what in files)
+    status = run.status()
+    gone = status.total - status.done
+    late = f"{gone:,} of {status.total:,} results are missing; the table `jobs` says which.\n\n" if gone else ""
     loaded = _LOADED.format(place=options.push or "OWNER/NAME", first=files[0][0])
     return (
         f"---\n{in_yaml({**about, **licence, **language, 'configs': configs})}---\n\n# {_plain(run.study.name)}\n\n"
         f"What language models know of {len(run.suite)} grammatical tasks, and how the tasks hang together in them: "
         f"measured with taskspace {__version__}. `study.yaml` says how, and computes it again.\n\n"
+        f"{late}"
         "| table | what it holds |\n|---|---|\n"
         f"{rows}\n\n{loaded}\n## Citation\n\n```bibtex\n{_bibtex(run, options)}```\n"
     )
@@ -441,14 +459,16 @@ def export_run(
     to: str,  # latex, figures, csv, lm-eval, hub or archive
     out: str | os.PathLike | None = None,  # a new or empty folder; `export/KIND` in the run's folder where None
     options: ExportOptions | None = None,  # width, licence, authors, push
+    partial: bool = False,  # whether results may be missing
 ) -> list[Path]:  # the files written
-    "Export a run. Raises `TaskspaceError` for an unknown kind, or a folder that holds something."
+    """Export a run. Raises `TaskspaceError` for an unknown kind, when results are missing and `partial` is not set, and
+    for a folder that holds something else."""
     if to not in EXPORTS:
         raise TaskspaceError(f"--to {to}: unknown; choose one of {', '.join(EXPORTS)}")
     run = open_run(run) if isinstance(run, str | os.PathLike) else run
-    out = Path(out if out is not None else run.path / "export" / to).absolute()
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / _MARK).exists()):
-        raise TaskspaceError(f"{out}: is not empty and no export; name another folder, or empty it")
+    out = replaceable(out if out is not None else run.path / "export" / to, "export", _MARK, listed_files)
+    if len(gone := missing(run)) and not partial:
+        raise TaskspaceError(missing_line(run, gone, "export"))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
@@ -456,7 +476,7 @@ def export_run(
             work.mkdir()
             made = _PLAIN[to](run, work) if to in _PLAIN else _WITH_OPTIONS[to](run, work, options)
             files = [p.relative_to(work) for p in made]
-            (work / _MARK).write_text(f"{to}\n")
+            (work / _MARK).write_text(json.dumps({"kind": to, "files": files_below(work)}) + "\n")
             if out.exists():
                 out.rename(Path(scratch, "old"))
             work.rename(out)

@@ -22,7 +22,7 @@ import yaml
 
 from ..claims.judging import passing_tasks
 from ..errors import TaskspaceError
-from ..files import cannot_write, without_folders
+from ..files import cannot_write, files_below, listed_files, name_apart, replaceable, without_folders
 from .escaping import in_csv, in_markdown, in_yaml
 from .pages import methods, page, proportioned
 from .renderer import asset, write_bundle
@@ -280,8 +280,7 @@ def own_pages(
             raise TaskspaceError(f"{path}: not a notebook with a Python kernel; save it as one in JupyterLab") from None
         if "run" not in known.index:
             raise TaskspaceError(f'{path}: no parameter run; tag a cell "parameters" and write run: str = "" into it')
-        name = f"page-{_slug(path.stem)}"
-        found[name if name not in found else f"{name}-{len(found)}"] = path.absolute()
+        found[name_apart(f"page-{_slug(path.stem)}", found)] = path.absolute()
     return found
 
 
@@ -315,14 +314,6 @@ _MARK = ".taskspace-report"
 _SOURCES = ("_quarto.yml", "site.css", _HEAD, "*.ipynb", "*.md")
 
 
-def _accepts(out: Path) -> None:
-    "Raise `TaskspaceError` when the place is taken by something that is not a report."
-    if out.exists() and not out.is_dir():
-        raise TaskspaceError(f"{out}: is a file; name a folder for the report")
-    if out.is_dir() and any(out.iterdir()) and not (out / _MARK).exists():
-        raise TaskspaceError(f"{out}: is not empty and not a report; name another folder, or empty it")
-
-
 def render_report(
     run: Run | str | os.PathLike,  # a run, or its folder
     out: str | os.PathLike | None = None,  # folder of the report; `report` in the run's folder where None
@@ -335,20 +326,19 @@ def render_report(
     """Make the report of a run. Raises `TaskspaceError` when results are missing and `partial` is not set, `out` holds
     something else, a gate leaves no task, or a page lacks a parameter."""
     extra = own_pages(pages)
-    values = _with_table(values or {})
-    check_values(values, [*page_templates(), *(str(path) for path in extra.values())])
     from taskspace.runs.results import open_run
 
     run = open_run(run) if isinstance(run, (str, os.PathLike)) else run
+    values = _with_table(values or {})
+    check_values(values, ["summary", "scale", *_other_pages(run, values), *map(str, extra.values())])
     gone = missing(run)
     if len(gone) and not partial:
         raise TaskspaceError(missing_line(run, gone))
     if len(gone) and gone["jobs"].sum() == len(run.plan):
         raise TaskspaceError(f"{run.path}: no result is there yet; run the study first")
-    out = Path(out if out is not None else run.path / "report").absolute()
-    _accepts(out)
-    if gate is not None:
-        passing_tasks(last_accuracy(run), gate)  # before the pages, which take minutes
+    out = replaceable(out if out is not None else run.path / "report", "report", _MARK, listed_files)
+    if least := values.get("gate", 0.0) if gate is None else gate:
+        passing_tasks(last_accuracy(run), least)  # before the pages, which take minutes
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -374,7 +364,7 @@ def _complete(site: Path, work: Path, run: Run) -> None:
     for name in _SOURCES:
         for path in work.glob(name):
             shutil.copyfile(path, site / path.name)
-    mark = {"study": run.study.name, "renderer": site_renderer()}
+    mark = {"study": run.study.name, "renderer": site_renderer(), "files": files_below(site)}
     (site / _MARK).write_text(json.dumps(mark) + "\n")
 
 # %% ../../nbs/api/report/50_site.ipynb #f542fea7
@@ -388,6 +378,15 @@ def _page_jobs(run: Run, scales: Mapping[str, str], others: Iterable[str], first
     ]
 
 # %% ../../nbs/api/report/50_site.ipynb #c01d6076
+def _other_pages(run: Run, values: Mapping[str, Any]) -> list[str]:
+    "The templates of the pages that are neither the first one nor of a model."
+    others = ["training", *(["dissimilarity"] if "states" in run.study.probes else [])]
+    causes = {"units", "ablation", "interchange"}  # what other probes could foretell
+    others += ["methods_compared"] if causes & set(run.study.probes) else []
+    others += ["correlates"] if values.get("table") else []
+    return [name for name in others if name in page_templates()]
+
+
 def _path_in_text(path: Path) -> re.Pattern:
     "Matches a path, also where Markdown or HTML had to escape its signs."
     return re.compile("".join(c if c.isalnum() else rf"(?:\\*{re.escape(c)}|&#?\w+;)" for c in str(path)))
@@ -425,11 +424,7 @@ def _write_pages(
     from tqdm.auto import tqdm
 
     scales = _page_names(run.checkpoints["model"])
-    others = ["training", *(["dissimilarity"] if "states" in run.study.probes else [])]
-    causes = {"units", "ablation", "interchange"}  # what other probes could foretell
-    others += ["methods_compared"] if causes & set(run.study.probes) else []
-    others += ["correlates"] if values.get("table") else []
-    others = [name for name in others if name in page_templates()]
+    others = _other_pages(run, values)
     jobs = _page_jobs(run, scales, others, judged)
     jobs += [(str(path), file, {"run": str(run.path.absolute())}, None) for file, path in own.items()]
     notebooks = work / "_notebooks"  # the renderers leave folders with an underscore alone

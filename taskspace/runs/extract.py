@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 from ..claims.judging import claims_table, findings, models_table, passing_tasks
 from ..devices import progress_bar
 from ..errors import TaskspaceError
-from ..files import cannot_write, file_digest, leads_out, without_folders
+from ..files import cannot_write, file_digest, json_of, leads_out, replaceable, without_folders
 from .formats import as_written, check_columns
 from .plans import NotThere, training_numbers
 from .results import Run
@@ -38,6 +38,7 @@ from taskspace.runs.summaries import (
     last_accuracy,
     learning_curves,
     missing,
+    missing_line,
     parameter_counts,
     with_unit,
 )
@@ -339,6 +340,18 @@ def _with_header(files: Mapping[str, bytes], header: Mapping[str, Any]) -> dict[
     return {**files, _MARK: text.encode(errors="replace")}
 
 
+_TABLES: tuple[str, ...] = ("accuracy", "claims", "curves", "distribution", "explained")
+_TABLES += ("hypotheses", "models", "spaces", "stability", "tests")
+
+
+def _listed(mark: Path) -> set[str]:
+    "The files of an older extract. One of an earlier version does not list its tables, and a damaged one cannot."
+    files = {f"{name}.parquet" for name in _TABLES}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        files |= {name for name in json_of(mark)["checksums"] if name == os.path.basename(name)}
+    return files
+
+
 def _write_files(files: Mapping[str, bytes], folder: Path) -> None:
     "Write a folder of files as a whole. Raises `TaskspaceError` that names the file for which there was no room."
     file, data = "", b""
@@ -369,17 +382,10 @@ def write_extract(
 ) -> Path:  # the folder
     """Write what a run found as a few small files.
     Raises `TaskspaceError` when results are missing, the folder holds something else, or a gate leaves no task."""
-    folder, gone = Path(folder).absolute(), missing(run)
+    gone = missing(run)
     if len(gone) and not partial:
-        raise TaskspaceError(
-            f"{run.path}: {gone['jobs'].sum()} results are missing; go on with the run, or extract with --partial"
-        )
-    if (
-        folder.is_symlink()
-        or folder.exists()
-        and (not folder.is_dir() or any(folder.iterdir()) and not (folder / _MARK).exists())
-    ):
-        raise TaskspaceError(f"{folder}: is there and not an extract; name another folder")
+        raise TaskspaceError(missing_line(run, gone, "extract"))
+    folder = replaceable(folder, "extract", _MARK, _listed)
     if gate is not None:
         passing_tasks(last_accuracy(run), gate)  # before the tests, which take minutes
     tables = {n: with_unit(run, t) for n, t in _tables(run, scales, gate, permutations, progress).items()}
@@ -670,7 +676,7 @@ def _with_those_of_pairs(found: pd.DataFrame, before: pd.DataFrame) -> pd.DataFr
 
 _AS_JUDGED = " As judged from every measured pair."
 
-# %% ../../nbs/api/runs/70_extract.ipynb #52c72850
+# %% ../../nbs/api/runs/70_extract.ipynb #1b87fd1b
 def _own_hypotheses(extract: Extract, suite: Suite | None) -> dict[str, TaskSpace]:
     "Those of the suite, or those that the extract holds. Raises `TaskspaceError` for another suite."
     if suite is None:
@@ -682,6 +688,15 @@ def _own_hypotheses(extract: Extract, suite: Suite | None) -> dict[str, TaskSpac
     return opponents(suite)
 
 
+def _ceiling(extract: Extract, names: Mapping[str, Any]) -> float:
+    "The noise ceiling of a space, which split halves gave; missing where none was measured."
+    rows = extract.table("tests")
+    for name, value in names.items():
+        if name in rows:
+            rows = rows[rows[name].isna() if value is None else (rows[name] == value).fillna(False)]
+    return float(rows["ceiling"].iloc[0]) if len(rows) == 1 and "ceiling" in rows else float("nan")
+
+# %% ../../nbs/api/runs/70_extract.ipynb #52c72850
 def retest_extract(
     folder: str | os.PathLike,  # an extract
     suite: Suite | None = None,  # whose sentences it was made of; None: the hypotheses that it holds
@@ -694,6 +709,7 @@ def retest_extract(
     """Test the spaces of an extract anew, by today's statistics, and write it again.
     Raises `TaskspaceError` for a suite with other sentences."""
     extract = open_extract(folder)
+    place = replaceable(extract.path, "extract", _MARK, _listed)
     hypotheses = _own_hypotheses(extract, suite)
     sizes = dict(extract.header.get("parameters") or parameters or {})
     gate = extract.header.get("gate") if gate is None else gate
@@ -716,17 +732,12 @@ def retest_extract(
         "hypotheses": hypothesis_rows(hypotheses),
         **_found_again(extract, held, hypotheses, scales, sizes, gate),
     }
-    files = {p.name: p.read_bytes() for p in sorted(extract.path.iterdir()) if p.is_file()}
+    files = {
+        n: (place / n).read_bytes()
+        for n in sorted(_listed(place / _MARK))
+        if (place / n).is_file() and not leads_out(place / n, place)
+    }
     files |= {f"{name}.parquet": _table_bytes(table) for name, table in tables.items()}
     header = {**extract.header, "parameters": sizes, "gate": gate, "retested": importlib.metadata.version("taskspace")}
-    _write_files(_with_header(files, header), extract.path.absolute())
+    _write_files(_with_header(files, header), place)
     return extract.path
-
-
-def _ceiling(extract: Extract, names: Mapping[str, Any]) -> float:
-    "The noise ceiling of a space, which split halves gave; missing where none was measured."
-    rows = extract.table("tests")
-    for name, value in names.items():
-        if name in rows:
-            rows = rows[rows[name].isna() if value is None else (rows[name] == value).fillna(False)]
-    return float(rows["ceiling"].iloc[0]) if len(rows) == 1 and "ceiling" in rows else float("nan")

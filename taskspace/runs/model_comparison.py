@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast, TYPE_CHECKING
@@ -141,6 +142,8 @@ def _tables_of(source: Any, place: int, suite: Suite | None, convention: str | C
         run = source if isinstance(source, RunData) else open_run(source)
         if not (found := last_run_scores(run)):
             raise TaskspaceError(f"{run.path}: no scores; add score to the probes of the study, or finish the run")
+        if left := [str(m) for m in dict.fromkeys(run.checkpoints["model"]) if str(m) not in found]:
+            warnings.warn(f"{run.path}: {', '.join(left)} left out, not scored yet; finish the run", stacklevel=4)
         return found
     table = _scored(source, suite, convention)
     return {str(source) if isinstance(source, str | os.PathLike) else _model_and_step(table, f"model {place}"): table}

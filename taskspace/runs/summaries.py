@@ -49,15 +49,16 @@ def missing(
 def missing_line(
     run: Run,  # an opened run
     gone: pd.DataFrame,  # what `missing` gave, not empty
+    what: str = "report",  # what is to be made of the run
 ) -> str:
     "One line that says what is missing, and what to do."
     first = gone.iloc[0]
     step = point_title(first["step"], first["unit"]) if pd.notna(first["step"]) else first["revision"] or ""
-    what = " ".join(str(v) for v in (first["kind"], first["model"], step, first["sources"]) if str(v))
+    job = " ".join(str(v) for v in (first["kind"], first["model"], step, first["sources"]) if str(v))
     rest = f" and {len(gone) - 1} more kinds" if len(gone) > 1 else ""
     return (
-        f"{run.path}: {gone['jobs'].sum()} of {len(run.plan)} results are missing, first {what[:200]}{rest}; "
-        "run the study again to go on, or ask for a partial report (--partial)"
+        f"{run.path}: {gone['jobs'].sum()} of {len(run.plan)} results are missing, first {job[:200]}{rest}; "
+        f"run the study again to go on, or ask for a partial {what} (--partial)"
     )
 
 # %% ../../nbs/api/runs/60_summaries.ipynb #6193825f

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
+from ..claims.means import task_means
 from ..errors import first_line, TaskspaceError
 from .formats import result_from_bytes
 
@@ -101,9 +102,9 @@ def tracker_of(
 def _measured(data: bytes, job: Any, checkpoint: Any) -> dict[str, float | str]:
     "Accuracy and margin from the result of a scored checkpoint: means over tasks."
     frame, _ = result_from_bytes(data, job.key, job.kind)
-    means = frame.groupby("task", observed=True)[["correct", "margin"]].mean().mean()
+    means = task_means(frame).iloc[0]
     model = checkpoint.model
-    found: dict[str, float | str] = {f"accuracy/{model}": float(means["correct"])}
+    found: dict[str, float | str] = {f"accuracy/{model}": float(means["accuracy"])}
     found[f"margin/{model}"] = float(means["margin"])
     if checkpoint.step is not None:
         found[f"step/{model}"] = float(checkpoint.step)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import altair as alt
 import numpy as np
@@ -72,7 +73,8 @@ def test_heat_maps_name_every_task_in_readable_type(n, k, tmp_path):
 @pytest.mark.parametrize("chart", [charts.network, charts.task_map, charts.heatmap])
 def test_both_themes_and_spaces_without_groups_draw(chart, theme, tmp_path):
     ground = charts.INK[theme]["ground"]
-    for a in (space(), space(evidence=False)):
+    whole = space()
+    for a in (whole, space(evidence=False), replace(whole, groups=dict.fromkeys(whole.tasks))):
         drawing = svg(chart(a), tmp_path, theme)
         assert ground.lower() in drawing.lower() and len(drawing) > 5000
 

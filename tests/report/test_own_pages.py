@@ -47,7 +47,7 @@ def test_pages_of_one_name_both_stay(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         paths.append(notebook(tmp_path / folder / "Mine.ipynb", SOUND))
-    assert list(own_pages(paths)) == ["page-mine", "page-mine-1"]
+    assert list(own_pages(paths)) == ["page-mine", "page-mine-2"]
 
 
 def test_parameters_must_belong_to_a_page(tmp_path):
@@ -60,6 +60,33 @@ def test_parameters_must_belong_to_a_page(tmp_path):
     ):
         with pytest.raises(TaskspaceError, match=says):
             check_values(values, ["summary", mine])
+
+
+def test_a_page_never_takes_the_place_of_another(tmp_path):
+    names = ("a-2", "a", "b/a", "c/A")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        notebook(tmp_path / f"{name}.ipynb", SOUND)
+    assert list(own_pages(tmp_path / f"{name}.ipynb" for name in names)) == [
+        "page-a-2",
+        "page-a",
+        "page-a-3",
+        "page-a-4",
+    ]
+
+
+@pytest.mark.slow
+def test_parameters_are_checked_before_the_pages(tiny, tmp_path, monkeypatch):
+    "Against the pages that this report has; of no others, and a gate by what the models know."
+    monkeypatch.setattr(module, "execute", None)
+    for values, says in (
+        ({"gate": 2.0}, "gate: an accuracy lies between 0 and 1, not at 2"),
+        ({"gate": 0.999}, "gate"),
+        ({"folder": "x"}, "parameter 'folder': no page takes it; there are: "),
+    ):
+        with pytest.raises(TaskspaceError, match=says):
+            render_report(open_run(tiny / "run"), tmp_path / "out", progress=False, values=values)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -152,7 +152,7 @@ def test_a_damaged_result_is_a_missing_one(run, tmp_path, capsys):
             match=rf"1 of \d+ results are missing, first transfer large step 1 {job.source}; .*--partial",
         ):
             render_report(part, tmp_path / "out", progress=False)
-        with pytest.raises(TaskspaceError, match="1 results are missing.*--partial"):
+        with pytest.raises(TaskspaceError, match=r"1 of \d+ results are missing.*--partial"):
             write_extract(open_run(part), tmp_path / "out", progress=False)
         with pytest.raises(SystemExit) as e:
             main(["report", str(part), "--out", str(tmp_path / "out")])
@@ -192,11 +192,34 @@ def test_nothing_half_written_stays_when_a_page_fails(run, made, tmp_path, monke
 
 def test_a_folder_with_other_things_is_left_alone(run, tmp_path):
     (tmp_path / "thesis.txt").write_text("dear")
-    with pytest.raises(TaskspaceError, match="is not empty and not a report"):
+    with pytest.raises(TaskspaceError, match="is not empty and not an older report"):
         render_report(run, tmp_path, progress=False)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
     with pytest.raises(TaskspaceError, match="is a file"):
         render_report(run, tmp_path / "thesis.txt", progress=False)
+
+
+def test_files_of_others_in_a_report_are_never_removed(run, made, tmp_path):
+    shutil.copytree(made.parent, tmp_path / "report")
+    (tmp_path / "report" / "notebooks" / "mine.ipynb").write_text("dear")
+    with pytest.raises(TaskspaceError, match="notebooks/mine.ipynb: is not part of the report, which would be") as e:
+        render_report(run, tmp_path / "report", progress=False)
+    assert "\n" not in str(e.value) and (tmp_path / "report" / "notebooks" / "mine.ipynb").read_text() == "dear"
+
+
+def test_a_report_takes_no_place_that_it_would_break(run, made, tmp_path, monkeypatch, capsys):
+    "A link would become a folder; a shell that stands in a folder would lose it."
+    (tmp_path / "here" / "below").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(made.parent)
+    monkeypatch.chdir(tmp_path / "here" / "below")
+    cases = ((".", "is the working folder, or holds it"), ("..", "is the working folder"), ("../../link", "symbolic"))
+    for out, says in cases:
+        for more in ([], ["--single-file"]):
+            with pytest.raises(SystemExit) as e:
+                main(["report", str(run.path), "-o", out, *more])
+            said = capsys.readouterr().err.strip()
+            assert e.value.code == 2 and says in said and "\n" not in said
+    assert Path.cwd() == tmp_path / "here" / "below" and (tmp_path / "link").is_symlink()
 
 
 @pytest.mark.parametrize("name", ["scale", "summary", "training"])

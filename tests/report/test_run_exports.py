@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 import zipfile
 
 import numpy as np
@@ -10,9 +11,20 @@ import pandas as pd
 import pytest
 
 from taskspace.claims.means import accuracy_intervals
+from taskspace.cli import main
 from taskspace.errors import TaskspaceError
-from taskspace.report.exports import draw, export_run, ExportOptions, latex_table, paper_tables, report_charts, WIDTHS
-from taskspace.report.renderer import mimebundle
+from taskspace.report import exports
+from taskspace.report.exports import (
+    draw,
+    export_run,
+    ExportOptions,
+    latex_table,
+    paper_tables,
+    report_charts,
+    WIDTHS,
+    write_lm_eval,
+)
+from taskspace.report.renderer import MIME, mimebundle
 from taskspace.runs.model_comparison import last_run_scores
 from taskspace.runs.results import open_run
 
@@ -123,7 +135,10 @@ def test_every_chart_of_the_report_is_exported(run, tiny, tmp_path):
 def test_what_cannot_be_exported_is_said_in_one_line(run, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("x")
-    for kind, out, says in (("word", "new", "--to word: unknown"), ("csv", "full", "is not empty and no export")):
+    for kind, out, says in (
+        ("word", "new", "--to word: unknown"),
+        ("csv", "full", "is not empty and not an older export"),
+    ):
         with pytest.raises(TaskspaceError, match=says):
             export_run(run, kind, tmp_path / out)
     assert [p.name for p in tmp_path.iterdir()] == ["full"]
@@ -131,6 +146,63 @@ def test_what_cannot_be_exported_is_said_in_one_line(run, tmp_path):
         draw(mimebundle({"mark": "point"})["application/vnd.vegalite.v5+json"], tmp_path / "x.svg", "poster")
     with pytest.raises(TaskspaceError, match="no report; make it first with taskspace report"):
         export_run(run, "figures", tmp_path / "none")
+
+
+def test_files_of_others_in_an_export_are_never_removed(run, tmp_path):
+    export_run(run, "latex", tmp_path / "tables")
+    export_run(run, "csv", tmp_path / "tables")
+    assert not list((tmp_path / "tables").glob("*.tex"))
+    (tmp_path / "tables" / "mine.tex").write_text("dear")
+    with pytest.raises(TaskspaceError, match="mine.tex: is not part of the export, which would be replaced"):
+        export_run(run, "latex", tmp_path / "tables")
+    assert (tmp_path / "tables" / "mine.tex").read_text() == "dear"
+    (tmp_path / "link").symlink_to(tmp_path / "tables")
+    with pytest.raises(TaskspaceError, match="link: is a symbolic link"):
+        export_run(run, "latex", tmp_path / "link")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["not json", "{}", "[]", '{"cells": [1]}', json.dumps({"cells": [{"outputs": [{"data": {MIME: "x"}}]}]})],
+)
+def test_a_page_that_is_none_is_said_in_one_line(run, tmp_path, text):
+    (tmp_path / "report" / "notebooks").mkdir(parents=True)
+    (tmp_path / "report" / "notebooks" / "index.ipynb").write_text(text)
+    with pytest.raises(TaskspaceError, match="index.ipynb: not a page of a report; make it again with") as e:
+        export_run(run, "figures", tmp_path / "figures", ExportOptions(report=tmp_path / "report"))
+    assert "\n" not in str(e.value) and [p.name for p in tmp_path.iterdir()] == ["report"]
+
+
+def test_a_chart_that_vega_refuses_is_named_with_vega_s_reason(tmp_path):
+    cell = {"mark": "point", "encoding": {"opacity": {"condition": {"test": "gone > 1", "value": 1}, "value": 0}}}
+    with pytest.raises(TaskspaceError, match='^x: Vega cannot draw this chart: Unrecognized signal name: "gone"$'):
+        draw({**cell, "data": {"values": [{"a": 1}]}}, tmp_path / "x.svg")
+
+
+def test_every_model_has_a_folder_of_its_own_inside_of_the_export(run, tmp_path, monkeypatch):
+    scores = next(iter(last_run_scores(run).values()))
+    labels = ["Ü/ß", "Ü:ß", "ü*SS", "..", ".", "x/..", "a\0b", " "]
+    monkeypatch.setattr(exports, "last_run_scores", lambda _: dict.fromkeys(labels, scores))
+    made = write_lm_eval(run, tmp_path / "out")
+    assert [json.loads(p.read_text())["model_name"] for p in made] == labels
+    assert len({p.parent.name.casefold() for p in made}) == len(labels)
+    assert {p.parent.parent for p in made} == {tmp_path / "out"}
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_export_of_a_partial_run_is_asked_for(run, tmp_path, capsys):
+    shutil.copytree(run.path, tmp_path / "part", ignore=shutil.ignore_patterns("report"))
+    job = next(j for j in run.plan.itertuples() if j.kind == "score" and j.model == "large" and j.step == 1)
+    next((tmp_path / "part").glob(f"results/*/{job.key}.*")).unlink()
+    given = ["export", str(tmp_path / "part"), "--to", "csv", "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as e:
+        main(given)
+    said = capsys.readouterr().err.strip()
+    assert e.value.code == 2 and "\n" not in said and not (tmp_path / "out").exists()
+    assert re.search(r"1 of \d+ results are missing, first score large step 1; .*partial export \(--partial\)", said)
+    with pytest.raises(SystemExit) as e:
+        main([*given, "--partial"])
+    assert e.value.code == 0 and (tmp_path / "out" / "scores.csv").exists()
 
 
 @pytest.mark.parametrize("fails", [False, True])

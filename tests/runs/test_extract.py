@@ -132,7 +132,7 @@ def test_what_is_not_there_is_listed(kept):
 def test_nothing_half_written(run, tmp_path, tiny):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
-    with pytest.raises(TaskspaceError, match="not an extract"):
+    with pytest.raises(TaskspaceError, match="not an older extract"):
         write_extract(run, tmp_path / "mine", progress=False)
     with pytest.raises(TaskspaceError, match="no scale"):
         write_extract(run, tmp_path / "new", ["huge"], permutations=9, progress=False)
@@ -151,11 +151,41 @@ def test_nothing_half_written(run, tmp_path, tiny):
 
 def test_an_extract_is_replaced_as_a_whole(run, tmp_path):
     write_extract(run, tmp_path / "kept", permutations=9, progress=False)
+    header = json.loads((tmp_path / "kept" / "extract.json").read_text())
+    header["checksums"]["old.parquet"] = "0"
+    (tmp_path / "kept" / "extract.json").write_text(json.dumps(header))
     (tmp_path / "kept" / "old.parquet").write_bytes(b"")
     write_extract(run, tmp_path / "kept", permutations=9, progress=False)
     assert not (tmp_path / "kept" / "old.parquet").exists() and open_extract(tmp_path / "kept").table("claims")[
         "claim"
     ].tolist() == list("abcde")
+
+
+def test_files_of_others_in_an_extract_are_never_removed(run, kept, tmp_path):
+    folder = tmp_path / "kept"
+    shutil.copytree(kept.path, folder)
+    (folder / "figures").mkdir()
+    (folder / "figures" / "mine.svg").write_text("dear")
+    for write in (lambda: write_extract(run, folder, permutations=9, progress=False), lambda: retest_extract(folder)):
+        with pytest.raises(TaskspaceError, match=r"figures/mine.svg: is not part of the extract") as e:
+            write()
+        assert "\n" not in str(e.value) and (folder / "figures" / "mine.svg").read_text() == "dear"
+    (tmp_path / "link").symlink_to(kept.path)
+    with pytest.raises(TaskspaceError, match="is a symbolic link; name the folder that it leads to"):
+        write_extract(run, tmp_path / "link", progress=False)
+
+
+def test_a_list_of_files_leads_nowhere_else(kept, tmp_path):
+    "An extract may come from someone else."
+    folder = tmp_path / "kept"
+    shutil.copytree(kept.path, folder)
+    (tmp_path / "mine.txt").write_text("secret")
+    header = json.loads((folder / "extract.json").read_text())
+    header["checksums"]["../mine.txt"] = "0"
+    (folder / "extract.json").write_text(json.dumps(header))
+    retest_extract(folder, permutations=9, progress=False)
+    assert "../mine.txt" not in json.loads((folder / "extract.json").read_text())["checksums"]
+    assert (tmp_path / "mine.txt").read_text() == "secret"
 
 
 def test_hypotheses_are_those_of_the_suite(run, kept):

@@ -1,5 +1,7 @@
 """Models, runs and files compared: the same figures from each source, and scipy's p for two checkpoints."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ from taskspace.errors import TaskspaceError
 from taskspace.models.loading import load_lm
 from taskspace.runs.execute import example_run
 from taskspace.runs.model_comparison import compare_models, last_run_scores, rank_models, read_scores, score_tables
+from taskspace.runs.results import open_run
 from taskspace.scoring.scores import score_pairs
 from taskspace.tasks.catalogue import load_suite
 
@@ -143,3 +146,13 @@ def test_the_command_compares_and_writes(mini, tmp_path, capsys, monkeypatch):
     status, out, err = said(capsys, "compare", "late.parquet", "short.parquet")
     assert status == 2 and err.count("\n") == 1 and "--common" in err
     assert said(capsys, "compare", "late.parquet", "short.parquet", "--common")[0] == 0
+
+
+@pytest.mark.slow
+def test_models_of_a_run_without_scores_are_named(tiny, tmp_path):
+    shutil.copytree(tiny / "run", tmp_path / "part")
+    run = open_run(tmp_path / "part")
+    job = next(j for j in run.plan.itertuples() if j.kind == "score" and j.model == "large" and j.step == 1)
+    next((tmp_path / "part").glob(f"results/*/{job.key}.*")).unlink()
+    with pytest.warns(UserWarning, match="part: large left out, not scored yet; finish the run"):
+        assert list(score_tables(tmp_path / "part")) == ["small"]
