@@ -85,7 +85,7 @@ def last_run_scores(
 ) -> dict[str, pd.DataFrame]:  # model -> its scores at its last checkpoint; none for one that is not scored yet
     "What each model of a run says of every pair at the end."
     known, found = run.checkpoints, {}
-    suite = run.suite.to_frame()[["task", "pair", "language"]]
+    languages = run.suite.groups("language")
     for model in dict.fromkeys(known["model"]):
         at = known.iloc[find_checkpoint(run, model)]
         step = None if pd.isna(at["step"]) else int(at["step"])
@@ -94,7 +94,8 @@ def last_run_scores(
             own = own[own["step"].isna()]
         if len(own):
             own = own.drop(columns=["model", "scale", "step", "revision"])
-            found[str(model)] = own.merge(suite, on=["task", "pair"], how="left")
+            # By the name of the task: two pairs of one may share an identifier
+            found[str(model)] = own.assign(language=own["task"].astype(str).map(languages)).reset_index(drop=True)
             found[str(model)].attrs = {"model": str(model)}
     return found
 
