@@ -137,7 +137,7 @@ class MinimalPair:
         more = [self.context, self.context_bad, list(self.others), self.separator]
         return [self.good, self.bad, self.id, *(more if more != [None, None, [], " "] else [])]
 
-# %% ../../nbs/api/tasks/10_pairs.ipynb #2e77263b
+# %% ../../nbs/api/tasks/10_pairs.ipynb #0c211932
 def pair_names(
     pairs: Sequence[MinimalPair],  # of one task
 ) -> list[str]:  # one a pair
@@ -151,7 +151,7 @@ def pair_names(
         names.append(name)
     return names
 
-
+# %% ../../nbs/api/tasks/10_pairs.ipynb #2e77263b
 @dataclass(frozen=True)
 class Task:
     "A named list of minimal pairs that test one point of grammar. Raises `TaskspaceError` when it has no pairs."
