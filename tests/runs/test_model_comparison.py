@@ -12,6 +12,7 @@ from taskspace.claims.comparing import compare_scores
 from taskspace.cli import main
 from taskspace.errors import TaskspaceError
 from taskspace.models.loading import load_lm
+from taskspace.report.escaping import in_csv
 from taskspace.report.exports import write_lm_eval
 from taskspace.runs.execute import example_run, run_study
 from taskspace.runs.model_comparison import compare_models, last_run_scores, rank_models, read_scores, score_tables
@@ -61,6 +62,14 @@ def test_pairs_that_share_a_name_count_once_in_a_run(tmp_path):
     write_lm_eval(run, tmp_path / "out")
     said = json.loads(next((tmp_path / "out").rglob("*.json")).read_text())
     assert all(n["effective"] == 6 for n in said["n-samples"].values())
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_names_with_signs_and_apostrophes_come_back(tmp_path, ending):
+    names = ["=q", "'=q", "''=q", "'q", "'", "+", "a'=q"]
+    table = pd.DataFrame({"task": names, "pair": "0", "margin": 1.0, "correct": 1.0})
+    in_csv(table).to_csv(tmp_path / f"x.{ending}", index=False, sep="," if ending == "csv" else "\t")
+    assert read_scores(tmp_path / f"x.{ending}")["task"].tolist() == names
 
 
 def test_files_of_every_kind_give_what_tables_give(mini, tmp_path):
