@@ -354,7 +354,6 @@ class Study(_OneLineErrors):
             check(self)
         return self
 
-
 # %% ../../nbs/api/runs/20_study.ipynb #ee029610
 def parse_study(
     text: str,  # YAML
