@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..errors import TaskspaceError
-from ..files import at_home, file_digest, json_of
+from ..files import file_digest, json_of
 from .adapters import Adapter, base_options, find_adapter, settings_digest
 from taskspace.models.naming import (
     checkpoint_folder,
@@ -46,9 +46,8 @@ __all__ = ['path_as_text', 'checkpoint_choice', 'log_spaced', 'ModelSpec', 'Chec
 def path_as_text(
     value: Any,  # of a setting
 ) -> Any:
-    "A path as text, with ~ as the home folder; anything else as it is."
-    text = os.fspath(value) if isinstance(value, os.PathLike) else value
-    return at_home(text) if isinstance(text, str) else text
+    "A path as text; anything else as it is."
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 _LOG_SPACED = re.compile(r"log-spaced\s+([1-9]\d{0,5})")

@@ -30,7 +30,7 @@ from pydantic import (
 )
 
 from ..errors import TaskspaceError
-from ..files import without_folders
+from ..files import at_home, without_folders
 from ..models.checkpoints import checkpoint_choice, ModelSpec, path_as_text
 from ..models.naming import NamePattern
 from ..settings import no_switch, parse_settings, read_text, validation_error
@@ -101,6 +101,12 @@ def _count_of_seeds(value: Any) -> Any:
             raise ValueError(f"a number of seeds must lie in 1 .. 1000, not {value}")
         return tuple(range(value))
     return value
+
+
+def _place(value: Any) -> Any:
+    "A path as text, with ~ as the home folder, as names of models may have it too."
+    text = path_as_text(value)
+    return at_home(text) if isinstance(text, str) else text
 
 
 def _list_of_names(value: Any, info: ValidationInfo) -> Any:
@@ -331,7 +337,7 @@ class Study(_OneLineErrors):
     device: str = "auto"  # where models run
     dtype: str = "auto"  # their number format
 
-    _paths_are_text = field_validator("suite", "reference", mode="before")(path_as_text)
+    _paths_are_text = field_validator("suite", "reference", mode="before")(_place)
     _columns_are_known = field_validator("suite")(_known_columns)
     _numbers_are_numbers = field_validator(*_NUMBERS, mode="before")(no_switch)
     _names_are_lists = field_validator("select", "probes", "controls", mode="before")(_list_of_names)
@@ -380,7 +386,7 @@ def _beside(path: Path, study: Study) -> Iterator[tuple[str, Path]]:
     for name in filter(None, named):
         there = path.parent / name
         with contextlib.suppress(OSError, ValueError):  # of a name that no file can have
-            if there.exists() and not Path(name).exists():
+            if there.exists() and not Path(name).expanduser().exists():
                 yield name, there
 
 
