@@ -125,7 +125,7 @@ def _check_seeds(value: tuple[int, ...]) -> tuple[int, ...]:
         raise ValueError("a seed is a whole number from 0 to 2147483647")
     return value
 
-
+# %% ../../nbs/api/runs/20_study.ipynb #4f446b1a
 def _no_repeats(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
     if value is not None and len(set(value)) < len(value):
         raise ValueError("names something twice")
