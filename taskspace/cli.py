@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args, TYPE_CHECKING
@@ -66,7 +67,9 @@ def main(
     _quiet_libraries()
     _interrupt_once()
     try:
-        status = app(args=list(args) if args is not None else None, prog_name="taskspace", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            status = app(args=list(args) if args is not None else None, prog_name="taskspace", standalone_mode=False)
     except TaskspaceError as e:
         status = _complain(str(e))
     except _CLICK_ERROR as e:
@@ -111,6 +114,11 @@ def _say(text: str, err: bool = False) -> None:
     typer.echo(in_terminal(text), err=err)
 
 
+def _warn(message: Any, *where: Any, **more: Any) -> None:
+    "A warning of Python as one line, without the place in the code."
+    typer.echo(f"taskspace: warning: {one_line(str(message))}", err=True)
+
+
 def _complain(text: str) -> int:
     line = str(TaskspaceError(text))  # also of other libraries: short, and without letters that command a terminal
     typer.echo(f"taskspace: {' '.join(line.split())}", err=True)
@@ -143,8 +151,18 @@ _WRITERS: dict[str, Callable[[pd.DataFrame, Path], Any]] = {
 }
 
 
-def _check_output(path: Path | None) -> None:
-    "Raise `TaskspaceError` where the scores cannot be written to this file."
+def _is_read(path: Path, source: str | Path, folder: bool = False) -> bool:
+    "Whether a file that is there is what a source names, or with `folder` stands in a folder that it names."
+    text = str(source)
+    for name in filter(None, (text, text.partition(":")[2])):  # NAME:DIR too
+        with contextlib.suppress(OSError, ValueError):  # a name that is no path
+            if os.path.samefile(name, path) or folder and Path(name).resolve() in path.resolve(strict=True).parents:
+                return True
+    return False
+
+
+def _check_output(path: Path | None, *read: str | Path, suite: str | None = None) -> None:
+    "Raise `TaskspaceError` where a table cannot be written to this file, or would replace what is read here."
     if path is None:
         return
     if path.suffix not in _WRITERS:
@@ -153,6 +171,8 @@ def _check_output(path: Path | None) -> None:
         raise TaskspaceError(f"{path}: a directory; name a file")
     if not path.absolute().parent.is_dir():
         raise TaskspaceError(f"{path}: the directory {path.parent} does not exist")
+    if any(_is_read(path, source) for source in read) or suite and _is_read(path, suite, folder=True):
+        raise TaskspaceError(f"{path}: is what is read here; name another file")
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:
@@ -224,7 +244,7 @@ _MODEL = typer.Option(
     "--model",
     "-m",
     help="Hugging Face id or directory, or builtin:nano, builtin:micro or builtin:mini, or ngram:2 and the like. "
-    "A built-in name may end in @STEP for a checkpoint, e.g. builtin:nano@300.",
+    "A built-in name may end in @STEP for a checkpoint, e.g. builtin:nano@256.",
 )
 _SUITE = typer.Option(
     "--suite",
@@ -271,10 +291,14 @@ _Answer = Annotated[str | None, typer.Option(help="Column of the right option, c
 _Layout = Annotated[str | None, typer.Option(help="pairs (a row a pair) or rows (two rows a pair); found by itself.")]
 _Sentence = Annotated[str | None, typer.Option(help="With two rows a pair: column of the sentence.")]
 _Label = Annotated[str | None, typer.Option(help="With two rows a pair: column that says whether it is good.")]
+_GoodLabel = Annotated[str | None, typer.Option(help="What the label says of a good sentence, else 1, good, ...")]
+_BadLabel = Annotated[str | None, typer.Option(help="What the label says of a bad sentence, else 0, bad, ...")]
 _Config = Annotated[str | None, typer.Option(help="Configuration of a data set on the hub; by default all.")]
 _Split = Annotated[str | None, typer.Option(help="Split of a data set on the hub; by default its only one.")]
 _SuiteRevision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a data set on the hub.")]
-_Separator = Annotated[str | None, typer.Option(help="Between the cells of a CSV or TSV file; found by itself.")]
+_Separator = Annotated[
+    str | None, typer.Option(help="Between the cells of a CSV or TSV file, e.g. tab; found by itself.")
+]
 
 
 def _suite_mapping(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -338,6 +362,8 @@ def score(
     layout: _Layout = None,
     sentence: _Sentence = None,
     label: _Label = None,
+    good_label: _GoodLabel = None,
+    bad_label: _BadLabel = None,
     config: _Config = None,
     split: _Split = None,
     suite_revision: _SuiteRevision = None,
@@ -352,7 +378,7 @@ def score(
 
     Columns called task, good, bad, phenomenon, field, language and pair are found; name those with other names.
     """
-    _check_output(output)
+    _check_output(output, suite=suite)
     from taskspace.models.loading import load_lm
     from taskspace.scoring.convention import convention_of
     from taskspace.scoring.scores import score_pairs
@@ -360,8 +386,7 @@ def score(
 
     rule = convention_of(convention, _prefix(prefix))
     data = load_suite(suite, **_suite_mapping(command.params))
-    if pairs:
-        data = data.take(pairs)
+    data = data.take(pairs) if pairs else data
     more = {"gguf_file": gguf_file} if gguf_file else {}
     given: dict[str, Any] = {"model": model, "revision": revision, "dtype": dtype} | _model_args(model_args)
     lm = load_lm(given.pop("model"), device=device, **given, **more)
@@ -369,14 +394,54 @@ def score(
     # Of several wrong sentences the table has the best by score, which need not be the best per token
     _tell(scores, output, normalised=not any(p.others for t in data for p in t))
 
+# %% ../nbs/api/90_cli.ipynb #ae1e75b9
+_ModelsSuite = Annotated[
+    str | None,
+    typer.Option(
+        "--suite",
+        "-s",
+        help="What models are scored on, as for score; its columns have the usual names, else score first.",
+    ),
+]
+
+
+def _suite_of_models(suite: str | None) -> Any:
+    "The suite of a command that has no options for columns."
+    from taskspace.tasks.catalogue import load_suite
+
+    try:
+        return load_suite(suite) if suite else None
+    except TaskspaceError as e:
+        if any(word in str(e) for word in ("=COLUMN", "good_label", "say task=")):
+            raise TaskspaceError(f"{e}, to taskspace score; then give the files that it writes here") from None
+        raise
+
+
+def _said(command: typer.Context, *names: str) -> list[str]:
+    "Which of these options the command line has."
+    sources = ((name, command.get_parameter_source(name)) for name in names)
+    return [f"--{name.replace('_', '-')}" for name, source in sources if source and source.name == "COMMANDLINE"]
+
+
+def _check_scored(command: typer.Context, sources: Sequence[str]) -> None:
+    "Refuse options that say how models are scored, where no source is a model."
+    from taskspace.runs.model_comparison import has_scores
+
+    said = _said(command, "suite", "pairs", "convention")
+    if said and all(map(has_scores, sources)):
+        raise TaskspaceError(
+            f"{said[0]}: is for models that are scored here, and {sources[0]} has scores; leave it out"
+        )
+
 # %% ../nbs/api/90_cli.ipynb #547f9ba3
 @app.command()
 def compare(
+    command: typer.Context,
     sources: Annotated[
         list[str],
         typer.Argument(help="Files of taskspace score, folders of runs, or models; two or more, a run has several."),
     ],
-    suite: Annotated[str | None, typer.Option("--suite", "-s", help="What models are scored on, as for score.")] = None,
+    suite: _ModelsSuite = None,
     convention: Annotated[str, _CONVENTION] = "blimp",
     pairs: Annotated[int | None, _PAIRS] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File for the whole table.")] = None,
@@ -398,13 +463,18 @@ def compare(
 
     The difference is A-B in points. p is McNemar's exact test, q is corrected for many tests.
     """
-    _check_output(output)
-    from taskspace.claims.comparing import compare_scores, rank_scores
+    _check_output(output, *sources, suite=suite)
+    from taskspace.claims.comparing import compare_scores, OVER, rank_scores
     from taskspace.runs.model_comparison import comparison_text, ranking_text, score_tables
-    from taskspace.tasks.catalogue import load_suite
 
-    data = load_suite(suite) if suite else None
+    if over not in OVER:
+        raise TaskspaceError(f"--over {over}: choose one of {', '.join(OVER)}")
+    _check_scored(command, sources)
+    data = _suite_of_models(suite)
     tables = score_tables(*sources, suite=data.take(pairs) if data and pairs else data, convention=convention)
+    if unused := _said(command, "over" if len(tables) == 2 else "tasks"):
+        how = "two models are compared group by group" if len(tables) == 2 else "more than two models are ranked"
+        raise TaskspaceError(f"{unused[0]}: {how}, without it; leave it out")
     if len(tables) == 2:
         (first, one), (second, other) = tables.items()
         table = compare_scores(one, other, (first, second), common, mixed)
@@ -418,6 +488,7 @@ def compare(
 # %% ../nbs/api/90_cli.ipynb #945cac4e
 @app.command()
 def correlate(
+    command: typer.Context,
     sources: Annotated[list[str], typer.Argument(help="Folders of runs, files of taskspace score, or models.")],
     table: Annotated[
         Path,
@@ -428,7 +499,7 @@ def correlate(
     column: Annotated[
         list[str] | None, typer.Option("--column", help="Of the table; may be given several times. By default all.")
     ] = None,
-    suite: Annotated[str | None, typer.Option("--suite", "-s", help="What models are scored on, as for score.")] = None,
+    suite: _ModelsSuite = None,
     convention: Annotated[str, _CONVENTION] = "blimp",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File for the whole table.")] = None,
 ) -> None:
@@ -440,13 +511,12 @@ def correlate(
 
     r is Spearman's correlation, also Pearson's in the file. p is of permutations, q is corrected for many tests.
     """
-    _check_output(output)
+    _check_output(output, table, *sources, suite=suite)
     from taskspace.runs.run_correlates import correlate_sources, correlates_text, read_correlates
-    from taskspace.tasks.catalogue import load_suite
 
+    _check_scored(command, sources)
     own = read_correlates(table, column or None)
-    data = load_suite(suite) if suite else None
-    found = correlate_sources(*sources, table=own, suite=data, convention=convention)
+    found = correlate_sources(*sources, table=own, suite=_suite_of_models(suite), convention=convention)
     _say(correlates_text(found[found["method"] == "spearman"].drop(columns="method")))
     if output:
         _write(found, output)
@@ -529,24 +599,27 @@ def schema() -> None:
     _say(json.dumps(Study.model_json_schema(), indent=2, ensure_ascii=False))
 
 # %% ../nbs/api/90_cli.ipynb #7b5e9dca
+def _check_executor(kind: str, scheduler: str | None) -> None:
+    "Refuse an unknown executor, a scheduler without Dask, and Dask without one."
+    if kind not in ("local", "dask"):
+        raise TaskspaceError(f"--executor {kind}: unknown; choose local or dask")
+    if kind == "local" and scheduler:
+        raise TaskspaceError("--scheduler needs --executor dask; add it, or leave --scheduler out")
+    if kind == "dask" and not scheduler:
+        raise TaskspaceError("--executor dask needs --scheduler ADDRESS, e.g. tcp://10.0.0.1:8786, or a scheduler file")
+
+
 @contextlib.contextmanager
 def _executor(kind: str, scheduler: str | None) -> Iterator[Any]:
     "The executor that an option names; None for local processes."
-    if kind == "local":
-        if scheduler:
-            raise TaskspaceError("--scheduler needs --executor dask; add it, or leave --scheduler out")
+    _check_executor(kind, scheduler)
+    if not scheduler:
         yield None
-    elif kind == "dask":
-        if not scheduler:
-            raise TaskspaceError(
-                "--executor dask needs --scheduler ADDRESS, e.g. tcp://10.0.0.1:8786, or a scheduler file"
-            )
-        from taskspace.runs.execute import dask_executor
+        return
+    from taskspace.runs.execute import dask_executor
 
-        with dask_executor(scheduler) as executor:
-            yield executor
-    else:
-        raise TaskspaceError(f"--executor {kind}: unknown; choose local or dask")
+    with dask_executor(scheduler) as executor:
+        yield executor
 
 
 @contextlib.contextmanager
@@ -584,10 +657,27 @@ _DryRun = Annotated[
 def _tell_estimate(study: Path, out: Path, workers: int | None) -> int:
     "Print what is left of a study, and what it will take."
     from taskspace.runs.estimate import estimate_study
-    from taskspace.runs.study import read_study
+    from taskspace.runs.study import naming_study, read_study
 
-    _say(str(estimate_study(read_study(study), out, workers)))
+    wanted = read_study(study)
+    with naming_study(study, wanted):
+        _say(str(estimate_study(wanted, out, workers)))
     return 0
+
+
+def _check_how(executor: str, scheduler: str | None, shard: str | None, report: bool, track: str | None) -> None:
+    "Refuse what no run could do, also where it is only asked what the run would take."
+    _check_executor(executor, scheduler)
+    if shard is not None:
+        from taskspace.runs.shards import shard_of
+
+        shard_of(shard)
+        if report:
+            raise TaskspaceError("--report needs all shards; leave it out, and say taskspace report when all are done")
+    if track is not None:
+        from taskspace.runs.tracking import tracker_of
+
+        tracker_of(track)
 
 # %% ../nbs/api/90_cli.ipynb #dc7bef20
 def _ended(run: Run, out: Path, shard: str | None, report: bool, watch: Any) -> int:
@@ -650,13 +740,14 @@ def run(
         train_pairs: 100
         eval_pairs: 50
         seeds: 3
+
+    Paths in a study are relative to the folder in which the command is started.
     """
     from taskspace.runs.execute import run_study
 
+    _check_how(executor, scheduler, shard, report, track)
     if dry_run:
         return _tell_estimate(study, out, workers)
-    if shard is not None and report:
-        raise TaskspaceError("--report needs all shards; leave it out, and say taskspace report when all are done")
     with _tracked(track) as watch:
         with _executor(executor, scheduler) as chosen:
             result = run_study(study, out, chosen, workers, not quiet, shard, watch)
@@ -799,8 +890,21 @@ def report(
         _say(f"In one file: {write_single_file(site, site.with_name(f'{site.name}.html'))}")
 
 # %% ../nbs/api/90_cli.ipynb #43c3ece7
+_OF_KIND = {"width": "figures", "report": "figures", "push": "hub", "licence": "hub archive", "author": "hub archive"}
+
+
+def _check_of_kind(command: typer.Context, to: str) -> None:
+    "Refuse an option of another kind of export."
+    from taskspace.report.exports import EXPORTS
+
+    for name, kinds in _OF_KIND.items():
+        if to in EXPORTS and to not in kinds.split() and (said := _said(command, name)):
+            raise TaskspaceError(f"{said[0]} belongs to --to {' and '.join(kinds.split())}; leave it out of --to {to}")
+
+
 @app.command()
 def export(
+    command: typer.Context,
     directory: Annotated[Path, typer.Argument(help="Folder of the run.")],
     to: Annotated[str, typer.Option("--to", help="latex, figures, csv, lm-eval, hub or archive.")],
     out: Annotated[
@@ -827,6 +931,7 @@ def export(
     """
     from taskspace.report.exports import export_run, ExportOptions
 
+    _check_of_kind(command, to)
     options = ExportOptions(width, licence, tuple(author or ()), push, report)
     for path in export_run(directory, to, out, options, partial):
         _say(str(path))

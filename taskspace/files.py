@@ -23,9 +23,10 @@ from typing import Any
 from .errors import shown, TaskspaceError
 
 # %% auto #0
-__all__ = ['is_whole', 'checked_path', 'refuse_endless', 'text_of', 'json_of', 'sync_folder', 'written', 'bytes_in_words',
-           'cannot_write', 'write_atomically', 'sweep', 'is_locked', 'lock_holder', 'locked', 'leads_out',
-           'files_below', 'listed_files', 'replaceable', 'name_apart', 'without_folders', 'file_digest', 'cache_dir']
+__all__ = ['is_whole', 'checked_path', 'at_home', 'refuse_endless', 'text_of', 'json_of', 'sync_folder', 'written',
+           'bytes_in_words', 'cannot_write', 'write_atomically', 'sweep', 'is_locked', 'lock_holder', 'locked',
+           'leads_out', 'files_below', 'listed_files', 'replaceable', 'name_apart', 'without_folders', 'file_digest',
+           'cache_dir']
 
 # %% ../nbs/api/02_files.ipynb #986cdadd
 def is_whole(
@@ -54,6 +55,16 @@ def checked_path(
         if e.errno == errno.ENAMETOOLONG:
             raise TaskspaceError(f"{shown(os.fspath(path))}: the name is too long for a file; shorten it") from None
     return Path(path)
+
+
+def at_home(
+    text: str,  # a path, or a name with a path behind a colon
+) -> str:
+    "A text in which ~ at the beginning of the path is the home folder, as a shell reads it."
+    kind, colon, path = text.partition(":")
+    if path.startswith("~"):
+        return f"{kind}{colon}{os.path.expanduser(path)}"
+    return os.path.expanduser(text)
 
 
 def refuse_endless(

@@ -21,7 +21,7 @@ from .errors import first_line, shown, TaskspaceError
 from .files import is_whole, text_of
 
 # %% auto #0
-__all__ = ['parse_settings', 'read_text', 'validation_error', 'checked']
+__all__ = ['parse_settings', 'read_text', 'no_switch', 'validation_error', 'checked']
 
 # %% ../nbs/api/03_settings.ipynb #80d21258
 _MOST = 10**6  # letters and values in a file of settings
@@ -41,8 +41,16 @@ def _extent(node: yaml.Node, known: dict[int, float]) -> float:
     return known[id(node)]
 
 
+def _as_name(key: yaml.Node) -> yaml.Node:
+    "A key as it is written, where YAML takes it for true or false: on, off, yes, no."
+    if key.tag != "tag:yaml.org,2002:bool":
+        return key
+    return yaml.ScalarNode("tag:yaml.org,2002:str", key.value, key.start_mark, key.end_mark)
+
+
 class _Loader(yaml.SafeLoader):
-    "The safe loader, which also refuses a key given twice, halves of characters, and aliases that repeat too much."
+    """The safe loader, which also refuses a key given twice, halves of characters, and aliases that repeat too much.
+    A key is a name, also `off`."""
 
     def construct_document(self, node):
         if _extent(node, {}) > _MOST:
@@ -60,6 +68,10 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def flatten_mapping(self, node):
+        super().flatten_mapping(node)  # after which all keys stand in one list, also those of mappings merged in
+        node.value = [(_as_name(key), value) for key, value in node.value]
 
 # %% ../nbs/api/03_settings.ipynb #427fdf73
 def parse_settings(
@@ -95,6 +107,15 @@ def read_text(
     return text_of(path, description, most=4 * _MOST)  # a character has up to four bytes
 
 # %% ../nbs/api/03_settings.ipynb #986c4fbe
+def no_switch(
+    value: Any,  # of a field, or a list of values
+) -> Any:  # the same
+    "Raise ValueError for true or false where a number is meant: they would count as 1 and 0."
+    if odd := [v for v in (value if isinstance(value, list | tuple) else [value]) if isinstance(v, bool)]:
+        raise ValueError(f"must be a number, not {str(odd[0]).lower()}")
+    return value
+
+
 # What pydantic adds to the place of a value that may have several types
 _TYPE_TAG = re.compile(r"int|float|str|bool|function-.*|\w+\[.*\]")
 

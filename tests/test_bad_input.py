@@ -50,6 +50,9 @@ def material(tmp_path_factory):
     suite.to_frame().to_parquet("toy.parquet")
     suite.select(["cat"]).to_frame().to_csv("one_task.csv", index=False)
     suite.take(2).to_frame().to_csv("few_pairs.csv", index=False)
+    same = suite.to_frame()
+    same.loc[same["task"] == "dog", "bad"] = same["good"]
+    same.to_csv("identical.csv", index=False)
     toylm.write("model.json")
     row = {"task": "t", "good": "the cat sees .", "bad": "the cat see ."}
 
@@ -57,6 +60,8 @@ def material(tmp_path_factory):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_bytes(text.encode() if isinstance(text, str) else text)
 
+    write("below/study.yaml", "suite: mine.csv\nmodels: [builtin:nano]\n")
+    write("below/mine.csv", "task,good,bad\n")
     write("no_good.jsonl", json.dumps(row) + "\n" + json.dumps({"task": "t", "bad": "x"}) + "\n")
     write("not_json.jsonl", json.dumps(row) + "\n{oops\n")
     write("list.jsonl", "[1, 2]\n")
@@ -181,6 +186,97 @@ CASES = {
     "unknown prefix": (score("--prefix", "bos"), None, ["--prefix bos", "tokenizer, auto, none or a token id"]),
     "output of unknown kind": (score("-o", "scores.xlsx"), None, ["scores.xlsx", ".parquet, .csv, .tsv"]),
     "output in no folder": (score("-o", "nowhere/scores.csv"), None, ["nowhere", "does not exist"]),
+    "output in place of the suite": (
+        score("--suite", "labels.csv", "-o", "labels.csv"),
+        None,
+        ["labels.csv: is what is read here; name another file"],
+    ),
+    "output in place of the suite by another path": (
+        score("--suite", "labels.csv", "-o", "other_folder/../labels.csv"),
+        None,
+        ["labels.csv: is what is read here"],
+    ),
+    "output in place of a file of the suite": (
+        score("--suite", "blimp:blimp_wrong", "-o", "blimp_wrong/a.jsonl"),
+        None,
+        ["a.jsonl: is what is read here"],
+    ),
+    "comparison in place of scores": (
+        ("compare", "labels.csv", "twice.csv", "-o", "twice.csv"),
+        None,
+        ["twice.csv: is what is read here"],
+    ),
+    "correlations in place of the table": (
+        ("correlate", "builtin:nano", "--table", "labels.csv", "-o", "labels.csv"),
+        None,
+        ["labels.csv: is what is read here"],
+    ),
+    "pairs of files": (
+        ("compare", "labels.csv", "twice.csv", "--pairs", "1"),
+        None,
+        ["--pairs: is for models that are scored here, and labels.csv has scores"],
+    ),
+    "convention of files": (
+        ("correlate", "labels.csv", "--table", "twice.csv", "--convention", "blimp"),
+        None,
+        ["--convention: is for models that are scored here"],
+    ),
+    "letters over something else": (
+        ("compare", "labels.csv", "twice.csv", "--over", "x"),
+        None,
+        ["--over x: choose one of pairs, tasks"],
+    ),
+    "columns of a suite that compare cannot name": (
+        ("compare", "builtin:nano", "builtin:mini", "--suite", "rows.csv"),
+        None,
+        ["rows.csv", "good=COLUMN, to taskspace score; then give the files"],
+    ),
+    "a place to push latex to": (
+        ("export", "nowhere", "--to", "latex", "--push", "a/b"),
+        None,
+        ["--push belongs to --to hub; leave it out of --to latex"],
+    ),
+    "a width of csv": (
+        ("export", "nowhere", "--to", "csv", "--width", "12"),
+        None,
+        ["--width belongs to --to figures; leave it out of --to csv"],
+    ),
+    "a split of a file": (
+        score("--suite", "labels.csv", "--split", "train"),
+        None,
+        ["labels.csv: split: only a data set on the hub has one"],
+    ),
+    "a configuration of a folder": (
+        score("--suite", "other_folder", "--config", "eng"),
+        None,
+        ["other_folder: config: only a data set on the hub has one"],
+    ),
+    "a revision of a file in a study": (
+        run,
+        study(suite={"name": "labels.csv", "revision": "main"}),
+        ["labels.csv: revision: only a data set on the hub has one"],
+    ),
+    "a separator of a data set": (
+        score("--suite", "hub:a/b", "--separator", ";"),
+        None,
+        ["a/b: separator: only a CSV or TSV file has one"],
+    ),
+    "a separator of two letters": (score("--suite", "labels.csv", "--separator", ";;"), None, ["separator", "';;'"]),
+    "an estimate of a shard that is none": (
+        ("run", "study.yaml", "--out", "out", "--dry-run", "--shard", "9/2"),
+        study(),
+        ["shard 9/2: there is none"],
+    ),
+    "an estimate of an unknown executor": (
+        ("run", "study.yaml", "--out", "out", "--dry-run", "--executor", "x"),
+        study(),
+        ["--executor x: unknown"],
+    ),
+    "an estimate for an unknown tracker": (
+        ("run", "study.yaml", "--out", "out", "--dry-run", "--track", "x"),
+        study(),
+        ["--track x: unknown"],
+    ),
     "output is a folder": (score("-o", "other_folder.csv"), None, ["other_folder.csv"]),
     # study files
     "no such study file": (("run", "nowhere.yaml", "--out", "out"), None, ["nowhere.yaml: no such file"]),
@@ -203,6 +299,13 @@ CASES = {
     "seeds negative": (run, study(seeds=[-1]), ["seeds", "2147483647"]),
     "seeds none": (run, study(seeds=[]), ["seeds", "at least one"]),
     "too many seeds": (run, study(seeds=10**9), ["seeds", "1 .. 1000"]),
+    "seeds as a word": (run, study(seeds="many"), ["seeds: must be a number of seeds or a list of them", "'many'"]),
+    "seeds a truth value": (run, study(seeds=[True]), ["seeds: must be a number, not true"]),
+    "train_pairs a truth value": (run, study(train_pairs=True), ["train_pairs: must be a number, not true"]),
+    "top a truth value": (run, study(top=True), ["top: must be a number, not true"]),
+    "a setting that is a truth value": (run, study(ftgd={"steps": True}), ["ftgd: FTGD: steps", "not True"]),
+    "probes a number": (run, study(probes=3), ["probes: must be a name or a list of names, e.g. [score, transfer]"]),
+    "probes left empty": (run, study(probes=None), ["probes: must be a name or a list of names", "None"]),
     "unknown probe": (run, study(probes=["score", "transfre"]), ["probes.1", "transfre"]),
     "probes empty": (run, study(probes=[]), ["probes", "empty"]),
     "unknown control": (run, study(controls=["none"]), ["controls.0"]),
@@ -283,8 +386,28 @@ CASES = {
     "BLiMP row without a sentence": (run, study(suite="blimp:blimp_wrong"), ["a.jsonl, line 1", "sentence_bad"]),
     "Zorro with an odd line": (run, study(suite="zorro:zorro_odd"), ["agreement-a.txt, line 3", "odd number"]),
     "one task only": (run, study(suite="one_task.csv"), ["one_task.csv", "one task only"]),
-    "too few pairs": (run, study(suite="few_pairs.csv"), ["'cat' has 2 pairs", "need 7"]),
-    "unknown task": (run, study(select=["cat", "dgo"]), ["'dgo'", "cat, dog, king"]),
+    "too few pairs": (
+        run,
+        study(suite="few_pairs.csv"),
+        ["study.yaml: train_pairs, eval_pairs: task 'cat' has 2 pairs", "need 7"],
+    ),
+    "too few pairs to estimate": (
+        (*run[:4], "--dry-run"),
+        study(suite="few_pairs.csv"),
+        ["study.yaml: train_pairs, eval_pairs: task 'cat' has 2 pairs"],
+    ),
+    "too few pairs to score": (run, study(score_pairs=100), ["study.yaml: score_pairs: task 'cat' has", "100"]),
+    "unknown task": (run, study(select=["cat", "dgo"]), ["study.yaml: select: suite", "'dgo'", "cat, dog, king"]),
+    "a task without a contrast": (
+        run,
+        study(suite="identical.csv"),
+        ["study.yaml: suite: task 'dog': none of the 4 pairs to tune on has sentences that differ", "select"],
+    ),
+    "a suite beside the study": (
+        ("run", "below/study.yaml", "--out", "out"),
+        None,
+        ["mine.csv: no such file", "relative to the working folder: write below/mine.csv"],
+    ),
     # models
     "model directory missing": (run, study(models=["./nowhere"]), ["./nowhere", "no such directory"]),
     "model without weights": (run, study(models=["no_weights"]), ["no_weights", "no weights"]),
@@ -373,6 +496,8 @@ CASES = {
         ["study.yaml: models.a", "multiple of the number of attention heads"],
     ),
     "name of a model that is taken": (train, text(models={"tokenizer": {}}), ["'tokenizer' cannot be the name"]),
+    "training of true steps": (train, text(training={"steps": True}), ["training.steps: must be a number, not true"]),
+    "a context that is true": (train, text(context=True), ["context: must be a number, not true"]),
     "unknown training setting": (train, text(training={"step": 5}), ["training.step"]),
     "training of no steps": (train, text(training={"steps": 0}), ["training.steps", "greater than or equal to 1"]),
     "checkpoint beyond the end": (
@@ -471,10 +596,11 @@ def test_a_sentence_longer_than_the_context_is_named(tmp_path, capsys, monkeypat
     capsys.readouterr()  # saving the model shows a bar
     with pytest.raises(SystemExit) as e:
         main(["score", "--model", "tiny", "--suite", "long.csv", "-o", "scores.csv"])
-    err = capsys.readouterr().err
+    warning, err = capsys.readouterr().err.strip().splitlines()
+    assert warning.startswith("taskspace: warning: long.csv, line 2: task 'a' has this one pair")
     assert (
         e.value.code == 2
-        and len(err.strip().splitlines()) == 1
+        and err.startswith("taskspace: task 'b'")
         and "the cat the cat" in err
         and not (tmp_path / "scores.csv").exists()
     )

@@ -3,21 +3,28 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+import textwrap
+from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 
 import taskspace
 import toylm
-from taskspace.cli import accuracy_table, main
+from taskspace.cli import accuracy_table, app, main
+from taskspace.pretraining.builtin import builtin_steps
 from taskspace.runs.execute import demo_study
 from taskspace.runs.results import open_run
 from taskspace.runs.store import Store
-from taskspace.runs.study import Study
+from taskspace.runs.study import parse_study, Study
 from taskspace.scoring.scores import score_pairs
+from taskspace.settings import parse_settings
 from taskspace.tasks.catalogue import load_suite
 from taskspace.toy import TOY_WORDS
 
@@ -87,6 +94,19 @@ def test_every_command_teaches_with_an_example(capsys):
     for command in commands:
         status, out, _ = say(capsys, command, "--help")
         assert status == 0 and re.search(rf"^ +taskspace {command}\b", out, re.M), command
+
+
+def test_the_examples_of_help_can_be_said():
+    commands = typer.main.get_command(app).commands
+    said = [(name, line) for name, c in commands.items() for line in re.findall(r"^ *taskspace .*", c.help, re.M)]
+    assert len(said) > 30
+    for name, line in said:
+        words = shlex.split(line.split(" > ")[0])
+        assert words[:2] == ["taskspace", words[1]] and words[1] in commands, name
+        commands[words[1]].make_context(words[1], words[2:])
+    helps = " ".join([c.help + " ".join(p.help or "" for p in c.params) for c in commands.values()])
+    steps = re.findall(r"builtin:(\w+)@(\d+)", helps)
+    assert steps and all(int(step) in builtin_steps(scale) for scale, step in steps)
 
 
 def test_no_command_shows_the_help_and_version_the_version(capsys):
@@ -328,6 +348,55 @@ def test_names_are_listed_and_the_schema_is_that_of_a_study(capsys):
     assert status == 2 and err == "taskspace: models: unknown; choose one of suites, scales, conventions, probes\n"
     schema = json.loads(say(capsys, "schema")[1])
     assert set(schema["properties"]) == set(Study.model_json_schema()["properties"]) >= {"models", "ftgd"}
+
+
+def test_the_studies_of_help_and_readme_fit_the_schema(capsys):
+    check = jsonschema.Draft202012Validator(json.loads(say(capsys, "schema")[1]))
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    studies = [block for block in re.findall(r"```yaml\n(.*?)```", readme, re.S) if "models:" in block]
+    command = typer.main.get_command(app).commands["run"]
+    studies.append(textwrap.dedent(re.search(r"A study:\n(.*?)\n\n", command.help, re.S)[1]))
+    studies += [
+        "models: a\nprobes: score\nselect: one\nseeds: 2\nprefix: none\noff: mean",
+        "models: {name: a}\nprobes: [transfer]\ncontrols: full\nseeds: [0, 3]\nprefix: 5",
+        Study(models=["a", {"name": "b"}]).to_yaml(),
+    ]
+    assert len(studies) > 4
+    for text in studies:
+        parse_study(text)
+        assert not list(check.iter_errors(parse_settings(text, "study", "models"))), text
+    for wrong in ({"models": []}, {"models": ["a"], "probes": "scores"}, {"models": ["a"], "seeds": 0}):
+        assert list(check.iter_errors(wrong)), wrong
+
+
+def test_a_warning_is_one_line_without_a_place_in_the_code(here, tiny, capsys):
+    frame = taskspace.load_suite("toy.parquet").take(2).to_frame()
+    frame[frame.index != 0].to_csv("lone.csv", index=False)
+    status, _, err = say(capsys, "score", "-m", tiny, "-s", "lone.csv")
+    assert status == 0 and [line for line in err.splitlines() if "warning" in line.lower()] == [
+        "taskspace: warning: lone.csv, line 2: task 'cat' has this one pair (1 such tasks of 6); "
+        "it can be scored, but no probe can split it"
+    ]
+
+
+def test_labels_and_a_tab_are_options(here, tiny, capsys):
+    rows = [(t, s, w) for t in "ab" for _ in range(2) for s, w in (("the cat sees .", "ja"), ("the cat see .", "nee"))]
+    pd.DataFrame(rows, columns=["task", "s", "ok"]).to_csv("rows.csv", sep="\t", index=False)
+    columns = ("--sentence", "s", "--label", "ok", "--task", "task")
+    said = ("score", "-m", tiny, "-s", "rows.csv", *columns, "--good-label", "ja", "--bad-label", "nee")
+    for separator in ((), ("--separator", "tab"), ("--separator", "\\t"), ("--separator", "\t")):
+        status, out, err = say(capsys, *said, *separator)
+        assert status == 0 and re.search(r"^mean over tasks +2 +4 ", out, re.M), err
+
+
+def test_what_two_or_many_models_do_not_use_is_refused(here, tiny, capsys):
+    say(capsys, "score", "-m", tiny, "-s", "toy.parquet", "--pairs", 2, "-o", "a.csv")
+    for name in ("b.csv", "c.csv"):
+        (here / name).write_bytes((here / "a.csv").read_bytes())
+    status, _, err = say(capsys, "compare", "a.csv", "b.csv", "--over", "tasks")
+    assert status == 2 and err.startswith("taskspace: --over: two models are compared group by group")
+    status, _, err = say(capsys, "compare", "a.csv", "b.csv", "c.csv", "--tasks")
+    assert status == 2 and err.startswith("taskspace: --tasks: more than two models are ranked")
 
 
 def test_the_words_of_lm_eval_are_understood(here, tiny, capsys):

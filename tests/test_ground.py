@@ -193,6 +193,12 @@ def test_settings_of_any_size_get_one_short_line_at_once(case):
     assert len(str(e.value)) <= 2000 and time.perf_counter() - began < 10  # most take milliseconds
 
 
+def test_a_key_is_a_name_also_where_yaml_sees_a_switch():
+    text = "on: &base {off: off, 'no': 1}\nmore: {<<: *base, yes: no}\n"
+    expected = {"off": False, "no": 1}
+    assert parse_settings(text, "f", "on") == {"on": expected, "more": {**expected, "yes": False}}
+
+
 def test_aliases_that_repeat_a_little_are_fine():
     text = "\ufeffbase: &b {width: 1}\nparts: [*b, *b, {<<: *b, width: 2}]\n"
     data = parse_settings(text, "mine.yaml", "parts")

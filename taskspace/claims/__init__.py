@@ -20,7 +20,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "means":
         "LEVELS ACCURACY DIFFERENCE means_by_group task_means normalised_correct accuracy_intervals",
     "comparing":
-        "OVER scoring_rule mcnemar_p compare_scores pairwise_tests indistinct_groups rank_scores",
+        "OVER several_sources scoring_rule mcnemar_p compare_scores pairwise_tests indistinct_groups "
+        "rank_scores",
     "correlates":
         "LEAST MOST_SKEWED checked_correlates checkpoint_means correlate matching_checkpoints "
         "correlates_together",

@@ -18,32 +18,44 @@ from ..errors import first_line, TaskspaceError
 from ..spaces.statistics import benjamini_hochberg, sign_flip_p
 
 # %% auto #0
-__all__ = ['OVER', 'scoring_rule', 'mcnemar_p', 'compare_scores', 'pairwise_tests', 'indistinct_groups', 'rank_scores']
+__all__ = ['OVER', 'several_sources', 'scoring_rule', 'mcnemar_p', 'compare_scores', 'pairwise_tests', 'indistinct_groups',
+           'rank_scores']
 
 # %% ../../nbs/api/claims/40_comparing.ipynb #55918b51
 _KEYS = ["task", "pair"]
 
 
+def several_sources(
+    scores: pd.DataFrame,  # rows of pairs
+) -> str | None:  # model, step or revision; None: all rows are of one source, as far as the columns tell
+    "The column by which rows of a table of scores come from several models or checkpoints."
+    columns = [c for c in ("model", "step", "revision") if c in scores]
+    return next((c for c in columns if scores[c].nunique(dropna=False) > 1), None)
+
+
 def _keyed(scores: pd.DataFrame, name: str) -> pd.DataFrame:
-    "A table of scores by task and pair."
+    "A table of scores by task and pair, and by order where pairs of a task share a name."
     if lacking := [c for c in (*_KEYS, "correct", "margin") if c not in scores]:
         raise TaskspaceError(f"{name}: no column {lacking[0]!r}; a table of `score_pairs` or `taskspace score` has it")
     if scores.empty:
         raise TaskspaceError(f"{name}: no scores; score a suite first")
-    table = scores.assign(**{c: scores[c].astype(str) for c in _KEYS}).set_index(_KEYS)
-    if table.index.has_duplicates:
-        task, pair = table.index[table.index.duplicated()][0]
-        raise TaskspaceError(f"{name}: pair {pair!r} of task {task!r} stands there twice; keep the rows of one model")
+    table = scores.assign(**{c: scores[c].astype(str) for c in _KEYS})
+    table["repeat"] = table.groupby(_KEYS, sort=False).cumcount()
+    if table["repeat"].any() and (mixed := several_sources(scores)):
+        task, pair = table.loc[table["repeat"] > 0, _KEYS].iloc[0]
+        what = f"pair {pair!r} of task {task!r} stands there twice, and {mixed} differs between rows"
+        raise TaskspaceError(f"{name}: {what}; keep the rows of one model and checkpoint")
+    table = table.set_index([*_KEYS, "repeat"])
     for column in ("correct", "margin"):
         try:
             values = table[column].to_numpy(float)
         except (TypeError, ValueError) as e:
             raise TaskspaceError(f"{name}: {column} holds what is no number ({first_line(e)}); score again") from None
         if not (finite := np.isfinite(values)).all():
-            task, pair = table.index[~finite][0]
+            task, pair, _ = table.index[~finite][0]
             raise TaskspaceError(f"{name}: {column} of pair {pair!r} of task {task!r} is missing; score it again")
         if column == "correct" and not (known := np.isin(values, (0, 0.5, 1))).all():
-            (task, pair), value = table.index[~known][0], values[~known][0]
+            (task, pair, _), value = table.index[~known][0], values[~known][0]
             raise TaskspaceError(f"{name}: correct of pair {pair!r} of task {task!r} is {value:g}, not 0, 0.5 or 1")
     return table
 
@@ -56,7 +68,7 @@ def _same_pairs(tables: Mapping[str, pd.DataFrame], common: bool) -> dict[str, p
         for here, there, mine, theirs in ((first, name, index, other), (name, first, other, index)):
             lacking = mine.difference(theirs, sort=False)
             if len(lacking) and not common:
-                task, pair = lacking[0]
+                task, pair, _ = lacking[0]
                 raise TaskspaceError(
                     f"{there}: lacks {len(lacking)} of the pairs of {here}, first pair {pair!r} of task {task!r}; "
                     "score both on the same suite, or compare the common pairs (common=True, --common)"

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, rankdata, skew
 
+from .comparing import several_sources
 from .means import task_means
 from ..errors import TaskspaceError
 from ..spaces.resampling import left_out_interval
@@ -294,6 +295,15 @@ def checkpoint_means(
     return task_means(scores, by).drop(columns=["tasks", "pairs"])
 
 
+def _of_items(known: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    "The mean of the pairs that share a name, to each of which the value of the table belongs."
+    if mixed := several_sources(known):
+        task, pair = known.loc[known.duplicated(keys), ["task", "pair"]].iloc[0]
+        what = f"the scores have several rows for pair {pair} of {task}, and {mixed} differs between rows"
+        raise TaskspaceError(f"{what}; keep those of one model and checkpoint")
+    return known.groupby(keys, sort=False)["y"].mean().reset_index()
+
+
 def _score_rows(
     scores: pd.DataFrame, table: pd.DataFrame, column: str, options: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
@@ -311,10 +321,7 @@ def _score_rows(
         elif "step" in keys:
             known["step"] = known["step"].astype(float)
         elif "pair" in keys and known.duplicated(keys).any():
-            task, pair = known.loc[known.duplicated(keys), ["task", "pair"]].iloc[0]
-            raise TaskspaceError(
-                f"the scores have several rows for pair {pair} of {task}; keep those of one model, step and criterion"
-            )
+            known = _of_items(known, keys)
         try:
             frames[measure] = _joined(known, table, column, keys)
         except TaskspaceError as e:

@@ -36,7 +36,7 @@ from taskspace.pretraining.folders import (
 )
 from .tokens import byte_tokenizer, read_texts, stream_rows, token_file
 from .training import checkpoint_steps, pretrain, TrainingConfig
-from ..settings import checked, parse_settings, read_text
+from ..settings import checked, no_switch, parse_settings, read_text
 
 # %% auto #0
 __all__ = ['ModelConfig', 'TextConfig', 'text_config', 'text_tokenizer', 'pretrain_text']
@@ -51,6 +51,8 @@ class ModelConfig(BaseModel):
     # of the initial weights; one run each; a number N stands for 0 .. N-1
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     training: dict[str, Any] = {}  # settings that differ from the common ones, except the seed of the data order
+
+    _numbers = field_validator("seeds", mode="before")(no_switch)
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -106,6 +108,8 @@ class TextConfig(BaseModel):
     context: int = Field(128, ge=2)  # tokens a row, and the longest input of the models
     valid_rows: int = Field(500, ge=1)  # at most, for the validation loss
     training: TrainingConfig = TrainingConfig()  # common to all models
+
+    _numbers = field_validator("vocab_size", "context", "valid_rows", mode="before")(no_switch)
 
     @field_validator("train", "valid", mode="before")
     @classmethod

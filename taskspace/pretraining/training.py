@@ -39,6 +39,7 @@ from taskspace.pretraining.folders import (
     write_sums,
     writing,
 )
+from ..settings import no_switch
 
 # %% auto #0
 __all__ = ['TrainingConfig', 'checkpoint_steps', 'learning_rate', 'batch_rows', 'Masking', 'hide', 'hidden_loss', 'rows_loss',
@@ -65,6 +66,8 @@ class TrainingConfig(BaseModel):
     save_every: int = Field(100, ge=1)  # steps between two savings of the state from which a killed run goes on
     # "auto": bfloat16 arithmetic on devices that have it
     precision: str = Field("auto", pattern="^(auto|float32|bfloat16)$")
+
+    _numbers = field_validator("*", mode="before")(no_switch)
 
     @field_validator("checkpoints")
     @classmethod

@@ -105,7 +105,7 @@ def _inert(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = re.sub("\r\n?", "\n", value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\n")) else text
+    return f"'{text}" if re.match("'*[=+\\-@\t\n]", text) else text  # apostrophes of its own are kept apart too
 
 
 def in_csv(

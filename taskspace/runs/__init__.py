@@ -34,7 +34,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "result_files result_sizes sound_results valid_sizes set_aside clean_results write_log log_entries "
         "Store put_current keep_only get_current",
     "study":
-        "TransferCells Probe PROBES Control CONTROLS Study parse_study read_study public_study",
+        "TransferCells Probe PROBES Control CONTROLS Study parse_study naming_study read_study public_study",
     "formats":
         "as_written check_columns suite_to_json suite_from_json compress_suite decompress_suite to_bytes "
         "from_bytes states_to_frame frame_to_states result_from_bytes spaces_to_frame frame_to_spaces "
@@ -84,8 +84,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "KINDS DECIMALS space_rows space_of space_tests explained_rows hypothesis_rows joined write_extract "
         "Extract open_extract retest_extract",
     "model_comparison":
-        "SCORE_FILES Source read_scores last_run_scores is_run score_tables compare_models rank_models "
-        "comparison_text ranking_text",
+        "SCORE_FILES Source read_scores last_run_scores is_run has_scores score_tables compare_models "
+        "rank_models comparison_text ranking_text",
     "run_correlates":
         "read_correlates correlate_run correlate_sources correlates_text",
 })

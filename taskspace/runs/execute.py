@@ -44,7 +44,7 @@ from taskspace.runs.shards import (
     unfinished,
 )
 from .store import Store, StorePaths
-from .study import PROBES, read_study, Study
+from .study import naming_study, PROBES, read_study, Study
 from .tracking import Watch
 from .waiting import Waiting, with_predictions
 from ..workarounds import interrupt_later, no_shared_progress
@@ -513,16 +513,18 @@ def run_study(
     watch: Watch | None = None,  # tells a tracker how it goes, see `taskspace.runs.tracking`
 ) -> Run:  # also when jobs failed: see `Run.status`
     "Run what is missing of a study. Raises `TaskspaceError` for a bad study, a folder in use, a full disk."
-    study = _as_study(study)
+    given = study
+    study = _as_study(given)
     if workers is not None and workers < 0:
         raise TaskspaceError(f"workers must be 0 or more, not {workers}")
     part = None if shard is None else shard_of(shard)
     store = Store(out)
     check_free(store, part)
-    if executor is None:
-        _check_device(study.device)
     memory = known_digests(store)
-    plan = Plan(study, memory)
+    with naming_study(given, study):
+        if executor is None:
+            _check_device(study.device)
+        plan = Plan(study, memory)
     how = {"executor": executor, "workers": workers, "progress": progress, "watch": watch}
     if part is None:
         _run_whole(plan, store, memory, **how)
@@ -539,7 +541,10 @@ def plan_study(
     store = Store(out)
     check_free(store, None)
     memory = known_digests(store)
-    plan = Plan(_as_study(study), memory)
+    given = study
+    study = _as_study(given)
+    with naming_study(given, study):
+        plan = Plan(study, memory)
     with store.create().locked():
         return len(_planned(plan, store, memory, progress=False))
 

@@ -5,6 +5,7 @@
 # %% ../../nbs/api/runs/30_jobs.ipynb #20837376
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -127,6 +128,28 @@ def _read_positions(checkpoints: list[Checkpoint]) -> set[int]:
     room = min(len(rest), max(0, STATE_CHECKPOINTS - len(lasts)))
     return {*lasts, *(rest[i] for i in np.linspace(0, len(rest) - 1, room).round().astype(int))}
 
+# %% ../../nbs/api/runs/30_jobs.ipynb #c37ac984
+@contextlib.contextmanager
+def _about(fields: str) -> Iterator[None]:
+    "A message names the fields of the study that it is about."
+    try:
+        yield
+    except TaskspaceError as e:
+        raise TaskspaceError(f"{fields}: {e}") from None
+
+
+def _check_contrast(study: Study, parts: Mapping[int, Any]) -> None:
+    "Refuse a task that no probe could tune on, since all its pairs to tune on have two equal sentences."
+    if not {"gradient", "predicted", "transfer"} & set(study.probes):
+        return
+    for seed, split in parts.items():
+        for task in split.train:
+            if all(pair.identical for pair in task):
+                what = f"task {task.name!r}: none of the {len(task)} pairs to tune on has sentences that differ"
+                raise TaskspaceError(
+                    f"suite: {what} (seed {seed}); give other pairs, or leave the task out with select"
+                )
+
 # %% ../../nbs/api/runs/30_jobs.ipynb #3c0801f8
 def _in_parts(suite: Suite, study: Study) -> dict[int, Any]:
     "For every seed a split of the suite, where a probe tunes or takes gradients."
@@ -137,7 +160,10 @@ def _in_parts(suite: Suite, study: Study) -> dict[int, Any]:
             f"suite {study.suite!r}: one task only; a task space relates at least two, "
             "select more or leave only the score probe"
         )
-    return {seed: suite.split(study.train_pairs, study.eval_pairs, seed) for seed in study.seeds}
+    with _about("train_pairs, eval_pairs"):
+        parts = {seed: suite.split(study.train_pairs, study.eval_pairs, seed) for seed in study.seeds}
+    _check_contrast(study, parts)
+    return parts
 
 
 def _partial(suite: Suite, study: Study) -> float | None:
@@ -207,9 +233,11 @@ class Plan:
     ):
         self.study = study
         suite = load_suite(study.suite)
-        self.suite = suite.select(study.select) if study.select else suite
+        with _about("select"):
+            self.suite = suite.select(study.select) if study.select else suite
         self.splits = _in_parts(self.suite, study)
-        self.scored = self.suite.take(study.score_pairs) if study.score_pairs else self.suite
+        with _about("score_pairs"):
+            self.scored = self.suite.take(study.score_pairs) if study.score_pairs else self.suite
         self.checkpoints = [c for m in study.models for c in expand(m, study.checkpoints, study.steps)]
         models = _by_model(self.checkpoints)
         self.tuned = {c for of_model in models for c in narrow(of_model, study.transfer_checkpoints)}

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from taskspace.tasks.pairs import Suite
 
 # %% auto #0
-__all__ = ['SCORE_FILES', 'Source', 'read_scores', 'last_run_scores', 'is_run', 'score_tables', 'compare_models', 'rank_models',
-           'comparison_text', 'ranking_text']
+__all__ = ['SCORE_FILES', 'Source', 'read_scores', 'last_run_scores', 'is_run', 'has_scores', 'score_tables', 'compare_models',
+           'rank_models', 'comparison_text', 'ranking_text']
 
 # %% ../../nbs/api/runs/80_model_comparison.ipynb #d23f4555
 _TEXTS = ("task", "phenomenon", "field", "language", "pair", "model", "convention")
@@ -42,7 +42,7 @@ def _of_text(path: Path, separator: str) -> pd.DataFrame:
         path, sep=separator, dtype=dict.fromkeys(_TEXTS, "string"), keep_default_na=False, na_values=[""]
     )
     for name in table.columns.intersection(list(_TEXTS)):  # the apostrophe that keeps a spreadsheet from computing
-        table[name] = table[name].str.replace(r"^'(?=[=+\-@\t\n])", "", regex=True).astype(object)
+        table[name] = table[name].str.replace(r"^'(?='*[=+\-@\t\n])", "", regex=True).astype(object)
     return table
 
 
@@ -86,7 +86,7 @@ def last_run_scores(
 ) -> dict[str, pd.DataFrame]:  # model -> its scores at its last checkpoint; none for one that is not scored yet
     "What each model of a run says of every pair at the end."
     known, found = run.checkpoints, {}
-    suite = run.suite.to_frame()[["task", "pair", "language"]]
+    languages = run.suite.groups("language")
     for model in dict.fromkeys(known["model"]):
         at = known.iloc[find_checkpoint(run, model)]
         step = None if pd.isna(at["step"]) else int(at["step"])
@@ -95,11 +95,12 @@ def last_run_scores(
             own = own[own["step"].isna()]
         if len(own):
             own = own.drop(columns=["model", "scale", "step", "revision"])
-            found[str(model)] = own.merge(suite, on=["task", "pair"], how="left")
+            # By the name of the task: two pairs of one may share an identifier
+            found[str(model)] = own.assign(language=own["task"].astype(str).map(languages)).reset_index(drop=True)
             found[str(model)].attrs = {"model": str(model)}
     return found
 
-# %% ../../nbs/api/runs/80_model_comparison.ipynb #1ea3c97c
+# %% ../../nbs/api/runs/80_model_comparison.ipynb #47df2b93
 Source = Any  # a table of scores, a file of scores, a run or its folder, an LM or the name of one
 
 
@@ -114,6 +115,13 @@ def _is_file(source: Any) -> bool:
     return isinstance(source, str | os.PathLike) and Path(source).suffix.lower() in _READERS
 
 
+def has_scores(
+    source: Source,  # see above
+) -> bool:  # False for a model, which is yet to be scored
+    "Whether this is a table or a file of scores, or a run."
+    return isinstance(source, pd.DataFrame | RunData) or _is_file(source) or is_run(source)
+
+# %% ../../nbs/api/runs/80_model_comparison.ipynb #1ea3c97c
 def _scored(source: Any, suite: Suite | None, convention: str | Convention) -> pd.DataFrame:
     "The scores of a model, with the language of each task where the suite has it."
     from taskspace.models.loading import load_lm

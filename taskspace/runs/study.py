@@ -5,27 +5,39 @@
 # %% ../../nbs/api/runs/20_study.ipynb #04d245a2
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, get_args, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+    ValidationError,
+    ValidationInfo,
+)
 
 from ..errors import TaskspaceError
-from ..files import without_folders
+from ..files import at_home, without_folders
 from ..models.checkpoints import checkpoint_choice, ModelSpec, path_as_text
 from ..models.naming import NamePattern
-from ..settings import parse_settings, read_text, validation_error
+from ..settings import no_switch, parse_settings, read_text, validation_error
 
 # %% auto #0
-__all__ = ['TransferCells', 'Probe', 'PROBES', 'Control', 'CONTROLS', 'Study', 'parse_study', 'read_study', 'public_study']
+__all__ = ['TransferCells', 'Probe', 'PROBES', 'Control', 'CONTROLS', 'Study', 'parse_study', 'naming_study', 'read_study',
+           'public_study']
 
 # %% ../../nbs/api/runs/20_study.ipynb #80b7edec
 # Set while a study is read from a run's folder.
@@ -79,10 +91,30 @@ def _list_of_models(value: Any) -> Any:
 
 
 def _count_of_seeds(value: Any) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool):
+    no_switch(value)
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)
+    if value is None or isinstance(value, str | float | Mapping):
+        raise ValueError(f"must be a number of seeds or a list of them, e.g. 3 or [0, 1, 2], not {value!r}")
+    if isinstance(value, int):
         if not 1 <= value <= 1000:
             raise ValueError(f"a number of seeds must lie in 1 .. 1000, not {value}")
         return tuple(range(value))
+    return value
+
+
+def _place(value: Any) -> Any:
+    "A path as text, with ~ as the home folder, as names of models may have it too."
+    text = path_as_text(value)
+    return at_home(text) if isinstance(text, str) else text
+
+
+def _list_of_names(value: Any, info: ValidationInfo) -> Any:
+    "A name alone as a list of one."
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, int | float | Mapping) or value is None and info.field_name != "select":
+        raise ValueError(f"must be a name or a list of names, e.g. [score, transfer], not {value!r}")
     return value
 
 
@@ -93,7 +125,7 @@ def _check_seeds(value: tuple[int, ...]) -> tuple[int, ...]:
         raise ValueError("a seed is a whole number from 0 to 2147483647")
     return value
 
-
+# %% ../../nbs/api/runs/20_study.ipynb #4f446b1a
 def _no_repeats(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
     if value is not None and len(set(value)) < len(value):
         raise ValueError("names something twice")
@@ -129,11 +161,13 @@ def _known_convention(value: str) -> str:
 def _known_prefix(value: Any) -> Any:
     if isinstance(value, str) and value.isdecimal():
         value = int(value)
+    if value == "none":  # as the command line says it
+        return None
     if value is None or isinstance(value, str) and value in ("auto", "tokenizer", "convention"):
         return value
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 0:
         return int(value)
-    raise ValueError(f"must be convention, auto, tokenizer, null or a token id, not {value!r}")
+    raise ValueError(f"must be convention, auto, tokenizer, none or a token id, not {value!r}")
 
 
 def _known_dtype(value: str) -> str:
@@ -238,14 +272,41 @@ class _OneLineErrors(BaseModel):
         except ValidationError as e:
             raise validation_error(e, "study", type(self)) from None
 
+    @classmethod
+    def from_yaml(
+        cls,
+        path: str | os.PathLike,  # a .yaml file
+    ) -> Study:
+        "Read a study file, as `read_study` does. Raises `TaskspaceError` that names the file and the line or field."
+        return read_study(path)
+
     def to_yaml(self) -> str:  # reads back as an equal study
         "The study with every field spelt out, as YAML."
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+# %% ../../nbs/api/runs/20_study.ipynb #cbbc9cd2
+_NUMBERS = ("top", "layer", "train_pairs", "eval_pairs", "score_pairs", "reference_texts")
+
+
+def _with_short_forms(schema: dict[str, Any]) -> None:
+    "Let a JSON schema of studies take what the validators take: one name for a list, a number of seeds, `none`."
+    fields = schema["properties"]
+    for name in ("models", "select", "probes", "controls", "seeds"):
+        field = fields[name]
+        choices = field.pop("anyOf", None)
+        if choices is None:
+            choices = [{key: field.pop(key) for key in ("type", "items", "minItems") if key in field}]
+        if name == "models":
+            choices[0]["items"] = {"anyOf": [{"type": "string"}, choices[0]["items"]]}
+        one = {"type": "integer", "minimum": 1, "maximum": 1000} if name == "seeds" else choices[0]["items"]
+        field["anyOf"] = [one, *choices]
+    fields["prefix"]["anyOf"].append({"const": "none"})
 
 # %% ../../nbs/api/runs/20_study.ipynb #db077e89
 class Study(_OneLineErrors):
     "A suite, models, checkpoints, probes and seeds. Raises `TaskspaceError` naming the field that is wrong."
 
+    model_config = ConfigDict(json_schema_extra=_with_short_forms)
     name: str = "study"  # title of the report
     suite: str | dict[str, Any] = "builtin"  # what `load_suite` takes: a name, or a mapping with name and columns
     select: tuple[str, ...] | None = None  # tasks by name, in this order; all where None
@@ -269,14 +330,17 @@ class Study(_OneLineErrors):
     score_pairs: int | None = Field(None, ge=1, le=10**6)  # pairs a task for the score probe; all where None
     seeds: tuple[int, ...] = (0,)  # repetitions; a number N stands for 0 .. N-1
     convention: str = "blimp"  # how pairs are scored, see `taskspace.scoring.scores`
-    prefix: int | None | Literal["auto", "tokenizer", "convention"] = "convention"  # the token before each sentence
+    # the token before each sentence, see --prefix of `taskspace score`; none, or nothing behind the colon, is no token
+    prefix: int | None | Literal["auto", "tokenizer", "convention"] = "convention"
     reference: str | None = None  # text whose perplexity is watched during tuning: "builtin" or a .txt file
     reference_texts: int = Field(100, ge=1, le=10**6)  # how many lines of it
     device: str = "auto"  # where models run
     dtype: str = "auto"  # their number format
 
-    _paths_are_text = field_validator("suite", "reference", mode="before")(path_as_text)
+    _paths_are_text = field_validator("suite", "reference", mode="before")(_place)
     _columns_are_known = field_validator("suite")(_known_columns)
+    _numbers_are_numbers = field_validator(*_NUMBERS, mode="before")(no_switch)
+    _names_are_lists = field_validator("select", "probes", "controls", mode="before")(_list_of_names)
     _names_are_models = field_validator("models", mode="before")(_list_of_models)
     _seeds_are_listed = field_validator("seeds", mode="before")(_count_of_seeds)
     _seeds_differ = field_validator("seeds")(_check_seeds)
@@ -296,14 +360,6 @@ class Study(_OneLineErrors):
             check(self)
         return self
 
-    @classmethod
-    def from_yaml(
-        cls,
-        path: str | os.PathLike,  # a .yaml file
-    ) -> Study:
-        "Read a study file, as `read_study` does. Raises `TaskspaceError` that names the file and the line or field."
-        return read_study(path)
-
 # %% ../../nbs/api/runs/20_study.ipynb #ee029610
 def parse_study(
     text: str,  # YAML
@@ -321,6 +377,36 @@ def parse_study(
         raise TaskspaceError(f"{where}: nested too deeply for a study") from None
     finally:
         _stored.reset(token)
+
+
+def _beside(path: Path, study: Study) -> Iterator[tuple[str, Path]]:
+    "The paths of a study that lead nowhere from the working folder, and would from the folder of its file."
+    suite = study.suite if isinstance(study.suite, str) else study.suite["name"]
+    named = [suite, suite.partition(":")[2], study.reference or "", *(m.name for m in study.models)]
+    for name in filter(None, named):
+        there = path.parent / name
+        with contextlib.suppress(OSError, ValueError):  # of a name that no file can have
+            if there.exists() and not Path(name).expanduser().exists():
+                yield name, there
+
+
+@contextlib.contextmanager
+def naming_study(
+    given: Any,  # the path of its file; anything else changes no message
+    study: Study,  # what was read from there
+) -> Iterator[None]:
+    "Messages about a field name the study's file; those about a missing file say where it was looked for."
+    try:
+        yield
+    except TaskspaceError as e:
+        if not isinstance(given, str | os.PathLike):
+            raise
+        text, path = str(e), Path(given)
+        field = re.match(r"\w+", text)
+        where = f"{path}: " if field and field[0] in Study.model_fields else ""
+        near = next((f"{there}" for name, there in _beside(path, study) if name in text), None)
+        hint = f"; paths in a study are relative to the working folder: write {near}" if near else ""
+        raise TaskspaceError(f"{where}{text}{hint}") from None
 
 
 def read_study(

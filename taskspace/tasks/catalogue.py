@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import first_line, shown, TaskspaceError
-from ..files import text_of, without_folders
+from ..files import at_home, text_of, without_folders
 from .conditional import ewok_pairs
 from .hub import suite_from_hub
 from .languages import data_table
@@ -172,6 +172,17 @@ def _columns_of(row: Mapping[str, str], place: str) -> dict[str, Any]:
     return {"language": f"={row['language']}", **mapping} if len(row["language"]) == 3 else mapping
 
 # %% ../../nbs/api/tasks/50_catalogue.ipynb #2b2793d5
+def _check_parts(text: str, given: Mapping[str, Any], hub: bool) -> None:
+    "Refuse what this kind of source has not: parts and revisions belong to data sets, separators to text files."
+    ending = Path(text).suffix.lower()
+    if "separator" in given and (hub or ending in READERS and ending not in (".csv", ".tsv")):
+        raise TaskspaceError(f"{text}: separator: only a CSV or TSV file has one; leave it out")
+    if not hub and (odd := [name for name in ("config", "split", "revision") if name in given]):
+        raise TaskspaceError(
+            f"{text}: {odd[0]}: only a data set on the hub has one, not a file or folder; leave it out"
+        )
+
+
 def _of_catalogue(name: str, place: str | None, given: Mapping[str, Any]) -> Suite:
     "A suite of the catalogue, from a folder or file, or from the hub where there is none."
     row = next(row for row in data_table("suites.csv") if row["name"] == name)
@@ -180,7 +191,9 @@ def _of_catalogue(name: str, place: str | None, given: Mapping[str, Any]) -> Sui
             raise TaskspaceError(
                 f"suite {name!r} is not on the hub; get its files ({row['source']}) and write {name}:DIR"
             )
+        _check_parts(row["hub"], given, hub=True)
         return suite_from_hub(row["hub"], name, **{**_columns_of(row, "hub_columns"), **given})
+    _check_parts(place, given, hub=False)
     read = suite_from_file if Path(place).is_file() else suite_from_folder
     return replace(read(place, **{**_columns_of(row, "columns"), **given}), name=name)
 
@@ -207,12 +220,14 @@ def _plain_suite(text: str, given: Mapping[str, Any]) -> Suite:
     if colon and kind in FOLDERS and not given:
         return FOLDERS[kind](path)
     if colon and kind == "hub":
+        _check_parts(path, given, hub=True)
         return suite_from_hub(path, **given)
     names = [row["name"] for row in data_table("suites.csv")]
     if kind == "builtin" and given:
         raise TaskspaceError(f"suite 'builtin' has no columns; leave out {', '.join(given)}")
     if kind in names and (colon or not Path(text).exists()):
         return _of_catalogue(kind, path if colon else None, given)
+    _check_parts(text, given, hub=False)
     if Path(text).is_dir():
         return suite_from_folder(text, **given)
     if Path(text).suffix.lower() in READERS:
@@ -231,7 +246,7 @@ def load_suite(
         return load_suite(**{str(key): value for key, value in {**name, **mapping}.items()})
     if not isinstance(name, (str, os.PathLike)):
         raise TaskspaceError(f"a suite is given by its name or a path, not as {shown(name)}")
-    text, given = os.fsdecode(name), {key: value for key, value in mapping.items() if value is not None}
+    text, given = at_home(os.fsdecode(name)), {key: value for key, value in mapping.items() if value is not None}
     suite_mapping(given)
     if not text.rpartition(":")[2].strip():
         raise TaskspaceError(

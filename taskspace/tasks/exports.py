@@ -18,7 +18,7 @@ import yaml
 
 from ..errors import shown, TaskspaceError
 from ..files import cannot_write, written
-from .pairs import MinimalPair, Suite, Task
+from .pairs import MinimalPair, pair_names, Suite, Task
 
 # %% auto #0
 __all__ = ['suite_to_file', 'suite_to_lm_eval']
@@ -114,7 +114,7 @@ def _lm_eval_row(pair: MinimalPair, name: str, delimiter: str, where: str) -> di
 
 def _lm_eval_rows(task: Task, delimiter: str) -> list[dict[str, Any]]:
     "The data of a task; without contexts the delimiter is none of it."
-    where, named = f"task {shown(task.name)}", [(p, p.id or str(i)) for i, p in enumerate(task)]
+    where, named = f"task {shown(task.name)}", list(zip(task, pair_names(task.pairs), strict=True))
     if all(p.context is None for p in task):
         return [{"choices": list(p.texts), "pair": name} for p, name in named]
     return [_lm_eval_row(p, name, delimiter, where) for p, name in named]

@@ -52,9 +52,8 @@ class SuiteMapping(BaseModel):
     config: Source = None  # of a data set: which configurations; all where None
     split: str | None = None  # of a data set: which split; its only one where None
     revision: str | None = None  # of a data set: branch, tag or commit
-    separator: str | None = Field(
-        None, min_length=1, max_length=1
-    )  # between the cells of a text file; found where None
+    # between the cells of a text file, one character or "tab"; found where None
+    separator: str | None = Field(None, min_length=1, max_length=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -70,6 +69,12 @@ class SuiteMapping(BaseModel):
 
         return {name: text(value) for name, value in data.items()}
 
+    @field_validator("separator", mode="before")
+    @classmethod
+    def _tab_by_name(cls, value: Any) -> Any:
+        "A tab is hard to type, on a command line and in YAML."
+        return "\t" if value in ("tab", "\\t") else value
+
     @field_validator(*("good", "bad", "task", "phenomenon", "field", "language", "pair", "sentence", "label"), *GIVEN)
     @classmethod
     def _templates_are_whole(cls, value: Source) -> Source:
@@ -78,7 +83,7 @@ class SuiteMapping(BaseModel):
                 template_fields(one)
         return value
 
-
+# %% ../../nbs/api/tasks/25_mapping.ipynb #2e0ea060
 def _choices(value: Source) -> tuple[str, ...]:
     "The alternatives that a value names."
     return () if value is None else (value,) if isinstance(value, str) else value

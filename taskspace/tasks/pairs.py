@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from string import Formatter
@@ -22,8 +22,8 @@ from ..errors import shown, TaskspaceError
 from ..files import is_whole
 
 # %% auto #0
-__all__ = ['COLUMNS', 'CONDITIONAL', 'text_fault', 'Option', 'MinimalPair', 'Task', 'Split', 'suite_to_frame', 'suite_digest',
-           'Suite', 'template_parts', 'template_fields', 'filled', 'joined', 'renamed']
+__all__ = ['COLUMNS', 'CONDITIONAL', 'text_fault', 'Option', 'MinimalPair', 'pair_names', 'Task', 'Split', 'suite_to_frame',
+           'suite_digest', 'Suite', 'template_parts', 'template_fields', 'filled', 'joined', 'renamed']
 
 # %% ../../nbs/api/tasks/10_pairs.ipynb #9c244e32
 def text_fault(
@@ -136,6 +136,20 @@ class MinimalPair:
         "The pair as a list that JSON can hold: good, bad, id, and all else only where there is something."
         more = [self.context, self.context_bad, list(self.others), self.separator]
         return [self.good, self.bad, self.id, *(more if more != [None, None, [], " "] else [])]
+
+# %% ../../nbs/api/tasks/10_pairs.ipynb #0c211932
+def pair_names(
+    pairs: Sequence[MinimalPair],  # of one task
+) -> list[str]:  # one a pair
+    "What tables call the pairs: their identifiers, and for one without any its position, marked where it is taken."
+    taken = {p.id for p in pairs if p.id is not None}
+    names = []
+    for i, pair in enumerate(pairs):
+        name = str(i) if pair.id is None else pair.id
+        while pair.id is None and name in taken:
+            name = f"_{name}"
+        names.append(name)
+    return names
 
 # %% ../../nbs/api/tasks/10_pairs.ipynb #2e77263b
 @dataclass(frozen=True)
@@ -269,9 +283,9 @@ def suite_to_frame(
     """The suite as a table, in suite order; a pair without an identifier gets its position in the task. The columns of
     `CONDITIONAL` follow where some pair needs them."""
     rows = [
-        (t.name, t.phenomenon, t.field, t.language, p.id if p.id is not None else str(i), p.good, p.bad)
+        (t.name, t.phenomenon, t.field, t.language, name, p.good, p.bad)
         for t in suite.tasks
-        for i, p in enumerate(t)
+        for name, p in zip(pair_names(t.pairs), t, strict=True)
     ]
     frame = pd.DataFrame(rows, columns=COLUMNS)
     pairs = [p for t in suite.tasks for p in t]

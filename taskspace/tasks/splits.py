@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import TaskspaceError
-from .pairs import MinimalPair, Split, Suite
+from .pairs import MinimalPair, pair_names, Split, Suite
 
 # %% auto #0
 __all__ = ['ATTEMPTS', 'bundles', 'leak_free_split']
@@ -42,7 +42,8 @@ def bundles(
 # %% ../../nbs/api/tasks/20_splits.ipynb #4085b500
 def _bundles_in_order(suite: Suite, seed: int) -> list[list[tuple[str, MinimalPair]]]:
     "The bundles of a suite as lists of (task, pair), the largest first, bundles of one size in the order of the seed."
-    pairs = [(t.name, replace(p, id=str(i)) if p.id is None else p) for t in suite for i, p in enumerate(t)]
+    named = [(t, zip(pair_names(t.pairs), t, strict=True)) for t in suite]
+    pairs = [(t.name, replace(p, id=name) if p.id is None else p) for t, of_task in named for name, p in of_task]
 
     def place(k: int) -> bytes:
         task, pair = pairs[k]

@@ -100,6 +100,10 @@ class FTGD:
         """Settings from a file, where a number may be written as text: YAML reads 5e-4 as text. `keep: all` is 1.
         Raises `TaskspaceError` that names the setting at fault."""
         whole = {"keep": 1.0} if settings.get("keep") == "all" else {}
+        known = vars(cls)["__pydantic_fields__"]
+        for name, value in settings.items():  # true would count as 1
+            if isinstance(value, bool) and name in known and name != "embeddings":
+                raise TaskspaceError(f"FTGD: {name} must be {known[name].description or 'text'}, not {value!r}")
         try:
             return TypeAdapter(cls).validate_python({**settings, **whole}, strict=False)
         except ValidationError as error:

@@ -136,7 +136,15 @@ def test_languages_have_rows_where_there_are_several():
     ("change", "says"),
     [
         (lambda t: t.iloc[3:], "b: lacks 3 of the pairs of a, first pair '0' of task 'task 0'"),
-        (lambda t: pd.concat([t, t.head(1)]), "b: pair '0' of task 'task 0' stands there twice"),
+        (lambda t: pd.concat([t, t.head(1)]), "a: lacks 1 of the pairs of b, first pair '0' of task 'task 0'"),
+        (
+            lambda t: pd.concat([t.assign(model="x"), t.assign(model="y")]),
+            "b: pair '0' of task 'task 0' stands there twice, and model differs between rows; keep the rows of one",
+        ),
+        (
+            lambda t: pd.concat([t.assign(step=1), t.assign(step=None)]),
+            "b: pair '0' of task 'task 0' stands there twice, and step differs",
+        ),
         (lambda t: t.drop(columns="margin"), "b: no column 'margin'"),
         (lambda t: t.assign(margin=np.nan), "b: margin of pair '0' of task 'task 0' is missing"),
         (lambda t: t.iloc[:0], "b: no scores"),
@@ -156,6 +164,15 @@ def test_common_pairs_can_be_compared():
     assert found.pairs == 60 - 5 - 7
     with pytest.raises(TaskspaceError, match="no pair in common"):
         compare_scores(a.iloc[:10], b.iloc[10:], common=True)
+
+
+def test_pairs_that_share_a_name_count_once_each():
+    a, b = scored([0.9, 0.5, 0.7]), scored([0.5, 0.5, 0.5], seed=1)
+    items = [t.assign(pair=[str(int(p) // 2) for p in t["pair"]], model=m) for t, m in ((a, "a"), (b, "b"))]
+    plain, again = compare_scores(a, b, draws=50), compare_scores(*items, draws=50)
+    pd.testing.assert_frame_equal(plain, again)
+    ranked = rank_scores(dict(zip("ab", items, strict=True)), draws=50)
+    assert ranked["pairs"].tolist() == [60, 60]
 
 
 def test_two_conventions_are_refused():

@@ -143,6 +143,20 @@ def test_several_models_are_corrected_together():
     assert own["q"].to_numpy() == pytest.approx(stats.false_discovery_control(own["p"]))
 
 
+def test_pairs_that_share_a_name_have_the_value_of_their_item():
+    rng = np.random.default_rng(8)
+    values = rng.normal(size=(5, 12))
+    scores = scored(values)
+    items = scored(values.reshape(5, 6, 2).mean(-1))
+    names = items[["task", "pair"]].assign(x=rng.normal(size=len(items)))
+    place = scores.groupby("task").cumcount() // 2
+    named = scores.assign(pair=items["pair"].iloc[:6].to_numpy()[place], model="a")
+    shared, single = (correlate(s, names, permutations=49).query("measure == 'margin'") for s in (named, items))
+    pd.testing.assert_frame_equal(shared.drop(columns="q"), single.drop(columns="q"))
+    with pytest.raises(TaskspaceError, match="several rows for pair .* of .*, and model differs between rows"):
+        correlate(pd.concat([items.assign(model="a"), items.assign(model="b")]), names)
+
+
 @pytest.mark.parametrize(
     ("table", "says"),
     [

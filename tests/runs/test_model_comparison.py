@@ -1,5 +1,6 @@
 """Models, runs and files compared: the same figures from each source, and scipy's p for two checkpoints."""
 
+import json
 import shutil
 
 import numpy as np
@@ -12,7 +13,9 @@ from taskspace.claims.comparing import compare_scores
 from taskspace.cli import main
 from taskspace.errors import TaskspaceError
 from taskspace.models.loading import load_lm
-from taskspace.runs.execute import example_run
+from taskspace.report.escaping import in_csv
+from taskspace.report.exports import write_lm_eval
+from taskspace.runs.execute import example_run, run_study
 from taskspace.runs.model_comparison import compare_models, last_run_scores, rank_models, read_scores, score_tables
 from taskspace.runs.results import open_run
 from taskspace.scoring.scores import score_pairs
@@ -45,6 +48,30 @@ def test_two_checkpoints_of_mini_give_the_p_of_scipy(mini):
     assert b > a > 0 and found.p == binomtest(a, a + b, 0.5).pvalue < 1e-5
     by_task = [scores.groupby("task")["correct"].mean().mean() for scores in mini]
     assert found.difference == pytest.approx(by_task[0] - by_task[1])
+
+
+def test_pairs_that_share_a_name_count_once_in_a_run(tmp_path):
+    frame = load_suite("builtin").take(6).to_frame()
+    frame = frame[frame["task"].isin(frame["task"].unique()[:3])]
+    frame.assign(pair=frame.groupby("task").cumcount() // 2, language="eng").to_csv(tmp_path / "items.csv", index=False)
+    study = {"suite": str(tmp_path / "items.csv"), "probes": ["score"], "checkpoints": [96, 256]}
+    run = run_study({**study, "models": ["builtin:nano"]}, tmp_path / "run", workers=0, progress=False)
+    scores = last_run_scores(run)["builtin:nano"]
+    assert len(scores) == 18 and set(scores["language"]) == {"eng"}
+    pd.testing.assert_series_equal(scores["margin"], run.scores(step=256)["margin"].reset_index(drop=True))
+    found = compare_models(run, scores.assign(margin=0.0), draws=50).iloc[0]
+    assert (found.tasks, found.pairs) == (3, 18)
+    write_lm_eval(run, tmp_path / "out")
+    said = json.loads(next((tmp_path / "out").rglob("*.json")).read_text())
+    assert all(n["effective"] == 6 for n in said["n-samples"].values())
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_names_with_signs_and_apostrophes_come_back(tmp_path, ending):
+    names = ["=q", "'=q", "''=q", "'q", "'", "+", "a'=q"]
+    table = pd.DataFrame({"task": names, "pair": "0", "margin": 1.0, "correct": 1.0})
+    in_csv(table).to_csv(tmp_path / f"x.{ending}", index=False, sep="," if ending == "csv" else "\t")
+    assert read_scores(tmp_path / f"x.{ending}")["task"].tolist() == names
 
 
 def test_files_of_every_kind_give_what_tables_give(mini, tmp_path):

@@ -37,6 +37,15 @@ def texts(suite):
     return {s for t in suite for p in t for s in (p.good, p.bad)}
 
 
+def test_an_empty_cell_for_the_pair_gets_a_name_of_its_own():
+    rows = [{"task": "t", "good": f"good {i}", "bad": f"bad {i}", "pair": name} for i, name in enumerate("2_0 1")]
+    suite = suite_from_frame(pd.DataFrame(rows).replace({"pair": {"_": None, " ": None}}))
+    names = suite.to_frame()["pair"].tolist()
+    assert names == ["2", "_1", "0", "3", "1"]
+    split = suite.split(3, 2)
+    assert sorted(p.id for part in split for p in part["t"]) == sorted(names)
+
+
 # -- splits
 
 
