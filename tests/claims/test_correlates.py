@@ -227,4 +227,4 @@ def test_pairs_of_several_models_are_refused():
     one = scored(np.random.default_rng(0).normal(size=(5, 9)))
     table = one[["task", "pair"]].assign(x=range(45))
     with pytest.raises(TaskspaceError, match="several rows for pair"):
-        correlate(pd.concat([one, one]), table, permutations=9)
+        correlate(pd.concat([one.assign(model=m) for m in "ab"]), table, permutations=9)
