@@ -22,7 +22,7 @@ from .transfer import split_sizes
 from .units import padded, task_units, Units
 from ..scoring.convention import Convention, convention_of
 from ..scoring.encoding import convention_record, encode_pairs, encode_sentences, EncodedPair
-from ..scoring.logprobs import batches
+from ..scoring.logprobs import batches, one_length
 from ..spaces.space import TaskSpace
 from ..tasks.pairs import Suite, Task
 from ..tuning.gradients import margins, TOKENS, undisturbed
@@ -62,7 +62,8 @@ def unit_norms(
     sites = find_sites(lm, units)
     rows = encode_sentences(lm, list(dict.fromkeys(text)), convention, "sentence {}".format)
     sums, squares = np.zeros((2, sum(site.width for site in sites)))
-    for chunk in batches([len(r) for r in rows], tokens):
+    lengths = [len(r) for r in rows]
+    for chunk in batches(lengths, tokens, kinds=lengths if one_length(lm, rows[0]) else None):
         ids, mask = padded(lm, [rows[i] for i in chunk])
         own = mask.bool()
 

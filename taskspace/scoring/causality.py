@@ -19,7 +19,8 @@ from ..errors import TaskspaceError
 from ..models.lm import LM
 
 # %% auto #0
-__all__ = ['LENGTH', 'RANDOM', 'ROUNDING', 'TWICE', 'evaluating', 'check_logits', 'autocast', 'check_causal', 'check_masked']
+__all__ = ['LENGTH', 'RANDOM', 'ROUNDING', 'TWICE', 'evaluating', 'check_logits', 'autocast', 'is_rough', 'check_causal',
+           'check_masked']
 
 # %% ../../nbs/api/scoring/35_causality.ipynb #6278d136
 @contextmanager
@@ -118,7 +119,9 @@ def autocast(
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
-def _is_rough(lm: LM) -> bool:
+def is_rough(
+    lm: LM,  # model with its tokenizer
+) -> bool:  # True for rounding of about a hundredth
     "Whether the model computes in half precision, or with quantised weights."
     quantised = any("quant" in type(m).__module__ or "bitsandbytes" in type(m).__module__ for m in lm.model.modules())
     half = torch.finfo(lm.dtype).bits < 32 if lm.dtype.is_floating_point else True
@@ -152,7 +155,7 @@ def check_causal(
         logits = _run(lm, _rows(lm, tokens))
         before, behind, noise = _moves(logits)
     _check_steady(lm, logits, noise)
-    rough = _is_rough(lm)
+    rough = is_rough(lm)
     unit = torch.finfo(torch.bfloat16 if rough else torch.float32).eps * float(logits.abs().nan_to_num(0, 0, 0).max())
     sure = before > ROUNDING[rough] * unit + 4 * noise
     if sure or (rough and before > 4 * noise and _moves_in_float32(lm, tokens)):
@@ -172,7 +175,7 @@ def _moves_in_float32(lm: LM, tokens: Sequence[int] | np.ndarray) -> bool:
         wide = LM(copy.deepcopy(lm.model).float(), lm.tokenizer, lm.name)
     except Exception:  # quantised weights, weights on several devices
         return False
-    if _is_rough(wide):
+    if is_rough(wide):
         return False
     try:
         check_causal(wide, tokens)

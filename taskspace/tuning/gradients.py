@@ -243,7 +243,7 @@ def _backpropagate_masked(lm: LM, parts: Sequence[Part], tokens: int) -> torch.T
     questions = questions_of(_masked(parts), lm.mask_id)
     out = torch.zeros(len(parts), dtype=torch.float64)
     shortcuts = find_shortcuts(lm, parts[0].ids if parts else [lm.mask_id])
-    for rows in batches_of(lm, questions, shortcuts.head, tokens):
+    for rows in batches_of(lm, questions, shortcuts, tokens):
         which, logp = answers(lm, questions, rows, shortcuts.head, shortcuts.last)
         place = torch.from_numpy(questions.sentence[which])
         weights = torch.tensor([p.weight for p in parts], dtype=logp.dtype)[place].to(logp.device)
