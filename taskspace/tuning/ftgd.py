@@ -36,6 +36,7 @@ from taskspace.tuning.gradients import (
     encode_task,
     likelihood,
     margins,
+    output_layer,
     Part,
     subspace,
     TOKENS,
@@ -503,7 +504,7 @@ class _LowRank(nn.Module):
 def _matrices(setup: _Setup) -> dict[str, nn.Module]:
     "Name of a weight -> its module: the matrices that may change, without embeddings and the head."
     owners = dict(setup.lm.model.named_modules())
-    head = setup.lm.head
+    head = output_layer(setup.lm)
     found = {}
     for name, p in setup.weights.items():
         path, _, leaf = name.rpartition(".")

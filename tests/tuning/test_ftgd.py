@@ -24,6 +24,7 @@ from taskspace.tuning.gradients import (
     encode_task,
     gradient_differential,
     margins,
+    output_layer,
     parameter_table,
     subspace,
     top_k,
@@ -217,6 +218,84 @@ def test_every_parameter_has_a_component(kind):
     if kind in ("gpt2", "neox", "llama", "transformer"):
         assert not (table["component"] == "other").any()
     assert {"0", "1"} <= set(table["layer"])
+
+
+MASKED = {
+    "bert": {},
+    "electra": {"embedding_size": 8},
+    "roberta": {},
+    "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32},
+    "albert": {"embedding_size": 8},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": ["c2p"]},
+    "convbert": {"embedding_size": 8, "head_ratio": 1, "conv_kernel_size": 3},
+    "mobilebert": {"embedding_size": 8, "intra_bottleneck_size": 16, "true_hidden_size": 16},
+    "squeezebert": {"embedding_size": 16, "q_groups": 1, "k_groups": 1, "v_groups": 1, "output_groups": 1}
+    | {"post_attention_groups": 1, "intermediate_groups": 1},
+    "modernbert": {"bos_token_id": 0, "eos_token_id": 0, "cls_token_id": 0, "sep_token_id": 0},
+}
+SIZE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+@pytest.mark.parametrize("kind", MASKED)
+def test_every_part_of_a_masked_model_has_its_component(kind):
+    from transformers import AutoConfig, AutoModelForMaskedLM
+
+    known = AutoConfig.for_model(kind).to_dict()
+    sizes = {k: v for k, v in SIZE.items() if k in known}
+    config = AutoConfig.for_model(kind, vocab_size=40, pad_token_id=1, **sizes | MASKED[kind])
+    lm = LM(AutoModelForMaskedLM.from_config(config), WordTokenizer(WORDS), objective="masked")
+    component = parameter_table(lm)["component"]
+    owners = {n: type(lm.model.get_submodule(n.rpartition(".")[0])).__name__.lower() for n in component.index}
+    for name, part in component.items():
+        if "norm" in owners[name]:
+            assert part == "norm", name
+        elif "attention.output" in name or ".attention." in name or "post_attention" in name:
+            assert part == "attention", name
+        elif any(place in name for place in (".intermediate.", ".ffn", ".mlp.", ".layer.0.output.")):
+            assert part == "mlp", name
+        elif "embeddings" in name:
+            assert part == "embedding", name
+    in_layers = component[[n for n in component.index if ".0." in n and "bottleneck" not in n]]
+    assert {"attention", "mlp", "norm"} <= set(in_layers) and "other" not in set(in_layers)
+
+
+def test_the_names_of_bert():
+    from transformers import BertConfig, BertForMaskedLM
+
+    lm = LM(BertForMaskedLM(BertConfig(vocab_size=40, **SIZE)), WordTokenizer(WORDS), objective="masked")
+    component = parameter_table(lm)["component"]
+    layer = "bert.encoder.layer.0."
+    assert component[f"{layer}intermediate.dense.weight"] == component[f"{layer}output.dense.bias"] == "mlp"
+    assert component[f"{layer}attention.output.dense.weight"] == "attention"
+    assert component["bert.embeddings.LayerNorm.weight"] == component[f"{layer}output.LayerNorm.weight"] == "norm"
+    assert component["bert.embeddings.word_embeddings.weight"] == component["cls.predictions.bias"] == "embedding"
+
+
+class Untold(nn.Module):
+    "A model of one's own that does not name its output layer; one more layer has as many rows as there are words."
+
+    def __init__(self, scale=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.tok, self.rnn = nn.Embedding(len(WORDS), 16), nn.GRU(16, 16, batch_first=True)
+        self.wide, self.narrow = nn.Linear(16, len(WORDS)), nn.Linear(len(WORDS), 16)
+        self.proj, self.scale = nn.Linear(16, len(WORDS)), scale
+
+    def forward(self, ids, mask):
+        logits = self.proj(self.narrow(self.wide(self.rnn(self.tok(ids))[0])))
+        return logits if self.scale is None else self.scale * torch.tanh(logits / self.scale)
+
+
+@pytest.mark.parametrize("scale", [None, 30.0])
+def test_the_output_layer_is_found_where_the_model_does_not_name_it(scale):
+    lm = LM(Untold(scale), WordTokenizer(WORDS))
+    lm.model.train()
+    assert output_layer(lm) is lm.model.proj and lm.model.training and not lm.model.proj._forward_hooks
+    kept = trainable(lm, embeddings=False)
+    assert {n.partition(".")[0] for n in kept} == {"rnn", "wide", "narrow"}
+    assert "proj.weight" in trainable(lm)
+    assert "proj.weight" not in gradient_differential(lm, NUMBER, embeddings=False)
+    assert "proj.weight" not in tune(lm, NUMBER, FTGD(update="lora", steps=1)).delta
 
 
 def test_nothing_is_disturbed():
