@@ -30,7 +30,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "prefixtree":
         "PrefixTree prefix_tree Row sentence_rows shared_rows separate_rows visible inputs",
     "causality":
-        "LENGTH RANDOM ROUNDING TWICE evaluating check_logits autocast is_rough check_causal check_masked",
+        "LENGTH REPEATS RANDOM ROUNDING TWICE evaluating check_logits autocast is_rough check_causal "
+        "check_masked",
     "logprobs":
         "SLICE KEPT STEEP BITS SHARED_ROW_TYPES LIBRARIES MINUS LAST_TYPES PADDED KEPT_OUT ROW BUDGET WORKERS "
         "CELLS LOGITS gradient_rows linear_logprobs Shortcuts Batch logprobs_at find_shortcuts one_length "

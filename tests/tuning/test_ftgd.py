@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import sys
 from dataclasses import asdict, FrozenInstanceError, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from taskspace.errors import TaskspaceError
 from taskspace.models.lm import LM
+from taskspace.scoring.convention import Convention
 from taskspace.scoring.logprobs import token_logprobs
+from taskspace.scoring.scores import text_loss
 from taskspace.tasks.pairs import MinimalPair, Task
 from taskspace.toy import WordTokenizer
 from taskspace.tuning import ftgd as ftgd_module
@@ -296,6 +303,78 @@ def test_the_output_layer_is_found_where_the_model_does_not_name_it(scale):
     assert "proj.weight" in trainable(lm)
     assert "proj.weight" not in gradient_differential(lm, NUMBER, embeddings=False)
     assert "proj.weight" not in tune(lm, NUMBER, FTGD(update="lora", steps=1)).delta
+
+
+class SharedStorage(Untold):
+    "Two parameters of one storage, which torch counts as two."
+
+    def __init__(self):
+        super().__init__()
+        self.proj.weight = nn.Parameter(self.tok.weight.data)
+
+
+@pytest.mark.parametrize("refresh", [None, 1])
+def test_weights_of_one_storage_are_back_bit_for_bit(refresh):
+    lm = LM(SharedStorage(), WordTokenizer(WORDS))
+    before = {n: p.clone() for n, p in lm.model.named_parameters()}
+    tuned = tune(lm, NUMBER, FTGD(keep=0.05, scope="tensor", steps=6, lr=0.05, refresh=refresh, batch_size=2))
+    assert {"tok.weight", "proj.weight"} <= set(tuned.delta)
+    assert all(torch.equal(p, before[n]) for n, p in lm.model.named_parameters())
+
+
+@pytest.mark.parametrize("line", range(1, 20))
+def test_an_interrupt_while_the_subspace_grows_leaves_no_trace(line):
+    lm = make("gpt2")
+    digest, calls, lines = lm.digest(), [], []
+
+    def in_function(frame, event, _):
+        lines.append(event == "line" and len(calls) == 3)
+        if sum(lines) == line and lines[-1]:
+            raise KeyboardInterrupt
+        return in_function
+
+    def trace(frame, event, _):
+        if frame.f_code is not ftgd_module._extend.__code__:
+            return None
+        calls.append(1)
+        return in_function
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            tune(lm, NUMBER, FTGD(keep=0.02, steps=6, lr=0.05, refresh=1, batch_size=2))
+    finally:
+        sys.settrace(before)
+    assert len(calls) == 3 and lm.digest() == digest
+
+
+@pytest.mark.parametrize("update", ["differential", "lora"])
+def test_perplexity_follows_the_convention(update):
+    lm, text = make("gpt2"), ["the cat sees me .", "no dogs see us"]
+    for convention in ("blimp", Convention("mine", prefix=3), Convention("none", prefix=None)):
+        log = tune(lm, NUMBER, FTGD(update=update, steps=1), reference=text, convention=convention).log
+        assert log.perplexity[0] == pytest.approx(np.exp(text_loss(lm, text, convention)), rel=1e-6)
+    assert abs(text_loss(lm, text) - text_loss(lm, text, Convention("mine", prefix=3))) > 1e-3
+
+
+def test_a_saved_log_is_exact(tmp_path):
+    lm, file = make("gpt2"), tmp_path / "x.safetensors"
+    tuned = tune(lm, NUMBER, FTGD(steps=3, every=2), eval_task=NUMBER, reference=["the cat sees me ."])
+    tuned.log.loc[2, "perplexity"] = np.inf
+    tuned.log.loc[3, "loss"] = 0.1 + 0.2
+    tuned.save(file)
+    pd.testing.assert_frame_equal(Tuned.load(file).log, tuned.log, check_exact=True)
+
+
+def test_files_of_the_first_format_are_read(tmp_path):
+    tuned, file = tune(make("gpt2"), NUMBER, FTGD(steps=2)), tmp_path / "x.safetensors"
+    tuned.save(file)
+    with safe_open(str(file), "pt") as f:
+        header, tensors = json.loads(f.metadata()["taskspace"]), {n: f.get_tensor(n) for n in f.keys()}  # noqa: SIM118
+    header |= {"format": "tuned/1", "log": tuned.log.to_json(orient="split", double_precision=15)}
+    save_file(tensors, str(file), {"taskspace": json.dumps(header)})
+    pd.testing.assert_frame_equal(Tuned.load(file).log, tuned.log)
 
 
 def test_nothing_is_disturbed():
