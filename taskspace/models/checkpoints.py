@@ -108,9 +108,7 @@ class ModelSpec(BaseModel):
     # built-in scale
     revision: str | None = None
     checkpoints: Any = None  # last | all | log-spaced N | list; the study's choice where None
-    # "module:function" called with the name, revision and kwargs, for models that load_lm does not know; what it gives is
-    # moved to the device and dtype of the study
-    loader: str | None = None
+    loader: str | None = None  # "module:function" in place of load_lm; its LM is moved to the study's device and dtype
     kwargs: dict[str, Any] = Field(default_factory=dict)  # passed on when the model is loaded, e.g. gguf_file
     # how its checkpoints are named: "ba{steps}", "*-tokens{tokens}", see `steps_pattern`; None: as the study says
     steps: NamePattern = None
@@ -198,7 +196,7 @@ class Checkpoint:
             lm.step, lm.unit = self.step, self.unit
         return lm
 
-
+# %% ../../nbs/api/models/30_checkpoints.ipynb #569592bf
 def moved(
     lm: LM,  # as a loader of one's own gives it
     device: str = "auto",  # "auto": a GPU where there is one, for a model on the CPU
@@ -219,8 +217,8 @@ def moved(
     wrong += ["device"] if device != "auto" and place != lm.device else []
     if wrong:
         raise TaskspaceError(
-            f"model {lm.name}: its loader gives quantised weights, or places them by a device map, so {wrong[0]} cannot "
-            f"be changed; let the loader choose it, and leave {wrong[0]} out of the study"
+            f"model {lm.name}: its loader gives quantised weights, or places them by a device map, so {wrong[0]} "
+            f"cannot be changed; let the loader choose it, and leave {wrong[0]} out of the study"
         )
     return lm
 

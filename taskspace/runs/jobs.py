@@ -29,8 +29,8 @@ from taskspace.models.checkpoints import (
     expand,
     in_order,
     loaded_digests,
-    moved,
     model_layers,
+    moved,
     narrow,
 )
 from taskspace.runs.formats import (

@@ -550,7 +550,7 @@ def _matrices(setup: _Setup) -> dict[str, list[_Owner]]:
         )
     return found
 
-
+# %% ../../nbs/api/tuning/20_ftgd.ipynb #f850cd58
 @contextmanager
 def _low_rank(owners: Mapping[str, list[_Owner]], ftgd: FTGD) -> Iterator[dict[str, _LowRank]]:
     """Put low-rank matrices beside weights, the same ones wherever a weight is used; on leaving each module is as

@@ -70,7 +70,7 @@ class FTGD:
     "How to tune. Raises `TaskspaceError` that names the setting at fault."
 
     keep: _Share = 0.01  # share of the parameters in the subspace, over 0 up to 1; "full" and "lora" ignore it
-    # where the share is kept: "global", or within each "layer", "module" (type) or "tensor"; "full" and "lora" ignore it
+    # where the share is kept: "global", or within each "layer", "module" (type) or "tensor"; ignored as keep is
     scope: Scope = "global"
     update: Update = "differential"  # "differential", "masked", "full", "random" or "lora"
     steps: _Count = 10  # updates
@@ -78,7 +78,7 @@ class FTGD:
     batch_size: _OptionalCount = None  # pairs an update; None takes all, more than there are also takes all
     optimizer: Optimizer = "adam"  # "adam" or "sgd" (plain: the change is -lr times the gradient)
     seed: _Seed = 0  # order of the pairs, random subspaces, and the start of the matrices of "lora"
-    # pick the subspace anew every so many steps; None picks once; "full" and "lora" ignore it
+    # pick the subspace anew every so many steps; None picks once; ignored as keep is
     refresh: _OptionalCount = None
     embeddings: _Switch = True  # False never touches the input and output embeddings; "lora" never does
     # stop before perplexity on reference text exceeds this multiple of the untuned one, e.g. 1.1

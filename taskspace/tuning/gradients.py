@@ -65,7 +65,7 @@ def parameter_table(
         )
     return pd.DataFrame(rows, columns=["parameter", "layer", "component", "size", "trainable"]).set_index("parameter")
 
-
+# %% ../../nbs/api/tuning/10_gradients.ipynb #febbc7dc
 def output_layer(
     lm: LM,  # model with its tokenizer
 ) -> nn.Module | None:  # None for a model without one, such as a table of bigrams
