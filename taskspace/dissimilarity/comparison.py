@@ -19,7 +19,7 @@ from .measures import as_matrix, ExactCKA, MinibatchCKA
 from .states import encode_text, Encoded, find_blocks, layer_numbers, Reader, text_list
 from ..errors import TaskspaceError
 from ..models.lm import LM
-from ..scoring.logprobs import batches
+from ..scoring.logprobs import batches, one_length
 
 # %% auto #0
 __all__ = ['EXACT_LIMIT', 'paired_states', 'cka_states', 'cka_matrix', 'model_distance', 'cka_models', 'Blocks',
@@ -56,7 +56,11 @@ def paired_states(
     readers = [Reader(lm, wanted, positions, modules) for lm, wanted, modules in own]
     lengths = [max(len(e.ids) for e in of_text) for of_text in zip(*encoded, strict=True)]
     order = sorted(range(len(texts)), key=lengths.__getitem__) if by_length else range(len(texts))
-    for batch in batches(lengths, token_budget, order=order):
+    # a model that sees padding gets texts that are of one length to it
+    apart = [
+        [len(e.ids) for e in own] for lm, own in zip(lms, encoded, strict=True) if own and one_length(lm, own[0].ids)
+    ]
+    for batch in batches(lengths, token_budget, order=order, kinds=list(zip(*apart, strict=True)) if apart else None):
         yield tuple(read([of_model[i] for i in batch]) for read, of_model in zip(readers, encoded, strict=True))
 
 # %% ../../nbs/api/dissimilarity/40_comparison.ipynb #4fe6ed97

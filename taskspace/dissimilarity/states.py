@@ -17,7 +17,7 @@ from ..models.lm import LM
 from ..pretraining.architectures import call_model
 from ..probing.sites import find_blocks, state_of, with_state
 from ..scoring.encoding import encode_masked, prefix_id
-from ..scoring.logprobs import batches, evaluating
+from ..scoring.logprobs import batches, evaluating, one_length
 
 # %% auto #0
 __all__ = ['POSITIONS', 'layer_numbers', 'capture', 'replacing', 'Encoded', 'text_list', 'is_encoder', 'encode_text', 'pad',
@@ -174,10 +174,13 @@ def pad(
 def text_batches(
     encoded: Sequence[Encoded],  # texts
     token_budget: int,  # tokens of a batch, padding included
+    lm: LM | None = None,  # the model that reads them; one that sees padding gets texts of one length
 ) -> list[list[Encoded]]:  # consecutive texts
     "The texts in batches that stay within the budget, in the order given."
-    order = range(len(encoded))
-    return [[encoded[i] for i in part] for part in batches([len(e.ids) for e in encoded], token_budget, order=order)]
+    lengths, order = [len(e.ids) for e in encoded], range(len(encoded))
+    apart = lm is not None and bool(encoded) and one_length(lm, encoded[0].ids)
+    found = batches(lengths, token_budget, order=order, kinds=lengths if apart else None)
+    return [[encoded[i] for i in part] for part in found]
 
 # %% ../../nbs/api/dissimilarity/20_states.ipynb #44f410ad
 POSITIONS = ("all", "last", "first", "mean")
@@ -241,7 +244,7 @@ def stream_states(
     """Hidden states of the texts, a batch at a time; memory is that of one batch. Raises `TaskspaceError` for a bad
     layer, position or text."""
     read = Reader(lm, layers, positions, blocks)
-    for part in text_batches([encode_text(lm, t) for t in text_list(texts)], token_budget):
+    for part in text_batches([encode_text(lm, t) for t in text_list(texts)], token_budget, lm):
         yield read(part)
 
 

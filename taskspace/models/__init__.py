@@ -23,6 +23,6 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "loading":
         "lm_config check_options load_lm",
     "checkpoints":
-        "path_as_text checkpoint_choice log_spaced ModelSpec Checkpoint step_of check_distinct expand "
+        "path_as_text checkpoint_choice log_spaced ModelSpec Checkpoint moved step_of check_distinct expand "
         "in_order narrow directory_digests digests check_model model_layers loaded_digests",
 })

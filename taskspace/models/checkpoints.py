@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from taskspace.models.lm import LM
 
 # %% auto #0
-__all__ = ['path_as_text', 'checkpoint_choice', 'log_spaced', 'ModelSpec', 'Checkpoint', 'step_of', 'check_distinct', 'expand',
-           'in_order', 'narrow', 'directory_digests', 'digests', 'check_model', 'model_layers', 'loaded_digests']
+__all__ = ['path_as_text', 'checkpoint_choice', 'log_spaced', 'ModelSpec', 'Checkpoint', 'moved', 'step_of', 'check_distinct',
+           'expand', 'in_order', 'narrow', 'directory_digests', 'digests', 'check_model', 'model_layers',
+           'loaded_digests']
 
 # %% ../../nbs/api/models/30_checkpoints.ipynb #33a8f52a
 def path_as_text(
@@ -107,7 +108,7 @@ class ModelSpec(BaseModel):
     # built-in scale
     revision: str | None = None
     checkpoints: Any = None  # last | all | log-spaced N | list; the study's choice where None
-    loader: str | None = None  # "module:function" called as load_lm is, for models that load_lm does not know
+    loader: str | None = None  # "module:function" in place of load_lm; its LM is moved to the study's device and dtype
     kwargs: dict[str, Any] = Field(default_factory=dict)  # passed on when the model is loaded, e.g. gguf_file
     # how its checkpoints are named: "ba{steps}", "*-tokens{tokens}", see `steps_pattern`; None: as the study says
     steps: NamePattern = None
@@ -174,20 +175,52 @@ class Checkpoint:
 
     def load(self, device: str = "auto", dtype: str = "auto") -> LM:  # named as the study names it
         "Load the model. Raises `TaskspaceError` when it is not there or is not an LM."
-        kwargs = json.loads(self.kwargs)
         if self.loader:
-            lm = _resolve(self.loader)(self.name, revision=self.revision, **kwargs)
-            if not callable(getattr(lm, "logits", None)):
-                what = f"loader {self.loader} gives a {type(lm).__name__}"
-                raise TaskspaceError(f"model {self.model}: {what} where an LM is needed; let it return LM(...)")
-        else:
-            from taskspace.models.loading import load_lm
+            return moved(self.made(), device, dtype)
+        from taskspace.models.loading import load_lm
 
-            lm = load_lm(self.name, revision=self.revision, device=device, dtype=dtype, **kwargs)
+        kwargs = json.loads(self.kwargs)
+        return self._named(load_lm(self.name, revision=self.revision, device=device, dtype=dtype, **kwargs))
+
+    def made(self) -> LM:  # named as the study names it
+        "What a loader of one's own gives. Raises `TaskspaceError` where that is no LM."
+        lm = _resolve(self.loader or "")(self.name, revision=self.revision, **json.loads(self.kwargs))
+        if not callable(getattr(lm, "logits", None)):
+            what = f"loader {self.loader} gives a {type(lm).__name__}"
+            raise TaskspaceError(f"model {self.model}: {what} where an LM is needed; let it return LM(...)")
+        return self._named(lm)
+
+    def _named(self, lm: LM) -> LM:
         lm.name, lm.scale = self.model, self.scale
         if self.step is not None:
             lm.step, lm.unit = self.step, self.unit
         return lm
+
+# %% ../../nbs/api/models/30_checkpoints.ipynb #569592bf
+def moved(
+    lm: LM,  # as a loader of one's own gives it
+    device: str = "auto",  # "auto": a GPU where there is one, for a model on the CPU
+    dtype: str = "auto",  # "auto": as it is
+) -> LM:  # the same object
+    """Move a model where a study wants it. Raises `TaskspaceError` for quantised weights, or for weights that a device
+    map has placed, if they are elsewhere or of another type."""
+    from taskspace.devices import pick_device, pick_dtype
+
+    if not hasattr(lm, "model"):
+        return lm  # something of one's own that gives logits
+    chosen = pick_dtype(dtype)
+    place = lm.device if device == "auto" and lm.device.type != "cpu" else pick_device(device)
+    if not getattr(lm.model, "hf_device_map", None) and not getattr(lm.model, "is_quantized", False):
+        lm.model.to(device=place, dtype=chosen)
+        return lm
+    wrong = ["dtype"] if chosen not in (None, lm.dtype) else []
+    wrong += ["device"] if device != "auto" and place != lm.device else []
+    if wrong:
+        raise TaskspaceError(
+            f"model {lm.name}: its loader gives quantised weights, or places them by a device map, so {wrong[0]} "
+            f"cannot be changed; let the loader choose it, and leave {wrong[0]} out of the study"
+        )
+    return lm
 
 
 def _resolve(name: str) -> Callable[..., LM]:
@@ -587,7 +620,7 @@ def digests(
 ) -> tuple[str, str]:  # (weights, tokenizer)
     "What a checkpoint's weights and tokenizer are, by content."
     if checkpoint.loader:
-        return loaded_digests(checkpoint.load())
+        return loaded_digests(checkpoint.made())
     own = _own_digests(checkpoint, memory)
     if (adapter := _adapter(checkpoint)) is None:
         return own

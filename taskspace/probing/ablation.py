@@ -22,7 +22,7 @@ from .transfer import split_sizes
 from .units import padded, task_units, Units
 from ..scoring.convention import Convention, convention_of
 from ..scoring.encoding import convention_record, encode_pairs, encode_sentences, EncodedPair
-from ..scoring.logprobs import batches
+from ..scoring.logprobs import batches, one_length
 from ..spaces.space import TaskSpace
 from ..tasks.pairs import Suite, Task
 from ..tuning.gradients import margins, TOKENS, undisturbed
@@ -59,10 +59,23 @@ def unit_norms(
     "What each unit does on some text. Raises `TaskspaceError` where there is none."
     if not text:
         raise TaskspaceError("unit_norms: there is no text; give at least one sentence")
-    sites = find_sites(lm, units)
     rows = encode_sentences(lm, list(dict.fromkeys(text)), convention, "sentence {}".format)
+    return _norms_of(lm, rows, units, tokens)
+
+
+def _pair_norms(lm: LM, pairs: Task, units: str, rule: Convention) -> UnitNorms:
+    "The same on the sentences of pairs, each behind its context, as they are scored."
+    encoded = (each for p in encode_pairs(lm, pairs, rule) for each in (p, *p.others))
+    rows = dict.fromkeys(tuple(ids) for p in encoded for ids in (p.good, p.bad))
+    return _norms_of(lm, list(rows), units, TOKENS)
+
+
+def _norms_of(lm: LM, rows: Sequence[Sequence[int]], units: str, tokens: int) -> UnitNorms:
+    "The same on rows of token ids."
+    sites = find_sites(lm, units)
     sums, squares = np.zeros((2, sum(site.width for site in sites)))
-    for chunk in batches([len(r) for r in rows], tokens):
+    lengths = [len(r) for r in rows]
+    for chunk in batches(lengths, tokens, kinds=lengths if one_length(lm, rows[0]) else None):
         ids, mask = padded(lm, [rows[i] for i in chunk])
         own = mask.bool()
 
@@ -160,7 +173,7 @@ def ablation_row(
     units: str | Units = "residual",  # the kind of units, or the units themselves
     top: float = 0.01,  # share of the units to switch off
     by: str = "welch",  # as in `unit_probe`
-    value: str = "zero",  # "zero", or "mean" over the sentences of the source
+    value: str = "zero",  # "zero", or "mean" over the sentences of the source, each behind its context
     random: bool = True,  # also measure without as many matched random units
     seed: int = 0,  # of the random units
     before: Sequence[float] | np.ndarray | None = None,  # margins in suite order; None measures them
@@ -174,12 +187,13 @@ def ablation_row(
         units = task_units(lm, source, units, top, by, convention=rule, **options)
     if encoded is None:
         encoded = encode_pairs(lm, [p for t in evaluation for p in t], rule)
-    norms = unit_norms(lm, [s for p in source for s in (p.good, p.bad)], units.kind, rule)
+    norms = _pair_norms(lm, source, units.kind, rule) if random or value == "mean" else None
     with undisturbed(lm, []):
         columns = {"before": margins(lm, encoded) if before is None else np.asarray(before, dtype=float)}
         with ablated(lm, units, value, norms):
             columns["after"] = margins(lm, encoded)
         if random:
+            assert norms is not None
             with ablated(lm, matched_units(units, norms, seed), value, norms):
                 columns["random"] = margins(lm, encoded)
     frame = evaluation.to_frame()[["task", "pair"]].assign(**columns)

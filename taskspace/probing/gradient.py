@@ -322,6 +322,7 @@ def gradient_probe(
         "keep": ftgd.keep,
         "scope": ftgd.scope,
         "embeddings": ftgd.embeddings,
+        "parameters": ftgd.parameters,
         **convention_record(lm, rule),
         "pairs": [len(t) for t in suite],
         "blocks": blocks,

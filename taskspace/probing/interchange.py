@@ -21,7 +21,7 @@ from .transfer import split_sizes
 from .units import padded
 from ..scoring.convention import Convention, convention_of
 from ..scoring.encoding import convention_record, encode_pairs, EncodedPair
-from ..scoring.logprobs import Batch, batches, find_shortcuts, logprobs_at
+from ..scoring.logprobs import Batch, batches, find_shortcuts, logprobs_at, one_length, Shortcuts
 from ..scoring.masking import masked_input
 from ..spaces.space import TaskSpace
 from ..spaces.statistics import student_interval
@@ -157,9 +157,10 @@ def patched(
     later, own = np.zeros((2, len(sites), len(pairs)))
     along = None if direction is None else torch.from_numpy(np.asarray(direction)).float()
     with undisturbed(lm, []), torch.no_grad():
-        head = find_shortcuts(lm, inputs[0].bad).head if inputs else "full"
-        for chunk in batches([len(i.bad) for i in inputs], tokens):
-            run = _Chunk(lm, [inputs[k] for k in chunk], pairs, sites, head)
+        shortcuts = find_shortcuts(lm, inputs[0].bad) if inputs else Shortcuts("full", False)
+        lengths = [len(i.bad) for i in inputs]
+        for chunk in batches(lengths, tokens, kinds=None if shortcuts.padded else lengths):
+            run = _Chunk(lm, [inputs[k] for k in chunk], pairs, sites, shortcuts.head)
             where = torch.zeros(run.ids.shape, dtype=torch.bool)
             for r, i in enumerate(run.inputs):
                 where[r, [k for k in range(len(i.bad)) if chosen(pairs[i.pair], k)]] = True
@@ -218,7 +219,9 @@ def task_direction(
     "The mean difference of good and bad states at the first difference."
     pairs = encode_pairs(lm, task, convention)
     total = np.zeros(site.width)
-    for chunk in batches([len(p.good) for p in pairs], tokens):
+    lengths = [len(p.good) for p in pairs]
+    apart = bool(pairs) and one_length(lm, pairs[0].good)
+    for chunk in batches(lengths, tokens, kinds=lengths if apart else None):
         rows = [pairs[k] for k in chunk]
         at = torch.tensor([first_difference(p) for p in rows], device=lm.device)
         number = torch.arange(len(rows), device=lm.device)

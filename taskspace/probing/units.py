@@ -19,7 +19,7 @@ from .measures import SpacesByMeasure
 from .sites import at_sites, find_sites, read_states, Site
 from ..scoring.convention import Convention, convention_of
 from ..scoring.encoding import convention_record, encode_pairs, EncodedPair
-from ..scoring.logprobs import Batch, batches, edge_logprobs, find_shortcuts, logprobs_at, Shortcuts
+from ..scoring.logprobs import Batch, batches, edge_logprobs, find_shortcuts, logprobs_at, one_length, Shortcuts
 from ..scoring.masking import masked_input
 from ..scoring.prefixtree import separate_rows
 from ..spaces.resampling import interval
@@ -91,7 +91,9 @@ def activations(
     "The activation of every unit for every sentence. Raises `TaskspaceError` for one that is not finite."
     different = list(dict.fromkeys(sentences))
     out = np.zeros((len(different), sum(site.width for site in sites)), dtype=np.float32)
-    for chunk in batches([len(s.ids) for s in different], tokens):
+    lengths = [len(s.ids) for s in different]
+    apart = bool(different) and one_length(lm, different[0].ids)
+    for chunk in batches(lengths, tokens, kinds=lengths if apart else None):
         rows = [different[i] for i in chunk]
         found = read_states(lm, sites, *padded(lm, [s.ids for s in rows]), _reader(rows, position, lm.device))
         out[chunk] = np.concatenate(found, axis=1)
@@ -186,7 +188,8 @@ def attributions(
                 out[chunk] = _pair_attributions(lm, [pairs[i] for i in chunk], sites, shortcuts)
             return out
         rows = [r for r in _rows(lm, pairs) if r.read]
-        for chunk in batches([len(r.ids) for r in rows], tokens):
+        lengths = [len(r.ids) for r in rows]
+        for chunk in batches(lengths, tokens, kinds=None if shortcuts.padded else lengths):
             some = [rows[i] for i in chunk]
             np.add.at(out, [r.pair for r in some], _batch_attributions(lm, some, sites, shortcuts.head))
     return out

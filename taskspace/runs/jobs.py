@@ -31,6 +31,7 @@ from taskspace.models.checkpoints import (
     in_order,
     loaded_digests,
     model_layers,
+    moved,
     narrow,
 )
 from taskspace.runs.formats import (
@@ -538,8 +539,9 @@ def _load(payload: Mapping[str, Any]) -> LM:
     if identity not in _model:
         _model.clear()
         _before.clear()
-        lm = checkpoint.load(device, dtype)
+        lm = checkpoint.made() if checkpoint.loader else checkpoint.load(device, dtype)
         found = loaded_digests(lm) if checkpoint.loader else digests(checkpoint)
+        lm = moved(lm, device, dtype) if checkpoint.loader else lm
         for (what, digest), now in zip(planned.items(), found, strict=True):
             if now != digest:
                 raise ModelChanged(

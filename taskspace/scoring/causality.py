@@ -19,7 +19,8 @@ from ..errors import TaskspaceError
 from ..models.lm import LM
 
 # %% auto #0
-__all__ = ['LENGTH', 'RANDOM', 'ROUNDING', 'TWICE', 'evaluating', 'check_logits', 'autocast', 'check_causal', 'check_masked']
+__all__ = ['LENGTH', 'REPEATS', 'RANDOM', 'ROUNDING', 'TWICE', 'evaluating', 'check_logits', 'autocast', 'is_rough',
+           'check_causal', 'check_masked']
 
 # %% ../../nbs/api/scoring/35_causality.ipynb #6278d136
 @contextmanager
@@ -70,7 +71,9 @@ def check_logits(
 
 # %% ../../nbs/api/scoring/35_causality.ipynb #b25d312f
 LENGTH = 8  # tokens of the look
-RANDOM = 0.05  # of the largest logit: if a row differs so much from itself, that is no rounding
+REPEATS = 8  # further copies of the row, which say how far it differs from itself
+# of the largest logit: if a row differs so much from itself, that is no rounding; by whether it is a half type
+RANDOM = {False: 1024 * torch.finfo(torch.float32).eps, True: 0.05}
 ROUNDING = {
     False: 64,
     True: 16,
@@ -79,13 +82,13 @@ TWICE = 100_000_000  # parameters of a model that may be copied to float32 for a
 
 
 def _rows(lm: LM, tokens: Sequence[int] | np.ndarray) -> Tensor:
-    "The row as it is, twice, and with each of its tokens but the first replaced by another: (length + 1, length)."
+    "The row as it is, 1 + `REPEATS` times, and with each of its tokens but the first replaced by another."
     length = max(2, min(LENGTH, lm.max_length or LENGTH))
     row = torch.tensor([int(tokens[k % len(tokens)]) for k in range(length)])
     other = [next((int(t) for t in tokens if t != mine), 0 if mine else 1) for mine in row.tolist()]
-    rows = row.repeat(length + 1, 1)
+    rows = row.repeat(length + REPEATS, 1)
     for k in range(1, length):
-        rows[k + 1, k] = other[k]
+        rows[k + REPEATS, k] = other[k]
     return rows.to(lm.device)
 
 
@@ -118,7 +121,9 @@ def autocast(
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
-def _is_rough(lm: LM) -> bool:
+def is_rough(
+    lm: LM,  # model with its tokenizer
+) -> bool:  # True for rounding of about a hundredth
     "Whether the model computes in half precision, or with quantised weights."
     quantised = any("quant" in type(m).__module__ or "bitsandbytes" in type(m).__module__ for m in lm.model.modules())
     half = torch.finfo(lm.dtype).bits < 32 if lm.dtype.is_floating_point else True
@@ -127,16 +132,18 @@ def _is_rough(lm: LM) -> bool:
 
 def _moves(logits: Tensor) -> tuple[float, float, float]:
     "How far a replaced token moves logits before it, behind it, and how far the same row differs from itself."
-    change = (logits - logits[0]).abs().nan_to_num(0, 0, 0).amax(-1)  # (length + 1, length); scoring names infinities
-    replaced = torch.arange(len(change) - 1, device=logits.device)[1:, None]
+    change = (logits - logits[0]).abs().nan_to_num(0, 0, 0).amax(-1)  # (rows, length); scoring names infinities
+    same, other = change[1 : 1 + REPEATS], change[1 + REPEATS :]
     position = torch.arange(change.shape[1], device=logits.device)[None]
-    before, behind = change[2:][position < replaced], change[2:][position > replaced]
-    return float(before.max()), float(behind.max()) if len(behind) else 0.0, float(change[1].max())
+    replaced = position.T[1:]
+    before, behind = other[position < replaced], other[position > replaced]
+    return float(before.max()), float(behind.max()) if len(behind) else 0.0, float(same.max())
 
 # %% ../../nbs/api/scoring/35_causality.ipynb #5795a5c7
 def _check_steady(lm: LM, logits: Tensor, noise: float) -> None:
     "Refuse a model that gives one row two kinds of logits by more than rounding."
-    if noise > RANDOM * float(logits.abs().nan_to_num(0, 0, 0).max()):
+    rough = is_rough(lm) or torch.get_float32_matmul_precision() != "highest"
+    if noise > RANDOM[rough] * float(logits.abs().nan_to_num(0, 0, 0).max()):
         raise TaskspaceError(
             f"model {lm.name!r} gives the same tokens other logits each time, so no score could be repeated; take out "
             "what is random in its forward"
@@ -152,7 +159,7 @@ def check_causal(
         logits = _run(lm, _rows(lm, tokens))
         before, behind, noise = _moves(logits)
     _check_steady(lm, logits, noise)
-    rough = _is_rough(lm)
+    rough = is_rough(lm)
     unit = torch.finfo(torch.bfloat16 if rough else torch.float32).eps * float(logits.abs().nan_to_num(0, 0, 0).max())
     sure = before > ROUNDING[rough] * unit + 4 * noise
     if sure or (rough and before > 4 * noise and _moves_in_float32(lm, tokens)):
@@ -172,7 +179,7 @@ def _moves_in_float32(lm: LM, tokens: Sequence[int] | np.ndarray) -> bool:
         wide = LM(copy.deepcopy(lm.model).float(), lm.tokenizer, lm.name)
     except Exception:  # quantised weights, weights on several devices
         return False
-    if _is_rough(wide):
+    if is_rough(wide):
         return False
     try:
         check_causal(wide, tokens)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from itertools import islice
+from itertools import accumulate, islice, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -388,13 +388,33 @@ def _masked_tokens(
 ) -> Iterator[tuple[list[int], list[int | None]]]:
     "Token ids of each text, and the word of each token; None for what the tokenizer adds."
     for text, found in _encodings(lm, texts, special, "encode_batch"):
-        yield _one_masked(lm, text, special, method) if found is None else (found.ids, _words_told(found))
+        yield _one_masked(lm, text, special, method) if found is None else (found.ids, _words_told(found, text))
 
 
-def _words_told(encoding: Any) -> list[int | None]:
-    "The word of each token as a fast tokenizer tells it. A token of no word is one by itself."
-    told = zip(encoding.special_tokens_mask, encoding.word_ids, strict=True)
-    return [None if added else -1 - k if word is None else word for k, (added, word) in enumerate(told)]
+def _words_told(encoding: Any, text: str) -> list[int | None]:
+    "The number of each token's word, as a fast tokenizer tells it, but no word goes on behind a blank."
+    own = [k for k, added in enumerate(encoding.special_tokens_mask) if not added]
+    begins = _behind_blanks(text, [encoding.offsets[k] for k in own])
+    words: list[int | None] = [None] * len(encoding.ids)
+    number, last = -1, None
+    for k, begin in zip(own, begins, strict=True):
+        told = encoding.word_ids[k]
+        number += begin or told is None or told != last  # a token of no word is one by itself
+        words[k], last = number, told
+    return words
+
+
+def _behind_blanks(text: str, spans: Sequence[tuple[int, int]]) -> list[bool]:
+    "For each token whether a blank stands between its first letter and the last one of the token before it."
+    # of each character the number of its word between blanks, of a blank that of the word behind it
+    number = list(accumulate((b.isspace() and not a.isspace() for a, b in pairwise(text)), initial=0))
+    found, last = [], 0
+    for start, end in spans:
+        piece = text[start:end].rstrip()
+        first = number[start] if text[start:end] else last  # some tokens cover nothing
+        found.append(first > last)
+        last = number[start + len(piece) - 1] if piece else first
+    return found
 
 # %% ../../nbs/api/scoring/20_encoding.ipynb #be830e35
 def encode_masked(

@@ -19,16 +19,17 @@ import numpy as np
 import torch
 from torch import nn, Tensor
 
+from ..errors import TaskspaceError
 from ..models.lm import LM
-from .causality import autocast, check_causal, check_masked, evaluating
+from .causality import autocast, check_causal, check_masked, evaluating, is_rough
 from .prefixtree import prefix_tree, PrefixTree, Row, sentence_rows, shared_rows, visible
 from ..workarounds import WIDE
 
 # %% auto #0
-__all__ = ['SLICE', 'KEPT', 'STEEP', 'BITS', 'SHARED_ROW_TYPES', 'LIBRARIES', 'MINUS', 'LAST_TYPES', 'ROW', 'BUDGET', 'WORKERS',
-           'CELLS', 'LOGITS', 'gradient_rows', 'linear_logprobs', 'Shortcuts', 'Batch', 'logprobs_at', 'find_shortcuts',
-           'batches', 'edge_logprobs', 'row_size', 'token_logprobs', 'summed_logprobs', 'even_batches', 'side_by_side',
-           'sequence_logprobs']
+__all__ = ['SLICE', 'KEPT', 'STEEP', 'BITS', 'SHARED_ROW_TYPES', 'LIBRARIES', 'MINUS', 'LAST_TYPES', 'PADDED', 'KEPT_OUT', 'ROW',
+           'BUDGET', 'WORKERS', 'CELLS', 'LOGITS', 'gradient_rows', 'linear_logprobs', 'Shortcuts', 'Batch',
+           'logprobs_at', 'find_shortcuts', 'one_length', 'batches', 'edge_logprobs', 'row_size', 'token_logprobs',
+           'summed_logprobs', 'even_batches', 'side_by_side', 'sequence_logprobs']
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #47cb2e63
 SLICE = {"cpu": 1 << 19, "else": 1 << 26}  # logits held at once, by kind of device: 2 MB and 256 MB in float32
@@ -196,6 +197,7 @@ class Shortcuts(NamedTuple):
     head: str  # "linear", "rows" or "full"
     shared_rows: bool  # whether rows may hold more than one sentence
     last: bool = False  # whether the last layer of a masked model may end at the places that are read
+    padded: bool = True  # whether a masked model keeps padding out, so that inputs of several lengths may run together
 
 
 class Batch(NamedTuple):
@@ -482,7 +484,7 @@ def _try_shortcuts(lm: LM, tokens: Sequence[int] | np.ndarray) -> Shortcuts:
 
     if lm.objective == "masked":
         ends = known and _last_allows(lm) and _agrees(plain[::2], lambda: _ended_logits(lm, batch, index[::2], head))
-        return Shortcuts(head, False, ends)
+        return Shortcuts(head, False, ends, _keeps_padding_out(lm, t))
     return Shortcuts(head, known and rows_agree())
 
 
@@ -535,12 +537,45 @@ def _attention_allows(lm: LM) -> bool:
         and all(kind == "full_attention" for kind in layers)
     )
 
+# %% ../../nbs/api/scoring/40_logprobs.ipynb #f9e91775
+PADDED = 16  # tokens of the padded row
+KEPT_OUT = {False: 64, True: 4}  # so many units of rounding, relative to the largest logit; by `is_rough`
+
+
+def _keeps_padding_out(lm: LM, tokens: list[int]) -> bool:
+    "Whether padding behind a row leaves the logits of its own tokens as they are, but for rounding."
+    n, width = len(tokens), max(len(tokens), min(PADDED, lm.max_length or PADDED))
+    fill = lm.pad_id if lm.pad_id is not None else 0
+    ids = torch.tensor([tokens + [fill] * (width - n)], device=lm.device)
+    own = (torch.arange(width, device=lm.device) < n).long()[None]
+    try:
+        alone, padded = (lm.logits(ids[:, :k], own[:, :k])[0, :n].float() for k in (n, width))
+    except Exception:  # whatever a foreign model raises: each length by itself
+        return False
+    rough, finite = is_rough(lm), alone.abs().nan_to_num(0, 0, 0)
+    unit = torch.finfo(torch.bfloat16 if rough else torch.float32).eps * finite.max()
+    return bool((alone - padded).abs().nan_to_num(0, 0, 0).max() <= KEPT_OUT[rough] * unit)
+
+
+def one_length(
+    lm: LM,  # model with its tokenizer
+    tokens: Sequence[int] | np.ndarray = (0,),  # some ids that the model knows
+) -> bool:  # True for a masked model that sees padding
+    "Whether only inputs of one length may run together."
+    if lm.objective != "masked":
+        return False
+    try:
+        return not find_shortcuts(lm, tokens).padded
+    except TaskspaceError:  # an encoder without logits, whose states are wanted
+        return True
+
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #1c9b9a9a
 def batches(
     lengths: Sequence[int],  # tokens of each sequence
     token_budget: int = 2048,  # tokens in one batch, padding included
     batch_size: int | None = None,  # at most so many sequences in one batch; None: any number
     order: Sequence[int] | None = None,  # indices into `lengths` as they are to be batched; None: long sequences first
+    kinds: Sequence[Any] | None = None,  # of each sequence: those of other kinds never run beside it; None: all may
 ) -> list[list[int]]:  # indices into `lengths`
     "Cut sequences into batches within a budget of tokens. One sequence over the budget is a batch by itself."
     found: list[list[int]] = []
@@ -548,7 +583,8 @@ def batches(
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]) if order is None else order:
         size = len(found[-1]) if found else 0
         wide = max(longest, lengths[i])
-        if found and (size + 1) * wide <= token_budget and (batch_size is None or size < batch_size):
+        alike = kinds is None or not found or kinds[found[-1][0]] == kinds[i]
+        if found and alike and (size + 1) * wide <= token_budget and (batch_size is None or size < batch_size):
             found[-1].append(i)
             longest = wide
         else:

@@ -22,6 +22,7 @@ from taskspace.scoring.logprobs import (
     find_shortcuts,
     LOGITS,
     logprobs_at,
+    Shortcuts,
     side_by_side,
     WORKERS,
 )
@@ -98,7 +99,7 @@ def _workers(lm: LM) -> int:
 def batches_of(
     lm: LM,  # masked model with its tokenizer
     questions: Questions,  # from `questions_of`
-    head: str,  # of the model's shortcuts
+    shortcuts: Shortcuts,  # of the model
     token_budget: int | None = None,  # tokens in one forward pass, padding included; None: `BUDGET` of the device
     batch_size: int | None = None,  # at most so many inputs in one forward pass; None: any number
     workers: int = 1,  # that run batches side by side
@@ -106,11 +107,11 @@ def batches_of(
     "The inputs cut into batches."
     lengths = [len(i) for i in questions.inputs]
     budget = BUDGET.get(lm.device.type, BUDGET["else"]) if token_budget is None else token_budget
-    if head == "full":  # all positions get logits
+    if shortcuts.head == "full":  # all positions get logits
         vocabulary = getattr(getattr(lm.model, "config", None), "vocab_size", None) or 1 << 16
         budget = max(1, min(budget, LOGITS // vocabulary))
-    if not lengths or batch_size is not None or workers == 1:
-        return batches(lengths, budget, batch_size)
+    if not lengths or batch_size is not None or workers == 1 or not shortcuts.padded:
+        return batches(lengths, budget, batch_size, kinds=None if shortcuts.padded else lengths)
     return even_batches(lengths, budget, workers)
 
 # %% ../../nbs/api/scoring/45_masked.ipynb #b8bc8a25
@@ -142,7 +143,7 @@ def masked_logprobs(
             return which, logp.cpu().double().numpy()
 
         with evaluating(lm):
-            chunks = batches_of(lm, questions, shortcuts.head, token_budget, batch_size, workers)
+            chunks = batches_of(lm, questions, shortcuts, token_budget, batch_size, workers)
             for which, logp in side_by_side(run, chunks, workers):
                 np.add.at(sums, questions.sentence[which], logp)
                 np.subtract.at(left, questions.sentence[which], 1)

@@ -79,8 +79,9 @@ def _offsets(lm: LM, text: str, ids: list[int], own: list[int], told: Any) -> np
     ends = _decoded_ends(lm, text, own)
     ends = _searched_ends(lm.encode, text, own) if ends is None else ends
     ends = [max(end, 1) for end in ends]  # a mark before the text belongs to its first character
-    ends = ([0] * lead + ends + [len(text)] * len(ids))[: len(ids)]
-    return np.array(list(zip([0, *ends[:-1]], ends, strict=True)), dtype=np.int64).reshape(-1, 2)
+    spans = [(0, 0)] * lead + list(zip([0, *ends[:-1]], ends, strict=True))
+    behind = [(0, 0)] * (len(ids) - len(spans))  # what the tokenizer has added
+    return np.array([*spans, *behind][: len(ids)], dtype=np.int64).reshape(-1, 2)
 
 # %% ../../nbs/api/scoring/15_offsets.ipynb #74e77aa5
 def first_after(

@@ -103,17 +103,22 @@ def _own_tokens(spans: np.ndarray) -> int:
     return len(spans) - int(covers.argmax()) if covers.any() else 0
 
 # %% ../../nbs/api/scoring/60_regions.ipynb #76af33ae
+_NOWHERE = -1  # the place of a token that no character of the text gives
+
+
 def _last_characters(text: str, spans: np.ndarray) -> np.ndarray:
     "For each token the character by which it belongs to a word."
     places: list[int] = []
+    covered = 0
     for start, end in spans:
         inked = [k for k in range(start, min(end, len(text))) if not text[k].isspace()]
         if inked:
             places.append(inked[-1])
-        elif end > start:  # white space: what follows it
+        elif end > start or not covered:  # white space, or the space that a convention writes before the text
             places.append(next((k for k in range(end, len(text)) if not text[k].isspace()), max(len(text) - 1, 0)))
-        else:
-            places.append(places[-1] if places else 0)
+        else:  # a byte of a character, or an end mark
+            places.append(places[-1] if end else _NOWHERE)
+        covered = max(covered, end)
     return np.array(places, dtype=np.int64)
 
 

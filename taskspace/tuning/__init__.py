@@ -13,9 +13,9 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "ftgd_settings":
         "Update Optimizer Scope UPDATES OPTIMIZERS SCOPES FTGD",
     "gradients":
-        "COMPONENTS TOKENS parameter_table trainable undisturbed Part contrast likelihood backpropagate "
-        "margins against_best encode_task accumulate gradient_differential top_k scope_groups places_kept "
-        "subspace",
+        "COMPONENTS TOKENS parameter_table output_layer trainable undisturbed Part contrast likelihood "
+        "backpropagate margins against_best encode_task accumulate gradient_differential top_k scope_groups "
+        "places_kept subspace",
     "ftgd":
         "read_at write_at Tuned apply_tuned save_tuned load_tuned tune",
 })

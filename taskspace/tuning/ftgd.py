@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,7 @@ from taskspace.tuning.gradients import (
     encode_task,
     likelihood,
     margins,
+    output_layer,
     Part,
     subspace,
     TOKENS,
@@ -73,19 +74,33 @@ def write_at(
             p.detach().view(-1)[index] = values.to(p.dtype)
 
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #cee5fdaf
+class _Touched(NamedTuple):
+    "The places of one parameter that change. The three are kept as one, so that no interrupt finds them at odds."
+
+    places: torch.Tensor  # flat indices, ascending, on the parameter's device
+    base: torch.Tensor  # the untuned values there
+    delta: torch.Tensor  # what is added, in float32 or wider
+
+
 @dataclass
 class _Change:
     "Weights that differ from their base values at some places."
 
     weights: dict[str, nn.Parameter]  # the parameters that may change, by name
-    places: dict[str, torch.Tensor] = field(default_factory=dict)  # flat indices, ascending, on the parameter's device
-    base: dict[str, torch.Tensor] = field(default_factory=dict)  # the untuned values there
-    delta: dict[str, torch.Tensor] = field(default_factory=dict)  # what is added, in float32 or wider
+    touched: dict[str, _Touched] = field(default_factory=dict)  # by name
+
+    @property
+    def places(self) -> dict[str, torch.Tensor]:  # name -> flat indices
+        return {n: t.places for n, t in self.touched.items()}
+
+    @property
+    def delta(self) -> dict[str, torch.Tensor]:  # name -> what is added
+        return {n: t.delta for n, t in self.touched.items()}
 
     def install(self) -> None:
         "Weights = base + delta."
-        for n, places in self.places.items():
-            write_at(self.weights[n], places, self.base[n].to(self.delta[n].dtype) + self.delta[n])
+        for n, t in self.touched.items():
+            write_at(self.weights[n], t.places, t.base.to(t.delta.dtype) + t.delta)
 
     def restore(self) -> None:
         "Weights = base, also when a second interrupt arrives in the middle of it."
@@ -96,8 +111,8 @@ class _Change:
             raise
 
     def _write_base(self) -> None:
-        for n, places in self.places.items():
-            write_at(self.weights[n], places, self.base[n])
+        for n, t in self.touched.items():
+            write_at(self.weights[n], t.places, t.base)
 
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #fef719a5
 def _chosen_among(places: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:  # bool, as long as `places`
@@ -111,19 +126,17 @@ def _extend(
     change: _Change, chosen: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:  # name -> True at the chosen places, of all that have been touched
     "Make room for the chosen places beside those already touched."
+    change.restore()  # base values are read from untuned weights, of which two parameters may share one storage
     for n, new in chosen.items():
-        p, old = change.weights[n], change.places.get(n)
-        places = new if old is None else torch.cat([old, new]).unique()
+        p, old = change.weights[n], change.touched.get(n)
+        places = new if old is None else torch.cat([old.places, new]).unique()
         base = read_at(p, places)
         delta = torch.zeros_like(base, dtype=torch.promote_types(p.dtype, torch.float32))
         if old is not None:
-            at = torch.searchsorted(places, old)
-            base[at] = change.base[n]
-            delta[at] = change.delta[n]
-        change.places[n] = places
-        change.base[n] = base
-        change.delta[n] = delta
-    return {n: _chosen_among(change.places[n], places) for n, places in chosen.items()}
+            delta[torch.searchsorted(places, old.places)] = old.delta
+        change.touched[n] = _Touched(places, base, delta)
+    change.install()
+    return {n: _chosen_among(change.touched[n].places, places) for n, places in chosen.items()}
 
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #7ea48e92
 def _fingerprint(named: dict[str, nn.Parameter], indices: dict[str, torch.Tensor]) -> str:
@@ -211,8 +224,8 @@ def apply_tuned(
     _check_fit(tuned, lm, strict)
     named = dict(lm.model.named_parameters())
     places = {n: i.to(named[n].device).long() for n, (i, _) in tuned.delta.items()}
-    base = {n: read_at(named[n], i) for n, i in places.items()}
-    change = _Change(named, places, base, {n: v.to(named[n].device) for n, (_, v) in tuned.delta.items()})
+    values = {n: v.to(named[n].device) for n, (_, v) in tuned.delta.items()}
+    change = _Change(named, {n: _Touched(i, read_at(named[n], i), values[n]) for n, i in places.items()})
     try:
         change.install()
         yield lm
@@ -220,6 +233,24 @@ def apply_tuned(
         change.restore()
 
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #3fd0398a
+def _log_as_json(log: pd.DataFrame) -> dict[str, list]:
+    "Exact, and without numbers that JSON lacks: a missing one is null, an infinite one text."
+
+    def plain(value: float) -> Any:
+        return None if math.isnan(value) else value if math.isfinite(value) else str(value)
+
+    return {"columns": list(log), "rows": [[plain(v) for v in row] for row in log.astype(float).to_numpy().tolist()]}
+
+
+def _log_from_json(told: dict[str, list] | str) -> pd.DataFrame:
+    "The log of a file; those of the first format are text, and miss infinite numbers."
+    if isinstance(told, str):
+        log = pd.read_json(io.StringIO(told), orient="split", precise_float=True)
+    else:
+        log = pd.DataFrame(told["rows"], columns=told["columns"])
+    return log.astype({c: float if c != "step" else int for c in log})
+
+
 def save_tuned(
     tuned: Tuned,  # the delta
     path: str | Path,  # of the file, which is replaced
@@ -232,11 +263,11 @@ def save_tuned(
     ]
     # One key alone: safetensors writes several in an order that changes from run to run.
     header = {
-        "format": "tuned/1",
+        "format": "tuned/2",
         "order": list(tuned.delta),
         "config": asdict(tuned.config),
         "meta": tuned.meta,
-        "log": tuned.log.to_json(orient="split", double_precision=15),
+        "log": _log_as_json(tuned.log),
     }
     with written(path) as scratch:
         save_file({n: t.contiguous() for n, t in parts}, str(scratch), {"taskspace": json.dumps(header)})
@@ -252,9 +283,7 @@ def load_tuned(
         with safe_open(str(path), "pt") as f:
             header = json.loads((f.metadata() or {})["taskspace"])
             delta = {n: (f.get_tensor(f"{n}:index"), f.get_tensor(f"{n}:value")) for n in header["order"]}
-        log = pd.read_json(io.StringIO(header["log"]), orient="split", precise_float=True)
-        log = log.astype({c: float for c in log if c != "step"})
-        return Tuned(delta, log, FTGD(**header["config"]), header["meta"])
+        return Tuned(delta, _log_from_json(header["log"]), FTGD(**header["config"]), header["meta"])
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as e:
         raise TaskspaceError(
             f"{path}: not a saved delta ({type(e).__name__}: {e}); give a file written by Tuned.save"
@@ -423,8 +452,8 @@ def _step(
 ) -> None:
     "Move the delta at the places of the subspace, and the weights with it. Uses up the gradient."
     for n, chosen in mask.items():
-        delta = change.delta[n]
-        delta.grad = read_at(gradient.values[n], change.places[n]).to(delta.dtype).mul_(chosen)
+        places, _, delta = change.touched[n]
+        delta.grad = read_at(gradient.values[n], places).to(delta.dtype).mul_(chosen)
     optimizer.step()
     optimizer.zero_grad()
     gradient.values.clear()  # as large as the model
@@ -439,27 +468,21 @@ def _measure(setup: _Setup) -> dict[str, float]:
         out["eval_margin"] = float(m.mean())
         out["eval_accuracy"] = float(((m > 0) + 0.5 * (m == 0)).mean())
     if setup.reference:
-        rule = setup.convention if setup.lm.objective == "masked" else "blimp"
         with np.errstate(over="ignore"):
-            out["perplexity"] = float(np.exp(text_loss(setup.lm, list(setup.reference), rule)))
+            out["perplexity"] = float(np.exp(text_loss(setup.lm, list(setup.reference), setup.convention)))
     return out
 
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #cb25bb5b
 def _copy(change: _Change) -> _Change:
     "A state to go back to; places and base values are never written to, so they are shared."
-    delta = {n: d.clone() for n, d in change.delta.items()}
-    return _Change(change.weights, dict(change.places), dict(change.base), delta)
+    return _Change(change.weights, {n: t._replace(delta=t.delta.clone()) for n, t in change.touched.items()})
 
 
 def _go_back(change: _Change, last: _Change | None) -> None:
     "To an earlier state, or to the untuned one."
     change.restore()
-    if last is None:
-        change.delta = {n: torch.zeros_like(d) for n, d in change.delta.items()}
-        return
-    change.places = last.places
-    change.base = last.base
-    change.delta = last.delta
+    untuned = {n: t._replace(delta=torch.zeros_like(t.delta)) for n, t in change.touched.items()}
+    change.touched = untuned if last is None else last.touched
 
 
 def _result(setup: _Setup, change: _Change, rows: list[dict], stop: str) -> Tuned:
@@ -473,9 +496,9 @@ def _result(setup: _Setup, change: _Change, rows: list[dict], stop: str) -> Tune
         "stop": stop,
     }
     delta = {}
-    for n, places in change.places.items():
+    for n, t in change.touched.items():
         small = change.weights[n].numel() < 2**31
-        delta[n] = (places.to("cpu", torch.int32 if small else torch.int64), change.delta[n].cpu())
+        delta[n] = (t.places.to("cpu", torch.int32 if small else torch.int64), t.delta.cpu())
     columns = ["step", "loss", "margin", "eval_margin", "eval_accuracy", "perplexity"]
     log = pd.DataFrame(rows, columns=columns).astype({c: float for c in columns[1:]})
     return Tuned(delta, log, setup.ftgd, meta)
@@ -500,16 +523,26 @@ class _LowRank(nn.Module):
         return (weight + self.change).to(weight.dtype)
 
 
-def _matrices(setup: _Setup) -> dict[str, nn.Module]:
-    "Name of a weight -> its module: the matrices that may change, without embeddings and the head."
-    owners = dict(setup.lm.model.named_modules())
-    head = setup.lm.head
-    found = {}
+_Owner = tuple[nn.Module, str]  # a module, and what it calls a weight
+
+
+def _owners(model: nn.Module) -> dict[int, list[_Owner]]:
+    "All modules that hold a parameter, by its id: a tied one has several."
+    found: dict[int, list[_Owner]] = {}
+    for module in model.modules():
+        for leaf, p in module._parameters.items():
+            found.setdefault(id(p), []).append((module, leaf))
+    return found
+
+
+def _matrices(setup: _Setup) -> dict[str, list[_Owner]]:
+    "Name of a weight -> its modules: the matrices that may change, without embeddings and the head."
+    owners, head, found = _owners(setup.lm.model), output_layer(setup.lm), {}
     for name, p in setup.weights.items():
-        path, _, leaf = name.rpartition(".")
-        owner = owners[path]
-        if leaf == "weight" and p.ndim == 2 and owner is not head and not isinstance(owner, nn.Embedding):
-            found[name] = owner
+        own = owners[id(p)]
+        outside = any(module is head or isinstance(module, nn.Embedding) for module, _ in own)
+        if name.rpartition(".")[2] == "weight" and p.ndim == 2 and not outside:
+            found[name] = own
     if not found:
         raise TaskspaceError(
             f"model {setup.lm.name!r} has no weight matrices beside its embeddings, which LoRA needs; "
@@ -517,24 +550,27 @@ def _matrices(setup: _Setup) -> dict[str, nn.Module]:
         )
     return found
 
-
+# %% ../../nbs/api/tuning/20_ftgd.ipynb #f850cd58
 @contextmanager
-def _low_rank(owners: Mapping[str, nn.Module], ftgd: FTGD) -> Iterator[dict[str, _LowRank]]:
-    "Put low-rank matrices beside weights; on leaving each module is as before, its parameters in their old order."
+def _low_rank(owners: Mapping[str, list[_Owner]], ftgd: FTGD) -> Iterator[dict[str, _LowRank]]:
+    """Put low-rank matrices beside weights, the same ones wherever a weight is used; on leaving each module is as
+    before, its parameters in their old order."""
     from torch.nn.utils import parametrize
 
     generator = torch.Generator().manual_seed(ftgd.seed)
-    orders = [(m, list(m._parameters)) for m in owners.values()]
+    orders = [(m, leaf, list(m._parameters)) for own in owners.values() for m, leaf in own]
     added = {}
     try:
-        for name, owner in owners.items():
-            added[name] = _LowRank(owner.weight, ftgd.rank, generator)  # type: ignore[arg-type]
-            parametrize.register_parametrization(owner, "weight", added[name])
+        for name, own in owners.items():
+            added[name] = _LowRank(getattr(*own[0]), ftgd.rank, generator)
+            for owner, leaf in own:
+                parametrize.register_parametrization(owner, leaf, added[name])
         yield added
     finally:
-        for owner, order in orders:
-            if parametrize.is_parametrized(owner, "weight"):
-                parametrize.remove_parametrizations(owner, "weight", leave_parametrized=False)
+        for owner, leaf, _ in orders:
+            if parametrize.is_parametrized(owner, leaf):
+                parametrize.remove_parametrizations(owner, leaf, leave_parametrized=False)
+        for owner, _, order in orders:
             owner._parameters.update({k: owner._parameters.pop(k) for k in order})
 
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #e9ee4887
@@ -547,8 +583,9 @@ def _tune_lora(setup: _Setup) -> Tuned:
         small = {n: p for n, p in setup.lm.model.named_parameters() if id(p) in trained}
         rows, stop = _descend_lora(replace(setup, weights=small))
         for name, low in added.items():
-            change.places[name] = torch.arange(setup.weights[name].numel(), device=low.b.device)
-            change.delta[name] = low.change.detach().reshape(-1)
+            weight = setup.weights[name]
+            places = torch.arange(weight.numel(), device=low.b.device)
+            change.touched[name] = _Touched(places, weight.detach().reshape(-1), low.change.detach().reshape(-1))
     for name, flag in flags.items():
         setup.weights[name].requires_grad_(flag)
     return _result(setup, change, rows, stop)

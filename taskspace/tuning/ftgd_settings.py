@@ -69,21 +69,23 @@ def _one_line_errors(kind: type) -> type:
 class FTGD:
     "How to tune. Raises `TaskspaceError` that names the setting at fault."
 
-    keep: _Share = 0.01  # share of the parameters in the subspace, over 0 up to 1; "full" ignores it
-    scope: Scope = "global"  # where the share is kept: "global", or within each "layer", "module" (type) or "tensor"
+    keep: _Share = 0.01  # share of the parameters in the subspace, over 0 up to 1; "full" and "lora" ignore it
+    # where the share is kept: "global", or within each "layer", "module" (type) or "tensor"; ignored as keep is
+    scope: Scope = "global"
     update: Update = "differential"  # "differential", "masked", "full", "random" or "lora"
     steps: _Count = 10  # updates
     lr: _Size = 5e-4  # step size; for "adam" about the change of one parameter in one step
     batch_size: _OptionalCount = None  # pairs an update; None takes all, more than there are also takes all
     optimizer: Optimizer = "adam"  # "adam" or "sgd" (plain: the change is -lr times the gradient)
-    seed: _Seed = 0  # order of the pairs and random subspaces
-    refresh: _OptionalCount = None  # pick the subspace anew every so many steps; None picks once
-    embeddings: _Switch = True  # False never touches the input and output embeddings
+    seed: _Seed = 0  # order of the pairs, random subspaces, and the start of the matrices of "lora"
+    # pick the subspace anew every so many steps; None picks once; ignored as keep is
+    refresh: _OptionalCount = None
+    embeddings: _Switch = True  # False never touches the input and output embeddings; "lora" never does
     # stop before perplexity on reference text exceeds this multiple of the untuned one, e.g. 1.1
     perplexity_budget: _OptionalRatio = None
     # which parameters may change: "all", "adapter" (of a model with one) or a pattern of names, such as "*mlp*"
     parameters: str = "all"
-    rank: _Count = 8  # of the matrices that "lora" adds
+    rank: _Count = 8  # of the matrices that "lora" adds; others ignore it
     every: _Count = 1  # steps from one measurement on held-out pairs and reference text to the next
 
     @field_validator("*", mode="before")

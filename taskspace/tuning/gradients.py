@@ -35,9 +35,9 @@ from ..scoring.masking import Mask, Masked
 from ..tasks.pairs import MinimalPair, Task
 
 # %% auto #0
-__all__ = ['COMPONENTS', 'TOKENS', 'parameter_table', 'trainable', 'undisturbed', 'Part', 'contrast', 'likelihood',
-           'backpropagate', 'margins', 'against_best', 'encode_task', 'accumulate', 'gradient_differential', 'top_k',
-           'scope_groups', 'places_kept', 'subspace']
+__all__ = ['COMPONENTS', 'TOKENS', 'parameter_table', 'output_layer', 'trainable', 'undisturbed', 'Part', 'contrast',
+           'likelihood', 'backpropagate', 'margins', 'against_best', 'encode_task', 'accumulate',
+           'gradient_differential', 'top_k', 'scope_groups', 'places_kept', 'subspace']
 
 # %% ../../nbs/api/tuning/10_gradients.ipynb #39ecb397
 COMPONENTS = ("attention", "mlp", "embedding", "norm", "other")
@@ -48,7 +48,8 @@ def parameter_table(
 ) -> pd.DataFrame:  # index parameter; columns layer ("" where the name has none), component, size, trainable
     "Layer and component of every parameter, tied weights once."
     owners = dict(lm.model.named_modules())
-    output = {id(p) for p in lm.head.parameters()} if lm.head is not None else set()
+    last = output_layer(lm)
+    output = {id(p) for p in last.parameters()} if last is not None else set()
     rows = []
     for name, p in lm.model.named_parameters():
         path, _, leaf = name.rpartition(".")
@@ -64,16 +65,49 @@ def parameter_table(
         )
     return pd.DataFrame(rows, columns=["parameter", "layer", "component", "size", "trainable"]).set_index("parameter")
 
+# %% ../../nbs/api/tuning/10_gradients.ipynb #febbc7dc
+def output_layer(
+    lm: LM,  # model with its tokenizer
+) -> nn.Module | None:  # None for a model without one, such as a table of bigrams
+    """The layer that gives the logits: the one that the model names, or the last to give a number for each token of
+    the vocabulary when the model runs."""
+    if lm.head is not None:
+        return lm.head
+    matrices = [m for m in lm.model.modules() if getattr(getattr(m, "weight", None), "ndim", 0) == 2]
+    layers = [m for m in matrices if not isinstance(m, nn.Embedding)]
+    called: list[tuple[nn.Module, int]] = []
+
+    def note(layer: nn.Module, _: tuple, out: torch.Tensor) -> None:
+        called.append((layer, out.shape[-1]))
+
+    handles = [m.register_forward_hook(note) for m in layers]
+    try:
+        ids = torch.zeros(1, 2, dtype=torch.long, device=lm.device)
+        with evaluating(lm), torch.no_grad():
+            size = lm.logits(ids, torch.ones_like(ids)).shape[-1] if layers else 0
+    except Exception:  # scoring says what is wrong with it
+        return None
+    finally:
+        for handle in handles:
+            handle.remove()
+    return next((layer for layer, width in reversed(called) if width == size), None)
+
 
 def _component(name: str, owner: nn.Module, output: bool) -> str:
     kind, path = type(owner).__name__.lower(), name.lower()
-    if output or "embed" in kind or re.search(r"embed|\bw[tp]e\b", path):
+    if output or "embed" in kind:
         return "embedding"
-    if "norm" in kind or re.search(r"norm|\bln_", path):
+    if "norm" in kind:  # also that of the embeddings
+        return "norm"
+    if re.search(r"embed|\bw[tp]e\b", path):
+        return "embedding"
+    if re.search(r"norm|\bln_", path):
         return "norm"
     if re.search(r"attn|attention|\b(qkv|out|[qkvo]_proj)\b", path):
         return "attention"
     if re.search(r"mlp|ffn|feed_?forward|\b(fc\d?|up|down|gate|(up|down|gate)_proj)\b", path):
+        return "mlp"
+    if re.search(r"\.\d+\.(intermediate|output)\.(dense|conv1d|bottleneck)\b", path):  # of BERT and its relatives
         return "mlp"
     return "other"
 
@@ -243,7 +277,7 @@ def _backpropagate_masked(lm: LM, parts: Sequence[Part], tokens: int) -> torch.T
     questions = questions_of(_masked(parts), lm.mask_id)
     out = torch.zeros(len(parts), dtype=torch.float64)
     shortcuts = find_shortcuts(lm, parts[0].ids if parts else [lm.mask_id])
-    for rows in batches_of(lm, questions, shortcuts.head, tokens):
+    for rows in batches_of(lm, questions, shortcuts, tokens):
         which, logp = answers(lm, questions, rows, shortcuts.head, shortcuts.last)
         place = torch.from_numpy(questions.sentence[which])
         weights = torch.tensor([p.weight for p in parts], dtype=logp.dtype)[place].to(logp.device)

@@ -11,9 +11,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from taskspace.devices import pick_dtype
 from taskspace.errors import TaskspaceError
-from taskspace.models.checkpoints import check_model, Checkpoint
+from taskspace.models.checkpoints import check_model, Checkpoint, digests, loaded_digests
 from taskspace.models.loading import check_options, load_lm
 from taskspace.pretraining.tokens import word_tokenizer
+from taskspace.toy import toy_lm
 
 WORDS = word_tokenizer([".", "the", "cat", "sleeps"])
 SIZES = dict(
@@ -196,6 +197,30 @@ def test_a_loader_is_asked_what_it_takes_before_the_run():
                 Checkpoint("mine", "m", "x", loader="taskspace.models.loading:lm_config", kwargs=kwargs)
             ),
         )
+
+
+def own_loader(name, revision=None, **kwargs):
+    "A loader of one's own, which knows nothing of devices and types."
+    lm = toy_lm()
+    for key, value in kwargs.items():
+        setattr(lm.model, key, value)
+    return lm
+
+
+def test_what_a_loader_gives_is_moved_to_the_type_of_the_study():
+    point = Checkpoint("mine", "m", "x", loader=f"{__name__}:own_loader")
+    assert point.load("cpu", "auto").dtype == torch.float32
+    lm = point.load("cpu", "bfloat16")
+    assert {p.dtype for p in lm.model.parameters()} == {torch.bfloat16} and lm.name == "mine"
+    assert digests(point) == loaded_digests(own_loader("x"))  # of what the loader gives, whatever the study's type
+
+
+@pytest.mark.parametrize("sign", [{"is_quantized": True}, {"hf_device_map": {"": "cpu"}}])
+def test_weights_that_cannot_be_moved_are_refused_in_one_line(sign):
+    point = Checkpoint("mine", "m", "x", loader=f"{__name__}:own_loader", kwargs=json.dumps(sign))
+    assert point.load("cpu", "float32").dtype == torch.float32  # as it is
+    refused("model mine: its loader gives quantised weights.* so dtype cannot be", lambda: point.load("cpu", "float16"))
+    assert point.load().dtype == torch.float32
 
 
 def test_every_argument_of_transformers_is_known():

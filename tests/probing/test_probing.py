@@ -27,7 +27,7 @@ from taskspace.scoring.convention import Convention, convention_of
 from taskspace.scoring.encoding import convention_record
 from taskspace.spaces.resampling import cell_tests
 from taskspace.tasks.pairs import MinimalPair, Suite, Task
-from taskspace.toy import WordTokenizer
+from taskspace.toy import toy_lm, toy_suite, WordTokenizer
 from taskspace.tuning.ftgd import FTGD, tune
 from taskspace.tuning.gradients import gradient_differential, subspace
 
@@ -784,3 +784,9 @@ def test_probes_refuse_what_has_no_gradient():
         p.requires_grad_(False)
     with pytest.raises(TaskspaceError, match="no trainable"):
         gradient_probe(lm, SUITE)
+
+
+def test_the_gradient_probe_records_its_parameters():
+    lm, suite = toy_lm(), toy_suite()
+    assert gradient_probe(lm, suite).meta["parameters"] == "all"
+    assert gradient_probe(lm, suite, FTGD(parameters="*mlp*")).meta["parameters"] == "*mlp*"

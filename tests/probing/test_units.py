@@ -12,9 +12,11 @@ from torch import nn
 
 from taskspace.errors import TaskspaceError
 from taskspace.models.lm import LM
+from taskspace.probing import ablation
 from taskspace.probing.ablation import ablated, ablation_probe, matched_units, unit_norms
 from taskspace.probing.sites import find_sites
 from taskspace.probing.units import activations, attributions, sentences_of, task_units, unit_probe, Units
+from taskspace.scoring.convention import convention_of
 from taskspace.scoring.encoding import encode_pairs
 from taskspace.tasks.pairs import MinimalPair, Suite, Task
 from taskspace.toy import toy_lm, toy_suite, TOY_WORDS, WordTokenizer
@@ -396,3 +398,29 @@ def test_the_mean_over_tokens_is_the_mean():
         states = lm.model(torch.tensor([sentence.ids]), output_hidden_states=True).hidden_states
     # of the last block transformers gives the state behind the last norm
     assert np.abs(found[0, :32] - states[1][0, 1:].mean(0).numpy()).max() < 1e-6
+
+
+def in_contexts(pairs):
+    words = (("sleeps", "sleep"), ("sleep", "sleeps"))
+    return Task("x", [MinimalPair(*words[k % 2], id=f"p{k}", context=f"the cat{'s' * (k % 2)}") for k in range(pairs)])
+
+
+def test_norms_are_those_of_the_texts_with_their_contexts(monkeypatch):
+    lm, task = toy_lm(), in_contexts(4)
+    seen = []
+    real = ablation._norms_of
+    monkeypatch.setattr(ablation, "_norms_of", lambda lm, rows, *more: seen.append(rows) or real(lm, rows, *more))
+    ablation.ablation_row(lm, task, Suite("s", (task,)), "mlp", top=0.1, value="mean", random=False)
+    (rows,) = seen
+    wanted = {tuple([lm.bos_id, *lm.encode(f"{p.context} {s}")]) for p in task for s in (p.good, p.bad)}
+    assert {tuple(r) for r in rows} == wanted
+    ablation.ablation_row(lm, task, Suite("s", (task,)), "mlp", top=0.1, value="zero", random=False)
+    assert len(seen) == 1  # no norms are needed
+
+
+def test_pairs_that_score_only_behind_contexts_can_be_ablated():
+    lm, task = toy_lm(), in_contexts(8)
+    rule = convention_of("blimp", prefix=None)
+    for random in (True, False):
+        found = ablation_probe(lm, Suite("s", (task,)), "mlp", top=0.1, random=random, convention=rule)
+        assert np.isfinite(found.ablation.matrix.to_numpy()).all()

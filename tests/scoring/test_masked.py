@@ -13,13 +13,16 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast
 from transformers.models.bert.modeling_bert import BertIntermediate
 
+from taskspace.dissimilarity.states import hidden_states
 from taskspace.errors import TaskspaceError
 from taskspace.models.lm import LM
 from taskspace.models.loading import load_lm
 from taskspace.pretraining.architectures import build, LSTMConfig
+from taskspace.probing.sites import find_sites
+from taskspace.probing.units import activations, sentences_of
 from taskspace.scoring.convention import Convention, convention_of, CONVENTIONS, MASKED_METHODS
 from taskspace.scoring.encoding import encode_masked, encode_pairs
-from taskspace.scoring.logprobs import find_shortcuts
+from taskspace.scoring.logprobs import find_shortcuts, one_length
 from taskspace.scoring.masked import masked_logprobs, questions_of
 from taskspace.scoring.scores import score_pairs, score_sentences, text_loss
 from taskspace.tasks import grammar
@@ -107,7 +110,7 @@ DEBERTA = dict(relative_attention=True, position_buckets=8, pos_att_type=["c2p",
 def model(name, vocabulary, **more):
     "A small random masked model of transformers; settings that its kind lacks are left out."
     kind = name.split()[0]
-    extra = ARCHITECTURES[name][1] | (DEBERTA if kind == "deberta-v2" else {}) | more
+    extra = ARCHITECTURES.get(name, ("", {}))[1] | (DEBERTA if kind == "deberta-v2" else {}) | more
     known = AutoConfig.for_model(kind).to_dict()
     settings = {k: v for k, v in SIZE.items() if k in known} | extra
     torch.manual_seed(0)
@@ -152,6 +155,100 @@ def test_the_projection_is_done_at_the_hidden_places_alone():
     heads = {name: find_shortcuts(make(name), [5, 6, 7]).head for name in ARCHITECTURES}
     assert heads.pop("deberta-v2 new head") in ("rows", "full")
     assert set(heads.values()) == {"linear"}, heads
+
+
+SEE_PADDING = {
+    "convbert": {"embedding_size": 16, "head_ratio": 1, "conv_kernel_size": 3},
+    "fnet": {},  # has no attention mask
+    "nystromformer": {"num_landmarks": 2, "segment_means_seq_len": 2},
+    "yoso": {},
+}
+
+
+def test_architectures_that_keep_padding_out_are_found():
+    assert all(find_shortcuts(make(name), [5, 6, 7]).padded for name in ARCHITECTURES)
+    half = LM(model("bert", 90).bfloat16(), tokenizer("wordpiece"))
+    assert find_shortcuts(half, [5, 6, 7]).padded
+
+
+@pytest.mark.parametrize("kind", SEE_PADDING)
+def test_models_that_see_padding_get_inputs_of_one_length(kind):
+    tok = tokenizer("wordpiece")
+    lm = LM(model(kind, len(tok), **SEE_PADDING[kind]), tok)
+    assert not find_shortcuts(lm, [5, 6, 7]).padded and one_length(lm, [5, 6, 7])
+    wanted = [textbook(lm, m) for m in encode_masked(lm, SENTENCES, "blimp", "sentence {}".format)]
+    assert np.abs(score_sentences(lm, SENTENCES).logp - [w.item() for w in wanted]).max() < 1e-4
+    pairs = [MinimalPair(*SENTENCES[:2]), MinimalPair(*SENTENCES[2:])]
+    fast = margins(lm, encode_pairs(lm, pairs))
+    assert np.abs(fast - [(a - b).item() for a, b in (wanted[:2], wanted[2:])]).max() < 1e-4
+    found = gradient_differential(lm, pairs)
+    ((wanted[1] - wanted[0] + wanted[3] - wanted[2]) / 2).backward()
+    for name, p in lm.model.named_parameters():
+        g = torch.zeros_like(p) if p.grad is None else p.grad
+        assert (found[name] - g).abs().max() < 1e-4 * max(1, float(g.abs().max())), name
+
+
+def textbook(lm, sentence):
+    "The score of a sentence, each of its inputs alone."
+    total = 0
+    for mask in sentence.masks:
+        ids = torch.tensor([sentence.ids])
+        ids[0, list(mask.hidden)] = lm.mask_id
+        total = total + lm.logits(ids, torch.ones_like(ids))[0, mask.read].log_softmax(-1)[sentence.ids[mask.token]]
+    return total
+
+
+def test_states_of_a_model_that_sees_padding_are_those_of_each_text_alone():
+    tok = tokenizer("wordpiece")
+    lm = LM(model("convbert", len(tok), **SEE_PADDING["convbert"]), tok)
+    sentences = [s for p in encode_pairs(lm, [MinimalPair(*SENTENCES[:2])]) for s in sentences_of(p)]
+    sites = find_sites(lm, "residual")
+    together = activations(lm, sentences, sites)
+    alone = np.concatenate([activations(lm, [s], sites) for s in sentences])
+    assert np.abs(together - alone).max() < 1e-5
+    (together,) = hidden_states(lm, SENTENCES, [-1]).values()
+    alone = torch.cat([next(iter(hidden_states(lm, [s], [-1]).values())) for s in SENTENCES])
+    assert (together - alone).abs().max() < 1e-5
+
+
+def blanks_as_signs(normalizer, pre_tokenizer=None):
+    "A tokenizer as Gemma's or Llama's: a sign in place of each blank, and no cut there, so that it tells one word."
+    merges = [("▁", "t"), ("h", "e"), ("▁t", "he"), ("▁", "c"), ("a", "t"), ("▁c", "at"), ("▁", "▁")]
+    letters = ["▁", *"abcdefghijklmnopqrstuvwxyz."]
+    vocabulary = [*SPECIALS, *(f"<0x{b:02X}>" for b in range(256)), *letters, *(a + b for a, b in merges)]
+    ids = {w: i for i, w in enumerate(vocabulary)}
+    t = Tokenizer(models.BPE(ids, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    t.normalizer = normalizer
+    if pre_tokenizer is not None:
+        t.pre_tokenizer = pre_tokenizer
+    special = [("<cls>", 0), ("<sep>", 2)]
+    t.post_processor = processors.TemplateProcessing(single="<cls> $A <sep>", special_tokens=special)
+    names = dict(cls_token="<cls>", pad_token="<pad>", sep_token="<sep>", unk_token="<unk>", mask_token="<mask>")
+    return PreTrainedTokenizerFast(tokenizer_object=t, **names)
+
+
+BLANK = normalizers.Replace(" ", "▁")
+SIGNS = {
+    "gemma": (BLANK, pre_tokenizers.Split(" ", "merged_with_previous")),
+    "llama": (normalizers.Sequence([normalizers.Prepend("▁"), BLANK]),),
+    "metaspace": (normalizers.Sequence([]), pre_tokenizers.Metaspace(prepend_scheme="first", split=False)),
+}
+
+
+@pytest.mark.parametrize("kind", SIGNS)
+def test_words_end_at_blanks_where_the_tokenizer_tells_one_word_for_all(kind):
+    tok = blanks_as_signs(*SIGNS[kind])
+    lm = LM(model("bert", len(tok)), tok)
+    assert set(tok("the cats sleep").word_ids()) == {None, 0}
+    for text in ("the cats sleep", "the cat  é sat.", "cat", " the cat "):
+        (found,) = encode_masked(lm, [text], "pll-word-l2r", "sentence {}".format)
+        signs = "".join(tok.convert_ids_to_tokens([i for i in found.ids if i not in (0, 2)]))
+        ends = [m.hidden[-1] for m in found.masks]
+        assert ends == sorted(ends) and len(set(ends)) == len(text.split()) + text.endswith(" "), (text, signs)
+    (found,) = encode_masked(lm, ["the cats sleep"], "pll-word-l2r", "sentence {}".format)
+    pieces = tok.convert_ids_to_tokens(found.ids)
+    hidden = {"".join(pieces[k] for k in m.hidden).strip("▁") for m in found.masks if m.token in (1, len(pieces) - 2)}
+    assert hidden == {"the", "p"}
 
 
 def random_masked(seed=0):

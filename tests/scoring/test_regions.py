@@ -161,14 +161,33 @@ def test_decoding_finds_the_offsets_of_fast_tokenizers(kind):
                 assert first_after(a, place) == first_after(b, place), (text, place)
 
 
-def test_marks_that_a_tokenizer_adds_belong_to_the_words_beside_them():
+@pytest.mark.parametrize("told", [True, False])
+def test_marks_that_a_tokenizer_adds_belong_to_no_word(told, monkeypatch):
     lm = lm_of("WordPiece")
+    if not told:  # as where the tokenizer is a slow one
+        monkeypatch.setattr("taskspace.scoring.offsets._told", lambda *args: None)
     own = convention_of("blimp", prefix="tokenizer")
-    found, whole = word_logprobs(lm, TEXT, own), score_sentences(lm, TEXT, own)
-    assert np.abs(found.groupby("sentence").logp.sum() - whole.logp).max() < 1e-4
-    plain = word_logprobs(lm, TEXT)
-    last = found.position == found.groupby("sentence").position.transform("max")
-    assert (found.tokens - plain.tokens)[last].eq(1).all() and (found.tokens - plain.tokens)[~last].eq(0).all()
+    found, plain = word_logprobs(lm, TEXT, own), word_logprobs(lm, TEXT)
+    assert found.tokens.equals(plain.tokens) and not found.straddles.any()
+    assert np.abs(found.logp - plain.logp).max() < 1e-4  # the mark before the text is the same in both
+    marks = token_table(lm, TEXT, own).groupby("sentence").tail(1)
+    whole = score_sentences(lm, TEXT, own).logp
+    assert set(marks.token) == {"<eos>"}
+    assert np.abs(found.groupby("sentence").logp.sum().to_numpy() + marks.logp.to_numpy() - whole).max() < 1e-4
+    (region,) = region_logprobs(lm, ["the cat"], [{"all": (0, 7)}], own).itertuples()
+    assert region.tokens == len(lm.encode("the cat"))
+
+
+@pytest.mark.parametrize("kind", ["byte fallback", "bytes", "letters", "slow fallback"])
+@pytest.mark.parametrize("text", ["  the cat", "\tthe cat ", " the"])
+def test_words_behind_blanks_keep_their_tokens_under_a_leading_space(kind, text):
+    lm, rule = lm_of(kind), convention_of("blimp", leading_space=True)
+    found, tokens = word_logprobs(lm, [text], rule), token_table(lm, [text], rule)
+    assert found.word.tolist() == text.split()
+    behind = int(text.endswith(" ")) * (len(lm.encode(" " + text)) - len(lm.encode(" " + text.rstrip())))
+    assert found.tokens.sum() == len(tokens) - behind
+    if not behind:
+        assert abs(found.logp.sum() - score_sentences(lm, [text], rule).logp[0]) < 1e-4
 
 
 def test_a_leading_space_moves_no_word():

@@ -410,3 +410,25 @@ def logp_of(model, ids):
     x = torch.tensor([ids])
     logp = model(input_ids=x, attention_mask=torch.ones_like(x)).logits.log_softmax(-1)
     return logp[0, :-1].gather(1, x[0, 1:, None]).sum()
+
+
+class NeverOff(nn.Module):
+    "Dropout that evaluation mode does not stop."
+
+    def __init__(self, share):
+        super().__init__()
+        torch.manual_seed(0)
+        self.share = share
+        self.tok, self.rnn, self.proj = nn.Embedding(20, 64), nn.GRU(64, 64, batch_first=True), nn.Linear(64, 20)
+
+    def forward(self, ids, mask):
+        return self.proj(nn.functional.dropout(self.rnn(self.tok(ids))[0], self.share))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.01, 0.003, 0.002])
+def test_a_little_dropout_that_is_never_off_is_refused(share):
+    lm = LM(NeverOff(share), WordTokenizer())
+    torch.manual_seed(1)
+    with pytest.raises(TaskspaceError, match="gives the same tokens other logits each time"):
+        find_shortcuts(lm, [3, 4, 5])
+    find_shortcuts(LM(NeverOff(0.0), WordTokenizer()), [3, 4, 5])

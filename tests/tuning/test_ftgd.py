@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import sys
 from dataclasses import asdict, FrozenInstanceError, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from taskspace.errors import TaskspaceError
 from taskspace.models.lm import LM
+from taskspace.scoring.convention import Convention
 from taskspace.scoring.logprobs import token_logprobs
+from taskspace.scoring.scores import text_loss
 from taskspace.tasks.pairs import MinimalPair, Task
 from taskspace.toy import WordTokenizer
 from taskspace.tuning import ftgd as ftgd_module
@@ -24,6 +31,7 @@ from taskspace.tuning.gradients import (
     encode_task,
     gradient_differential,
     margins,
+    output_layer,
     parameter_table,
     subspace,
     top_k,
@@ -217,6 +225,156 @@ def test_every_parameter_has_a_component(kind):
     if kind in ("gpt2", "neox", "llama", "transformer"):
         assert not (table["component"] == "other").any()
     assert {"0", "1"} <= set(table["layer"])
+
+
+MASKED = {
+    "bert": {},
+    "electra": {"embedding_size": 8},
+    "roberta": {},
+    "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32},
+    "albert": {"embedding_size": 8},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": ["c2p"]},
+    "convbert": {"embedding_size": 8, "head_ratio": 1, "conv_kernel_size": 3},
+    "mobilebert": {"embedding_size": 8, "intra_bottleneck_size": 16, "true_hidden_size": 16},
+    "squeezebert": {"embedding_size": 16, "q_groups": 1, "k_groups": 1, "v_groups": 1, "output_groups": 1}
+    | {"post_attention_groups": 1, "intermediate_groups": 1},
+    "modernbert": {"bos_token_id": 0, "eos_token_id": 0, "cls_token_id": 0, "sep_token_id": 0},
+}
+SIZE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+@pytest.mark.parametrize("kind", MASKED)
+def test_every_part_of_a_masked_model_has_its_component(kind):
+    from transformers import AutoConfig, AutoModelForMaskedLM
+
+    known = AutoConfig.for_model(kind).to_dict()
+    sizes = {k: v for k, v in SIZE.items() if k in known}
+    config = AutoConfig.for_model(kind, vocab_size=40, pad_token_id=1, **sizes | MASKED[kind])
+    lm = LM(AutoModelForMaskedLM.from_config(config), WordTokenizer(WORDS), objective="masked")
+    component = parameter_table(lm)["component"]
+    owners = {n: type(lm.model.get_submodule(n.rpartition(".")[0])).__name__.lower() for n in component.index}
+    for name, part in component.items():
+        if "norm" in owners[name]:
+            assert part == "norm", name
+        elif "attention.output" in name or ".attention." in name or "post_attention" in name:
+            assert part == "attention", name
+        elif any(place in name for place in (".intermediate.", ".ffn", ".mlp.", ".layer.0.output.")):
+            assert part == "mlp", name
+        elif "embeddings" in name:
+            assert part == "embedding", name
+    in_layers = component[[n for n in component.index if ".0." in n and "bottleneck" not in n]]
+    assert {"attention", "mlp", "norm"} <= set(in_layers) and "other" not in set(in_layers)
+
+
+def test_the_names_of_bert():
+    from transformers import BertConfig, BertForMaskedLM
+
+    lm = LM(BertForMaskedLM(BertConfig(vocab_size=40, **SIZE)), WordTokenizer(WORDS), objective="masked")
+    component = parameter_table(lm)["component"]
+    layer = "bert.encoder.layer.0."
+    assert component[f"{layer}intermediate.dense.weight"] == component[f"{layer}output.dense.bias"] == "mlp"
+    assert component[f"{layer}attention.output.dense.weight"] == "attention"
+    assert component["bert.embeddings.LayerNorm.weight"] == component[f"{layer}output.LayerNorm.weight"] == "norm"
+    assert component["bert.embeddings.word_embeddings.weight"] == component["cls.predictions.bias"] == "embedding"
+
+
+class Untold(nn.Module):
+    "A model of one's own that does not name its output layer; one more layer has as many rows as there are words."
+
+    def __init__(self, scale=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.tok, self.rnn = nn.Embedding(len(WORDS), 16), nn.GRU(16, 16, batch_first=True)
+        self.wide, self.narrow = nn.Linear(16, len(WORDS)), nn.Linear(len(WORDS), 16)
+        self.proj, self.scale = nn.Linear(16, len(WORDS)), scale
+
+    def forward(self, ids, mask):
+        logits = self.proj(self.narrow(self.wide(self.rnn(self.tok(ids))[0])))
+        return logits if self.scale is None else self.scale * torch.tanh(logits / self.scale)
+
+
+@pytest.mark.parametrize("scale", [None, 30.0])
+def test_the_output_layer_is_found_where_the_model_does_not_name_it(scale):
+    lm = LM(Untold(scale), WordTokenizer(WORDS))
+    lm.model.train()
+    assert output_layer(lm) is lm.model.proj and lm.model.training and not lm.model.proj._forward_hooks
+    kept = trainable(lm, embeddings=False)
+    assert {n.partition(".")[0] for n in kept} == {"rnn", "wide", "narrow"}
+    assert "proj.weight" in trainable(lm)
+    assert "proj.weight" not in gradient_differential(lm, NUMBER, embeddings=False)
+    assert "proj.weight" not in tune(lm, NUMBER, FTGD(update="lora", steps=1)).delta
+
+
+class SharedStorage(Untold):
+    "Two parameters of one storage, which torch counts as two."
+
+    def __init__(self):
+        super().__init__()
+        self.proj.weight = nn.Parameter(self.tok.weight.data)
+
+
+@pytest.mark.parametrize("refresh", [None, 1])
+def test_weights_of_one_storage_are_back_bit_for_bit(refresh):
+    lm = LM(SharedStorage(), WordTokenizer(WORDS))
+    before = {n: p.clone() for n, p in lm.model.named_parameters()}
+    tuned = tune(lm, NUMBER, FTGD(keep=0.05, scope="tensor", steps=6, lr=0.05, refresh=refresh, batch_size=2))
+    assert {"tok.weight", "proj.weight"} <= set(tuned.delta)
+    assert all(torch.equal(p, before[n]) for n, p in lm.model.named_parameters())
+
+
+@pytest.mark.parametrize("line", range(1, 20))
+def test_an_interrupt_while_the_subspace_grows_leaves_no_trace(line):
+    lm = make("gpt2")
+    digest, calls, lines = lm.digest(), [], []
+
+    def in_function(frame, event, _):
+        lines.append(event == "line" and len(calls) == 3)
+        if sum(lines) == line and lines[-1]:
+            raise KeyboardInterrupt
+        return in_function
+
+    def trace(frame, event, _):
+        if frame.f_code is not ftgd_module._extend.__code__:
+            return None
+        calls.append(1)
+        return in_function
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            tune(lm, NUMBER, FTGD(keep=0.02, steps=6, lr=0.05, refresh=1, batch_size=2))
+    finally:
+        sys.settrace(before)
+    assert len(calls) == 3 and lm.digest() == digest
+
+
+@pytest.mark.parametrize("update", ["differential", "lora"])
+def test_perplexity_follows_the_convention(update):
+    lm, text = make("gpt2"), ["the cat sees me .", "no dogs see us"]
+    for convention in ("blimp", Convention("mine", prefix=3), Convention("none", prefix=None)):
+        log = tune(lm, NUMBER, FTGD(update=update, steps=1), reference=text, convention=convention).log
+        assert log.perplexity[0] == pytest.approx(np.exp(text_loss(lm, text, convention)), rel=1e-6)
+    assert abs(text_loss(lm, text) - text_loss(lm, text, Convention("mine", prefix=3))) > 1e-3
+
+
+def test_a_saved_log_is_exact(tmp_path):
+    lm, file = make("gpt2"), tmp_path / "x.safetensors"
+    tuned = tune(lm, NUMBER, FTGD(steps=3, every=2), eval_task=NUMBER, reference=["the cat sees me ."])
+    tuned.log.loc[2, "perplexity"] = np.inf
+    tuned.log.loc[3, "loss"] = 0.1 + 0.2
+    tuned.save(file)
+    pd.testing.assert_frame_equal(Tuned.load(file).log, tuned.log, check_exact=True)
+
+
+def test_files_of_the_first_format_are_read(tmp_path):
+    tuned, file = tune(make("gpt2"), NUMBER, FTGD(steps=2)), tmp_path / "x.safetensors"
+    tuned.save(file)
+    with safe_open(str(file), "pt") as f:
+        header, tensors = json.loads(f.metadata()["taskspace"]), {n: f.get_tensor(n) for n in f.keys()}  # noqa: SIM118
+    header |= {"format": "tuned/1", "log": tuned.log.to_json(orient="split", double_precision=15)}
+    save_file(tensors, str(file), {"taskspace": json.dumps(header)})
+    pd.testing.assert_frame_equal(Tuned.load(file).log, tuned.log)
 
 
 def test_nothing_is_disturbed():

@@ -12,6 +12,7 @@ from taskspace.errors import TaskspaceError
 from taskspace.scoring.convention import convention_of
 from taskspace.scoring.encoding import encode_pairs
 from taskspace.toy import agreement_task, toy_bigram, toy_lm, toy_suite
+from taskspace.tuning.gradients import margins
 
 TASK = agreement_task("cats")
 PLACES = ["c_attn", "c_proj", "c_fc"]
@@ -85,3 +86,19 @@ def test_settings_choose_the_matrices(monkeypatch):
 def test_it_is_probed_like_any_other_update():
     space = transfer_probe(toy_lm(), toy_suite(), FTGD(update="lora", steps=2, lr=0.01), bootstrap=0)
     assert isinstance(toy_lm(), LM) and space.matrix.notna().all().all()
+
+
+@pytest.mark.parametrize("leaf", ["weight", "twin"])
+def test_a_weight_that_two_modules_share_changes_in_both(leaf):
+    lm = toy_lm()
+    first, second = (block.mlp.c_fc for block in lm.model.transformer.h)
+    if leaf == "weight":
+        second.weight = first.weight
+    else:  # under another name, in a module that has no other use for it
+        second.twin = first.weight
+    orders = [list(m._parameters) for m in (first, second)]
+    tuned = tune(lm, TASK, FTGD(update="lora", steps=4, lr=0.05), eval_task=TASK)
+    assert getattr(second, leaf) is first.weight and orders == [list(m._parameters) for m in (first, second)]
+    with tuned.applied(lm):
+        applied = margins(lm, encode_pairs(lm, TASK)).mean()
+    assert applied == pytest.approx(tuned.log.eval_margin.iloc[-1], abs=1e-4)
