@@ -340,8 +340,7 @@ def _with_header(files: Mapping[str, bytes], header: Mapping[str, Any]) -> dict[
     return {**files, _MARK: text.encode(errors="replace")}
 
 
-_TABLES: tuple[str, ...] = ("accuracy", "claims", "curves", "distribution", "explained")
-_TABLES += ("hypotheses", "models", "spaces", "stability", "tests")
+_TABLES = "accuracy claims curves distribution explained hypotheses models spaces stability tests".split()
 
 
 def _listed(mark: Path) -> set[str]:
