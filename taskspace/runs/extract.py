@@ -308,6 +308,20 @@ def _header(run: Run) -> dict[str, Any]:
         "computing_seconds": round(status.seconds),
     }
 
+# %% ../../nbs/api/runs/70_extract.ipynb #1b87fd1a
+_TABLES = [
+    "accuracy",
+    "claims",
+    "curves",
+    "distribution",
+    "explained",
+    "hypotheses",
+    "models",
+    "spaces",
+    "stability",
+    "tests",
+]
+
 # %% ../../nbs/api/runs/70_extract.ipynb #f18ffd19
 _NAMES = (
     "model",
@@ -338,9 +352,6 @@ def _with_header(files: Mapping[str, bytes], header: Mapping[str, Any]) -> dict[
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != _MARK}
     text = json.dumps({**header, "checksums": digests}, indent=1, ensure_ascii=False) + "\n"
     return {**files, _MARK: text.encode(errors="replace")}
-
-
-_TABLES = "accuracy claims curves distribution explained hypotheses models spaces stability tests".split()
 
 
 def _listed(mark: Path) -> set[str]:
