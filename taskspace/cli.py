@@ -19,7 +19,7 @@ import typer
 
 from . import __version__
 from .errors import in_terminal, one_line, TaskspaceError
-from .files import cannot_write, written
+from .files import at_home, cannot_write, written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,7 +153,7 @@ _WRITERS: dict[str, Callable[[pd.DataFrame, Path], Any]] = {
 
 def _is_read(path: Path, source: str | Path, folder: bool = False) -> bool:
     "Whether a file that is there is what a source names, or with `folder` stands in a folder that it names."
-    text = str(source)
+    text = at_home(str(source))
     for name in filter(None, (text, text.partition(":")[2])):  # NAME:DIR too
         with contextlib.suppress(OSError, ValueError):  # a name that is no path
             if os.path.samefile(name, path) or folder and Path(name).resolve() in path.resolve(strict=True).parents:
@@ -172,7 +172,7 @@ def _check_output(path: Path | None, *read: str | Path, suite: str | None = None
     if not path.absolute().parent.is_dir():
         raise TaskspaceError(f"{path}: the directory {path.parent} does not exist")
     if any(_is_read(path, source) for source in read) or suite and _is_read(path, suite, folder=True):
-        raise TaskspaceError(f"{path}: is what is read here; name another file")
+        raise TaskspaceError(f"{path}: is part of what is read here; name another file")
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:
@@ -423,6 +423,12 @@ def _said(command: typer.Context, *names: str) -> list[str]:
     return [f"--{name.replace('_', '-')}" for name, source in sources if source and source.name == "COMMANDLINE"]
 
 
+def _check_number(command: typer.Context, models: int) -> None:
+    "Refuse an option that is for another number of models."
+    if models > 1 and (said := _said(command, "over" if models == 2 else "tasks")):
+        raise TaskspaceError(f"{said[0]}: is for {'more than two' if models == 2 else 'two'} models; leave it out")
+
+
 def _check_scored(command: typer.Context, sources: Sequence[str]) -> None:
     "Refuse options that say how models are scored, where no source is a model."
     from taskspace.runs.model_comparison import has_scores
@@ -430,7 +436,7 @@ def _check_scored(command: typer.Context, sources: Sequence[str]) -> None:
     said = _said(command, "suite", "pairs", "convention")
     if said and all(map(has_scores, sources)):
         raise TaskspaceError(
-            f"{said[0]}: is for models that are scored here, and {sources[0]} has scores; leave it out"
+            f"{said[0]}: is for models that are scored here, and all sources are scores or runs; leave it out"
         )
 
 # %% ../nbs/api/90_cli.ipynb #547f9ba3
@@ -465,16 +471,16 @@ def compare(
     """
     _check_output(output, *sources, suite=suite)
     from taskspace.claims.comparing import compare_scores, OVER, rank_scores
-    from taskspace.runs.model_comparison import comparison_text, ranking_text, score_tables
+    from taskspace.runs.model_comparison import comparison_text, is_run, ranking_text, score_tables
 
     if over not in OVER:
         raise TaskspaceError(f"--over {over}: choose one of {', '.join(OVER)}")
     _check_scored(command, sources)
     data = _suite_of_models(suite)
+    if not any(map(is_run, sources)):  # before models are scored; a run has any number
+        _check_number(command, len(sources))
     tables = score_tables(*sources, suite=data.take(pairs) if data and pairs else data, convention=convention)
-    if unused := _said(command, "over" if len(tables) == 2 else "tasks"):
-        how = "two models are compared group by group" if len(tables) == 2 else "more than two models are ranked"
-        raise TaskspaceError(f"{unused[0]}: {how}, without it; leave it out")
+    _check_number(command, len(tables))
     if len(tables) == 2:
         (first, one), (second, other) = tables.items()
         table = compare_scores(one, other, (first, second), common, mixed)

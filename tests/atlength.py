@@ -13,7 +13,7 @@ def at_length(cases: Iterable) -> list:
 
 
 def covering(*axes: Iterable) -> list:
-    "All combinations: for every run as many as bring each value of each axis once, the others for `make soak`."
+    "All combinations: for every run as many as bring in each value of each axis, the others for `make soak`."
     values: Sequence[list] = [list(axis) for axis in axes]
     chosen = [tuple(k % len(axis) for axis in values) for k in range(max(map(len, values)))]
     return [

@@ -189,32 +189,32 @@ CASES = {
     "output in place of the suite": (
         score("--suite", "labels.csv", "-o", "labels.csv"),
         None,
-        ["labels.csv: is what is read here; name another file"],
+        ["labels.csv: is part of what is read here; name another file"],
     ),
     "output in place of the suite by another path": (
         score("--suite", "labels.csv", "-o", "other_folder/../labels.csv"),
         None,
-        ["labels.csv: is what is read here"],
+        ["labels.csv: is part of what is read here"],
     ),
     "output in place of a file of the suite": (
         score("--suite", "blimp:blimp_wrong", "-o", "blimp_wrong/a.jsonl"),
         None,
-        ["a.jsonl: is what is read here"],
+        ["a.jsonl: is part of what is read here"],
     ),
     "comparison in place of scores": (
         ("compare", "labels.csv", "twice.csv", "-o", "twice.csv"),
         None,
-        ["twice.csv: is what is read here"],
+        ["twice.csv: is part of what is read here"],
     ),
     "correlations in place of the table": (
         ("correlate", "builtin:nano", "--table", "labels.csv", "-o", "labels.csv"),
         None,
-        ["labels.csv: is what is read here"],
+        ["labels.csv: is part of what is read here"],
     ),
     "pairs of files": (
         ("compare", "labels.csv", "twice.csv", "--pairs", "1"),
         None,
-        ["--pairs: is for models that are scored here, and labels.csv has scores"],
+        ["--pairs: is for models that are scored here, and all sources are scores or runs"],
     ),
     "convention of files": (
         ("correlate", "labels.csv", "--table", "twice.csv", "--convention", "blimp"),

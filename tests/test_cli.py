@@ -394,7 +394,7 @@ def test_what_two_or_many_models_do_not_use_is_refused(here, tiny, capsys):
     for name in ("b.csv", "c.csv"):
         (here / name).write_bytes((here / "a.csv").read_bytes())
     status, _, err = say(capsys, "compare", "a.csv", "b.csv", "--over", "tasks")
-    assert status == 2 and err.startswith("taskspace: --over: two models are compared group by group")
+    assert status == 2 and err.startswith("taskspace: --over: is for more than two models; leave it out")
     status, _, err = say(capsys, "compare", "a.csv", "b.csv", "c.csv", "--tasks")
     assert status == 2 and err.startswith("taskspace: --tasks: more than two models are ranked")
 

@@ -27,9 +27,9 @@ _KEYS = ["task", "pair"]
 
 def several_sources(
     scores: pd.DataFrame,  # rows of pairs
-) -> str | None:  # model, step or revision; None: all rows are of one source, as far as the columns tell
-    "The column by which rows of a table of scores come from several models or checkpoints."
-    columns = [c for c in ("model", "step", "revision") if c in scores]
+) -> str | None:  # a column; None: all rows are of one source, as far as the columns tell
+    "The column by which rows of a table of scores come from several models, checkpoints or conventions."
+    columns = [c for c in ("model", "step", "revision", "convention") if c in scores]
     return next((c for c in columns if scores[c].nunique(dropna=False) > 1), None)
 
 
@@ -44,7 +44,7 @@ def _keyed(scores: pd.DataFrame, name: str) -> pd.DataFrame:
     if table["repeat"].any() and (mixed := several_sources(scores)):
         task, pair = table.loc[table["repeat"] > 0, _KEYS].iloc[0]
         what = f"pair {pair!r} of task {task!r} stands there twice, and {mixed} differs between rows"
-        raise TaskspaceError(f"{name}: {what}; keep the rows of one model and checkpoint")
+        raise TaskspaceError(f"{name}: {what}; keep the rows of one model, checkpoint and convention")
     table = table.set_index([*_KEYS, "repeat"])
     for column in ("correct", "margin"):
         try:
@@ -68,11 +68,12 @@ def _same_pairs(tables: Mapping[str, pd.DataFrame], common: bool) -> dict[str, p
         for here, there, mine, theirs in ((first, name, index, other), (name, first, other, index)):
             lacking = mine.difference(theirs, sort=False)
             if len(lacking) and not common:
-                task, pair, _ = lacking[0]
-                raise TaskspaceError(
-                    f"{there}: lacks {len(lacking)} of the pairs of {here}, first pair {pair!r} of task {task!r}; "
-                    "score both on the same suite, or compare the common pairs (common=True, --common)"
-                )
+                task, pair, repeat = lacking[0]
+                what = f"lacks {len(lacking)} of the pairs of {here}, first pair {pair!r} of task {task!r}"
+                if repeat:
+                    what += f", which {here} has {repeat + 1} times; remove rows that stand there twice"
+                remedy = "score both on the same suite, or compare the common pairs (common=True, --common)"
+                raise TaskspaceError(f"{there}: {what}; {remedy}")
         index = index[index.isin(other)] if common else index
     if index.empty:
         raise TaskspaceError(f"{', '.join(tables)}: no pair in common; score them on the same suite")

@@ -300,15 +300,14 @@ def _of_items(known: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     if mixed := several_sources(known):
         task, pair = known.loc[known.duplicated(keys), ["task", "pair"]].iloc[0]
         what = f"the scores have several rows for pair {pair} of {task}, and {mixed} differs between rows"
-        raise TaskspaceError(f"{what}; keep those of one model and checkpoint")
+        raise TaskspaceError(f"{what}; keep those of one model, checkpoint and convention")
     return known.groupby(keys, sort=False)["y"].mean().reset_index()
 
 
 def _score_rows(
     scores: pd.DataFrame, table: pd.DataFrame, column: str, options: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """The rows of a table of scores or checkpoints. A measure of fewer than four is left out where another one has
-    them."""
+    "The rows of a table of scores or checkpoints. A measure with too few values is left out, unless all have too few."
     keys = [c for c in _NAMES if c in table]
     if lacking := [c for c in keys if c not in scores]:
         raise TaskspaceError(f"the scores have no column {lacking[0]!r}, which the table has; score by {lacking[0]}")
@@ -367,7 +366,7 @@ def matching_checkpoints(
     means: pd.DataFrame,  # from `checkpoint_means`
     table: pd.DataFrame,  # by model, or by model and step
 ) -> pd.DataFrame:  # rows of `means`
-    "The checkpoints that a table speaks of: all for one with steps, else the last of each model."
+    "All checkpoints where the table has steps, else the last one of each model."
     in_order = means.sort_values("step", kind="stable")  # one without a step is the last
     return means if "step" in table else in_order.groupby("model", sort=False).tail(1)
 

@@ -488,15 +488,20 @@ def _slope_levels(
 
     estimate = float(weight @ [np.mean(v) for v in each.values()])
     errors = level_errors(stack, slope, np.array(labels), None)
-    counts = [w / len(spaces) for w, spaces in zip(weight, trainings.values(), strict=True) for _ in spaces]
-    of_pairs = level_error_over_pairs([s for spaces in trainings.values() for s in spaces], auc, None, counts)
+    shares = [w / len(spaces) for w, spaces in zip(weight, trainings.values(), strict=True) for _ in spaces]
+    of_pairs = level_error_over_pairs([s for spaces in trainings.values() for s in spaces], auc, None, shares)
     errors = ({} if of_pairs is None else {"pairs": of_pairs}) | errors
     if min(map(len, each.values())) > 1:
-        count = np.array([len(v) for v in each.values()])
-        own = weight**2 * [np.var(v, ddof=1) for v in each.values()] / count
-        freedom = own.sum() ** 2 / (own**2 / (count - 1)).sum() if own.any() else None  # of Welch and Satterthwaite
-        errors["trainings"] = Error(float(np.sqrt(own.sum())), int(count.sum()), freedom)
+        errors["trainings"] = _error_of_trainings(weight, list(each.values()))
     return levels_table(estimate, errors, None)
+
+
+def _error_of_trainings(weight: np.ndarray, aucs: Sequence[Sequence[float]]) -> Error:
+    "How far other trainings of each size move the slope, with the degrees of freedom of Welch and Satterthwaite."
+    sizes = np.array([len(v) for v in aucs])
+    own = weight**2 * [np.var(v, ddof=1) for v in aucs] / sizes
+    freedom = own.sum() ** 2 / (own**2 / (sizes - 1)).sum() if own.any() else None
+    return Error(float(np.sqrt(own.sum())), int(sizes.sum()), freedom)
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #2f6a0ca1
 def claim_c(

@@ -37,6 +37,12 @@ def _check_same_rows(lms: Sequence[LM], texts: Sequence[str], encoded: Sequence[
                 )
 
 
+def _apart(lms: Sequence[LM], encoded: Sequence[Sequence[Encoded]]) -> list[tuple[int, ...]] | None:
+    "The lengths of each text to the models that see padding, which get texts of one length; None where none does."
+    found = [[len(e.ids) for e in of] for lm, of in zip(lms, encoded, strict=True) if of and one_length(lm, of[0].ids)]
+    return list(zip(*found, strict=True)) if found else None
+
+
 def paired_states(
     lms: Sequence[LM],  # models that read the same texts
     texts: str | Sequence[str],  # in any order; a string is one text
@@ -55,12 +61,10 @@ def paired_states(
     own = zip(lms, layers, blocks or [None] * len(lms), strict=True)
     readers = [Reader(lm, wanted, positions, modules) for lm, wanted, modules in own]
     lengths = [max(len(e.ids) for e in of_text) for of_text in zip(*encoded, strict=True)]
-    order = sorted(range(len(texts)), key=lengths.__getitem__) if by_length else range(len(texts))
-    # a model that sees padding gets texts that are of one length to it
-    apart = [
-        [len(e.ids) for e in own] for lm, own in zip(lms, encoded, strict=True) if own and one_length(lm, own[0].ids)
-    ]
-    for batch in batches(lengths, token_budget, order=order, kinds=list(zip(*apart, strict=True)) if apart else None):
+    kinds = _apart(lms, encoded)
+    by_kind = kinds or [()] * len(texts)
+    order = sorted(range(len(texts)), key=lambda i: (lengths[i], by_kind[i])) if by_length else range(len(texts))
+    for batch in batches(lengths, token_budget, order=order, kinds=kinds):
         yield tuple(read([of_model[i] for i in batch]) for read, of_model in zip(readers, encoded, strict=True))
 
 # %% ../../nbs/api/dissimilarity/40_comparison.ipynb #4fe6ed97

@@ -209,8 +209,8 @@ def moved_by_seeds(
     each: np.ndarray,  # (seeds, sources, targets), what each seed measured
     drawn: np.ndarray,  # (seeds, draws, sources, targets), the same with other pairs
 ) -> np.ndarray:  # (seeds, sources, targets)
-    """What each seed does to the mean over seeds, beyond what its pairs do. The squares add up to the share of the
-    variance of that mean that is of the seeds."""
+    """What each seed does to the mean over seeds, beyond what its pairs do. The squares add up to the part of that
+    mean's variance that seeds cause."""
     deviations = _deviations(each, _mean(each))
     return deviations * np.sqrt(_own_share(each, deviations, drawn, _mean(drawn)))
 

@@ -457,7 +457,7 @@ EXPORTS = ("latex", "figures", "csv", "lm-eval", "hub", "archive")
 def export_run(
     run: Run | str | os.PathLike,  # a run, or its folder
     to: str,  # latex, figures, csv, lm-eval, hub or archive
-    out: str | os.PathLike | None = None,  # a new or empty folder; `export/KIND` in the run's folder where None
+    out: str | os.PathLike | None = None,  # new, empty or an older export; `export/KIND` in the run's folder where None
     options: ExportOptions | None = None,  # width, licence, authors, push
     partial: bool = False,  # whether results may be missing
 ) -> list[Path]:  # the files written

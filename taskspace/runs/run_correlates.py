@@ -22,7 +22,7 @@ from taskspace.claims.correlates import (
 )
 from ..errors import TaskspaceError
 from .model_comparison import is_run, last_run_scores, score_tables, Source
-from .plans import RunData
+from .plans import find_checkpoint, RunData
 from .results import open_run
 from .run_spaces import run_space
 from .summaries import checkpoint_spaces
@@ -74,16 +74,18 @@ def _of_checkpoints(run: Run, table: pd.DataFrame, options: dict[str, Any]) -> p
         with contextlib.suppress(TaskspaceError):
             aucs[str(model), place] = space.within_across(permutations=0, interval=None).statistic
     if aucs:
-        means["AUC within phenomena"] = [_at(aucs, row) for _, row in means.iterrows()]
+        last = {str(m): run.checkpoints["revision"][find_checkpoint(run, m)] for m in set(run.checkpoints["model"])}
+        means["AUC within phenomena"] = [_at(aucs, row, last) for _, row in means.iterrows()]
     return correlate(means, table, **options)
 
 
-def _at(aucs: dict[tuple, float], row: pd.Series) -> float:
-    "The AUC of a checkpoint: kept by its step, else by its revision, of the last one by neither."
-    model = str(row["model"])
+def _at(aucs: dict[tuple, float], row: pd.Series, last: dict[str, Any]) -> float:
+    "The AUC of a checkpoint, by its step, or else by its revision. The last one without a step is kept by neither."
+    model, revision = str(row["model"]), row.get("revision")
     if not pd.isna(row["step"]):
         return aucs.get((model, int(row["step"])), float("nan"))
-    return aucs.get((model, row.get("revision")), aucs.get((model, None), float("nan")))
+    is_last = revision == last[model] or pd.isna(revision) and pd.isna(last[model])
+    return aucs.get((model, None if is_last else revision), float("nan"))
 
 # %% ../../nbs/api/runs/82_run_correlates.ipynb #64e29e1e
 def correlate_run(

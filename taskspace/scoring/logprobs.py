@@ -552,6 +552,8 @@ def _keeps_padding_out(lm: LM, tokens: list[int]) -> bool:
         alone, padded = (lm.logits(ids[:, :k], own[:, :k])[0, :n].float() for k in (n, width))
     except Exception:  # whatever a foreign model raises: each length by itself
         return False
+    if not torch.equal(alone.isfinite(), padded.isfinite()):
+        return False
     rough, finite = is_rough(lm), alone.abs().nan_to_num(0, 0, 0)
     unit = torch.finfo(torch.bfloat16 if rough else torch.float32).eps * finite.max()
     return bool((alone - padded).abs().nan_to_num(0, 0, 0).max() <= KEPT_OUT[rough] * unit)

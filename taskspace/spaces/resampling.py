@@ -470,7 +470,8 @@ def asymmetry(
     def receives(m: np.ndarray) -> np.ndarray:
         return np.where(off_diagonal, m, 0).sum(-2) / (n - 1)
 
-    rounding = 1e-12 * np.nanmax(np.abs(a), initial=0)  # in a symmetric space, where it would be tested as a difference
+    # Balances of a symmetric space are 0 but for rounding, which must not be tested as a difference
+    rounding = 1e-12 * np.nanmax(np.abs(a), initial=0)
 
     def balances(m: np.ndarray) -> np.ndarray:
         found = gives(m) - receives(m)

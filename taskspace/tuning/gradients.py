@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, ExitStack
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -77,8 +77,9 @@ def output_layer(
     layers = [m for m in matrices if not isinstance(m, nn.Embedding)]
     called: list[tuple[nn.Module, int]] = []
 
-    def note(layer: nn.Module, _: tuple, out: torch.Tensor) -> None:
-        called.append((layer, out.shape[-1]))
+    def note(layer: nn.Module, _: tuple, out: Any) -> None:
+        if isinstance(out, torch.Tensor):  # some layers give their bias apart
+            called.append((layer, out.shape[-1]))
 
     handles = [m.register_forward_hook(note) for m in layers]
     try:

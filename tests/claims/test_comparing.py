@@ -136,7 +136,14 @@ def test_languages_have_rows_where_there_are_several():
     ("change", "says"),
     [
         (lambda t: t.iloc[3:], "b: lacks 3 of the pairs of a, first pair '0' of task 'task 0'"),
-        (lambda t: pd.concat([t, t.head(1)]), "a: lacks 1 of the pairs of b, first pair '0' of task 'task 0'"),
+        (
+            lambda t: pd.concat([t, t.head(1)]),
+            "a: lacks 1 of the pairs of b, first pair '0' of task 'task 0', which b has 2 times; remove rows",
+        ),
+        (
+            lambda t: pd.concat([t.assign(convention=c) for c in "xy"]),
+            "b: pair '0' of task 'task 0' stands there twice, and convention differs",
+        ),
         (
             lambda t: pd.concat([t.assign(model="x"), t.assign(model="y")]),
             "b: pair '0' of task 'task 0' stands there twice, and model differs between rows; keep the rows of one",
