@@ -396,7 +396,7 @@ def test_what_two_or_many_models_do_not_use_is_refused(here, tiny, capsys):
     status, _, err = say(capsys, "compare", "a.csv", "b.csv", "--over", "tasks")
     assert status == 2 and err.startswith("taskspace: --over: is for more than two models; leave it out")
     status, _, err = say(capsys, "compare", "a.csv", "b.csv", "c.csv", "--tasks")
-    assert status == 2 and err.startswith("taskspace: --tasks: more than two models are ranked")
+    assert status == 2 and err.startswith("taskspace: --tasks: is for two models; leave it out")
 
 
 def test_the_words_of_lm_eval_are_understood(here, tiny, capsys):
