@@ -34,7 +34,7 @@ __all__ = ['SLICE', 'KEPT', 'STEEP', 'BITS', 'SHARED_ROW_TYPES', 'LIBRARIES', 'M
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #47cb2e63
 SLICE = {"cpu": 1 << 19, "else": 1 << 26}  # logits held at once, by kind of device: 2 MB and 256 MB in float32
 KEPT = 1 << 26  # probabilities kept for the backward pass: 256 MB in float32
-STEEP = 80  # nats by which a guess may be too low, such that a float32 still holds what is kept
+STEEP = 80  # nats by which a guess may be off, such that a float32 still holds what is kept
 BITS = 1 / math.log(2)  # a nat in bits
 
 
@@ -136,7 +136,7 @@ class _LinearLogprobs(torch.autograd.Function):
         if len(bad):
             total[bad] = _normaliser(x[bad], weight, bias, wide)
         if ctx is not None:
-            ctx.kept = kept if kept and bool((low < STEEP).all()) else None
+            ctx.kept = kept if kept and bool((low.abs() < STEEP).all()) else None
             ctx.only = _gradient_rows.get()
             ctx.save_for_backward(x, weight, bias, rows, targets, total, low)
         return own - total[rows]
