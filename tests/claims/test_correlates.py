@@ -218,6 +218,7 @@ def test_a_measure_of_few_models_does_not_hide_the_others():
     table = pd.DataFrame({"model": list("abcdef"), "x": range(6)})
     found = correlate(means, table, permutations=9)
     assert set(found["measure"]) == {"accuracy", "margin"}
+    pd.testing.assert_frame_equal(found, correlate(means.drop(columns="other"), table, permutations=9))
     with pytest.raises(TaskspaceError, match="0 models have a value and a measurement"):
         correlate(means, table.assign(model=list("uvwxyz")), permutations=9)
 

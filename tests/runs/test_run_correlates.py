@@ -14,7 +14,7 @@ from taskspace.report.site import render_report
 from taskspace.report.templates import execute
 from taskspace.runs.execute import example_run
 from taskspace.runs.model_comparison import last_run_scores
-from taskspace.runs.run_correlates import correlate_run, correlate_sources, read_correlates
+from taskspace.runs.run_correlates import _at, correlate_run, correlate_sources, read_correlates
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +110,14 @@ def test_a_report_refuses_a_bad_table_at_once(run, tmp_path):
     (tmp_path / "mine.csv").write_text("word\na\n")
     with pytest.raises(TaskspaceError, match=r"mine.csv: the table has no column task"):
         render_report(run, tmp_path / "report", values={"table": str(tmp_path / "mine.csv")})
+
+
+def test_a_checkpoint_has_its_own_auc():
+    "Kept as `checkpoint_places` names places: by step, by revision, and the last one without a step by neither."
+    aucs, last = {("m", 10): 0.6, ("n", "early"): 0.7, ("n", None): 0.8}, {"m": None, "n": "late"}
+
+    def auc(model, step, revision):
+        return _at(aucs, pd.Series({"model": model, "step": step, "revision": revision}), last)
+
+    assert (auc("m", 10, None), auc("n", None, "early"), auc("n", float("nan"), "late")) == (0.6, 0.7, 0.8)
+    assert pd.isna(auc("m", 30, None)) and pd.isna(auc("n", None, "between"))
