@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from ..errors import first_line, shown, TaskspaceError
@@ -99,6 +100,17 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
+@contextlib.contextmanager
+def _hidden_script() -> Iterator[None]:
+    "Processes that are started in the block do not run the caller's script."
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
 def _context() -> BaseContext:
     "How workers are started here."
     if sys.platform != "linux":
@@ -164,7 +176,7 @@ class _Pool:
     def submit(self, fn: Callable, *args: Any) -> Future:
         "Hand a job over. A worker that is started meanwhile inherits the blocked signals, so it ignores Ctrl-C."
         assert self.executor is not None
-        with interrupt_later():
+        with interrupt_later(), _hidden_script():
             return self.executor.submit(fn, *args)
 
     def stop(self) -> None:

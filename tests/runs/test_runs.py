@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -1133,6 +1134,23 @@ class Backwards(ThreadPoolExecutor):
         while self._held:
             future, fn, args = self._held.pop()
             super().submit(lambda f=future, fn=fn, args=args: f.set_result(fn(*args)))
+
+
+@pytest.mark.slow
+def test_a_script_that_guards_nothing_runs_once(toy, tmp_path):
+    "Python runs the script of the caller again in each worker, where it would start the same run again."
+    study, script = tmp_path / "study.yaml", tmp_path / "script.py"
+    study.write_text(toy().to_yaml())
+    script.write_text(
+        "from taskspace import run_study\n"
+        f"run = run_study({str(study)!r}, {str(tmp_path / 'out')!r}, workers=1, progress=False)\n"
+        "print(run.status().done, len(run.status().failures))\n"
+    )
+    where = os.pathsep.join(str(Path(__file__).parents[i]) for i in (1, 2))
+    done = subprocess.run(
+        [sys.executable, script], env={**os.environ, "PYTHONPATH": where}, capture_output=True, text=True
+    )
+    assert (done.stdout.split(), done.stderr) == (["39", "0"], "")
 
 
 @pytest.mark.slow
