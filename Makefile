@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: report check quick lint format test docs lab readme clean help install hooks step types models example mini notebooks studies pytest soak coverage cluster package
+.PHONY: report check quick lint format test docs lab readme clean help install hooks step types example notebooks studies pytest soak repeats planted coverage cluster package
 .DEFAULT_GOAL := help
 
 help:
@@ -69,7 +69,7 @@ check: .venv/dev step
 
 # What needs one core goes beside something else, so that two cores are busy all the time.
 test: .venv/dev step
-	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=4 --output-sync=target models lint types cluster studies
+	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=4 --output-sync=target example lint types cluster studies
 	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=3 --output-sync=target pytest notebooks package
 	@echo; grep -E '^=* ?[0-9]+ (passed|failed)' .pytest.out
 
@@ -99,19 +99,14 @@ STUDIES := "generalisation:-p seeds 4 -p end_seeds 1 -p base_steps 30 -p steps 3
            "activations:-p seeds 2 -p steps 40 -p stitch_steps 5 -p sentences 2000 -p stitch_sentences 100 -p test_sentences 80" \
            "width_depth:-p seeds 2 -p steps 10 -p sentences 1000 -p test_sentences 40"
 
-# The built-in models and the example study that many notebooks and tests look at
-models: example mini
-
+# The example study that many notebooks and tests look at, with the built-in models that it needs
 example: .venv/dev
 	python -c "from taskspace.runs.execute import example_run; example_run()"
 
-mini: .venv/dev
-	python -c "from taskspace.pretraining.builtin import builtin_checkpoint; builtin_checkpoint('mini')"
-
-# The models are made in the recipe, so that nothing else is begun in its place while they are looked for.
+# The example is made in the recipe, so that nothing else is begun in its place while it is looked for.
 notebooks: .venv/dev
-	$(MAKE) --no-print-directory models
-	OMP_NUM_THREADS=1 nbdev_test --n_workers 1 --skip_file_re '^[_.]|^(activations|generalisation|inside_outside|width_depth)'
+	$(MAKE) --no-print-directory example
+	OMP_NUM_THREADS=1 nbdev_test --n_workers 1 --skip_file_re '^[_.]|^(activations|generalisation|inside_outside|width_depth|planted_structure)'
 
 studies: .venv/dev
 	printf '%s\n' $(STUDIES) | OMP_NUM_THREADS=1 xargs -P 1 -d '\n' -I{} bash -c 'study="{}"; papermill --no-progress-bar "nbs/studies/$${study%%:*}.ipynb" /dev/null $${study#*:}'
@@ -122,7 +117,14 @@ pytest: .venv/dev
 
 # What repeats others at length: before a release, and after a change of what it repeats. tests/README.md names it.
 soak: .venv/dev
+	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=2 --output-sync=target repeats planted
+
+repeats: .venv/dev
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal -m soak --durations=10
+
+# The tutorial on planted structure has the largest built-in model, which takes two minutes to train.
+planted: .venv/dev
+	OMP_NUM_THREADS=1 nbdev_test --n_workers 1 --path nbs/tutorials/planted_structure.ipynb
 
 # Measured by the quick tests, and apart from everything else: it slows them down by a half, and the slow ones reach few lines more.
 coverage: .venv/dev

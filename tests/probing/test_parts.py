@@ -97,7 +97,7 @@ def test_the_paths_kept_are_whole():
         assert ((found["low"] <= found["effect"]) & (found["effect"] <= found["high"])).all()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_path_kept_is_measured_again():
     lm, pairs = load_lm("builtin:mini@64"), load_suite("builtin").take(90)
     name, grid = "determiner_noun_court", pd.read_parquet(KEPT)

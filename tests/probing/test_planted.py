@@ -61,6 +61,7 @@ def test_gradient_cosine_follows_rules(lm, suite, rule_of):
     check_follows_rules(gradient_probe(lm, suite).cosine, suite, rule_of)  # AUC 1.00 measured
 
 
+@pytest.mark.soak
 def test_gradient_cosine_follows_every_rule_of_the_scale_that_knows_them_all():
     largest, whole = load_lm("builtin:mini"), load_suite("builtin").take(32)
     assert accuracy(score_pairs(largest, whole)).min() > 0.9

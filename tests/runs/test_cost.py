@@ -79,8 +79,10 @@ def test_without_embeddings_a_probe_costs_less(probe):
 
 # -- the size of a model
 @pytest.mark.parametrize("scale", ["nano", "micro", "mini", "masked"])
-def test_a_saved_model_is_as_large_as_the_loaded_one(scale):
-    lm, shape = load_lm(f"builtin:{scale}"), folder_shape(builtin_checkpoint(scale))
+def test_a_saved_model_is_as_large_as_the_loaded_one(scale, tmp_path):
+    builtin_model(scale).save_pretrained(tmp_path)
+    builtin_tokenizer(scale).save_pretrained(tmp_path)
+    lm, shape = load_lm(tmp_path), folder_shape(tmp_path)
     c = lm.model.config
     wanted = (lm.n_parameters, c.vocab_size, c.hidden_size, c.num_hidden_layers)
     assert (shape.parameters, shape.vocabulary, shape.width, shape.layers) == wanted
