@@ -49,8 +49,10 @@ def _as_table(frame: pd.DataFrame, separator: str) -> str:
     if "others" in frame:
         lists = [json.dumps(v, ensure_ascii=False) if len(v) else None for v in frame["others"]]
         frame = frame.assign(others=pd.Series(lists, index=frame.index, dtype=object))
-    quoting = csv.QUOTE_ALL if separator == "\t" or _has_line_break(frame) else csv.QUOTE_MINIMAL
-    return frame.to_csv(index=False, sep=separator, lineterminator="\n", quoting=quoting)
+    quoted = separator == "\t" or _has_line_break(frame)
+    return frame.to_csv(
+        index=False, sep=separator, lineterminator="\n", quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL
+    )
 
 
 def _has_line_break(frame: pd.DataFrame) -> bool:
