@@ -30,7 +30,7 @@ __all__ = ['is_whole', 'checked_path', 'at_home', 'refuse_endless', 'text_of', '
 
 # %% ../nbs/api/02_files.ipynb #986cdadd
 def is_whole(
-    text: str,  # from JSON or YAML, which can spell out half of a character, or a file name that is not UTF-8
+    text: str,  # from JSON or YAML, which can spell out a lone surrogate, or a file name that is not UTF-8
 ) -> bool:
     "Whether a text holds whole characters, so that it can be written to a file."
     try:

@@ -33,7 +33,9 @@ def _extent(node: yaml.Node, known: dict[int, float]) -> float:
         known[id(node)] = math.inf  # a node that is met again while its own parts are counted holds itself
         if isinstance(node, yaml.ScalarNode):
             if not is_whole(node.value):
-                raise yaml.MarkedYAMLError(problem="half of a character", problem_mark=node.start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem="a lone surrogate, half of a character", problem_mark=node.start_mark
+                )
             known[id(node)] = 1 + len(node.value)
         else:
             parts = itertools.chain(*node.value) if isinstance(node, yaml.MappingNode) else node.value
@@ -49,7 +51,7 @@ def _as_name(key: yaml.Node) -> yaml.Node:
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, which also refuses a key given twice, halves of characters, and aliases that repeat too much.
+    """The safe loader, which also refuses a key given twice, lone surrogates, and aliases that repeat too much.
     A key is a name, also `off`."""
 
     def construct_document(self, node):

@@ -172,8 +172,11 @@ SETTINGS = {
     "a long unknown field": ("? " + "x" * 10**5 + "\n: 1\n", "there is no such field"),
     "a long text for a number": ("parts: [{width: " + "x" * 10**5 + "}]\n", "parts.0.width: "),
     "a long list for a name": ("name: [" + "x, " * 10**4 + "]\n", "name: "),
-    "half of a character": ('name: "a\\ud83d"\n', "line 1: not valid YAML (half of a character)"),
-    "half of a character as a field": ('\n"a\\ud83d": 1\n', "line 2: not valid YAML (half of a character)"),
+    "lone surrogate": ('name: "a\\ud83d"\n', "line 1: not valid YAML (a lone surrogate, half of a character)"),
+    "lone surrogate as a field": (
+        '\n"a\\ud83d": 1\n',
+        "line 2: not valid YAML (a lone surrogate, half of a character)",
+    ),
     "a null": ("name: a\0b\n", "not valid YAML"),
     "nested too deeply": ("name: " + "[" * 10**4, "not valid YAML"),
     "a number of thousands of digits": ("name: " + "9" * 5000 + "\n", "not valid YAML"),

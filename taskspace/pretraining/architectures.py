@@ -473,13 +473,14 @@ def save_model(
     model: CausalModel,  # on any device
     directory: str | os.PathLike,  # created where missing
 ) -> Path:  # the directory
-    "Save a model as `model.safetensors` and `config.json`."
+    "Save a model as `model.safetensors` and `config.json`, each whole or not at all."
     from safetensors.torch import save_file
 
     path = Path(directory)
     path.mkdir(parents=True, exist_ok=True)
     weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters()}
-    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    with written(path / "model.safetensors") as scratch:
+        save_file(weights, scratch, metadata={"format": "pt"})
     text = json.dumps({_KEY: model.kind, **asdict(model.config)}, indent=2) + "\n"
     with written(path / "config.json") as scratch:
         scratch.write_text(text, encoding="utf-8")

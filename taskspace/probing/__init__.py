@@ -52,7 +52,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "sites":
         "UNITS find_blocks state_of with_state Site find_sites SiteHook at_sites read_states",
     "units":
-        "POSITIONS METHODS SHUFFLES SPLITS Sentence sentences_of padded activations attributions welch paired "
+        "POSITIONS METHODS SHUFFLES SPLITS Sentence sentences_of activations attributions welch paired "
         "largest Units units_at task_units UnitSpaces unit_probe",
     "ablation":
         "VALUES NEAR UnitNorms unit_norms ablated matched_units ablation_row ablation_space AblationSpaces "

@@ -19,7 +19,16 @@ from .measures import SpacesByMeasure
 from .sites import at_sites, find_sites, read_states, Site
 from ..scoring.convention import Convention, convention_of
 from ..scoring.encoding import convention_record, encode_pairs, EncodedPair
-from ..scoring.logprobs import Batch, batches, edge_logprobs, find_shortcuts, logprobs_at, one_length, Shortcuts
+from taskspace.scoring.logprobs import (
+    Batch,
+    batches,
+    edge_logprobs,
+    find_shortcuts,
+    logprobs_at,
+    one_length,
+    padded,
+    Shortcuts,
+)
 from ..scoring.masking import masked_input
 from ..scoring.prefixtree import separate_rows
 from ..spaces.resampling import interval
@@ -28,8 +37,8 @@ from ..tasks.pairs import Suite, Task
 from ..tuning.gradients import against_best, places_kept, TOKENS, undisturbed
 
 # %% auto #0
-__all__ = ['POSITIONS', 'METHODS', 'SHUFFLES', 'SPLITS', 'Sentence', 'sentences_of', 'padded', 'activations', 'attributions',
-           'welch', 'paired', 'largest', 'Units', 'units_at', 'task_units', 'UnitSpaces', 'unit_probe']
+__all__ = ['POSITIONS', 'METHODS', 'SHUFFLES', 'SPLITS', 'Sentence', 'sentences_of', 'activations', 'attributions', 'welch',
+           'paired', 'largest', 'Units', 'units_at', 'task_units', 'UnitSpaces', 'unit_probe']
 
 # %% ../../nbs/api/probing/60_units.ipynb #e9edbf4e
 POSITIONS = ("last", "mean")
@@ -52,19 +61,6 @@ def sentences_of(
         starts = pair.start, pair.start if pair.start_bad is None else pair.start_bad
         good, bad = (tuple(range(s, len(ids))) for s, ids in zip(starts, (pair.good, pair.bad), strict=True))
     return Sentence(tuple(pair.good), good), Sentence(tuple(pair.bad), bad)
-
-
-def padded(
-    lm: LM,  # model with its tokenizer
-    rows: Sequence[Sequence[int]],  # token ids
-) -> tuple[torch.Tensor, torch.Tensor]:  # (rows, length) ids and mask
-    "Rows of token ids as one batch, padded on the right."
-    width = max(map(len, rows))
-    ids = np.full((len(rows), width), lm.pad_id if lm.pad_id is not None else 0)
-    mask = np.zeros(ids.shape, dtype=np.int64)
-    for k, row in enumerate(rows):
-        ids[k, : len(row)], mask[k, : len(row)] = row, 1
-    return torch.from_numpy(ids).to(lm.device), torch.from_numpy(mask).to(lm.device)
 
 # %% ../../nbs/api/probing/60_units.ipynb #340db249
 def _reader(rows: Sequence[Sentence], position: str, device: torch.device) -> Callable[[int, torch.Tensor], np.ndarray]:

@@ -41,8 +41,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "answers":
         "what_was_run how_good what_map grammar_or_words how_sure Answer Answers five_answers",
     "site":
-        "mean_accuracy all_spaces data_tables write_data site_renderer render own_pages check_values "
-        "render_report",
+        "mean_accuracy all_spaces data_tables write_data site_renderer run_quiet render own_pages "
+        "check_values render_report",
     "exports":
         "WIDTHS EXPORTS ExportOptions paper_tables latex_table write_latex write_csv report_charts draw "
         "write_figures lm_eval_results write_lm_eval write_hub write_archive export_run",

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from html.parser import HTMLParser
@@ -23,6 +22,7 @@ from .exports import draw
 from .pages import proportioned
 from .renderer import MIME
 from .single_file import report_pages
+from .site import run_quiet
 
 # %% auto #0
 __all__ = ['html_as_markdown', 'report_text', 'pdf_format', 'write_pdf']
@@ -174,14 +174,7 @@ def pdf_format() -> str:  # "typst" or "pdf"
 
 def _failed(command: Sequence[str], folder: Path | None = None) -> str:
     "What a command said that failed; nothing where it did not."
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "NO_COLOR": "1"},
-    )
+    done = run_quiet(command, folder)
     said = done.stdout.strip().splitlines() or ["no reason given"]
     return next((line for line in said if "ERROR" in line or "error:" in line), said[-1]) if done.returncode else ""
 

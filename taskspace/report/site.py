@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast, TYPE_CHECKING
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from taskspace.runs.results import Run
 
 # %% auto #0
-__all__ = ['mean_accuracy', 'all_spaces', 'data_tables', 'write_data', 'site_renderer', 'render', 'own_pages', 'check_values',
-           'render_report']
+__all__ = ['mean_accuracy', 'all_spaces', 'data_tables', 'write_data', 'site_renderer', 'run_quiet', 'render', 'own_pages',
+           'check_values', 'render_report']
 
 # %% ../../nbs/api/report/50_site.ipynb #3d4cc699
 _KINDS = {
@@ -169,6 +169,21 @@ def site_renderer() -> str:  # "quarto" or "smalldocs"
     return "quarto" if shutil.which("quarto") else "smalldocs"
 
 
+def run_quiet(
+    command: Sequence[str],  # a program and its arguments
+    folder: Path | None = None,  # where it runs; None: here
+) -> subprocess.CompletedProcess[str]:  # all that it said is in `stdout`
+    "Run a renderer without colours; what it says is kept and not shown."
+    return subprocess.run(
+        command,
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "NO_COLOR": "1"},
+    )
+
+
 def render(
     folder: Path,  # holds `_quarto.yml` and the pages
 ) -> Path:  # the folder of the website
@@ -178,14 +193,7 @@ def render(
         if site_renderer() == "quarto"
         else [sys.executable, "-P", "-m", "smalldocs.cli", "render", "--quiet", "."]
     )
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "NO_COLOR": "1"},
-    )
+    done = run_quiet(command, folder)
     site = folder / "_site"
     if done.returncode or not (site / "index.html").exists():
         said = done.stdout.strip().splitlines() or ["no index.html came out"]

@@ -187,8 +187,8 @@ def _no_ids(sentence: str, error: Exception) -> str:
     "Why a sentence has no token ids, in one line."
     if isinstance(error, UnicodeEncodeError) and error.encoding == "utf-8":
         return (
-            f"{sentence[:60]!r} has half a character (U+{ord(error.object[error.start]):04X}) at position "
-            f"{error.start}, a lone surrogate; write the whole character, or decode the file as UTF-8"
+            f"{sentence[:60]!r} holds a lone surrogate (half of a character), U+{ord(error.object[error.start]):04X}, "
+            f"at position {error.start}; write the text anew, as UTF-8"
         )
     reason = " ".join(str(error).split())[:200]
     return f"the tokenizer cannot encode {sentence[:60]!r} ({type(error).__name__}: {reason})"
@@ -221,6 +221,21 @@ def _fault(lm: LM, sentence: str, ids: list[int], known: bool, limit: int | None
     return None
 
 # %% ../../nbs/api/scoring/20_encoding.ipynb #5f7a28c0
+def _each_encoded(
+    sentences: Sequence[str], found: Iterator[Any], where: Callable[[int], str]
+) -> Iterator[tuple[int, str, Any]]:
+    "Each sentence with its number and what the tokenizer gives for it. Raises `TaskspaceError` naming one without ids."
+    for n, sentence in enumerate(sentences):
+        try:
+            sentence.encode()  # refuses a lone surrogate, as a text that was cut or wrongly decoded has it
+            given = next(found)
+        except TaskspaceError as e:
+            raise TaskspaceError(f"{where(n)}: {e}") from None
+        except Exception as e:
+            raise TaskspaceError(f"{where(n)}: {_no_ids(sentence, e)}") from None
+        yield n, sentence, given
+
+
 def encode_sentences(
     lm: LM,  # model with its tokenizer
     sentences: Sequence[str],  # in any order
@@ -245,14 +260,7 @@ def encode_sentences(
     rows = vocabulary_size(lm)
     found = _tokens(lm, [" " + s for s in sentences] if rule.leading_space else sentences, special)
     out = []
-    for n, sentence in enumerate(sentences):
-        try:
-            sentence.encode()  # half a character, as a text that was cut or wrongly decoded has it, is refused here
-            ids = next(found)
-        except TaskspaceError as e:
-            raise TaskspaceError(f"{where(n)}: {e}") from None
-        except Exception as e:
-            raise TaskspaceError(f"{where(n)}: {_no_ids(sentence, e)}") from None
+    for n, sentence, ids in _each_encoded(sentences, found, where):
         known = unknown is None or unknown not in ids
         if ids and known and first is not None and not doubled:
             ids = [first, *ids]
@@ -435,14 +443,7 @@ def encode_masked(
     texts = [" " + s for s in sentences] if rule.leading_space else sentences
     found = _masked_tokens(lm, texts, rule.prefix is not None, method)
     out = []
-    for n, sentence in enumerate(sentences):
-        try:
-            sentence.encode()
-            ids, words = next(found)
-        except TaskspaceError as e:
-            raise TaskspaceError(f"{where(n)}: {e}") from None
-        except Exception as e:
-            raise TaskspaceError(f"{where(n)}: {_no_ids(sentence, e)}") from None
+    for n, sentence, (ids, words) in _each_encoded(sentences, found, where):
         own = [i for i, word in zip(ids, words, strict=True) if word is not None]
         masks = masks_of(words, method)
         fault = _fault(lm, sentence, ids if own else [], unknown is None or unknown not in own, limit)

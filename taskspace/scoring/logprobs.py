@@ -22,14 +22,15 @@ from torch import nn, Tensor
 from ..errors import TaskspaceError
 from ..models.lm import LM
 from .causality import autocast, check_causal, check_masked, evaluating, is_rough
+from .encoding import vocabulary_size
 from .prefixtree import prefix_tree, PrefixTree, Row, sentence_rows, shared_rows, visible
 from ..workarounds import WIDE
 
 # %% auto #0
 __all__ = ['SLICE', 'KEPT', 'STEEP', 'BITS', 'SHARED_ROW_TYPES', 'LIBRARIES', 'MINUS', 'LAST_TYPES', 'PADDED', 'KEPT_OUT', 'ROW',
            'BUDGET', 'WORKERS', 'CELLS', 'LOGITS', 'gradient_rows', 'linear_logprobs', 'Shortcuts', 'Batch',
-           'logprobs_at', 'find_shortcuts', 'one_length', 'batches', 'edge_logprobs', 'row_size', 'token_logprobs',
-           'summed_logprobs', 'even_batches', 'side_by_side', 'sequence_logprobs']
+           'logprobs_at', 'find_shortcuts', 'one_length', 'batches', 'padded', 'edge_logprobs', 'row_size',
+           'token_logprobs', 'summed_logprobs', 'tokens_at_once', 'even_batches', 'side_by_side', 'sequence_logprobs']
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #47cb2e63
 SLICE = {"cpu": 1 << 19, "else": 1 << 26}  # logits held at once, by kind of device: 2 MB and 256 MB in float32
@@ -332,7 +333,7 @@ class _Answer(NamedTuple):
 
     seen: tuple  # the fingerprint for which the answer holds
     shortcuts: Shortcuts
-    weights: tuple | None  # as they were when the look at causality showed nothing; None where it showed enough
+    weights: tuple | None  # as they were when the test of causality showed nothing; None where it showed enough
 
 
 _known: WeakKeyDictionary[nn.Module, _Answer] = WeakKeyDictionary()
@@ -594,6 +595,19 @@ def batches(
             longest = lengths[i]
     return found
 
+
+def padded(
+    lm: LM,  # model with its tokenizer
+    rows: Sequence[Sequence[int]],  # token ids
+) -> tuple[Tensor, Tensor]:  # (rows, length) ids and mask
+    "Rows of token ids as one batch, padded on the right."
+    width = max(map(len, rows))
+    ids = np.full((len(rows), width), lm.pad_id if lm.pad_id is not None else 0)
+    mask = np.zeros(ids.shape, dtype=np.int64)
+    for k, row in enumerate(rows):
+        ids[k, : len(row)], mask[k, : len(row)] = row, 1
+    return torch.from_numpy(ids).to(lm.device), torch.from_numpy(mask).to(lm.device)
+
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #508a8adb
 class _Edges:
     "The scored tokens by the node that they follow."
@@ -699,13 +713,17 @@ CELLS = 1 << 21  # size of the table from which one tree is made
 LOGITS = 1 << 25  # logits of one forward pass where the output layer cannot be sliced: 128 MB in float32
 
 
-def _vocabulary(lm: LM) -> int:
-    "How many logits a position has; a large guess where the model does not say."
-    return (
-        getattr(lm.head, "out_features", None)
-        or getattr(getattr(lm.model, "config", None), "vocab_size", None)
-        or 1 << 16
-    )
+def tokens_at_once(
+    lm: LM,  # model with its tokenizer
+    budget: int | None = None,  # that was asked for; None: `BUDGET` of the device
+    sliced: bool = True,  # whether the vocabulary is projected at the wanted positions alone, some words at a time
+) -> int:  # tokens in one forward pass, padding included
+    "The budget; where all positions have all their logits at once, no more than `LOGITS` leave room for."
+    budget = BUDGET.get(lm.device.type, BUDGET["else"]) if budget is None else budget
+    if sliced:
+        return budget
+    words = getattr(lm.head, "out_features", None) or vocabulary_size(lm) or 1 << 16  # a large guess
+    return max(1, min(budget, LOGITS // words))
 
 
 def _workers(lm: LM, shortcuts: Shortcuts) -> int:
@@ -778,10 +796,7 @@ def sequence_logprobs(
     with evaluating(lm), torch.no_grad():
         shortcuts = find_shortcuts(lm, sequences[0])
         shortcuts = Shortcuts(shortcuts.head, shortcuts.shared_rows and share)
-        if token_budget is None:
-            token_budget = BUDGET.get(lm.device.type, BUDGET["else"])
-        if shortcuts.head != "linear":
-            token_budget = max(1, min(token_budget, LOGITS // _vocabulary(lm)))
+        token_budget = tokens_at_once(lm, token_budget, sliced=shortcuts.head == "linear")
         for piece in _pieces(sequences):
             first = np.array([starts[i] for i in piece] if starts is not None else [1] * len(piece))
             out[piece] = _tree_sums(

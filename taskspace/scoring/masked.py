@@ -17,13 +17,13 @@ from .causality import autocast, evaluating
 from taskspace.scoring.logprobs import (
     Batch,
     batches,
-    BUDGET,
     even_batches,
     find_shortcuts,
-    LOGITS,
     logprobs_at,
+    padded,
     Shortcuts,
     side_by_side,
+    tokens_at_once,
     WORKERS,
 )
 from .masking import Masked, masked_input
@@ -67,19 +67,13 @@ def answers(
     last: bool = False,  # of the model's shortcuts: whether the last layer ends at the places that are read
 ) -> tuple[np.ndarray, Tensor]:  # (n,) which questions, and (n,) their log-probabilities in nats
     "The answers to all questions about some inputs, differentiable where gradients are on."
-    width = max(len(questions.inputs[r]) for r in rows)
-    ids = np.full((len(rows), width), lm.pad_id if lm.pad_id is not None else 0)
-    mask = np.zeros(ids.shape, dtype=np.int64)
-    for k, r in enumerate(rows):
-        n = len(questions.inputs[r])
-        ids[k, :n], mask[k, :n] = questions.inputs[r], 1
+    ids, mask = padded(lm, [questions.inputs[r] for r in rows])
     low, high = questions.first[rows], questions.first[np.asarray(rows) + 1]
     which = np.concatenate([np.arange(a, b) for a, b in zip(low, high, strict=True)])
-    places = np.repeat(np.arange(len(rows)), high - low) * width + questions.read[which]
-    index, source = np.unique(places, return_inverse=True)
-    arrays = (torch.from_numpy(a).to(lm.device) for a in (ids, mask, index, source, questions.target[which]))
-    ids_, mask_, index_, source_, tokens = arrays
-    return which, logprobs_at(lm, Batch(ids_, mask_), index_, source_, tokens, head, last)
+    places = np.repeat(np.arange(len(rows)), high - low) * ids.shape[1] + questions.read[which]
+    asked = (*np.unique(places, return_inverse=True), questions.target[which])
+    index, source, tokens = (torch.from_numpy(a).to(lm.device) for a in asked)
+    return which, logprobs_at(lm, Batch(ids, mask), index, source, tokens, head, last)
 
 # %% ../../nbs/api/scoring/45_masked.ipynb #4db600c1
 # model types that run in several threads at once
@@ -106,10 +100,7 @@ def batches_of(
 ) -> list[list[int]]:  # of inputs, long ones first
     "The inputs cut into batches."
     lengths = [len(i) for i in questions.inputs]
-    budget = BUDGET.get(lm.device.type, BUDGET["else"]) if token_budget is None else token_budget
-    if shortcuts.head == "full":  # all positions get logits
-        vocabulary = getattr(getattr(lm.model, "config", None), "vocab_size", None) or 1 << 16
-        budget = max(1, min(budget, LOGITS // vocabulary))
+    budget = tokens_at_once(lm, token_budget, sliced=shortcuts.head != "full")
     if not lengths or batch_size is not None or workers == 1 or not shortcuts.padded:
         return batches(lengths, budget, batch_size, kinds=None if shortcuts.padded else lengths)
     return even_batches(lengths, budget, workers)

@@ -31,6 +31,11 @@ class PrefixTree:
     def __len__(self) -> int:
         return len(self.token)
 
+    @property
+    def inner(self) -> np.ndarray:  # one entry a node
+        "Which nodes have children; only these are run."
+        return self.end > np.arange(len(self)) + 1
+
 
 def prefix_tree(
     sequences: Sequence[Sequence[int]],  # token ids, none empty
@@ -78,7 +83,7 @@ def sentence_rows(
     tree: PrefixTree,  # from `prefix_tree`
 ) -> Iterator[Row]:  # in sorted order of the sequences
     "One row for each sequence that brings a new inner node: its own path, ready for any causal model."
-    inner = tree.end > np.arange(len(tree)) + 1
+    inner = tree.inner
     skipped = 0  # sequences without new inner nodes, counted with the next row
     for path, a, b, common in zip(tree.path, tree.first[:-1], tree.first[1:], tree.common, strict=True):
         skipped += 1
@@ -95,22 +100,26 @@ def shared_rows(
     sequences: int | None = None,  # at most so many sequences in a row; None: any number
 ) -> Iterator[Row]:  # in sorted order of the sequences
     "Pieces of the tree. A cut is made where the sentences around it share little, within the last quarter of the row."
-    inner = tree.end > np.arange(len(tree)) + 1
-    new = np.add.reduceat(np.append(inner, False), tree.first[:-1]) * (tree.first[1:] > tree.first[:-1])
-    total, common = np.append(0, new.cumsum()), tree.common.tolist()
-    start, n = 0, len(common)
-    while start < n:
-        room = total[start] + max(size - common[start], new[start])
-        stop = max(int(np.searchsorted(total, room, side="right")) - 1, start + 1)
-        if sequences is not None:
-            stop = min(stop, start + sequences)
-        if stop < n:
-            early = max(int(np.searchsorted(total, room - size // 4)), start + 1)
-            stop = min(range(early, stop + 1), key=lambda i: (common[i], -i), default=stop)
-        a, b = tree.first[start], tree.first[stop]
-        lead = tree.path[start, : common[start]]
-        yield Row(np.concatenate([lead, np.arange(a, b)[inner[a:b]]]), len(lead), stop - start)
+    inner, common, start = tree.inner, tree.common.tolist(), 0
+    before = np.append(0, inner.cumsum())[tree.first]  # inner nodes before those of each sequence
+    while start < len(common):
+        stop = _stop(common, before, start, size, sequences)
+        path = tree.path[start, : common[start]]
+        added = np.arange(tree.first[start], tree.first[stop])
+        yield Row(np.concatenate([path, added[inner[added]]]), len(path), stop - start)
         start = stop
+
+
+def _stop(common: list[int], before: np.ndarray, start: int, size: int, sequences: int | None) -> int:
+    "Where a row that begins at `start` is cut: where neighbours share least, within its last quarter."
+    room = before[start] + max(size - common[start], before[start + 1] - before[start])
+    last = max(int(np.searchsorted(before, room, side="right")) - 1, start + 1)
+    if sequences is not None:
+        last = min(last, start + sequences)
+    if last >= len(common):
+        return last
+    early = max(int(np.searchsorted(before, room - size // 4)), start + 1)
+    return min(range(early, last + 1), key=lambda i: (common[i], -i), default=last)
 
 # %% ../../nbs/api/scoring/30_prefixtree.ipynb #5e9a7a02
 def separate_rows(
@@ -119,7 +128,7 @@ def separate_rows(
     "A tree for each group of sequences, side by side in one, and one shared row for each."
     numbered = [(k, *ids) for k, group in enumerate(groups) for ids in group]
     tree = prefix_tree(numbered)
-    inner = tree.end > np.arange(len(tree)) + 1
+    inner = tree.inner
     rows = []
     for root, group in zip(np.flatnonzero(tree.depth == 0), groups, strict=True):
         nodes = np.arange(root + 1, tree.end[root])
@@ -149,5 +158,5 @@ def inputs(
     return {
         "sentences": sum(map(len, sequences)) - len(sequences),
         "shared rows": sum(len(r.nodes) for r in shared_rows(tree, size)),
-        "tree": int((tree.end > np.arange(len(tree)) + 1).sum()),
+        "tree": int(tree.inner.sum()),
     }

@@ -17,8 +17,8 @@ import torch
 from ..errors import shown, TaskspaceError
 from ..models.lm import LM
 from .convention import Convention, convention_of
-from .encoding import encode_sentences, vocabulary_size
-from .logprobs import batches, BUDGET, evaluating, LOGITS, token_logprobs
+from .encoding import encode_sentences
+from .logprobs import batches, evaluating, token_logprobs, tokens_at_once
 from .offsets import token_offsets
 
 # %% auto #0
@@ -27,11 +27,10 @@ __all__ = ['UNITS', 'Regions', 'token_table', 'label_tokens', 'region_logprobs',
 # %% ../../nbs/api/scoring/60_regions.ipynb #0c33510d
 def _values(lm: LM, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
     "log P(token | tokens before) of every token but the first, in nats, sequence by sequence."
-    budget = BUDGET.get(lm.device.type, BUDGET["else"])
-    budget = max(1, min(budget, LOGITS // (vocabulary_size(lm) or 1 << 16)))
     order = sorted(range(len(sequences)), key=lambda i: tuple(sequences[i]))
     out: list[np.ndarray] = [np.empty(0)] * len(sequences)
     with evaluating(lm), torch.no_grad():
+        budget = tokens_at_once(lm, sliced=False)
         for chunk in batches([len(s) for s in sequences], budget, order=order):
             found = token_logprobs(lm, [sequences[i] for i in chunk], [1] * len(chunk))
             for i, values in zip(chunk, found, strict=True):

@@ -62,6 +62,35 @@ def _right_option(options: list[str], answer: Any, where: str) -> int:
     return int(number)
 
 # %% ../../nbs/api/tasks/22_conditional.ipynb #f70a2522
+def _held(row: Mapping, where: str, columns: Mapping[str, str]) -> dict[str, Any]:
+    "The fields that a row fills. Raises where two names of one field are filled."
+    values = {f: row.get(columns.get(f, f)) for f in (*PAIR_FIELDS, "good", "bad")}
+    held = {f: v for f, v in values.items() if not _is_missing(v) or (f == "separator" and v == "")}
+    for name, synonym in (("context", "context_good"), ("options", "others")):
+        if name in held and synonym in held:
+            raise TaskspaceError(f"{where}: fields {name!r} and {synonym!r} mean the same; give one of them")
+    return held
+
+
+def _good_and_wrong(held: Mapping[str, Any], where: str) -> tuple[Any, list[Any]]:
+    "The good sentence and the wrong ones. Raises where one kind is missing."
+    field = "options" if "options" in held else "others"
+    wrong: list[Any] = _options(held.get(field), field, where)
+    good = held.get("good")
+    if good is None and "answer" in held:
+        good = wrong.pop(_right_option(wrong, held["answer"], where))
+    if "bad" in held:
+        wrong.insert(0, held["bad"])
+    if not wrong and "context_bad" in held:
+        wrong = [good]
+    if good is None or not wrong:
+        lacks = "'good'" if good is None else "'bad'"
+        raise TaskspaceError(
+            f"{where}: field {lacks} is missing; a row has good and bad, two contexts and good, or options"
+        )
+    return good, wrong
+
+
 def conditional_pair(
     row: Mapping,  # column -> value
     where: str,  # names the row in messages, such as "mine.csv, line 7"
@@ -69,28 +98,12 @@ def conditional_pair(
     columns: Mapping[str, str] = {},  # field -> the column that holds it; those not given are called as the field
 ) -> MinimalPair:
     "The pair in a row with contexts or options. Raises `TaskspaceError` that names the row and the field at fault."
-    held: dict[str, Any] = {f: row.get(columns.get(f, f)) for f in (*PAIR_FIELDS, "good", "bad")}
-    held = {f: v for f, v in held.items() if not _is_missing(v) or (f == "separator" and v == "")}
-    for one, other in (("context", "context_good"), ("options", "others")):
-        if one in held and other in held:
-            raise TaskspaceError(f"{where}: fields {one!r} and {other!r} mean the same; give one of them")
-    context, second = held.get("context", held.get("context_good")), held.get("context_bad")
-    wrong = _options(held.get("options", held.get("others")), "options" if "options" in held else "others", where)
-    good: Any = held.get("good")
-    if "answer" in held and good is None:
-        good = wrong.pop(_right_option(wrong, held["answer"], where))
-    if "bad" in held:
-        wrong = [held["bad"], *wrong]
-    if not wrong and second is not None:
-        wrong = [good]
-    if good is None or not wrong:
-        lacks = "'good'" if good is None else "'bad'"
-        raise TaskspaceError(
-            f"{where}: field {lacks} is missing; a row has good and bad, two contexts and good, or options"
-        )
-    more = {} if "separator" not in held else {"separator": held["separator"]}
+    held = _held(row, where, columns)
+    good, wrong = _good_and_wrong(held, where)
+    context = held.get("context", held.get("context_good"))
+    more = {"separator": held["separator"]} if "separator" in held else {}
     try:
-        return MinimalPair(good, wrong[0], id, context, second, tuple(wrong[1:]), **more)
+        return MinimalPair(good, wrong[0], id, context, held.get("context_bad"), tuple(wrong[1:]), **more)
     except TaskspaceError as e:
         raise TaskspaceError(f"{where}: {e}") from None
 

@@ -41,21 +41,23 @@ def _as_tsv(frame: pd.DataFrame) -> str:
 
 
 def _as_table(frame: pd.DataFrame, separator: str) -> str:
-    "Text in which cells are quoted, also those of the header: so the reader sees that it need not guess at the marks."
+    """Text of a table. All cells are quoted, also those of the header, in TSV and where a cell of CSV holds a line
+    break: a quoted header tells the reader that a program wrote the marks. Other CSV has marks only where it needs
+    them."""
     if "separator" in frame and (frame["separator"] == "").any():
         raise TaskspaceError("an empty separator is no cell of a text table; write .jsonl, .json or .parquet")
     if "others" in frame:
         lists = [json.dumps(v, ensure_ascii=False) if len(v) else None for v in frame["others"]]
         frame = frame.assign(others=pd.Series(lists, index=frame.index, dtype=object))
-    tight = separator == "," and not frame.map(
-        lambda cell: isinstance(cell, str) and bool(set(cell) & set("\r\n"))
-    ).any(axis=None)
+    quoted = separator == "\t" or _has_line_break(frame)
     return frame.to_csv(
-        index=False,
-        sep=separator,
-        lineterminator="\n",
-        quoting=csv.QUOTE_MINIMAL if tight else csv.QUOTE_ALL,
+        index=False, sep=separator, lineterminator="\n", quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL
     )
+
+
+def _has_line_break(frame: pd.DataFrame) -> bool:
+    "Whether a cell holds one."
+    return any(isinstance(cell, str) and ("\n" in cell or "\r" in cell) for name in frame for cell in frame[name])
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

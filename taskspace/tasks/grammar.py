@@ -756,29 +756,37 @@ def vocabulary() -> tuple[str, ...]:  # lower-case words, punctuation first
 # %% ../../nbs/api/tasks/40_grammar.ipynb #471f0e67
 @cache
 def _pairs(name: str, lexicon: str, pairs: int, seed: int) -> tuple[MinimalPair, ...]:
-    write, rng = CONSTRUCTIONS[name].write, random.Random(f"pairs {seed} {name} {lexicon}")
-    draw = Draw(rng, LEXICONS[lexicon], free=False)
+    "Different pairs of a construction, those that mirror each other side by side."
+    write = CONSTRUCTIONS[name].write
+    draw = Draw(random.Random(f"pairs {seed} {name} {lexicon}"), LEXICONS[lexicon], free=False)
     found: list[MinimalPair] = []
     seen: set[str] = set()
     for _ in range(200 * pairs):
         if len(found) >= pairs:
             break
-        state, first = rng.getstate(), tuple(map(spell, sides(write(draw, 0))))
-        if not held_out(first[0]):
+        twins = _mirrored(write, draw)
+        sentences = {s for twin in twins for s in twin}
+        if seen & sentences or not all(held_out(good) for good, _ in twins):
             continue
-        rng.setstate(state)
-        second = tuple(map(spell, sides(write(draw, 1))))
-        twins = dict.fromkeys((first, second))
-        if held_out(second[0]) and not any(seen & set(t) for t in twins):
-            found += [
-                MinimalPair(good, bad, f"{name}_{lexicon}_{len(found) + i}") for i, (good, bad) in enumerate(twins)
-            ]
-            seen |= {s for t in twins for s in t}
-    else:
+        named = enumerate(twins, len(found))
+        found += [MinimalPair(good, bad, f"{name}_{lexicon}_{i}") for i, (good, bad) in named]
+        seen |= sentences
+    if len(found) < pairs:
         raise TaskspaceError(
             f"task {name}_{lexicon}: the grammar has fewer than {pairs} pairs; ask for at most {len(found)}"
         )
     return tuple(found[:pairs])
+
+
+def _mirrored(write: Callable[[Draw, int], str], draw: Draw) -> tuple[tuple[str, str], ...]:
+    "A pair in both directions, from the same random choices; one pair where both are the same."
+    state = draw.rng.getstate()
+    good, bad = map(spell, sides(write(draw, 0)))
+    if not held_out(good):
+        return ((good, bad),)  # no second draw: all later pairs of a suite would be others
+    draw.rng.setstate(state)
+    good_too, bad_too = map(spell, sides(write(draw, 1)))
+    return tuple(dict.fromkeys(((good, bad), (good_too, bad_too))))
 
 
 def builtin_suite(

@@ -86,7 +86,9 @@ class SuiteMapping(BaseModel):
 # %% ../../nbs/api/tasks/25_mapping.ipynb #2e0ea060
 def _choices(value: Source) -> tuple[str, ...]:
     "The alternatives that a value names."
-    return () if value is None else (value,) if isinstance(value, str) else value
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else value
 
 # %% ../../nbs/api/tasks/25_mapping.ipynb #e8356bac
 def suite_mapping(
@@ -337,7 +339,8 @@ def _joined_rows(rows: Iterable[tuple[str, dict]], mapping: SuiteMapping) -> Ite
     def labelled() -> Iterator[tuple[str, dict]]:
         for where, row in rows:
             kind = "good" if _is_good(row.pop("label"), mapping, where) else "bad"
-            yield where, {**row, kind: row.pop("sentence")}
+            sentence = row.pop("sentence")
+            yield where, {**row, kind: sentence}
 
     started = labelled()
     first = next(started)

@@ -35,7 +35,9 @@ def text_fault(
         return None  # most sentences, and a million of them in one suite
     if not isinstance(value, str) or not value.strip():
         return f"must be {wanted}, not {shown(value)}"
-    return None if is_whole(value) else f"holds half of a character: {shown(value)}; write the text anew, as UTF-8"
+    if is_whole(value):
+        return None
+    return f"holds a lone surrogate (half of a character): {shown(value)}; write the text anew, as UTF-8"
 
 
 def _check_labels(where: str, **labels: str | None) -> None:
@@ -61,11 +63,15 @@ class Option(NamedTuple):
         return self.context + ("" if spaced else self.separator) + self.sentence
 
 
-def _check_conditional(pair: MinimalPair, where: str) -> None:
-    "Refuse contexts and further sentences that are not text; `others` becomes a tuple."
-    if isinstance(pair.others, str):
+def _listed(others: Iterable[str], where: str) -> tuple[str, ...]:
+    "Further sentences as a tuple; one text would become a tuple of its letters."
+    if isinstance(others, str):
         raise TaskspaceError(f"{where}: 'others' must be a list of sentences, not one text")
-    object.__setattr__(pair, "others", tuple(pair.others))
+    return tuple(others)
+
+
+def _check_conditional(pair: MinimalPair, where: str) -> None:
+    "Refuse contexts and further sentences that are not text."
     if pair.context is None and pair.context_bad is not None:
         raise TaskspaceError(f"{where}: 'context_bad' stands without 'context'; give both contexts")
     parts = [(name, getattr(pair, name)) for name in ("context", "context_bad")]
@@ -97,7 +103,8 @@ class MinimalPair:
             if fault := text_fault(getattr(self, name), "a sentence"):
                 raise TaskspaceError(f"{where}: {name!r} {fault}")
         if isinstance(self.id, str) and not is_whole(self.id):
-            raise TaskspaceError(f"{where}: the identifier holds half of a character")
+            raise TaskspaceError(f"{where}: the identifier {text_fault(self.id)}")
+        object.__setattr__(self, "others", _listed(self.others, where))
         if self.context is not None or self.context_bad is not None or self.others:
             _check_conditional(self, where)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import shown, TaskspaceError
-from ..files import is_whole, text_of
+from ..files import text_of
 from .pairs import MinimalPair, Suite, Task, text_fault
 from .readers import json_object
 
@@ -314,11 +314,11 @@ def read_syntaxgym(
     if not items or not criteria:
         raise TaskspaceError(f"{source}: no {'predictions' if items else 'items'}; a suite needs at least one")
     name = meta.get("name")
-    if isinstance(name, str) and not is_whole(name):
-        raise TaskspaceError(f"{source}: meta.name holds half of a character; write it anew, as UTF-8")
-    return RegionSuite(
-        name if isinstance(name, str) and name.strip() else Path(path).stem, items, criteria, metric, source
-    )
+    if not isinstance(name, str) or not name.strip():
+        name = Path(path).stem
+    elif fault := text_fault(name):
+        raise TaskspaceError(f"{source}: meta.name {fault}")
+    return RegionSuite(name, items, criteria, metric, source)
 
 # %% ../../nbs/api/tasks/37_syntaxgym.ipynb #aa6da854
 def _added(side: Formula) -> list[Region] | None:

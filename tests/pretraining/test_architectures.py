@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -250,6 +251,20 @@ def test_saved_models_come_back_bit_for_bit(name, tmp_path):
     save_model(again, tmp_path / "m")
     assert (tmp_path / "m" / "model.safetensors").read_bytes() == first
     assert load_model(tmp_path / "m", torch.bfloat16)(torch.tensor([[1]])).dtype == torch.bfloat16
+
+
+def test_a_saving_that_breaks_off_leaves_the_model_that_was_there(tmp_path, monkeypatch):
+    def full(tensors, path, metadata):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    before = load_model(save_model(build(CONFIGS["gelu"]), tmp_path))
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_model(build(CONFIGS["gelu"]), tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    again = load_model(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(before.parameters(), again.parameters(), strict=True))
 
 
 def test_half_precision_survives_saving(tmp_path):

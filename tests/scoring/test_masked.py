@@ -22,8 +22,8 @@ from taskspace.probing.sites import find_sites
 from taskspace.probing.units import activations, sentences_of
 from taskspace.scoring.convention import Convention, convention_of, CONVENTIONS, MASKED_METHODS
 from taskspace.scoring.encoding import encode_masked, encode_pairs
-from taskspace.scoring.logprobs import find_shortcuts, one_length
-from taskspace.scoring.masked import masked_logprobs, questions_of
+from taskspace.scoring.logprobs import find_shortcuts, LOGITS, one_length, tokens_at_once
+from taskspace.scoring.masked import batches_of, masked_logprobs, questions_of
 from taskspace.scoring.scores import score_pairs, score_sentences, text_loss
 from taskspace.tasks import grammar
 from taskspace.tasks.pairs import MinimalPair, Task
@@ -483,6 +483,25 @@ def test_a_masked_model_of_ones_own():
             total += float(lm.logits(x, torch.ones_like(x))[0, k].detach().double().log_softmax(-1)[s.ids[k]])
         slow.append(total)
     assert np.abs(masked_logprobs(lm, sentences) - slow).max() < 1e-5
+
+
+class Bare(Bag):
+    "The same without a word about its output layer, and so with all logits at once."
+
+    get_output_embeddings = None
+
+
+def test_batches_of_a_model_of_ones_own_are_as_large_as_its_vocabulary_allows():
+    tok = toy_masked_lm().tokenizer
+    lm = LM(Bare(len(tok.words)), tok, objective="masked")
+    questions = questions_of(encode_masked(lm, ["the cats see me ."] * 40, "pll", "sentence {}".format), lm.mask_id)
+    shortcuts = find_shortcuts(lm, questions.inputs[0])
+    many = questions._replace(inputs=questions.inputs * 40)
+    assert shortcuts.head == "full" and len(many.inputs) * len(many.inputs[0]) > 1000
+    assert len(batches_of(lm, many, shortcuts, 1000)) == len(
+        batches_of(lm, many, shortcuts._replace(head="linear"), 1000)
+    )
+    assert tokens_at_once(lm, 10**9, sliced=False) == LOGITS // len(tok.words)
 
 
 def test_a_long_text_is_cut_into_windows_and_every_token_counts_once():

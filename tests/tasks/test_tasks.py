@@ -353,15 +353,33 @@ def test_any_file_gives_the_sentences_that_stand_in_it(tmp_path, ending, end, ma
     assert [(p.good, p.bad) for p in suite["a-b"]] == pairs
 
 
+def test_further_wrong_sentences_are_a_tuple_whatever_they_were_given_as():
+    assert MinimalPair("a", "b", others=[]) == MinimalPair("a", "b") and hash(MinimalPair("a", "b", others=[]))
+    assert MinimalPair("a", "b", others=(s for s in "cd")).others == ("c", "d")
+    with pytest.raises(TaskspaceError, match="'others' must be a list of sentences, not one text"):
+        MinimalPair("a", "b", others="c")
+    with pytest.raises(TaskspaceError, match="the identifier holds a lone surrogate"):
+        MinimalPair("a", "b", "\ud800")
+
+
 # -- what no file of rows should hold
 @pytest.mark.parametrize(
     "line, says",
     [
         ('{"task": "t", "good": "a", "bad": "b", "good": "c"}', "line 2: 'good' is given twice"),
-        ('{"task": "t", "good": "a\\ud83d", "bad": "b"}', "line 2: field 'good' holds half of a character"),
-        ('{"task": "\\udc00", "good": "a", "bad": "b"}', "line 2: field 'task' holds half of a character"),
-        ('{"task": "u", "good": "a", "bad": "b", "phenomenon": "\\udc00"}', "line 2: field 'phenomenon' holds half"),
-        ('{"task": "t", "good": "a", "bad": "b", "pair": "\\udc00"}', "line 2: field 'pair' holds half"),
+        (
+            '{"task": "t", "good": "a\\ud83d", "bad": "b"}',
+            "line 2: field 'good' holds a lone surrogate",
+        ),
+        (
+            '{"task": "\\udc00", "good": "a", "bad": "b"}',
+            "line 2: field 'task' holds a lone surrogate",
+        ),
+        (
+            '{"task": "u", "good": "a", "bad": "b", "phenomenon": "\\udc00"}',
+            "line 2: field 'phenomenon' holds a lone surrogate",
+        ),
+        ('{"task": "t", "good": "a", "bad": "b", "pair": "\\udc00"}', "line 2: field 'pair' holds a lone surrogate"),
         ('{"task": "u", "good": "a", "bad": "b", "phenomenon": ["x"]}', "line 2: field 'phenomenon' must be text"),
         ('{"task": "t", "good": NaN, "bad": "b"}', "line 2: field 'good' must be text, not nan"),
         ('{"task": "t", "good": ' + "9" * 5000 + ', "bad": "b"}', "line 2: not valid JSON"),
