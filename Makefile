@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: report check quick lint format test docs lab readme clean help install hooks step types example notebooks studies pytest soak repeats planted coverage cluster package
+.PHONY: report check quick lint format test docs lab readme clean help install hooks step types example notebooks studies pytest soak repeats tutorials coverage cluster package
 .DEFAULT_GOAL := help
 
 help:
@@ -106,7 +106,7 @@ example: .venv/dev
 # The example is made in the recipe, so that nothing else is begun in its place while it is looked for.
 notebooks: .venv/dev
 	$(MAKE) --no-print-directory example
-	OMP_NUM_THREADS=1 nbdev_test --n_workers 1 --skip_file_re '^[_.]|^(activations|generalisation|inside_outside|width_depth|planted_structure)'
+	OMP_NUM_THREADS=1 nbdev_test --n_workers 1 --skip_file_re '^[_.]|^(activations|generalisation|inside_outside|width_depth|planted_structure|babylm_training)'
 
 studies: .venv/dev
 	printf '%s\n' $(STUDIES) | OMP_NUM_THREADS=1 xargs -P 1 -d '\n' -I{} bash -c 'study="{}"; papermill --no-progress-bar "nbs/studies/$${study%%:*}.ipynb" /dev/null $${study#*:}'
@@ -117,14 +117,14 @@ pytest: .venv/dev
 
 # What repeats others at length: before a release, and after a change of what it repeats. tests/README.md names it.
 soak: .venv/dev
-	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=2 --output-sync=target repeats planted
+	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=2 --output-sync=target repeats tutorials
 
 repeats: .venv/dev
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal -m soak --durations=10
 
-# The tutorial on planted structure has the largest built-in model, which takes two minutes to train.
-planted: .venv/dev
-	OMP_NUM_THREADS=1 nbdev_test --n_workers 1 --path nbs/tutorials/planted_structure.ipynb
+# Two tutorials have the largest and the masked built-in model, which nothing else needs and which take minutes to train.
+tutorials: .venv/dev
+	OMP_NUM_THREADS=1 nbdev_test --n_workers 1 --path nbs/tutorials --file_re '^(planted_structure|babylm_training)'
 
 # Measured by the quick tests, and apart from everything else: it slows them down by a half, and the slow ones reach few lines more.
 coverage: .venv/dev

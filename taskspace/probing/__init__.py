@@ -45,8 +45,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "precision_effect",
     "partial":
         "LEAST_SURE FEWEST LEVEL FEWEST_DRAWN OWN UNSURE DRAWN REST cell_doubt CellCounts check_share "
-        "cells_each choose_cells chosen_targets completed_space cell_table completed_by_gain mean_prediction "
-        "complete_by partial_transfer_probe",
+        "cells_each choose_cells chosen_targets completed_space completed_by_gain mean_prediction complete_by "
+        "partial_transfer_probe",
     "parts":
         "WAYS RATES EFFECTS tuning_path tuning_grid gain_within_harm compare_paths at_best_rate part_effects",
     "sites":

@@ -19,10 +19,10 @@ from ..models.lm import LM
 from .row_spaces import space_from_rows
 from .sites import at_sites, find_sites, read_states, Site
 from .transfer import split_sizes
-from .units import padded, task_units, Units
+from .units import task_units, Units
 from ..scoring.convention import Convention, convention_of
 from ..scoring.encoding import convention_record, encode_pairs, encode_sentences, EncodedPair
-from ..scoring.logprobs import batches, one_length
+from ..scoring.logprobs import batches, one_length, padded
 from ..spaces.space import TaskSpace
 from ..tasks.pairs import Suite, Task
 from ..tuning.gradients import margins, TOKENS, undisturbed

@@ -18,10 +18,9 @@ from ..models.lm import LM
 from .row_spaces import space_from_rows
 from .sites import at_sites, find_sites, read_states, Site
 from .transfer import split_sizes
-from .units import padded
 from ..scoring.convention import Convention, convention_of
 from ..scoring.encoding import convention_record, encode_pairs, EncodedPair
-from ..scoring.logprobs import Batch, batches, find_shortcuts, logprobs_at, one_length, Shortcuts
+from ..scoring.logprobs import Batch, batches, find_shortcuts, logprobs_at, one_length, padded, Shortcuts
 from ..scoring.masking import masked_input
 from ..spaces.space import TaskSpace
 from ..spaces.statistics import student_interval

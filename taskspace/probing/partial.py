@@ -19,13 +19,14 @@ from .row_spaces import check_metric, space_from_rows
 from .transfer import measure_rows, seed_list, split_sizes
 from ..scoring.convention import Convention, convention_of
 from ..spaces.space import TaskSpace
+from ..spaces.views import cell_table
 from ..tasks.pairs import Suite
 from ..tuning.ftgd import FTGD
 
 # %% auto #0
 __all__ = ['LEAST_SURE', 'FEWEST', 'LEVEL', 'FEWEST_DRAWN', 'OWN', 'UNSURE', 'DRAWN', 'REST', 'cell_doubt', 'CellCounts',
-           'check_share', 'cells_each', 'choose_cells', 'chosen_targets', 'completed_space', 'cell_table',
-           'completed_by_gain', 'mean_prediction', 'complete_by', 'partial_transfer_probe']
+           'check_share', 'cells_each', 'choose_cells', 'chosen_targets', 'completed_space', 'completed_by_gain',
+           'mean_prediction', 'complete_by', 'partial_transfer_probe']
 
 # %% ../../nbs/api/probing/48_partial.ipynb #9a33f6b2
 _FLOOR = 0.05  # of the median doubt
@@ -243,18 +244,6 @@ def completed_space(
         seed_deviations=None,
         meta=_recorded(measured, there, predicted=int(gaps.sum()), level=LEVEL, **record),
     )
-
-# %% ../../nbs/api/probing/48_partial.ipynb #b90d90b9
-def cell_table(
-    space: TaskSpace,  # completed, or measured
-) -> pd.DataFrame:  # source, target, how ("measured", "predicted" or "missing"), value, low, high
-    "Which cells of a space were measured, and how sure each is."
-    table = space.to_long().reindex(columns=["source", "target", "value", "low", "high"])
-    named = (space.meta or {}).get("measured_cells")
-    measured = [named is None or t in named.get(s, ()) for s, t in zip(table["source"], table["target"], strict=True)]
-    how = np.where(table["value"].isna(), "missing", np.where(measured, "measured", "predicted"))
-    table.insert(2, "how", how)
-    return table
 
 # %% ../../nbs/api/probing/48_partial.ipynb #aa5e82c7
 def completed_by_gain(

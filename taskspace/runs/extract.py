@@ -45,6 +45,7 @@ from taskspace.runs.summaries import (
 from ..spaces.explaining import explain_space, explanation_rows
 from ..spaces.hypotheses import opponents
 from ..spaces.space import TaskSpace
+from ..spaces.views import cell_table
 from ..tasks.pairs import Suite
 
 # %% auto #0
@@ -149,8 +150,6 @@ def space_tests(
         "transfer": float(np.nanmean(cells[~np.eye(len(cells), dtype=bool)])),
     }
     if "measured_cells" in (space.meta or {}):  # of the cells beside the diagonal
-        from taskspace.probing.partial import cell_table  # it imports torch, which reading an extract does without
-
         measured = (cell_table(space)["how"] == "measured").sum() - len(space)
         row["measured"] = float(measured / max(1, cells.size - len(space)))
     whole = space.complete()

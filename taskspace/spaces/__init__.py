@@ -56,7 +56,7 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "saving":
         "save_space load_space",
     "views":
-        "long_table stability_of_clusters map_of_tasks",
+        "long_table cell_table stability_of_clusters map_of_tasks",
     "hypotheses":
         "HYPOTHESES ACROSS_LANGUAGES hypothesis_space hypothesis_spaces opponents",
     "explaining":

@@ -13,7 +13,7 @@ from . import trees_and_maps
 from .space import TaskSpace
 
 # %% auto #0
-__all__ = ['long_table', 'stability_of_clusters', 'map_of_tasks']
+__all__ = ['long_table', 'cell_table', 'stability_of_clusters', 'map_of_tasks']
 
 # %% ../../nbs/api/spaces/68_views.ipynb #849249b4
 def long_table(
@@ -37,6 +37,18 @@ def long_table(
         if bound is not None:
             out[name] = bound.to_numpy().ravel()
     return out
+
+# %% ../../nbs/api/spaces/68_views.ipynb #ce110002
+def cell_table(
+    space: TaskSpace,  # completed, or measured
+) -> pd.DataFrame:  # source, target, how ("measured", "predicted" or "missing"), value, low, high
+    "Which cells of a space were measured, and how sure each is."
+    table = long_table(space).reindex(columns=["source", "target", "value", "low", "high"])
+    named = (space.meta or {}).get("measured_cells")
+    measured = [named is None or t in named.get(s, ()) for s, t in zip(table["source"], table["target"], strict=True)]
+    how = np.where(table["value"].isna(), "missing", np.where(measured, "measured", "predicted"))
+    table.insert(2, "how", how)
+    return table
 
 # %% ../../nbs/api/spaces/68_views.ipynb #0a99fa7c
 def stability_of_clusters(

@@ -11,7 +11,6 @@ from taskspace.errors import TaskspaceError
 from taskspace.probing.gradient import predicted_transfer
 from taskspace.probing.partial import (
     cell_doubt,
-    cell_table,
     cells_each,
     choose_cells,
     chosen_targets,
@@ -27,6 +26,7 @@ from taskspace.probing.partial import (
 from taskspace.probing.row_spaces import METRICS, space_from_rows
 from taskspace.probing.transfer import transfer_probe
 from taskspace.spaces.space import TaskSpace
+from taskspace.spaces.views import cell_table
 from taskspace.tasks.pairs import MinimalPair, Suite, Task
 from taskspace.toy import toy_lm
 from taskspace.tuning.ftgd import FTGD

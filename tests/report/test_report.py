@@ -1,5 +1,6 @@
 """Reports: whole or not at all, honest about what is missing, and every parameter checked."""
 
+import ast
 import json
 import re
 import shutil
@@ -47,6 +48,16 @@ run = open_run({str(tiny / "run")!r})
 run.space("large"), run.space("large", kind="cosine"), findings_of(run)
 print([m for m in ("torch", "transformers") if m in sys.modules])
 """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["summary", "scale", "training", "correlates"])
+def test_what_a_page_imports_loads_no_torch(name):
+    cells = nbformat.read(page_templates()[name], 4).cells
+    parsed = [ast.parse(c.source) for c in cells if c.cell_type == "code"]
+    imports = [ast.unparse(n) for tree in parsed for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
+    code = "\n".join(["import sys", *imports, "print([m for m in ('torch', 'transformers') if m in sys.modules])"])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stdout + done.stderr
 

@@ -14,7 +14,7 @@ import toylm
 from taskspace.cli import main
 from taskspace.errors import TaskspaceError
 from taskspace.models.loading import load_lm
-from taskspace.pretraining.builtin import builtin_checkpoint
+from taskspace.pretraining.builtin import builtin_model, builtin_tokenizer
 from taskspace.runs.cost import fit_rates, job_cost, measured_costs, Shape, time_terms, with_estimates, Work
 from taskspace.runs.estimate import checkpoint_shape, estimate_study, folder_shape, gguf_shape
 from taskspace.runs.execute import run_study

@@ -11,7 +11,7 @@ from test_crash import stored
 
 import toylm
 from taskspace.errors import TaskspaceError
-from taskspace.probing.partial import cell_table, cells_each, choose_cells, REST
+from taskspace.probing.partial import cells_each, choose_cells, REST
 from taskspace.report.pages import methods
 from taskspace.runs.estimate import estimate_study
 from taskspace.runs.execute import run_study
@@ -22,6 +22,7 @@ from taskspace.runs.results import open_run
 from taskspace.runs.shards import shares
 from taskspace.runs.store import Store
 from taskspace.runs.study import parse_study, Study
+from taskspace.spaces.views import cell_table
 from taskspace.tasks.pairs import Suite
 from taskspace.toy import agreement_task
 
