@@ -284,7 +284,7 @@ def reliability_of(
 ) -> float:  # from 0 to 1
     "The share of the variance of cells that is not noise."
     variance = float(np.var(values, ddof=1))
-    return float(np.clip(1 - noise / variance, 0, 1)) if variance > 0 else 0.0
+    return 0.0 if variance == 0 else float(np.clip(1 - noise / variance, 0, 1))
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #85715cf1
 def least_reliability(
