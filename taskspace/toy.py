@@ -20,7 +20,8 @@ from .tasks.pairs import MinimalPair, Suite, Task
 
 # %% auto #0
 __all__ = ['TOY_WORDS', 'DETERMINERS', 'WordTokenizer', 'toy_lm', 'toy_masked_lm', 'toy_bigram', 'agreement_task', 'case_task',
-           'toy_suite', 'bigram_suite', 'planted_truth', 'measured_space', 'planted_space']
+           'toy_suite', 'bigram_suite', 'planted_truth', 'target_means', 'measured_space', 'planted_space',
+           'transfer_world', 'pair_values']
 
 # %% ../nbs/api/80_toy.ipynb #6892117b
 _WORDS = """
@@ -185,6 +186,14 @@ def planted_truth(
     return pd.DataFrame(truth, names, names)
 
 # %% ../nbs/api/80_toy.ipynb #a37200af
+def target_means(
+    values: np.ndarray,  # shape (sources, pairs)
+    target: np.ndarray,  # shape (pairs,): number of the task that each pair belongs to, from 0
+) -> np.ndarray:  # shape (sources, tasks)
+    "The cells: the mean over the pairs of each target."
+    return np.stack([values[:, target == j].mean(1) for j in range(int(target.max()) + 1)], 1)
+
+
 def measured_space(
     truth: pd.DataFrame,  # row = source, column = target, as from `planted_truth`
     seed: int = 0,  # of the noise; the same seed gives the same space
@@ -196,7 +205,7 @@ def measured_space(
     names, size = list(truth.index), len(truth)
     target = np.repeat(np.arange(size), pairs)
     values = truth.to_numpy()[:, target] + noise * np.random.default_rng(seed).normal(size=(size, size * pairs))
-    matrix = np.stack([values[:, target == j].mean(1) for j in range(size)], 1)
+    matrix = target_means(values, target)
     draws = resampling.resample_means(values, target)
     low, high = resampling.interval(draws, matrix, pairs=pairs)
     return TaskSpace(
@@ -219,3 +228,30 @@ def planted_space(
 ) -> TaskSpace:  # of kind "margin transfer"
     "The toy's measured space: `planted_truth`, measured with `measured_space`."
     return measured_space(planted_truth(tasks, spread=spread), seed, pairs)
+
+# %% ../nbs/api/80_toy.ipynb #5e1a7c02
+def transfer_world(
+    tasks: int = 24,  # dealt out to the groups in turn
+    groups: int = 4,  # how many
+    effect: float = 1.0,  # what cells within groups have more
+    seed: int = 0,  # the same seed gives the same world
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # true transfers and cells within groups (tasks, tasks); group of each
+    "True transfers: groups, sources that give more, targets that receive more, and a rest."
+    rng = np.random.default_rng(seed)
+    labels = np.arange(tasks) % groups
+    same = (labels[:, None] == labels).astype(float)
+    rest, gives, receives = (rng.normal(size=size) for size in ((tasks, tasks), (tasks, 1), tasks))
+    return effect * same + rest + gives / 2 + receives / 2, same, labels
+
+
+def pair_values(
+    truth: np.ndarray,  # shape (tasks, tasks), as from `transfer_world`
+    pairs: int = 30,  # evaluation pairs of each task
+    noise: float = 3.0,  # standard deviation of one value
+    seed: int = 0,  # of the noise; the same seed gives the same values
+) -> tuple[np.ndarray, np.ndarray]:  # values (sources, all pairs), and the target of each pair
+    "What each source changes on each pair: the truth of the target, noise of the pair, and noise of the value."
+    rng = np.random.default_rng(seed)
+    target = np.repeat(np.arange(len(truth)), pairs)
+    common, own = rng.normal(size=len(target)), rng.normal(size=(len(truth), len(target)))
+    return truth[:, target] + noise * (common + own) / np.sqrt(2), target

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "verdicts":
-        "CLAIMS VERDICTS MODEL_COLUMNS REPLICATED SHARING JUDGED Finding levels_text no_data judge summarised "
-        "both spread_over_trainings over_models paired claim_a claim_b claim_c claim_d claim_e",
+        "CLAIMS VERDICTS MODEL_COLUMNS REPLICATED SHARING JUDGED Finding levels_text no_data judge "
+        "verdict_of_models verdict_of_parts spread_over_trainings over_models paired claim_a claim_b claim_c "
+        "claim_d claim_e",
     "judging":
         "Spaces by_model passing_tasks findings claims_table models_table claims",
     "means":

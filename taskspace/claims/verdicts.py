@@ -30,8 +30,8 @@ from ..spaces.space import TaskSpace
 
 # %% auto #0
 __all__ = ['CLAIMS', 'VERDICTS', 'MODEL_COLUMNS', 'REPLICATED', 'SHARING', 'JUDGED', 'Finding', 'levels_text', 'no_data', 'judge',
-           'summarised', 'both', 'spread_over_trainings', 'over_models', 'paired', 'claim_a', 'claim_b', 'claim_c',
-           'claim_d', 'claim_e']
+           'verdict_of_models', 'verdict_of_parts', 'spread_over_trainings', 'over_models', 'paired', 'claim_a',
+           'claim_b', 'claim_c', 'claim_d', 'claim_e']
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #4f4511d7
 CLAIMS = {
@@ -103,7 +103,7 @@ def judge(
     return "not supported" if high < threshold else "undecided"
 
 
-def summarised(
+def verdict_of_models(
     verdicts: Iterable[str],  # one a model
 ) -> str:  # the verdict that all share, else "undecided"
     "One verdict for several models: none speaks for the others."
@@ -111,7 +111,7 @@ def summarised(
     return found.pop() if len(found) == 1 else "undecided"
 
 
-def both(*verdicts: str) -> str:
+def verdict_of_parts(*verdicts: str) -> str:
     "The verdict on a claim of several parts: all have to hold, and one that fails is enough."
     worst_first = ("not supported", "undecided", "supported")
     return next((v for v in worst_first if v in verdicts), "supported")
@@ -166,7 +166,7 @@ def over_models(
     levels = [f.levels.rename(f"{name}, {{}}".format) for name, f in judged.items() if f.levels is not None]
     return replace(
         first,
-        verdict=summarised(models["verdict"]),
+        verdict=verdict_of_models(models["verdict"]),
         estimate=float(spread_over_trainings(models)["mean"].mean()),
         low=float(models["low"].min(skipna=False)),
         high=float(models["high"].max(skipna=False)),
@@ -249,8 +249,8 @@ class _Learning:
         learns, harms = self.verdicts
         other = _RIVALS[self.rival]
         gains = (
-            f"FTGD gains {self.table['ftgd'].mean():.2f}{self.unit}, {other} {self.table[self.rival].mean():.2f}; "
-            f"less {at_least:g} of the latter that is {mean:+.2f} {_bounds(low, high)} "
+            f"FTGD gains {self.table['ftgd'].mean():.2f}{self.unit} and {other} {self.table[self.rival].mean():.2f}; "
+            f"the gain of FTGD minus {at_least:.0%} of the other gain is {mean:+.2f} {_bounds(low, high)} "
             f"({_in_words(learns, 'about as well')})"
         )
         if saved != saved:
@@ -258,7 +258,7 @@ class _Learning:
         reached = int(self.table["saved"].notna().sum())
         where = "" if reached == len(self.table) else f", which {reached} of {len(self.table)} tasks reach,"
         return (
-            f"{gains}, and at equal gain{where} {other} costs {saved:+.3g} nats more {_bounds(least, most)} "
+            f"{gains}; at equal gain{where} {other} harms by {saved:+.3g} nats more {_bounds(least, most)} "
             f"({_in_words(harms, 'more than 0')})"
         )
 
@@ -345,7 +345,7 @@ def _finding_a(
     if beside is not None and len(beside[0].table):
         levels = pd.concat([levels, _saved_levels(*beside, "against all parameters, ")])
     what = "harm of full fine-tuning minus harm of FTGD at equal gain in margin (nats)"
-    return Finding("a", both(*verdicts), what, saved, low, high, p, why, details, levels)
+    return Finding("a", verdict_of_parts(*verdicts), what, saved, low, high, p, why, details, levels)
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #42684254
 def _saved_levels(margin: _Learning, accuracy: _Learning | None, what: str) -> pd.DataFrame:
@@ -363,8 +363,9 @@ def _beside_in_words(beside: tuple[_Learning, _Learning | None] | None, at_least
     margin, accuracy = beside
     of_accuracy = "not measured" if accuracy is None else accuracy.says(at_least)
     return (
-        f" Beside it, not judged, what the subspace alone does. In margin: {margin.says(at_least)}. "
-        f"In accuracy: {of_accuracy}; {len(margin.table)} tasks."
+        f" For comparison, and without weight in the verdict: FTGD against {_RIVALS['all']}, which shows what the "
+        f"subspace alone does. In margin: {margin.says(at_least)}. In accuracy: {of_accuracy}; "
+        f"{len(margin.table)} tasks."
     )
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #61612201
@@ -525,6 +526,24 @@ def claim_c(
     return _finding_c(trainings, levels, labels, {k: float(parameters[k]) for k in trainings})
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #f2cc407b
+def _models_c(trainings: Mapping[str, Sequence[TaskSpace]], labels: Sequence[str]) -> pd.DataFrame:
+    "One row a training, with its AUC; no training is judged alone."
+    auc = _auc_of(np.array(labels))
+    rows = []
+    for size, spaces in trainings.items():
+        for number, space in enumerate(spaces, 1):
+            name = f"{size} {number}" if len(spaces) > 1 else size
+            value = auc(space.matrix.to_numpy(), np.arange(len(space)))
+            rows.append((name, size, number, "", value, np.nan, np.nan, np.nan, "AUC"))
+    return pd.DataFrame(rows, columns=list(MODEL_COLUMNS))
+
+
+def _size_in_words(size: Any) -> str:  # a row of `spread_over_trainings`
+    "The AUC of a size, and how far its trainings differ."
+    several = f"{size.trainings} trainings, standard deviation {size.spread:.2g}"
+    return f"{size.Index} {size.mean:.2f} ({'1 training' if size.trainings == 1 else several})"
+
+
 def _finding_c(
     trainings: Mapping[str, Sequence[TaskSpace]], levels: pd.DataFrame, labels: Sequence[str], sizes: dict[str, float]
 ) -> Finding:
@@ -535,30 +554,9 @@ def _finding_c(
     replicated = min(counts.values()) >= REPLICATED
     low, high = widest(levels, ["tasks", "trainings"] if replicated else ["tasks"])
     estimate = float(levels["estimate"].iloc[0])
-    auc = _auc_of(np.array(labels))
-    models = pd.DataFrame(
-        [
-            (
-                f"{k} {t}" if len(v) > 1 else k,
-                k,
-                t,
-                "",
-                auc(s.matrix.to_numpy(), np.arange(len(s))),
-                *[np.nan] * 3,
-                "AUC",
-            )
-            for k, v in trainings.items()
-            for t, s in enumerate(v, 1)
-        ],
-        columns=list(MODEL_COLUMNS),
-    )
+    models = _models_c(trainings, labels)
     by_size = spread_over_trainings(models)
-    of = by_size["mean"].to_dict()
-    steps = ", ".join(
-        f"{s.Index} {s.mean:.2f} ("
-        + ("1 training)" if s.trainings == 1 else f"{s.trainings} trainings, standard deviation {s.spread:.2g})")
-        for s in cast(Any, by_size.itertuples())
-    )
+    steps = ", ".join(map(_size_in_words, by_size.itertuples()))
     over = (
         "over tasks and trainings" if replicated else f"over tasks; a verdict needs {REPLICATED} trainings of each size"
     )
@@ -572,7 +570,7 @@ def _finding_c(
         high,
         float(2 * norm.sf(abs(estimate) / error)),
         f"AUC {steps}; interval {over}; {len(labels)} tasks.",
-        {"auc": of, "sizes": sizes, "trainings": counts},
+        {"auc": by_size["mean"].to_dict(), "sizes": sizes, "trainings": counts},
         levels,
         models,
     )
@@ -661,7 +659,7 @@ def claim_d(
     low, high = found["ratio"]
     return Finding(
         "d",
-        both(*(judge(*found[kind]) for kind in JUDGED)),
+        verdict_of_parts(*(judge(*found[kind]) for kind in JUDGED)),
         "rise of log10 of the ratio of overlap within to across groups for ten times the steps",
         estimates["ratio"],
         low,
@@ -707,7 +705,7 @@ class _Stability:
 
     def verdict(self, threshold: float) -> str:
         "Support needs to know the common noise."
-        found = both(*(judge(*self.bounds(which)[1:], threshold) for which in ("product", "ranks")))
+        found = verdict_of_parts(*(judge(*self.bounds(which)[1:], threshold) for which in ("product", "ranks")))
         return "undecided" if found == "supported" and not self.same_pairs else found
 
 
@@ -803,6 +801,13 @@ def claim_e(
     return _finding_e(path, stack, replicates, stable, agreement, alpha)
 
 # %% ../../nbs/api/claims/10_verdicts.ipynb #05ca0152
+def _levels_e(share: pd.DataFrame, stable: _Stability) -> pd.DataFrame:
+    "The largest share at every level, and what successive spaces agree by."
+    agree = {"product-moment": stable.product, "of ranks": stable.ranks}
+    named = [table.rename(f"agreement {name}, {{}}".format) for name, table in agree.items() if table is not None]
+    return pd.concat([share, *named])
+
+
 def _finding_e(
     path: Mapping[int, TaskSpace],
     stack: np.ndarray,
@@ -824,7 +829,7 @@ def _finding_e(
     mean, agree_low, agree_high = stable.bounds("product")
     return Finding(
         "e",
-        both(stable.verdict(agreement), _calm(largest, even, alpha)),
+        verdict_of_parts(stable.verdict(agreement), _calm(largest, even, alpha)),
         "largest share of one stretch in the whole change",
         share,
         largest["low"],
@@ -841,14 +846,5 @@ def _finding_e(
             "curve": stable.curve,
             "stable": {"product": stable.product, "ranks": stable.ranks},
         },
-        pd.concat(
-            [
-                levels,
-                *(
-                    t.rename(f"agreement {n}, {{}}".format)
-                    for n, t in (("product-moment", stable.product), ("of ranks", stable.ranks))
-                    if t is not None
-                ),
-            ]
-        ),
+        _levels_e(levels, stable),
     )

@@ -16,6 +16,7 @@ import torch
 
 from ..errors import TaskspaceError
 from ..models.lm import LM
+from .measures import SpacesByMeasure
 from .row_spaces import space_from_rows
 from .sites import at_sites, find_sites, read_states, Site
 from .transfer import split_sizes
@@ -39,9 +40,9 @@ class UnitNorms:
         self,
         sites: Sequence[Site],  # from `find_sites`
         mean: np.ndarray,  # (units,), the units of all sites side by side
-        size: np.ndarray,  # (units,), root mean square
+        rms: np.ndarray,  # (units,), root mean square
     ):
-        self.sites, self.mean, self.size = sites, mean, size
+        self.sites, self.mean, self.rms = sites, mean, rms
 
     @property
     def starts(self) -> dict[int, int]:  # layer -> place of its first unit
@@ -153,13 +154,13 @@ def matched_units(
     widths = {site.layer: site.width for site in norms.sites}
     for layer, own in units.by_layer.items():
         start, width = norms.starts[layer], widths[layer]
-        size = norms.size[start : start + width]
+        rms = norms.rms[start : start + width]
         free = np.setdiff1d(np.arange(width), own)
         taken: list[int] = []
         for unit in rng.permutation(own):
             if not len(free):
                 break
-            order = free[np.argsort(np.abs(np.log(size[free] + 1e-12) - np.log(size[unit] + 1e-12)), kind="stable")]
+            order = free[np.argsort(np.abs(np.log(rms[free] + 1e-12) - np.log(rms[unit] + 1e-12)), kind="stable")]
             taken.append(int(rng.choice(order[: max(1, round(NEAR * width))])))
             free = np.setdiff1d(free, taken[-1:])
         found[layer] = np.sort(taken).astype(int)
@@ -223,15 +224,10 @@ def ablation_space(
     return replace(space, kind=kind if metric == "margin" else f"{kind}, {metric.replace('_', ' ')}")
 
 
-class AblationSpaces(dict):
+class AblationSpaces(SpacesByMeasure):
     "`ablation` and `random`, the control, also as attributes; `rows` has the margins pair by pair."
 
     rows: dict[str, pd.DataFrame]
-
-    def __getattr__(self, name: str) -> TaskSpace:
-        if name in self:
-            return self[name]
-        raise AttributeError(f"no space {name!r}; there are {', '.join(self)}")
 
 # %% ../../nbs/api/probing/65_ablation.ipynb #c93d2890
 def ablation_probe(

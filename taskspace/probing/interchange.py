@@ -15,6 +15,7 @@ import torch
 
 from ..errors import TaskspaceError
 from ..models.lm import LM
+from .measures import SpacesByMeasure
 from .row_spaces import space_from_rows
 from .sites import at_sites, find_sites, read_states, Site
 from .transfer import split_sizes
@@ -274,15 +275,10 @@ def interchange_row(
     return evaluation.to_frame()[["task", "pair"]].assign(**columns)
 
 
-class InterchangeSpaces(dict):
+class InterchangeSpaces(SpacesByMeasure):
     "`interchange`, `random` and `unseen` (words), also as attributes; `rows` has the effects pair by pair."
 
     rows: dict[str, pd.DataFrame]
-
-    def __getattr__(self, name: str) -> TaskSpace:
-        if name in self:
-            return self[name]
-        raise AttributeError(f"no space {name!r}; there are {', '.join(self)}")
 
 # %% ../../nbs/api/probing/70_interchange.ipynb #9658cdc8
 def _unseen(rows: Mapping[Any, pd.DataFrame], names: list[str]) -> pd.DataFrame:

@@ -24,7 +24,7 @@ from ..spaces.resampling import auc_of
 from ..spaces.space import TaskSpace
 from ..spaces.statistics import benjamini_hochberg
 from ..tasks import grammar
-from ..tasks.pairs import Suite
+from ..tasks.pairs import Suite, Task
 
 # %% auto #0
 __all__ = ['EVERYTHING', 'named_needs', 'need_table', 'need_auc', 'need_space', 'need_scores', 'DataNeed', 'data_need',
@@ -32,6 +32,14 @@ __all__ = ['EVERYTHING', 'named_needs', 'need_table', 'need_auc', 'need_space', 
 
 # %% ../../nbs/api/probing/80_needs.ipynb #aaa96cdc
 EVERYTHING = "everything"  # what the text is called that leaves nothing out
+
+
+def _depends(task: Task, needs: pd.DataFrame, gone: Mapping[str, frozenset[str]], unread: frozenset[str]) -> bool:
+    "Whether a task needs what is left out: a construction of its rule with its word list, or one that is never read."
+    if task.name.removesuffix(f"_{task.lexicon}") in unread:
+        return True
+    lists_lost = [lists for c, lists in gone.items() if c in needs.index and needs.at[c, task.name]]
+    return any(task.lexicon in lists or len(lists) == len(grammar.LISTS) for lists in lists_lost)
 
 
 def named_needs(
@@ -45,15 +53,7 @@ def named_needs(
     for name in without:
         gone = grammar.left_out(name)
         unread = grammar.never_read(name) if grammar.hidden_rules(name) else frozenset()
-        rows[name] = [
-            any(
-                needs.at[c, t.name] and (t.lexicon in lists or len(lists) == len(grammar.LISTS))
-                for c, lists in gone.items()
-                if c in needs.index
-            )
-            or t.name.removesuffix(f"_{t.lexicon}") in unread
-            for t in suite
-        ]
+        rows[name] = [_depends(task, needs, gone, unread) for task in suite]
         if all(rows[name]):
             raise TaskspaceError(
                 f"data_need: all {len(suite)} tasks depend on {name!r}, so none is left to compare them with; "

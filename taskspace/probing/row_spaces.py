@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import TaskspaceError
-from ..spaces.resampling import degrees_of_freedom, interval, replicate_variance, widening
+from ..spaces.resampling import interval, replicate_variance
 from ..spaces.space import TaskSpace
 
 # %% auto #0
@@ -241,15 +241,6 @@ def _transfers(
     headroom = normalise == "headroom"
     return np.stack([_transfer(metric, headroom, m, s.n) for m, s in zip(means, seeds, strict=True)])
 
-
-def _bounds(
-    matrix: np.ndarray, replicates: np.ndarray, deviations: np.ndarray | None, pairs: int
-) -> tuple[np.ndarray, np.ndarray]:  # low and high, (sources, targets)
-    "Interval of each cell, widened for few pairs and few seeds."
-    wide = widening(pairs, freedom=degrees_of_freedom(pairs, matrix, replicates, deviations))
-    low, high = (matrix + wide * (b - matrix) for b in interval(replicates, matrix))
-    return low, high
-
 # %% ../../nbs/api/probing/35_row_spaces.ipynb #5909f7f9
 def space_from_rows(
     rows: Mapping[Any, pd.DataFrame],  # source, or (source, seed), -> what `transfer_row` gave
@@ -275,7 +266,8 @@ def space_from_rows(
         moved, deviations = _draws(mean, each, drawn, rng)
         moved = _normalised(moved, normalise)
         deviations = None if deviations is None else _normalised(deviations, normalise)
-        low, high = (pd.DataFrame(b, names, names) for b in _bounds(matrix, moved, deviations, pool.pairs))
+        bounds = interval(moved, matrix, pairs=pool.pairs, seed_deviations=deviations)
+        low, high = (pd.DataFrame(b, names, names) for b in bounds)
         evidence = {"low": low, "high": high, "replicates": moved, "seed_deviations": deviations}
     if splits and all((s.n > 1).all() for s in seeds):
         halves, taken = _half_weights(pool, rng, splits)

@@ -32,8 +32,9 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "resampling":
         "RELIABLE resample_means split_halves replicate_variance degrees_of_freedom widening interval "
         "cell_tests auc_of correlation_of unit_cells noise_variance filled_replicates measurement_errors "
-        "StatisticInterval reliability_of least_reliability stretch unstretch spread_interval "
-        "statistic_interval left_out_interval jackknife_interval left_out_table noise_ceiling asymmetry",
+        "StatisticInterval reliability_of least_reliability stretch unstretch stretched_interval "
+        "spread_interval statistic_interval jackknife_error left_out_interval jackknife_interval "
+        "left_out_table noise_ceiling asymmetry",
     "change":
         "reliability Measured Course common_error corrected_agreement agreement_again agreement stability "
         "change_point agreement_without corrected_without shares_without",

@@ -18,6 +18,7 @@ from taskspace.spaces.resampling import (
     filled_replicates,
     measurement_errors,
     noise_variance,
+    reliability_of,
     unit_cells,
 )
 from .statistics import cells, permutation_p, square
@@ -33,7 +34,7 @@ def reliability(
     pairs: int | None = None,  # evaluation pairs behind each cell
 ) -> float:  # in [0, 1]
     "Share of the variance of the cells that is not noise."
-    return float(np.clip(1 - noise_variance(replicates, pairs) / max(cells(matrix).var(ddof=1), 1e-300), 0, 1))
+    return reliability_of(cells(matrix), noise_variance(replicates, pairs))
 
 # %% ../../nbs/api/spaces/30_change.ipynb #3f6729de
 def _covariance(x: np.ndarray, y: np.ndarray) -> np.ndarray:

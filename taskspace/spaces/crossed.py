@@ -86,7 +86,7 @@ def _p_value(values: np.ndarray, ends: tuple[np.ndarray, np.ndarray], labels: np
         within = alike.sum(1)
         pairs = within * (len(values) - within)
         found = (alike @ rank - within * (within + 1) / 2) / np.where(pairs, pairs, np.nan)
-        large += int((~(found < auc - 1e-12)).sum())  # where there is no AUC it speaks for nothing
+        large += int((~(found < auc - 1e-12)).sum())  # a shuffle without an AUC counts as at least as large
         changed += int((~np.isclose(found, auc, rtol=0, atol=1e-12)).sum())
     return (1 + large) / (1 + len(labels)) if changed else float("nan")
 

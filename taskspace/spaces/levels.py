@@ -34,11 +34,9 @@ def left_out_error(
     bounds: tuple[float, float] | None,  # range of the figure; None: it has none
 ) -> Error:
     "The jackknife's standard error, from the statistic with each unit left out."
-    n = len(values)
-    if n < 3 or not np.isfinite(values).all():
-        return Error(float("nan"), n)
-    moved = resampling.stretch(values, bounds)
-    return Error(float(np.sqrt((n - 1) / n * ((moved - moved.mean()) ** 2).sum())), n)
+    if len(values) < 3 or not np.isfinite(values).all():
+        return Error(float("nan"), len(values))
+    return Error(resampling.jackknife_error(values, bounds), len(values))
 
 
 def level_errors(
@@ -96,29 +94,17 @@ def _moved_by_pairs(
 LEVELS = ("pairs", "tasks", "groups", "trainings", "groups × trainings")
 
 
-def _interval(estimate: float, error: Error, bounds: tuple[float, float] | None, level: float) -> tuple[float, float]:
-    "Student's interval around an estimate; missing where the error is."
-    from scipy.stats import norm, t
-
-    if not np.isfinite(error.error) or not error.error > 0:
-        return float("nan"), float("nan")
-    q, freedom = (1 + level) / 2, error.units - 1 if error.freedom is None else error.freedom
-    reach = (t.ppf(q, freedom) if freedom > 0 else norm.ppf(q)) * error.error
-    middle = float(resampling.stretch(estimate, bounds))
-    low, high = (resampling.unstretch(middle + side * reach, bounds) for side in (-1, 1))
-    return min(low, estimate), max(high, estimate)
-
-
 def levels_table(
     estimate: float,  # the figure
     errors: Mapping[str, Error],  # level -> its error
     bounds: tuple[float, float] | None,  # range of the figure; None: it has none
     level: float = 0.95,  # share of intervals that hold the truth
 ) -> pd.DataFrame:  # one row a level: estimate, low, high, units
-    "A figure with Student's interval at each level."
+    "A figure with Student's interval at each level; bounds are missing where an error is, or is 0."
     rows = {}
     for name, error in errors.items():
-        low, high = _interval(estimate, error, bounds, level)
+        freedom = error.units - 1 if error.freedom is None else error.freedom
+        low, high = resampling.stretched_interval(estimate, error.error, freedom, bounds, level)
         rows[name] = {"estimate": estimate, "low": low, "high": high, "units": error.units}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("level")
 

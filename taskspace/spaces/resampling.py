@@ -18,8 +18,8 @@ from .statistics import benjamini_hochberg, cells, orthonormal_basis, ranks, squ
 __all__ = ['RELIABLE', 'resample_means', 'split_halves', 'replicate_variance', 'degrees_of_freedom', 'widening', 'interval',
            'cell_tests', 'auc_of', 'correlation_of', 'unit_cells', 'noise_variance', 'filled_replicates',
            'measurement_errors', 'StatisticInterval', 'reliability_of', 'least_reliability', 'stretch', 'unstretch',
-           'spread_interval', 'statistic_interval', 'left_out_interval', 'jackknife_interval', 'left_out_table',
-           'noise_ceiling', 'asymmetry']
+           'stretched_interval', 'spread_interval', 'statistic_interval', 'jackknife_error', 'left_out_interval',
+           'jackknife_interval', 'left_out_table', 'noise_ceiling', 'asymmetry']
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #99c8b56f
 def _seeds_first(values: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -284,7 +284,7 @@ def reliability_of(
 ) -> float:  # from 0 to 1
     "The share of the variance of cells that is not noise."
     variance = float(np.var(values, ddof=1))
-    return float(np.clip(1 - noise / variance, 0, 1)) if variance > 0 else 0.0
+    return 0.0 if variance == 0 else float(np.clip(1 - noise / variance, 0, 1))
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #85715cf1
 def least_reliability(
@@ -322,6 +322,27 @@ def unstretch(
     return float(floor + (top - floor) * (np.tanh(value) + 1) / 2)
 
 
+def stretched_interval(
+    estimate: float,  # what was measured
+    error: float,  # its standard error, on the stretched scale
+    freedom: float,  # degrees of freedom; infinite or 0: the normal curve
+    bounds: tuple[float, float] | None,  # range of the estimate; None: it has none
+    level: float = 0.95,  # share of intervals that hold the truth
+) -> tuple[float, float]:  # holds the estimate; missing where the error is, or is 0 but for rounding
+    "Student's interval around an estimate, on a scale without bounds."
+    from scipy.stats import norm, t
+
+    rounding = 1e-12 * (abs(estimate) if bounds is None else 1)  # a figure without bounds may be small
+    if not (np.isfinite(error) and error > rounding):
+        return float("nan"), float("nan")
+    q = (1 + level) / 2
+    reach = (t.ppf(q, freedom) if 0 < freedom < np.inf else norm.ppf(q)) * error
+    middle = float(stretch(estimate, bounds))
+    low, high = (unstretch(middle + side * reach, bounds) for side in (-1, 1))
+    # A value on the bound is infinite on the stretched scale and was clipped, so the interval is made to hold it.
+    return min(low, float(estimate)), max(high, float(estimate))
+
+
 def spread_interval(
     estimate: float,  # what was measured
     replicates: np.ndarray,  # shape (replicates,), the statistic of each
@@ -329,21 +350,14 @@ def spread_interval(
     pairs: int | None = None,  # evaluation pairs behind each cell; None: unknown
     level: float = 0.95,  # share of intervals that hold the truth
     bounds: tuple[float, float] | None = (-1.0, 1.0),  # range of the statistic; None: it has none
-) -> tuple[float, float]:  # holds the estimate; missing where the replicates are
+) -> tuple[float, float]:  # holds the estimate; missing where the replicates are, or do not differ
     "Student's interval around an estimate, with the spread of replicates on a scale without bounds."
-    from scipy.stats import norm, t
-
     known = np.asarray(replicates, dtype=float)
     known = known[np.isfinite(known)]
     if len(known) < 2 or not np.isfinite(estimate):
         return float("nan"), float("nan")
-    q = (1 + level) / 2
-    factor = float(t.ppf(q, pairs - 1)) if pairs and pairs > 1 else float(norm.ppf(q))
-    reach = factor * widen * float(stretch(known, bounds).std(ddof=1))
-    middle = float(stretch(estimate, bounds))
-    return min(unstretch(middle - reach, bounds), float(estimate)), max(
-        unstretch(middle + reach, bounds), float(estimate)
-    )
+    error = widen * float(stretch(known, bounds).std(ddof=1))
+    return stretched_interval(estimate, error, pairs - 1 if pairs and pairs > 1 else np.inf, bounds, level)
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #d1093d9d
 def statistic_interval(
@@ -373,6 +387,15 @@ def statistic_interval(
     return StatisticInterval(low, high, corrected, below, above, reliability)
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #900f73f3
+def jackknife_error(
+    left: np.ndarray,  # shape (n,), the statistic with one unit left out, for each unit
+    bounds: tuple[float, float] | None,  # range of the statistic; None: it has none
+) -> float:  # on the stretched scale; 0 but for rounding where leaving out a unit never changes anything
+    "The jackknife's standard error."
+    moved, n = stretch(left, bounds), len(left)
+    return float(np.sqrt((n - 1) / n * ((moved - moved.mean()) ** 2).sum()))
+
+
 def left_out_interval(
     whole: float,  # the statistic with everything
     left: np.ndarray,  # shape (n,), the statistic with one unit left out, for each unit
@@ -380,18 +403,7 @@ def left_out_interval(
     bounds: tuple[float, float] | None = (-1.0, 1.0),  # range of the statistic; None: it has none
 ) -> tuple[float, float]:  # lower and upper bound; missing where leaving out a unit never changes anything
     "The jackknife's interval, on a scale stretched towards the bounds. Without bounds it is symmetric."
-    from scipy.stats import t
-
-    n = len(left)
-    stretched = stretch(left, bounds)
-    error = np.sqrt((n - 1) / n * ((stretched - stretched.mean()) ** 2).sum())
-    # No spread says nothing about the precision. A statistic without bounds may be small, so any spread of it counts.
-    if not error > (0 if bounds is None else 1e-12):
-        return float("nan"), float("nan")
-    reach = t.ppf((1 + level) / 2, n - 1) * error
-    middle = float(stretch(whole, bounds))
-    # A value on the bound is infinite on the stretched scale and was clipped, so the interval is made to hold it.
-    return min(unstretch(middle - reach, bounds), float(whole)), max(unstretch(middle + reach, bounds), float(whole))
+    return stretched_interval(whole, jackknife_error(left, bounds), len(left) - 1, bounds, level)
 
 
 def jackknife_interval(

@@ -339,11 +339,7 @@ def tune(
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #f176a32c
 def _descend(setup: _Setup, change: _Change) -> tuple[list[dict], str]:
     "Tune the weights of `change` in place. Gives the rows of the log, and why it stopped."
-    ftgd = setup.ftgd
-    untuned = _measure(setup)
-    rows: list[dict] = [{"step": 0, **untuned}]
-    allowed = (ftgd.perplexity_budget or math.inf) * untuned.get("perplexity", math.inf)
-    within: tuple[int, _Change | None] = (0, None)  # the last step whose perplexity was allowed, and its change
+    ftgd, log = setup.ftgd, _Log(setup)
     batches = _batches_of_pairs(len(setup.pairs), ftgd.batch_size, ftgd.seed)
     for step in range(1, ftgd.steps + 1):
         batch = [setup.pairs[i] for i in next(batches)]
@@ -360,14 +356,10 @@ def _descend(setup: _Setup, change: _Change) -> tuple[list[dict], str]:
             with gradient_rows(words):
                 gradient = _gradient(setup, batch, _objective(ftgd), list(mask))
         _step(optimizer, change, mask, gradient)
-        measured = _measure(setup) if step % ftgd.every == 0 or step == ftgd.steps else {}
-        if measured.get("perplexity", 0) > allowed:
-            _go_back(change, within[1])
-            return [row for row in rows if row["step"] <= within[0]], "perplexity_budget"
-        if ftgd.perplexity_budget is not None and measured:
-            within = (step, _copy(change))
-        rows.append({"step": step, "loss": gradient.loss, "margin": gradient.margin, **measured})
-    return rows, "steps"
+        if not log.note(step, gradient, lambda: _copy(change)):
+            _go_back(change, log.last)
+            return log.rows, "perplexity_budget"
+    return log.rows, "steps"
 
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #f01eaaf8
 def _words(lm: LM, change: _Change) -> torch.Tensor | None:
@@ -460,6 +452,35 @@ def _step(
     change.install()
 
 # %% ../../nbs/api/tuning/20_ftgd.ipynb #817c6b86
+class _Log:
+    "The rows of the log, and the last state whose perplexity is within the budget."
+
+    def __init__(self, setup: _Setup):
+        untuned = _measure(setup)
+        self.setup = setup
+        self.rows: list[dict] = [{"step": 0, **untuned}]
+        self.allowed = (setup.ftgd.perplexity_budget or math.inf) * untuned.get("perplexity", math.inf)
+        self.step = 0
+        self.last: Any = None  # the state at that step; that of the untuned model is not kept
+
+    def note(
+        self,
+        step: int,  # from 1
+        gradient: _Gradient,  # of this step
+        state: Callable[[], Any],  # a copy of what is tuned
+    ) -> bool:  # False where the budget is exceeded; the log then ends with `last`
+        "Measure the model after a step where that is asked for, and add a row."
+        ftgd = self.setup.ftgd
+        measured = _measure(self.setup) if step % ftgd.every == 0 or step == ftgd.steps else {}
+        if measured.get("perplexity", 0) > self.allowed:
+            self.rows = [row for row in self.rows if row["step"] <= self.step]
+            return False
+        if ftgd.perplexity_budget is not None and measured:
+            self.step, self.last = step, state()
+        self.rows.append({"step": step, "loss": gradient.loss, "margin": gradient.margin, **measured})
+        return True
+
+
 def _measure(setup: _Setup) -> dict[str, float]:
     "Margin and accuracy on held-out pairs, perplexity on reference text, as far as they are asked for."
     out: dict[str, float] = {}
@@ -593,12 +614,13 @@ def _tune_lora(setup: _Setup) -> Tuned:
 
 def _descend_lora(setup: _Setup) -> tuple[list[dict], str]:
     "Train the weights of a setup, all whole, on the good sentences. Gives the rows of the log, and why it stopped."
-    ftgd, weights = setup.ftgd, list(setup.weights.values())
+    ftgd, weights, log = setup.ftgd, list(setup.weights.values()), _Log(setup)
     optimizer = _OPTIMIZERS[ftgd.optimizer](weights, lr=ftgd.lr)
-    untuned = _measure(setup)
-    rows: list[dict] = [{"step": 0, **untuned}]
-    allowed = (ftgd.perplexity_budget or math.inf) * untuned.get("perplexity", math.inf)
-    within = (0, [p.detach().clone() for p in weights])  # the last step whose perplexity was allowed
+
+    def state() -> list[torch.Tensor]:
+        return [p.detach().clone() for p in weights]
+
+    start = state()
     batches = _batches_of_pairs(len(setup.pairs), ftgd.batch_size, ftgd.seed)
     for step in range(1, ftgd.steps + 1):
         gradient = _gradient(setup, [setup.pairs[i] for i in next(batches)], likelihood, list(setup.weights))
@@ -606,13 +628,9 @@ def _descend_lora(setup: _Setup) -> tuple[list[dict], str]:
             p.grad = gradient.values[name]
         optimizer.step()
         optimizer.zero_grad()
-        measured = _measure(setup) if step % ftgd.every == 0 or step == ftgd.steps else {}
-        if measured.get("perplexity", 0) > allowed:
+        if not log.note(step, gradient, state):
             with torch.no_grad():
-                for p, old in zip(weights, within[1], strict=True):
+                for p, old in zip(weights, log.last or start, strict=True):
                     p.copy_(old)
-            return [row for row in rows if row["step"] <= within[0]], "perplexity_budget"
-        if measured:
-            within = (step, [p.detach().clone() for p in weights])
-        rows.append({"step": step, "loss": gradient.loss, "margin": gradient.margin, **measured})
-    return rows, "steps"
+            return log.rows, "perplexity_budget"
+    return log.rows, "steps"

@@ -7,7 +7,6 @@ import pytest
 from taskspace.claims import verdicts as module
 from taskspace.claims.judging import claims, findings, models_table, passing_tasks
 from taskspace.claims.verdicts import (
-    both,
     claim_a,
     claim_b,
     claim_c,
@@ -16,6 +15,7 @@ from taskspace.claims.verdicts import (
     CLAIMS,
     judge,
     paired,
+    verdict_of_parts,
     VERDICTS,
 )
 from taskspace.errors import TaskspaceError
@@ -107,7 +107,8 @@ def test_a_says_on_how_many_tasks_harm_is_compared():
     gained = curves(0.95, 0.3)
     gained.loc[gained.task == "t0", "gain_accuracy"] = -0.1
     margin, accuracy = claim_a(gained).why.split(" In accuracy: ")
-    assert "which 9 of 10 tasks reach, full fine-tuning costs" in accuracy and "reach" not in margin
+    assert "which 9 of 10 tasks reach, full fine-tuning harms" in accuracy and "reach" not in margin
+    assert "the gain of FTGD minus 80% of the other gain is +" in margin and "; at equal gain full" in margin
 
 
 def test_a_tells_what_the_subspace_alone_does_and_does_not_judge_it():
@@ -508,7 +509,10 @@ def test_rules_of_judgement():
         "undecided",
         "not supported",
     ]
-    assert both("supported", "not supported", "undecided") == "not supported" and both("supported") == "supported"
+    assert (
+        verdict_of_parts("supported", "not supported", "undecided") == "not supported"
+        and verdict_of_parts("supported") == "supported"
+    )
     held = [
         low <= 0.3 <= high
         for low, high in (paired(0.3 + np.random.default_rng(s).normal(size=12), 99)[1:3] for s in range(500))

@@ -228,7 +228,7 @@ def test_ablation_finds_the_units_that_were_wired(wiring, expected):
 def test_units_that_nobody_uses_do_no_harm():
     lm = rules({"cat": (0, 1), "dog": (2, 3), "king": (4, 5)})
     norms = unit_norms(lm, [p.good for t in noun_suite() for p in t], "mlp")
-    assert np.flatnonzero(norms.size).tolist() == [0, 1, 2, 3, 4, 5]
+    assert np.flatnonzero(norms.rms).tolist() == [0, 1, 2, 3, 4, 5]
     before = margins(lm, encode_pairs(lm, noun_suite()["cat"]))
     with ablated(lm, Units("mlp", {1: np.array([6, 7])})):
         assert (margins(lm, encode_pairs(lm, noun_suite()["cat"])) == before).all()
@@ -286,13 +286,13 @@ def test_shared_rows_stay_right_with_units_off(kind):
 def test_random_units_match_in_layer_and_strength():
     lm = toy_lm(spread=0.2)
     norms = unit_norms(lm, [p.good for t in TOY for p in t], "mlp")
-    strong = np.argsort(norms.size[:128])[-6:]  # of layer 1
+    strong = np.argsort(norms.rms[:128])[-6:]  # of layer 1
     units = Units("mlp", {1: np.sort(strong), 2: np.arange(3)})
     draws = [matched_units(units, norms, seed) for seed in range(20)]
     assert all({k: len(v) for k, v in d.by_layer.items()} == {1: 6, 2: 3} for d in draws)
     assert not any(set(d.by_layer[1]) & set(strong) for d in draws)
-    taken = np.concatenate([norms.size[d.by_layer[1]] for d in draws])
-    assert taken.min() > np.quantile(norms.size[:128], 0.75)  # the strongest of what is left
+    taken = np.concatenate([norms.rms[d.by_layer[1]] for d in draws])
+    assert taken.min() > np.quantile(norms.rms[:128], 0.75)  # the strongest of what is left
     assert len({tuple(d.by_layer[1]) for d in draws}) > 10
 
 

@@ -9,9 +9,11 @@ from taskspace.claims.verdicts import claim_c
 from taskspace.errors import TaskspaceError
 from taskspace.spaces.change import change_point
 from taskspace.spaces.levels import level_error_over_pairs, level_intervals
+from taskspace.spaces.resampling import auc_of, jackknife_error, left_out_interval, stretched_interval
 from taskspace.spaces.sentence_similarity import words
 from taskspace.spaces.signs import opposition_scores
 from taskspace.spaces.space import TaskSpace
+from taskspace.spaces.statistics import cells
 from taskspace.toy import measured_space
 
 
@@ -125,3 +127,39 @@ def test_a_slope_between_two_sizes_has_the_interval_of_welch():
     aucs = [[s.within_across(permutations=0, interval=None).statistic for s in v] for v in trainings.values()]
     wanted = stats.ttest_ind(aucs[1], aucs[0], equal_var=False).confidence_interval()
     assert (found["low"], found["high"]) == pytest.approx(tuple(wanted)) and found["units"] == 7
+
+
+def test_a_figure_that_nothing_moves_has_no_bounds_at_any_level():
+    "An AUC of 1 may stay 1 without any task and in all replicates, which says nothing about its precision."
+    names, labels = [f"task {i}" for i in range(12)], np.arange(12) % 3
+    groups = {n: str(g) for n, g in zip(names, labels, strict=True)}
+    apart = (labels[:, None] == labels) + np.linspace(0, 0.1, 144).reshape(12, 12)
+    draws = apart + 0.001 * np.random.default_rng(0).normal(size=(50, 12, 12))
+    space = TaskSpace(pd.DataFrame(apart, names, names), "perfect", groups, replicates=draws, meta={"pairs": 20})
+
+    def auc(matrix, keep):
+        return float(auc_of(cells(matrix), cells(labels[keep][:, None] == labels[keep]) > 0))
+
+    table = level_intervals(space, auc, bounds=(0, 1))
+    assert list(table.index) == ["pairs", "tasks", "groups"] and (table["estimate"] == 1).all()
+    assert table[["low", "high"]].isna().all(axis=None)
+    for over in ("pairs", "tasks"):
+        test = space.within_across(interval=over)
+        assert test.statistic == 1 and np.isnan([test.low, test.high]).all()
+    for bounds, value in ((None, 0.1), (None, 1e-9), ((0, 1), 0.1)):
+        error = jackknife_error(np.full(7, value), bounds)
+        assert np.isnan(stretched_interval(value, error, 6, bounds)).all()  # no spread but for rounding
+
+
+def test_one_interval_serves_all_levels():
+    "With bounds the interval is Student's of Fisher's z; without it is Student's, or the normal curve's."
+    half = stats.t.ppf(0.975, 7) * 0.3
+    low, high = stretched_interval(0.6, 0.3, 7, (0, 1))
+    assert np.allclose(np.arctanh(2 * np.array([low, high]) - 1), np.arctanh(0.2) + np.array([-half, half]))
+    assert np.allclose(stretched_interval(2.0, 0.3, 7, None), [2 - half, 2 + half])
+    normal = stats.norm.ppf(0.975) * 0.3
+    for freedom in (0, -1, np.inf):
+        assert np.allclose(stretched_interval(2.0, 0.3, freedom, None), [2 - normal, 2 + normal])
+    left = np.array([1e-13, 2e-13, 4e-13])  # small, but it differs
+    assert np.isfinite(left_out_interval(2e-13, left, bounds=None)).all()
+    assert stretched_interval(1.0, 0.3, 7, (0, 1))[1] == 1.0  # clipped, but it holds the estimate
