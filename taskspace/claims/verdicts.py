@@ -548,8 +548,6 @@ def _finding_c(
     trainings: Mapping[str, Sequence[TaskSpace]], levels: pd.DataFrame, labels: Sequence[str], sizes: dict[str, float]
 ) -> Finding:
     "The finding: judged over tasks and trainings, or not replicated."
-    from scipy.stats import norm
-
     counts = {k: len(v) for k, v in trainings.items()}
     replicated = min(counts.values()) >= REPLICATED
     low, high = widest(levels, ["tasks", "trainings"] if replicated else ["tasks"])
@@ -568,7 +566,7 @@ def _finding_c(
         estimate,
         low,
         high,
-        float(2 * norm.sf(abs(estimate) / error)),
+        float(2 * statistics.student_tail(abs(estimate) / error, np.inf)),
         f"AUC {steps}; interval {over}; {len(labels)} tasks.",
         {"auc": by_size["mean"].to_dict(), "sizes": sizes, "trainings": counts},
         levels,

@@ -22,7 +22,7 @@ from ..scoring.convention import Convention
 from ..scoring.scores import score_pairs
 from ..spaces.resampling import auc_of
 from ..spaces.space import TaskSpace
-from ..spaces.statistics import benjamini_hochberg
+from ..spaces.statistics import benjamini_hochberg, student_quantile, student_tail
 from ..tasks import grammar
 from ..tasks.pairs import Suite, Task
 
@@ -89,17 +89,17 @@ def need_table(
 ) -> pd.DataFrame:  # one row a cell: without, task, whole, left, need, low, high, p, q[, named]
     """What each task loses without each construction. p: that it loses nothing; q: p corrected over all cells.
     Raises `TaskspaceError` for scores that lack a cell."""
-    from scipy.stats import t
-
     values, texts, tasks = _values(scores, by)
     each = values[:, :1] - values[:, 1:]
     count, mean = len(each), each.mean(0)
     own = each.var(0, ddof=1) if count > 1 else np.full(mean.shape, np.nan)
     pooled = np.where(own.mean(0) > 0, own.mean(0), own.mean())
     error = np.sqrt(np.maximum(own, pooled) / count)
-    reach = t.ppf((1 + level) / 2, count - 1) * error if count > 1 else error
+    reach = student_quantile((1 + level) / 2, count - 1) * error if count > 1 else error
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = np.where(error > 0, 2 * t.sf(np.abs(mean) / error, max(count - 1, 1)), np.where(mean == 0, 1.0, np.nan))
+        p = np.where(
+            error > 0, 2 * student_tail(np.abs(mean) / error, max(count - 1, 1)), np.where(mean == 0, 1.0, np.nan)
+        )
     p = np.full(mean.shape, np.nan) if count == 1 else p
     cells = pd.MultiIndex.from_product([texts, tasks], names=["without", "task"])
     columns = {"left": values[:, 1:].mean(0), "need": mean, "low": mean - reach, "high": mean + reach, "p": p}

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..errors import TaskspaceError
+from ..spaces.statistics import student_quantile
 
 # %% auto #0
 __all__ = ['FEWEST_BLOCKS', 'RELIABLE', 'block_moments', 'ActiveShare', 'active_share']
@@ -92,8 +93,6 @@ def active_share(
     size: int,  # parameters that these are sums over
 ) -> ActiveShare:
     "How many of some parameters take part, without noise. Raises `TaskspaceError` for fewer than four blocks."
-    from scipy.stats import t
-
     blocks, missing = len(gram), math.nan
     if blocks < FEWEST_BLOCKS:
         raise TaskspaceError(
@@ -108,5 +107,5 @@ def active_share(
     cut = [np.delete(np.delete(gram, b, 0), b, 1) for b in range(blocks)]
     moved = np.log([_share(g, f, size) for g, f in zip(cut, fourth[1:], strict=True)])
     error = math.sqrt((blocks - 1) / blocks * ((moved - moved.mean()) ** 2).sum())
-    reach = math.exp(t.ppf(0.975, blocks - 1) * error)
+    reach = math.exp(student_quantile(0.975, blocks - 1) * error)
     return ActiveShare(share, share / reach, share * reach, reliability)

@@ -12,7 +12,15 @@ import numpy as np
 import pandas as pd
 
 from ..errors import TaskspaceError
-from .statistics import benjamini_hochberg, cells, orthonormal_basis, ranks, square
+from taskspace.spaces.statistics import (
+    benjamini_hochberg,
+    cells,
+    orthonormal_basis,
+    ranks,
+    square,
+    student_quantile,
+    student_tail,
+)
 
 # %% auto #0
 __all__ = ['RELIABLE', 'resample_means', 'split_halves', 'replicate_variance', 'degrees_of_freedom', 'widening', 'interval',
@@ -129,10 +137,8 @@ def widening(
     freedom = degrees_of_freedom(pairs) if freedom is None else freedom
     if np.ndim(freedom) == 0 and np.isinf(freedom):
         return 1.0
-    from scipy.stats import norm, t
-
     q = (1 + level) / 2
-    wide = np.sqrt(_correction(pairs)) * t.ppf(q, freedom) / norm.ppf(q)
+    wide = np.sqrt(_correction(pairs)) * student_quantile(q, freedom) / student_quantile(q, np.inf)
     return wide if np.ndim(wide) else float(wide)
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #12427297
@@ -159,13 +165,11 @@ def _p_values(
     estimate: np.ndarray, replicates: np.ndarray, pairs: int | None, seed_deviations: np.ndarray | None = None
 ) -> np.ndarray:
     "Two-sided p-values of means against 0; missing where the standard error is unknown, or 0 but for rounding."
-    from scipy.stats import norm, t
-
     error = np.sqrt(replicate_variance(replicates) * _correction(pairs))
     unknown = np.full(np.shape(estimate), np.nan)
     score = np.abs(np.divide(estimate, error, out=unknown, where=error > 1e-10 * np.abs(estimate)))
     freedom = degrees_of_freedom(pairs, estimate, replicates, seed_deviations)
-    return 2 * (norm.sf(score) if np.ndim(freedom) == 0 and np.isinf(freedom) else t.sf(score, freedom))
+    return 2 * student_tail(score, freedom)
 
 
 def cell_tests(
@@ -294,9 +298,7 @@ def least_reliability(
     blocks: int = 5,  # blocks of pairs that the intervals are over
 ) -> float:  # from 0 to 1
     "The least share of the variance of cells that is not noise, on average, from their own intervals."
-    from scipy.stats import t
-
-    error = (high - low) / 2 / t.ppf(0.975, blocks - 1)
+    error = (high - low) / 2 / student_quantile(0.975, blocks - 1)
     return reliability_of(values, float(np.mean(error**2)))
 
 # %% ../../nbs/api/spaces/20_resampling.ipynb #c41f7a0e
@@ -330,13 +332,10 @@ def stretched_interval(
     level: float = 0.95,  # share of intervals that hold the truth
 ) -> tuple[float, float]:  # holds the estimate; missing where the error is, or is 0 but for rounding
     "Student's interval around an estimate, on a scale without bounds."
-    from scipy.stats import norm, t
-
     rounding = 1e-12 * (abs(estimate) if bounds is None else 1)  # a figure without bounds may be small
     if not (np.isfinite(error) and error > rounding):
         return float("nan"), float("nan")
-    q = (1 + level) / 2
-    reach = (t.ppf(q, freedom) if 0 < freedom < np.inf else norm.ppf(q)) * error
+    reach = student_quantile((1 + level) / 2, freedom if freedom > 0 else np.inf) * error
     middle = float(stretch(estimate, bounds))
     low, high = (unstretch(middle + side * reach, bounds) for side in (-1, 1))
     # A value on the bound is infinite on the stretched scale and was clipped, so the interval is made to hold it.

@@ -18,8 +18,8 @@ from ..errors import TaskspaceError
 # %% auto #0
 __all__ = ['ALTERNATIVES', 'METHODS', 'square', 'cells', 'from_cells', 'ranks', 'task_permutations', 'permuted_products',
            'permutation_p', 'Test', 'known_labels', 'within_across', 'left_out_aucs', 'mantel', 'orthonormal_basis',
-           'partial_mantel', 'mrqap', 'benjamini_hochberg', 'student_interval', 'sign_flip_p', 'Estimate', 'over_seeds',
-           'cost_at']
+           'partial_mantel', 'mrqap', 'benjamini_hochberg', 'student_quantile', 'student_tail', 'student_interval',
+           'sign_flip_p', 'Estimate', 'over_seeds', 'cost_at']
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #df45cc79
 def square(
@@ -452,16 +452,35 @@ def benjamini_hochberg(
     return q
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #5f6cac9e
+def student_quantile(
+    share: float,  # of the curve that lies below, from 0 to 1
+    freedom: np.ndarray | float,  # degrees of freedom; infinite: the normal curve
+) -> Any:  # of the shape of `freedom`
+    "Student's quantile. It is `scipy.stats.t.ppf`, without the half second that importing `scipy.stats` takes."
+    from scipy.special import ndtri, stdtrit
+
+    return np.where(np.isinf(freedom), ndtri(share), stdtrit(freedom, share))[()]
+
+
+def student_tail(
+    score: np.ndarray | float,  # estimates by their standard errors
+    freedom: np.ndarray | float,  # degrees of freedom; infinite: the normal curve
+) -> Any:  # of the shape of both
+    "The share of Student's curve above a score, as `scipy.stats.t.sf` gives it."
+    from scipy.special import ndtr, stdtr
+
+    below = -np.asarray(score)
+    return np.where(np.isinf(freedom), ndtr(below), stdtr(freedom, below))[()]
+
+
 def student_interval(
     values: Sequence[float] | np.ndarray,  # two independent values or more
     level: float = 0.95,  # of the interval
 ) -> tuple[float, float, float]:  # mean, lower and upper bound; missing where a value is
     "The mean of some values with Student's interval."
-    from scipy.stats import t
-
     v = np.asarray(values, dtype=float)
     mean = v.mean()
-    half = t.ppf((1 + level) / 2, len(v) - 1) * v.std(ddof=1) / np.sqrt(len(v))
+    half = student_quantile((1 + level) / 2, len(v) - 1) * v.std(ddof=1) / np.sqrt(len(v))
     return float(mean), float(mean - half), float(mean + half)
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #892ff875
