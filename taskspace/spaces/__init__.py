@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "statistics":
-        "ALTERNATIVES METHODS square cells from_cells ranks task_permutations permuted_products permutation_p "
-        "Test known_labels within_across left_out_aucs mantel orthonormal_basis partial_mantel mrqap "
-        "benjamini_hochberg student_quantile student_tail student_interval sign_flip_p Estimate over_seeds "
-        "cost_at",
+        "ALTERNATIVES METHODS square cells from_cells ranks ranks_of_some task_permutations permuted_products "
+        "permutation_p Test known_labels within_across left_out_aucs mantel orthonormal_basis partial_mantel "
+        "mrqap benjamini_hochberg student_quantile student_tail student_interval sign_flip_p Estimate "
+        "over_seeds cost_at",
     "resampling":
         "RELIABLE resample_means split_halves replicate_variance degrees_of_freedom widening interval "
         "cell_tests auc_of correlation_of unit_cells noise_variance filled_replicates measurement_errors "

@@ -30,8 +30,10 @@ def cell_columns(
 ) -> np.ndarray:  # shape (matrices, cells)
     "The off-diagonal cells of each matrix as a row of unit length around 0."
     rows = np.stack([statistics.cells(m) for m in matrices])
-    if method == "spearman":
-        rows = statistics.ranks(rows)
+    return _unit_rows(statistics.ranks(rows) if method == "spearman" else rows)
+
+
+def _unit_rows(rows: np.ndarray) -> np.ndarray:
     rows = rows - rows.mean(1, keepdims=True)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
@@ -170,10 +172,15 @@ def _check_hypotheses(correlations: np.ndarray, names: Sequence[str]) -> None:
 
 def _left_out(matrices: Sequence[np.ndarray], method: str, unit_of: np.ndarray) -> Iterator[np.ndarray]:
     "The correlations with each unit left out in turn; `unit_of` has the unit of each task."
-    for unit in dict.fromkeys(unit_of.tolist()):
-        keep = unit_of != unit
-        rows = cell_columns([m[np.ix_(keep, keep)] for m in matrices], method)
-        yield rows @ rows.T
+    rows = np.stack([statistics.cells(m) for m in matrices])
+    order = np.argsort(rows, axis=1) if method == "spearman" else None  # sorted once, whatever is left out
+    codes = pd.factorize(unit_of)[0]
+    sources, targets = (statistics.cells(side) for side in np.broadcast_arrays(codes[:, None], codes))
+    for unit in range(codes.max() + 1):
+        keep = (sources != unit) & (targets != unit)
+        left = rows.compress(keep, axis=1) if order is None else statistics.ranks_of_some(rows, order, keep)
+        left = _unit_rows(left)
+        yield left @ left.T
 
 
 def _groups_of(space: TaskSpace) -> np.ndarray | None:

@@ -16,10 +16,10 @@ import pandas as pd
 from ..errors import TaskspaceError
 
 # %% auto #0
-__all__ = ['ALTERNATIVES', 'METHODS', 'square', 'cells', 'from_cells', 'ranks', 'task_permutations', 'permuted_products',
-           'permutation_p', 'Test', 'known_labels', 'within_across', 'left_out_aucs', 'mantel', 'orthonormal_basis',
-           'partial_mantel', 'mrqap', 'benjamini_hochberg', 'student_quantile', 'student_tail', 'student_interval',
-           'sign_flip_p', 'Estimate', 'over_seeds', 'cost_at']
+__all__ = ['ALTERNATIVES', 'METHODS', 'square', 'cells', 'from_cells', 'ranks', 'ranks_of_some', 'task_permutations',
+           'permuted_products', 'permutation_p', 'Test', 'known_labels', 'within_across', 'left_out_aucs', 'mantel',
+           'orthonormal_basis', 'partial_mantel', 'mrqap', 'benjamini_hochberg', 'student_quantile', 'student_tail',
+           'student_interval', 'sign_flip_p', 'Estimate', 'over_seeds', 'cost_at']
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #df45cc79
 def square(
@@ -76,11 +76,29 @@ def ranks(
 def _ranks(values: np.ndarray) -> np.ndarray:
     "Ranks of `values` (cells,), none missing, from a single sort."
     order = np.argsort(values)
-    ordered = values[order]
-    starts = np.flatnonzero(np.append(True, ordered[1:] > ordered[:-1]))
-    ends = np.append(starts[1:], len(ordered))
     out = np.empty(len(order))
-    out[order] = np.repeat((starts + 1 + ends) / 2, ends - starts)
+    out[order] = _ranks_in_order(values[order])
+    return out
+
+
+def _ranks_in_order(rising: np.ndarray) -> np.ndarray:
+    "Ranks of values (cells,) that rise."
+    starts = np.flatnonzero(np.append(True, rising[1:] > rising[:-1]))
+    ends = np.append(starts[1:], len(rising))
+    return np.repeat((starts + 1 + ends) / 2, ends - starts)
+
+# %% ../../nbs/api/spaces/10_statistics.ipynb #5d0c41a2
+def ranks_of_some(
+    values: np.ndarray,  # shape (rows, cells), none missing
+    order: np.ndarray,  # shape (rows, cells), from `np.argsort(values, axis=1)`
+    keep: np.ndarray,  # shape (cells,), which cells are ranked
+) -> np.ndarray:  # shape (rows, kept cells)
+    "The ranks of some cells among each other, as `ranks` gives them."
+    place = keep.cumsum() - 1
+    out = np.empty((len(values), keep.sum()))
+    for row, by_size in enumerate(order):
+        kept = by_size[keep[by_size]]
+        out[row, place[kept]] = _ranks_in_order(values[row, kept])
     return out
 
 # %% ../../nbs/api/spaces/10_statistics.ipynb #dd2b4f9b
