@@ -63,9 +63,12 @@ def _mean_evidence(
     replicates = _mean_replicates(each, draws, shared)
     drawn = np.stack([d[: len(replicates)] for d in draws])
     if np.any(shared):
-        common, own = np.sqrt(shared) * _common_moves(each, draws), drawn - each[:, None]
-        replicates = replicates + common
-        drawn = each[:, None] + common + np.sqrt(1 - shared) * own
+        common = np.sqrt(shared) * _common_moves(each, draws)
+        replicates += common
+        drawn -= each[:, None]  # in place, since the draws of many tasks are large
+        drawn *= np.sqrt(1 - shared)
+        drawn += common
+        drawn += each[:, None]
     return replicates, each.mean(0) + moved_by_seeds(each, drawn)
 
 # %% ../../nbs/api/runs/46_run_spaces.ipynb #4547d87a
@@ -291,7 +294,7 @@ def _mean_over_seeds(run: RunData, probe: str, at: int, spaces: Sequence[TaskSpa
         return mean_space(spaces, _header_of(run, at))
     jobs = run.plan[(run.plan["kind"] == probe) & (run.plan["at"] == at)]
     files = run.store.files(jobs["key"])
-    seeds = tuple(int(j.seed) for j in jobs.itertuples() if j.key in files)
+    seeds = tuple(jobs.loc[jobs["key"].isin(list(files)), "seed"].astype(int).tolist())
     return mean_space(spaces, _header_of(run, at), _shared_pairs(run, seeds))
 
 # %% ../../nbs/api/runs/46_run_spaces.ipynb #ca75defd

@@ -998,12 +998,9 @@ def spaces_that_share(shared, seeds, own, trial, n=40, pairs=40, blocks=5, draws
         yield TaskSpace(pd.DataFrame(matrix, names, names), "overlap", replicates=drawn, meta={"blocks": blocks})
 
 
-def sharing():
-    "First all pairs shared by seeds that differ in nothing else."
-    return at_length(itertools.product((5, 3, 2), (1.0, 0.5, 0.0), (0.0, 1.0, 4.0)))
-
-
-@pytest.mark.parametrize("seeds, shared, own", sharing())
+@pytest.mark.parametrize(
+    "seeds, shared, own", at_length(itertools.product((5, 3, 2), (1.0, 0.5, 0.0), (0.0, 1.0, 4.0)))
+)
 def test_the_interval_of_a_mean_over_seeds_holds_the_truth_where_they_share_pairs(seeds, shared, own):
     found = mean_space(list(spaces_that_share(shared, seeds, own, trial=0)), {}, shared)
     held = ((found.low < 0) & (found.high > 0)).to_numpy().mean()
