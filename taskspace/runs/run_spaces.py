@@ -5,21 +5,24 @@
 # %% ../../nbs/api/runs/46_run_spaces.ipynb #2d49d773
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any, TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
 
+from ..errors import TaskspaceError
 from ..probing.row_spaces import moved_by_seeds
 from .formats import as_written, frame_to_space, frame_to_spaces, frame_to_units
 from .plans import find_checkpoint, find_tuned_checkpoint, finished_results, NotThere, RunData
 from .readings import ablation_rows_at, interchange_rows_at, rows_at, transfer_jobs
 from ..spaces.resampling import interval
 from ..spaces.space import TaskSpace
+from ..tasks.pairs import Task
 
 if TYPE_CHECKING:
     from taskspace.probing.measures import GradientSpaces
@@ -29,8 +32,10 @@ if TYPE_CHECKING:
 __all__ = ['mean_space', 'gradients_at', 'run_gradients', 'units_at', 'run_units', 'space_at', 'run_interchange', 'run_space']
 
 # %% ../../nbs/api/runs/46_run_spaces.ipynb #cc5cef6e
-def _mean_replicates(each: np.ndarray, draws: Sequence[np.ndarray]) -> np.ndarray:  # shape (draws, tasks, tasks)
-    "Replicates of the mean over seeds, from the space of each seed and its draws."
+def _mean_replicates(
+    each: np.ndarray, draws: Sequence[np.ndarray], shared: np.ndarray | float
+) -> np.ndarray:  # shape (draws, tasks, tasks)
+    "Replicates of the mean over seeds, from the space of each seed and its draws, without what shared pairs move."
     count = len(each)
     mean = each.mean(0)
     rng = np.random.default_rng(0)
@@ -40,8 +45,39 @@ def _mean_replicates(each: np.ndarray, draws: Sequence[np.ndarray]) -> np.ndarra
         taken = rng.integers(count, size=times)
         of_pairs = np.stack([draws[k][rng.integers(len(draws[k]))] for k in taken]) - each[taken]
         of_seeds = np.sqrt(count / (count - 1)) * (each[taken] - mean)
-        replicates += (of_pairs + of_seeds) / count
+        replicates += (np.sqrt(1 - shared) * of_pairs + of_seeds) / count
     return replicates
+
+
+def _common_moves(each: np.ndarray, draws: Sequence[np.ndarray]) -> np.ndarray:  # shape (draws, tasks, tasks)
+    "What other pairs would change in all seeds at once, were all pairs shared: draws of seeds picked at random."
+    rng = np.random.default_rng(1)
+    taken = rng.integers(len(each), size=min(map(len, draws)))
+    return np.stack([draws[k][rng.integers(len(draws[k]))] for k in taken]) - each[taken]
+
+
+def _mean_evidence(
+    each: np.ndarray, draws: Sequence[np.ndarray], shared: np.ndarray | float
+) -> tuple[np.ndarray, np.ndarray]:  # shapes (draws, tasks, tasks) and (seeds, tasks, tasks)
+    "Replicates of the mean over seeds, and the mean as each seed moves it beyond what its own pairs do."
+    replicates = _mean_replicates(each, draws, shared)
+    drawn = np.stack([d[: len(replicates)] for d in draws])
+    if np.any(shared):
+        common = np.sqrt(shared) * _common_moves(each, draws)
+        replicates += common
+        drawn -= each[:, None]  # in place, since the draws of many tasks are large
+        drawn *= np.sqrt(1 - shared)
+        drawn += common
+        drawn += each[:, None]
+    return replicates, each.mean(0) + moved_by_seeds(each, drawn)
+
+# %% ../../nbs/api/runs/46_run_spaces.ipynb #4547d87a
+def _shared_cells(shared: float | Mapping[str, float], tasks: Sequence[str]) -> np.ndarray | float:
+    "The share of pairs in common of each cell, the larger of its two tasks. Raises `TaskspaceError` for no share."
+    of_tasks = np.array([shared[t] for t in tasks]) if isinstance(shared, Mapping) else np.array(shared, dtype=float)
+    if not ((of_tasks >= 0) & (of_tasks <= 1)).all():
+        raise TaskspaceError(f"mean_space: shared must lie in 0 .. 1, not {shared!r}")
+    return np.maximum.outer(of_tasks, of_tasks) if of_tasks.ndim else float(of_tasks)
 
 
 def _labelled(cells: np.ndarray | None, like: pd.DataFrame) -> pd.DataFrame | None:
@@ -51,9 +87,11 @@ def _labelled(cells: np.ndarray | None, like: pd.DataFrame) -> pd.DataFrame | No
 def mean_space(
     spaces: Sequence[TaskSpace],  # the same tasks, one space a seed
     meta: dict[str, Any],  # kept with the space, beside the record of the first
+    shared: float | Mapping[str, float] = 0.0,  # share of their pairs that two seeds have in common, or task -> share
 ) -> TaskSpace:
     """The mean over seeds. Where every space has replicates, it has an interval, which covers the mean over other
-    seeds and other pairs of the same kind: it is wider where the pairs make few blocks and where seeds are few."""
+    seeds and other pairs of the same kind: it is wider where the pairs make few blocks, where seeds are few and where
+    they share pairs. Raises `TaskspaceError` for a share outside 0 to 1."""
     first, count = spaces[0], len(spaces)
     meta = {**(first.meta or {}), **meta, "seeds": count}
     if count == 1:
@@ -63,10 +101,8 @@ def mean_space(
     low = high = replicates = moved = None
     draws = [s.replicates for s in spaces if s.replicates is not None]
     if len(draws) == count:
-        replicates = _mean_replicates(each, draws)
+        replicates, moved = _mean_evidence(each, draws, _shared_cells(shared, first.tasks))
         pairs = min((p for s in spaces if (p := s.resampled_pairs()) is not None), default=None)
-        times = min(map(len, draws))
-        moved = mean + moved_by_seeds(each, np.stack([d[:times] for d in draws]))
         low, high = interval(replicates, mean, pairs=pairs, seed_deviations=moved)
         if first.kind.startswith("gradient cosine"):
             low, high = (np.clip(bound, -1, 1) for bound in (low, high))
@@ -233,12 +269,40 @@ def _completed_transfer(
     made = {normalise: space}  # the rows are put together once for each normalisation
     return complete_by(mean_prediction(predictions), choice, lambda by: made.get(by) or measured(by), normalise)
 
+# %% ../../nbs/api/runs/46_run_spaces.ipynb #9ff11b3f
+_kept_shares: WeakKeyDictionary[RunData, dict[tuple[int, ...], dict[str, float]]] = WeakKeyDictionary()
+
+
+def _share_in_common(parts: Sequence[Task]) -> float:  # mean over every two of the parts
+    "The share of its pairs that one seed's part of a task has in common with another's."
+    counts = [Counter(part) for part in parts]
+    return float(np.mean([(a & b).total() / a.total() for a, b in combinations(counts, 2)]))
+
+
+def _shared_pairs(run: RunData, seeds: tuple[int, ...]) -> dict[str, float]:  # task -> share
+    "How many of the pairs to tune on two seeds of a run have in common."
+    kept = _kept_shares.setdefault(run, {})
+    if seeds not in kept:
+        parts = [run.suite.split(run.study.train_pairs, run.study.eval_pairs, seed).train for seed in seeds]
+        kept[seeds] = {tasks[0].name: _share_in_common(tasks) for tasks in zip(*parts, strict=True)}
+    return kept[seeds]
+
+
+def _mean_over_seeds(run: RunData, probe: str, at: int, spaces: Sequence[TaskSpace]) -> TaskSpace:
+    "The mean over the seeds of a probe that are done at a checkpoint, which compares the pairs to tune on."
+    if len(spaces) == 1 or any(space.replicates is None for space in spaces):  # there is no interval of a mean
+        return mean_space(spaces, _header_of(run, at))
+    jobs = run.plan[(run.plan["kind"] == probe) & (run.plan["at"] == at)]
+    files = run.store.files(jobs["key"])
+    seeds = tuple(jobs.loc[jobs["key"].isin(list(files)), "seed"].astype(int).tolist())
+    return mean_space(spaces, _header_of(run, at), _shared_pairs(run, seeds))
+
 # %% ../../nbs/api/runs/46_run_spaces.ipynb #ca75defd
 def _gradient_space(run: RunData, at: int, kind: str) -> TaskSpace:
     found = gradients_at(run, at)
     if kind not in found[0]:
         raise NotThere(f"{run.path}: no space of kind {kind!r}; there are: transfer, {', '.join(found[0])}")
-    return mean_space([spaces[kind] for spaces in found], _header_of(run, at))
+    return _mean_over_seeds(run, "gradient", at, [spaces[kind] for spaces in found])
 
 
 def _prediction_jobs(run: RunData, at: int) -> pd.DataFrame:
@@ -251,7 +315,7 @@ def _predicted_space(run: RunData, at: int) -> TaskSpace:
     if not found:
         why = "; add predicted to the probes" if jobs.empty else f" yet; see taskspace status {run.path}"
         raise NotThere(f"{run.path}: no predicted transfer of {run.checkpoints['model'][at]!r} is there{why}")
-    return mean_space(found, _header_of(run, at))
+    return mean_space(found, _header_of(run, at))  # a prediction has no interval
 
 # %% ../../nbs/api/runs/46_run_spaces.ipynb #4a564e1e
 def _unit_space(run: RunData, at: int, kind: str) -> TaskSpace:
@@ -259,7 +323,7 @@ def _unit_space(run: RunData, at: int, kind: str) -> TaskSpace:
     measure = kind.removeprefix("unit_")
     if measure not in found[0]:
         raise NotThere(f"{run.path}: no space of kind {kind!r}; there are: unit_{', unit_'.join(found[0])}")
-    return mean_space([spaces[measure] for spaces in found], _header_of(run, at))
+    return _mean_over_seeds(run, "units", at, [spaces[measure] for spaces in found])
 
 
 def _ablation_space(run: RunData, at: int, control: str, metric: str, options: dict[str, Any]) -> TaskSpace:

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 import toygpu
 import toylm
+from atlength import at_length
 from taskspace.errors import TaskspaceError
 from taskspace.models.checkpoints import (
     Checkpoint,
@@ -60,7 +61,7 @@ from taskspace.runs.study import parse_study, Study
 from taskspace.runs.summaries import checkpoint_spaces, distributedness, learning_curves, with_unit
 from taskspace.scoring.convention import convention_of
 from taskspace.scoring.scores import score_pairs
-from taskspace.spaces.resampling import widening
+from taskspace.spaces.resampling import interval, widening
 from taskspace.spaces.space import TaskSpace
 from taskspace.tasks.catalogue import load_suite
 from taskspace.toy import TOY_WORDS
@@ -981,6 +982,56 @@ def test_the_interval_of_a_mean_over_seeds_holds_the_truth(seeds, noise, blocks)
         found = mean_space(list(spaces_of_seeds(values, draws=200, noise=noise, blocks=blocks, n=20, seed=trial)), {})
         hits.append(((found.low < 0.5) & (found.high > 0.5)).to_numpy().mean())
     assert 0.92 < np.mean(hits) < 0.995, np.mean(hits)
+
+
+def spaces_that_share(shared, seeds, own, trial, n=40, pairs=40, blocks=5, draws=200):
+    """One space a seed, all of means whose truth is 0. Seeds share some pairs of variance 1 and differ by `own`, in
+    standard errors of one seed's mean; replicates take blocks of a seed's own pairs, as the gradient probe does."""
+    rng, names = np.random.default_rng(trial), [f"t{i}" for i in range(n)]
+    common = rng.normal(size=(n, n, round(shared * pairs)))
+    for _ in range(seeds):
+        values = np.concatenate([common, rng.normal(size=(n, n, pairs - common.shape[2]))], -1)
+        of_blocks = rng.permuted(values, axis=-1).reshape(n, n, blocks, -1).mean(-1)
+        matrix = of_blocks.mean(-1) + own / np.sqrt(pairs) * rng.normal(size=(n, n))
+        taken = rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=(draws, n, n)) - 1
+        drawn = matrix + np.einsum("dijb,ijb->dij", taken, of_blocks) / blocks
+        yield TaskSpace(pd.DataFrame(matrix, names, names), "overlap", replicates=drawn, meta={"blocks": blocks})
+
+
+@pytest.mark.parametrize(
+    "seeds, shared, own", at_length(itertools.product((5, 3, 2), (1.0, 0.5, 0.0), (0.0, 1.0, 4.0)))
+)
+def test_the_interval_of_a_mean_over_seeds_holds_the_truth_where_they_share_pairs(seeds, shared, own):
+    found = mean_space(list(spaces_that_share(shared, seeds, own, trial=0)), {}, shared)
+    held = ((found.low < 0) & (found.high > 0)).to_numpy().mean()
+    assert 0.93 < held < 0.999, held
+
+
+def test_a_mean_over_seeds_knows_which_tasks_share_pairs():
+    spaces = list(spaces_that_share(0.0, 2, 0.0, trial=1, n=3))
+    none, some = mean_space(spaces, {}), mean_space(spaces, {}, {"t0": 1.0, "t1": 0.0, "t2": 0.0})
+    assert mean_space(spaces, {}, dict.fromkeys(none.tasks, 0.0)).low.equals(none.low)
+    moved = (none.replicates != some.replicates).any(0)
+    assert moved[0].all() and moved[:, 0].all() and not moved[1:, 1:].any()
+    all_shared = mean_space([spaces[0], spaces[0]], {}, 1.0)  # twice the same: nothing is learned
+    low, high = interval(spaces[0].replicates, spaces[0].matrix.to_numpy(), pairs=5)
+    width = (all_shared.high - all_shared.low).to_numpy() / (high - low)
+    assert width.mean() == pytest.approx(1, abs=0.1)
+    for wrong in (-0.1, 1.1, np.nan, {"t0": 2.0, "t1": 0.0, "t2": 0.0}):
+        with pytest.raises(TaskspaceError, match="shared must lie in 0 .. 1"):
+            mean_space(spaces, {}, wrong)
+
+
+def test_a_run_knows_which_pairs_its_seeds_share(serial):
+    run = open_run(serial)
+    first, second = (run.suite.split(4, 3, seed).train for seed in (0, 1))
+    shared = {a.name: len(set(a) & set(b)) / 4 for a, b in zip(first, second, strict=True)}
+    assert max(shared.values()) > 0
+    of_seeds = [spaces["cosine"] for spaces in run.gradients()]
+    expected = mean_space(of_seeds, {}, shared)
+    found = run.space(kind="cosine")
+    np.testing.assert_array_equal(found.replicates, expected.replicates)
+    assert found.low.equals(expected.low) and not found.low.equals(mean_space(of_seeds, {}).low)
 
 
 def test_a_run_as_objects(serial):
