@@ -48,7 +48,7 @@ def explanation_chart(
     above = _points(parts, "part", "share", "share of the variance", width)
     above = above.encode(color=alt.Color("part:N", scale=known, legend=None))
     table = explanation.table.reset_index()
-    table = table.rename(columns={"partial_low": "low", "partial_high": "high"})
+    table = table.rename(columns={"partial_low": "low", "partial_high": "high"}).dropna(subset="partial")
     below = _points(table, "hypothesis", "partial", "partial correlation, given the others", width)
     return alt.vconcat(above, below).resolve_scale(x="independent", y="independent", color="independent")
 
@@ -63,7 +63,7 @@ def explanation_course(
     if rows.empty:
         known = ", ".join(dict.fromkeys(course["what"]))
         raise TaskspaceError(f"explanation_course: no figure {what!r}; there are: {known}")
-    rows = rows.drop(columns="what")
+    rows = rows.drop(columns="what").dropna(subset="value")
     titles = {"part": "share of the variance", "partial": "partial correlation"}
     usual = {"x_title": "pre-training step", "y_title": titles.get(what, what), "reference": 0.0}
     if what == "part":

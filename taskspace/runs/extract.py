@@ -209,20 +209,26 @@ def _stability(spaces: Mapping[tuple, TaskSpace]) -> pd.DataFrame:  # (scale, tr
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["scale", "training", "step"])
 
 # %% ../../nbs/api/runs/70_extract.ipynb #6bb41680
-_EXPLAINED = ["what", "of", "family", "value", "low", "high", "p", "groups_low", "groups_high"]
+_EXPLAINED = ["what", "of", "family", "value", "low", "high", "p", "groups_low", "groups_high", "why"]
 
 
 def explained_rows(
     space: TaskSpace,  # any of `KINDS`
     hypotheses: Mapping[str, TaskSpace],  # from `opponents`
     permutations: int = 999,  # behind each p
-) -> pd.DataFrame:  # the columns of `explanation_rows`; empty where nothing can be explained
-    "What explains a space, one figure a row; see `explain_space`."
+) -> pd.DataFrame:  # the columns of `explanation_rows`, and why; where nothing can be explained one row "nothing"
+    "What explains a space, one figure a row; see `explain_space`. `why` says why a figure is missing."
     try:
         found = explain_space(space.complete(), hypotheses, permutations=permutations)
-    except TaskspaceError:  # too few tasks, or no hypotheses
-        return pd.DataFrame(columns=_EXPLAINED)
-    return explanation_rows(found)[_EXPLAINED]
+    except TaskspaceError as e:  # too few tasks, or no hypotheses
+        row = {"what": "nothing", "of": "", "family": "", **dict.fromkeys(_EXPLAINED[3:], np.nan), "why": str(e)}
+        return pd.DataFrame([row])
+    rows = explanation_rows(found)
+    collinear = [
+        found.collinear.get(of, "") if what == "partial" else ""
+        for what, of in zip(rows["what"], rows["of"], strict=True)
+    ]
+    return rows.assign(why=collinear)[_EXPLAINED]
 
 
 def hypothesis_rows(

@@ -85,14 +85,14 @@ def opposed_scores(
     return opposition_scores(space, [(a, b) for a, b in opposed_contrasts(run.suite) if {a, b} <= known])
 
 # %% ../../nbs/api/runs/65_run_evidence.ipynb #c6a27669
-_PARTS = ["model", "kind", "part", "share", "low", "high"]
+_PARTS = ["model", "kind", "part", "share", "low", "high", "note"]
 
 
 def explained_models(
     run: Run,  # an opened run
     permutations: int = 199,  # of the tasks, for each p
-) -> tuple[pd.DataFrame, dict[str, str]]:  # model, kind, part, share, low, high; model -> why it is not there
-    "What explains the space of each model at its last checkpoint that has one."
+) -> tuple[pd.DataFrame, dict[str, str]]:  # columns of `_PARTS`; model -> why it is not there
+    "What explains the space of each model at its last checkpoint that has one, and which hypotheses it cannot tell apart."
     parts, lacking = [], {}
     for model, own in run.checkpoints.groupby("model", sort=False):
         last = find_checkpoint(run, str(model))
@@ -108,7 +108,7 @@ def explained_models(
                 break
         if found is not None:
             lacking.pop(str(model), None)
-            parts.append(found[1].parts.reset_index().assign(model=str(model), kind=found[0]))
+            parts.append(found[1].parts.reset_index().assign(model=str(model), kind=found[0], note=found[1].note))
     return (pd.concat(parts, ignore_index=True)[_PARTS] if parts else pd.DataFrame(columns=_PARTS)), lacking
 
 # %% ../../nbs/api/runs/65_run_evidence.ipynb #0382adb5

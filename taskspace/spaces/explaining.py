@@ -5,9 +5,10 @@
 # %% ../../nbs/api/spaces/72_explaining.ipynb #3abfcac8
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,21 @@ def explained_share(
     towards = correlations[pick, 0]
     return float(towards @ np.linalg.lstsq(among, towards, rcond=None)[0])
 
+
+def _basis(correlations: np.ndarray, chosen: Sequence[int]) -> list[int]:
+    "Those of the chosen that have differences and do not follow from the ones before them."
+    kept: list[int] = []
+    for k in chosen:
+        if correlations[k, k] > 0.5 and not _follows(correlations, k, kept):
+            kept.append(k)
+    return kept
+
+
+def _follows(correlations: np.ndarray, k: int, others: Sequence[int]) -> bool:
+    "Whether the cells of hypothesis k are a weighted sum of those of the others."
+    pick = [k, *others]
+    return explained_share(correlations[np.ix_(pick, pick)], range(1, len(pick))) > 1 - 1e-9
+
 # %% ../../nbs/api/spaces/72_explaining.ipynb #9a57a085
 FAMILIES = {
     "grammar": ("phenomenon", "field", "rules", "mapping"),
@@ -84,9 +100,8 @@ def _named(hypotheses: Mapping[str, TaskSpace] | Sequence[TaskSpace]) -> dict[st
     return named
 
 # %% ../../nbs/api/spaces/72_explaining.ipynb #3a55701a
-def _partial(correlations: np.ndarray, k: int) -> float:
+def _partial(correlations: np.ndarray, k: int, others: Sequence[int]) -> float:
     "Partial correlation of the space with hypothesis k, given the others."
-    others = [j for j in range(1, len(correlations)) if j != k]
     if not others:
         return float(correlations[0, k])
     among = correlations[np.ix_(others, others)]
@@ -100,19 +115,25 @@ def _shares(
     correlations: np.ndarray,
     names: Sequence[str],
     families: Mapping[str, Sequence[str]],
+    collinear: Mapping[str, str],
 ) -> dict[tuple[str, str], float]:
     "All figures of one set of tasks, by (what, of which)."
     place = {name: k for k, name in enumerate(names, 1)}
     everything = list(place.values())
-    total = explained_share(correlations, everything)
+
+    def without(left_out: set[int]) -> list[int]:
+        rest = [j for j in everything if j not in left_out]
+        return _basis(correlations, rest) if collinear else rest
+
+    total = explained_share(correlations, without(set()))
     out: dict[tuple[str, str], float] = {}
     for name, k in place.items():
-        out["correlation", name] = float(correlations[0, k])
-        out["partial", name] = _partial(correlations, k)
-        out["unique", name] = total - explained_share(correlations, [j for j in everything if j != k])
+        equal = name in collinear and correlations[k, k] < 0.5
+        out["correlation", name] = float("nan") if equal else float(correlations[0, k])
+        out["partial", name] = float("nan") if name in collinear else _partial(correlations, k, without({k}))
+        out["unique", name] = total - explained_share(correlations, without({k}))
     for family, members in families.items():
-        mine = {place[m] for m in members}
-        out["part", f"only {family}"] = total - explained_share(correlations, [j for j in everything if j not in mine])
+        out["part", f"only {family}"] = total - explained_share(correlations, without({place[m] for m in members}))
     if len(families) > 1:
         out["part", "shared"] = total - sum(v for (what, _), v in out.items() if what == "part")
     out["part", "unexplained"] = 1 - total
@@ -132,11 +153,19 @@ class Explanation:
     level: str = "tasks"  # what the intervals generalise over
     # Index what, of; columns value, low, high over groups, and units; None where there are fewer than three groups
     over_groups: pd.DataFrame | None = None
+    # Hypothesis -> why it has no partial correlation and no p; empty where all can be told apart
+    collinear: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def explained(self) -> float:  # from 0 to 1
         "The share of the variance that all hypotheses explain together."
         return float(1 - self.parts.loc[[n for n in self.parts.index if n in UNEXPLAINED], "share"].sum())
+
+    @property
+    def note(self) -> str:  # empty where all hypotheses can be told apart
+        "Which hypotheses cannot be told apart from others in these tasks."
+        each = "; ".join(f"{name}: {why}" for name, why in self.collinear.items())
+        return f"No partial correlation, since others say the same on these tasks: {each}." if each else ""
 
     def chart(self) -> Any:
         "The parts and the partial correlations; see `taskspace.report.evidence`."
@@ -153,21 +182,27 @@ class Explanation:
         wider = ""
         if self.over_groups is not None:
             wider = f"<p>Over groups:</p>{shown(self.over_groups.drop(index='correlation', level=0))}"
-        return head + shown(self.parts) + shown(self.table) + wider
+        note = f"<p>{html.escape(self.note)}</p>" if self.collinear else ""
+        return head + note + shown(self.parts) + shown(self.table) + wider
 
 
 UNEXPLAINED = ("unexplained", "other structure", "noise")
 
 # %% ../../nbs/api/spaces/72_explaining.ipynb #c3dac890
-def _check_hypotheses(correlations: np.ndarray, names: Sequence[str]) -> None:
-    "Raise `TaskspaceError` for a hypothesis without differences and for one that follows from the others."
+def _collinear(correlations: np.ndarray, names: Sequence[str]) -> dict[str, str]:
+    "Hypothesis -> from which others it follows. Raises `TaskspaceError` where none has differences."
+    found = {}
     for k, name in enumerate(names, 1):
+        others = _basis(correlations, [j for j in range(1, len(correlations)) if j != k])
         if correlations[k, k] < 0.5:
-            raise TaskspaceError(f"explain: all off-diagonal cells of {name!r} are equal, so it explains nothing")
-        others = [j for j in range(1, len(correlations)) if j != k]
-        pick = [k, *others]
-        if explained_share(correlations[np.ix_(pick, pick)], range(1, len(pick))) > 1 - 1e-9:
-            raise TaskspaceError(f"explain: {name!r} follows from the other hypotheses; leave it or another one out")
+            found[name] = "all its cells are equal"
+        elif others and _follows(correlations, k, others):
+            weights = np.linalg.lstsq(correlations[np.ix_(others, others)], correlations[others, k], rcond=None)[0]
+            of = [names[j - 1] for j, w in zip(others, weights, strict=True) if abs(w) > 1e-6]
+            found[name] = f"follows from {' and '.join(of)}"
+    if not _basis(correlations, range(1, len(correlations))):
+        raise TaskspaceError(f"explain: all off-diagonal cells of {names[0]!r} are equal, so it explains nothing")
+    return found
 
 
 def _left_out(matrices: Sequence[np.ndarray], method: str, unit_of: np.ndarray) -> Iterator[np.ndarray]:
@@ -244,7 +279,7 @@ def explain_space(
     level: float = 0.95,  # of the intervals over tasks
 ) -> Explanation:  # also `space.explain(...)`
     """Divide the variance of a space among hypotheses. Raises `TaskspaceError` for fewer than 5 tasks, for
-    hypotheses that lack a task, and for one that follows from the others (named)."""
+    hypotheses that lack a task, and where the cells of all hypotheses are equal."""
     if len(space) < 5:
         raise TaskspaceError(f"explain: {len(space)} tasks; a regression over tasks needs at least 5")
     named = {name: aligned_to(space, h, f"hypothesis {name!r}") for name, h in _named(hypotheses).items()}
@@ -252,20 +287,41 @@ def explain_space(
     matrices = [statistics.square(s.matrix, name) for name, s in {"the space": space, **named}.items()]
     rows = cell_columns(matrices, method)
     correlations = rows @ rows.T
-    _check_hypotheses(correlations, list(named))
-    regression = statistics.mrqap(space.matrix, {k: s.matrix for k, s in named.items()}, method, permutations, seed)
-    whole = _shares(correlations, list(named), grouped)
+    given = list(named), grouped, _collinear(correlations, list(named))
+    regression = _regression(space, named, correlations, given[2], method, permutations, seed)
+    whole = _shares(correlations, *given)
 
     def bounded(unit_of: np.ndarray) -> pd.DataFrame:
-        left = pd.DataFrame([_shares(c, list(named), grouped) for c in _left_out(matrices, method, unit_of)])
+        left = pd.DataFrame([_shares(c, *given) for c in _left_out(matrices, method, unit_of)])
         return _with_bounds(whole, left, level)
 
     labels = _groups_of(space)
     over_groups = None if labels is None else bounded(labels).set_index(["what", "of"])
     found = bounded(np.arange(len(space))).drop(columns="units")
-    return replace(_explanation(found, space, grouped, regression, method, permutations), over_groups=over_groups)
+    explanation = _explanation(found, space, grouped, regression, method, permutations)
+    return replace(explanation, over_groups=over_groups, collinear=given[2])
 
 # %% ../../nbs/api/spaces/72_explaining.ipynb #1869ff11
+def _regression(
+    space: TaskSpace,
+    named: Mapping[str, TaskSpace],
+    correlations: np.ndarray,
+    collinear: Mapping[str, str],
+    method: str,
+    permutations: int,
+    seed: int,
+) -> pd.DataFrame:
+    "The regression on all hypotheses; those that cannot be told apart have no p."
+    names, kept = list(named), range(1, len(correlations))
+    if collinear:
+        kept = _basis(correlations, kept)
+    chosen = {names[k - 1]: named[names[k - 1]].matrix for k in kept}
+    found = statistics.mrqap(space.matrix, chosen, method, permutations, seed)
+    table = found.drop(index=list(collinear), errors="ignore").reindex(names) if collinear else found
+    table.attrs = found.attrs
+    return table
+
+
 def _explanation(
     found: pd.DataFrame,
     space: TaskSpace,

@@ -22,20 +22,50 @@ __all__ = ['EDITS', 'words', 'differing_region', 'word_likeness', 'edit', 'edit_
            'same_label', 'set_likeness']
 
 # %% ../../nbs/api/spaces/40_sentence_similarity.ipynb #8ad428d7
-@lru_cache(maxsize=1)
-def _word() -> re.Pattern:
-    r"""A word or a mark of punctuation. `\w` leaves out what is written above, below or between letters: vowels of
-    Hindi and Thai, accents that are characters of their own."""
-    marks = [
-        chr(k) for k in (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0)) if unicodedata.category(chr(k))[0] == "M"
-    ]
-    inside = rf"\w\u200c\u200d{''.join(map(re.escape, marks))}"  # and what joins or parts letters of one word
-    return re.compile(rf"[{inside}]+(?:['’-][{inside}]+)*|[^{inside}\s]")
+# Letters of scripts without blanks between words: those of Unicode's line-breaking classes SA, ID and CJ, without digits
+_UNSPACED = re.compile(
+    "["
+    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0edc-\u0edf"  # Thai, Lao
+    "\u1000-\u103f\u1050-\u108f\u109a-\u109f\ua9e0-\ua9ef\ua9fa-\ua9fe\uaa60-\uaa7f"  # Myanmar
+    "\u1780-\u17d3\u17d7\u17dc\u17dd"  # Khmer
+    "\u1950-\u1974\u1980-\u19c9\u1a20-\u1a7c\u1aa7\uaa80-\uaadf"  # Tai Le, New Tai Lue, Tai Tham, Tai Viet
+    "\U00011700-\U0001172b\U00011740-\U00011746"  # Ahom
+    "\u3005-\u3007\u3031-\u3035\u303b\u303c\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff"  # kana and signs
+    "\u31f0-\u31ff\uff66-\uff9f\U0001aff0-\U0001b16f"
+    "\u3105-\u312f\u31a0-\u31bf\ua000-\ua48c"  # Bopomofo, Yi
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd"  # Han
+    "\U00016fe0-\U00016fe4\U00017000-\U00018d7f\U0001b170-\U0001b2ff"  # Tangut, Khitan, Nushu
+    "]"
+)
+
+
+@lru_cache(maxsize=4)
+def _word(beyond: bool, unspaced: bool) -> re.Pattern:
+    r"""A word or a mark of punctuation, in text with characters beyond U+FFFF, and in text of scripts without blanks.
+    `\w` leaves out what is written above, below or between letters: vowels of Hindi and Thai, accents that are
+    characters of their own."""
+    numbers = (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0)) if beyond else range(0x300, 0x10000)
+    marks = "".join(re.escape(chr(k)) for k in numbers if unicodedata.category(chr(k))[0] == "M")
+    inside = rf"\w\u200c\u200d{marks}"  # and what joins or parts letters of one word
+    if not unspaced:
+        return re.compile(rf"[{inside}]+(?:['’-][{inside}]+)*|[^{inside}\s]")
+    letter = _UNSPACED.pattern
+    own = rf"{letter}[\u200c\u200d\u0e33\u0eb3\uff9e\uff9f{marks}]*"  # and what is no mark but belongs to the letter
+    other = rf"(?:(?!{letter})[{inside}])+"
+    return re.compile(rf"{own}|{other}(?:['’-]{other})*|[^{inside}\s]")
+
+
+@lru_cache(maxsize=1 << 16)  # a report asks for the same sentences again and again
+def _words(sentence: str) -> tuple[str, ...]:
+    text = sentence.lower()
+    if text.isascii():
+        return tuple(_word(False, False).findall(text))
+    return tuple(_word(max(text) > "\uffff", _UNSPACED.search(text) is not None).findall(text))
 
 
 def words(sentence: str) -> list[str]:  # lower case
-    "The words and punctuation marks of a sentence."
-    return _word().findall(sentence.lower())
+    "The words and punctuation marks of a sentence; characters, in scripts that have no blanks between words."
+    return list(_words(sentence))
 
 
 def differing_region(

@@ -7,13 +7,16 @@ from scipy import stats
 
 from taskspace.claims.verdicts import claim_c
 from taskspace.errors import TaskspaceError
+from taskspace.spaces import sentence_similarity
 from taskspace.spaces.change import change_point
+from taskspace.spaces.hypotheses import opponents
 from taskspace.spaces.levels import level_error_over_pairs, level_intervals
 from taskspace.spaces.resampling import auc_of, jackknife_error, left_out_interval, stretched_interval
 from taskspace.spaces.sentence_similarity import words
 from taskspace.spaces.signs import opposition_scores
 from taskspace.spaces.space import TaskSpace
 from taskspace.spaces.statistics import cells
+from taskspace.tasks.pairs import MinimalPair, Suite, Task
 from taskspace.toy import measured_space
 
 
@@ -36,7 +39,7 @@ def mean_cell(matrix, keep):
     "text, found",
     [
         ("लड़की किताब पढ़ती है।", ["लड़की", "किताब", "पढ़ती", "है", "।"]),
-        ("ประเทศที่ สวย", ["ประเทศที่", "สวย"]),
+        ("ประเทศที่ สวย", ["ป", "ร", "ะ", "เ", "ท", "ศ", "ที่", "ส", "ว", "ย"]),
         ("Fu\u0308r dich!", ["fu\u0308r", "dich", "!"]),
         ("می\u200cروند", ["می\u200cروند"]),
         ("Don't stop-gap.", ["don't", "stop-gap", "."]),
@@ -44,6 +47,43 @@ def mean_cell(matrix, keep):
 )
 def test_marks_belong_to_their_word(text, found):
     assert words(text) == found
+
+
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("猫睡了10次。", ["猫", "睡", "了", "10", "次", "。"]),
+        ("猫がﾊﾟﾝをABC-1", ["猫", "が", "ﾊﾟ", "ﾝ", "を", "abc-1"]),
+        ("น้ำ ๑๒", ["น้ำ", "๑๒"]),
+        ("ຂ້ອຍ", ["ຂ້", "ອ", "ຍ"]),
+        ("ဗမာစာ", ["ဗ", "မာ", "စာ"]),
+        ("ឆ្មា", ["ឆ្", "មា"]),
+        ("고양이가 잔다", ["고양이가", "잔다"]),
+    ],
+)
+def test_without_blanks_between_words_characters_are_words(text, found):
+    assert words(text) == found
+
+
+def test_the_null_of_a_chinese_suite_is_one_of_characters():
+    "A space that is nothing but counts of characters is no grammar."
+    pairs = {"a1": "了过", "a2": "了着", "b1": "们的", "b2": "们地", "c1": "把被", "c2": "把给"}
+    tasks = [
+        Task(name, [MinimalPair(f"他{n}{good}人", f"他{n}{bad}人") for n in "见看听说"], phenomenon=name[0])
+        for name, (good, bad) in pairs.items()
+    ]
+    suite = Suite("signs", tasks)
+    found = opponents(suite)
+    assert {"lexicon", "1-grams", "2-grams"} <= set(found)
+    assert np.allclose(found["1-grams"].matrix, opponents(suite, tokens=list)["1-grams of tokens"].matrix)
+
+
+def test_a_sentence_is_cut_once():
+    "A report asks for the same sentences again and again; what it gets is its own."
+    words("The same sentence.").clear()
+    before = sentence_similarity._words.cache_info().misses
+    assert words("The same sentence.") == ["the", "same", "sentence", "."]
+    assert sentence_similarity._words.cache_info().misses == before
 
 
 def test_a_difference_is_as_sure_as_its_less_sure_operand():

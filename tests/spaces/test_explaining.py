@@ -1,12 +1,16 @@
 """What explains a space: the intervals over groups are those of leaving out groups, and it stays quick."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from taskspace.spaces.explaining import explain_space
+from taskspace.errors import TaskspaceError
+from taskspace.report.evidence import explanation_course
+from taskspace.runs.extract import explained_rows
+from taskspace.spaces.explaining import explain_course, explain_space
 from taskspace.spaces.resampling import left_out_interval
 from taskspace.spaces.space import TaskSpace
 
@@ -57,3 +61,59 @@ def test_five_spaces_of_67_tasks_take_seconds():
     start = time.process_time()
     explain_space(space, hypotheses, permutations=999)
     assert time.process_time() - start < 5  # measured: 1.3 s of one core
+
+
+def test_hypotheses_that_say_the_same_share_what_they_explain():
+    "The n-grams stay in the parts: what they explain as well as phenomena is not grammar."
+    space, hypotheses = planted(20, 5)
+    wanted = explain_space(space, hypotheses, permutations=19)
+    mean = replace(hypotheses["1-grams"], matrix=(hypotheses["phenomenon"].matrix + hypotheses["1-grams"].matrix) / 2)
+    found = explain_space(space, {**hypotheses, "2-grams": mean}, permutations=19)
+    assert found.collinear == {
+        "phenomenon": "follows from 1-grams and 2-grams",
+        "1-grams": "follows from phenomenon and 2-grams",
+        "2-grams": "follows from phenomenon and 1-grams",
+    }
+    assert found.parts["share"].sum() == pytest.approx(1) and found.p == wanted.p
+    assert found.explained == pytest.approx(wanted.explained)
+    assert found.parts.loc["only grammar", "share"] == pytest.approx(0, abs=1e-12)
+    assert found.parts.loc["only words", "share"] == pytest.approx(
+        wanted.explained - found.parts.loc["shared", "share"]
+    )
+    assert found.table[["partial", "p"]].isna().all(axis=None) and list(found.table.index) == [*hypotheses, "2-grams"]
+    assert found.note in found._repr_html_() and "2-grams: follows from" in found.note
+
+
+def test_what_can_be_told_apart_keeps_its_figures():
+    space, hypotheses = planted(20, 5, hypotheses=3)
+    wanted = explain_space(space, hypotheses, permutations=19)
+    assert not wanted.collinear and not wanted.note
+    again = replace(hypotheses["2-grams"], matrix=1 + 2 * hypotheses["2-grams"].matrix)
+    even = replace(again, matrix=0 * again.matrix)
+    found = explain_space(space, {**hypotheses, "3-grams": again, "field": even}, permutations=19)
+    assert set(found.collinear) == {"2-grams", "3-grams", "field"} and np.isnan(found.table.loc["field", "correlation"])
+    for column in wanted.table.columns.drop("family"):
+        for name in ("phenomenon", "1-grams"):
+            assert found.table.loc[name, column] == pytest.approx(wanted.table.loc[name, column])
+    for column in ("share", "low", "high"):
+        assert found.parts[column].to_dict() == pytest.approx(wanted.parts[column].to_dict())
+    found.chart().to_dict()
+    course = explain_course({1: space, 2: space}, {**hypotheses, "3-grams": again}, permutations=0)
+    explanation_course(course, "partial").to_dict()
+
+
+def test_without_any_difference_nothing_can_be_explained():
+    space, hypotheses = planted(20, 5)
+    even = {n: replace(h, matrix=0 * h.matrix) for n, h in hypotheses.items()}
+    with pytest.raises(TaskspaceError, match="all off-diagonal cells of 'phenomenon' are equal"):
+        explain_space(space, even, permutations=0)
+
+
+def test_rows_of_an_extract_say_why_figures_are_missing():
+    space, hypotheses = planted(20, 5)
+    twice = {**hypotheses, "2-grams": hypotheses["1-grams"]}
+    rows = explained_rows(space, twice, permutations=0)
+    why = rows[rows["what"] == "partial"].set_index("of")["why"].to_dict()
+    assert why == {"phenomenon": "", "1-grams": "follows from 2-grams", "2-grams": "follows from 1-grams"}
+    (row,) = explained_rows(space.select(space.tasks[:4]), hypotheses).itertuples()
+    assert row.what == "nothing" and "4 tasks" in row.why and np.isnan(row.value)
