@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import get_peft_model, LoraConfig
 from torch import nn
 from transformers import (
+    AutoConfig,
+    AutoModelForMaskedLM,
     BertConfig,
     BertForMaskedLM,
     BertForPreTraining,
@@ -31,7 +34,7 @@ from taskspace.models.lm import context_length, LM
 from taskspace.models.loading import load_lm
 from taskspace.models.naming import training_step
 from taskspace.pretraining import builtin as pretraining
-from taskspace.pretraining.architectures import BigramLM, build, CNNConfig, LSTMConfig, TransformerConfig
+from taskspace.pretraining.architectures import BigramLM, build, call_model, CNNConfig, LSTMConfig, TransformerConfig
 from taskspace.pretraining.tokens import word_tokenizer
 
 WORDS = word_tokenizer([".", "the", "cat", "sleeps"])
@@ -136,6 +139,53 @@ def test_models_of_transformers_are_called_by_name():
     got = llama()
     logits = LM(got, WORDS).logits(ids, torch.ones_like(ids), position_ids=torch.tensor([[5, 6]]))
     assert torch.equal(logits, got(input_ids=ids, position_ids=torch.tensor([[5, 6]]), use_cache=False).logits)
+
+
+def masked_of(kind, **more):
+    "A small random masked model whose second argument is not the attention mask."
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=27, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2)
+    config = AutoConfig.for_model(kind, **sizes, max_position_embeddings=32, initializer_range=0.3, **more)
+    return AutoModelForMaskedLM.from_config(config).eval()
+
+
+LANGUAGES = {"languages": ["en_XX", "de_DE"], "default_language": "en_XX"}
+IDS, MASK = torch.tensor([[3, 2, 5, 9]]), torch.tensor([[1, 1, 1, 0]])
+
+
+@pytest.mark.parametrize("kind, more", [("xmod", LANGUAGES), ("roc_bert", {}), ("fnet", {})])
+def test_masked_models_get_the_mask_by_its_name(kind, more):
+    model = masked_of(kind, **more)
+    told = {"input_ids": IDS} if kind == "fnet" else {"input_ids": IDS, "attention_mask": MASK}
+    with torch.no_grad():
+        wanted = model(**told).logits
+        assert torch.equal(LM(model, Letters()).logits(IDS, MASK), wanted)
+        assert torch.equal(LM(nn.DataParallel(model), Letters()).logits(IDS, MASK), wanted)
+        compiled = torch.compile(model, backend="eager")
+        assert torch.equal(call_model(compiled, IDS, MASK).logits, wanted)
+        linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and n.endswith("dense")]
+        adapted = get_peft_model(model, LoraConfig(target_modules=linear[:1]))
+        assert torch.equal(LM(adapted, Letters(), objective="masked").logits(IDS, MASK), wanted)
+
+
+class NamedOtherwise(nn.Module):
+    "A module of one's own that names the tokens as transformers does, and the mask as it likes."
+
+    def forward(self, input_ids, real=None):
+        return nn.functional.one_hot(input_ids * real, 27).float()
+
+
+class Passing(nn.Module):
+    "A module that takes anything."
+
+    def forward(self, *args, **kwargs):
+        ids, mask = args
+        return nn.functional.one_hot(ids * mask, 27).float()
+
+
+@pytest.mark.parametrize("model", [NamedOtherwise(), Passing()])
+def test_modules_of_ones_own_get_the_mask_in_its_place(model):
+    assert LM(model, Letters()).logits(IDS, MASK).argmax(-1).tolist() == [[3, 2, 5, 0]]
 
 
 @pytest.mark.parametrize("attribute", ["bos_token_id", "bos_id", "bos"])
