@@ -28,8 +28,8 @@ from ..workarounds import WIDE
 # %% auto #0
 __all__ = ['SLICE', 'KEPT', 'STEEP', 'BITS', 'SHARED_ROW_TYPES', 'LIBRARIES', 'MINUS', 'LAST_TYPES', 'PADDED', 'KEPT_OUT', 'ROW',
            'BUDGET', 'WORKERS', 'CELLS', 'LOGITS', 'gradient_rows', 'linear_logprobs', 'Shortcuts', 'Batch',
-           'logprobs_at', 'find_shortcuts', 'one_length', 'batches', 'edge_logprobs', 'row_size', 'token_logprobs',
-           'summed_logprobs', 'even_batches', 'side_by_side', 'sequence_logprobs']
+           'logprobs_at', 'find_shortcuts', 'fingerprint', 'one_length', 'batches', 'edge_logprobs', 'row_size',
+           'token_logprobs', 'summed_logprobs', 'even_batches', 'side_by_side', 'sequence_logprobs']
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #47cb2e63
 SLICE = {"cpu": 1 << 19, "else": 1 << 26}  # logits held at once, by kind of device: 2 MB and 256 MB in float32
@@ -343,7 +343,7 @@ def find_shortcuts(
     tokens: Sequence[int] | np.ndarray = (0,),  # some ids that the model knows
 ) -> Shortcuts:  # found once for each model
     "Which shortcuts give this model's own numbers. Raises `TaskspaceError` for a model of another objective."
-    seen, known = _fingerprint(lm), _known.get(lm.model)
+    seen, known = fingerprint(lm), _known.get(lm.model)
     new = known is None or known.seen != seen
     if known is None or new or (known.weights is not None and known.weights != _written(lm)):
         check = check_masked if lm.objective == "masked" else check_causal
@@ -377,7 +377,10 @@ def _module_settings(module: nn.Module) -> tuple:
     return id(module), type(module), *module._forward_hooks, None, *module._forward_pre_hooks, id(own), plain
 
 
-def _fingerprint(lm: LM) -> tuple:
+def fingerprint(
+    lm: LM,  # model with its tokenizer
+) -> tuple:  # changes with settings, modules and hooks, not with weights
+    "What an answer about a model, found by running it, holds for."
     config: Any = getattr(lm.model, "config", None)
     inner = config.get_text_config() if hasattr(config, "get_text_config") else None
     modules = tuple(map(_module_settings, lm.model.modules()))
