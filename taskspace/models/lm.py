@@ -196,8 +196,11 @@ def _objective(model: nn.Module, told: str | None) -> str:
     if told is not None and told not in OBJECTIVES:
         raise TaskspaceError(f"objective must be one of {', '.join(OBJECTIVES)}, not {told!r}")
     base = getattr(model, "get_base_model", None)  # of peft
-    kind = type(base() if base is not None else model).__name__
-    return told or ("masked" if "MaskedLM" in kind else "causal")
+    whole = base() if base is not None else model
+    kind = type(whole).__name__
+    # Of XLM and FlauBERT one class serves both, and the configuration tells
+    both = kind.endswith("WithLMHeadModel") and getattr(getattr(whole, "config", None), "causal", None) is False
+    return told or ("masked" if "MaskedLM" in kind or both else "causal")
 
 
 def _positions_kept(model: nn.Module, limit: int) -> int:

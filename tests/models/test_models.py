@@ -566,6 +566,20 @@ def test_a_masked_lm_is_loaded_as_one_and_not_as_a_causal_lm(tmp_path):
     refused("is a causal LM|objective must be", lambda: load_lm(tmp_path / "l", objective="psychic"))
 
 
+@pytest.mark.parametrize("kind, causal", [("xlm", False), ("xlm", True), ("flaubert", False)])
+def test_one_class_for_both_objectives_is_what_its_configuration_says(tmp_path, kind, causal):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, vocab_size=7, emb_dim=8, n_layers=1, n_heads=2, causal=causal)
+    net, wanted = AutoModelForMaskedLM.from_config(config).eval(), "causal" if causal else "masked"
+    path = saved(net, tmp_path / "m")
+    assert LM(net, WORDS).objective == load_lm(path).objective == load_lm(path, objective=wanted).objective == wanted
+    assert type(load_lm(path).model) is type(net)
+    if kind == "flaubert":
+        refused("flaubert is a masked LM, not a causal one", lambda: load_lm(path, objective="causal"))
+    else:
+        assert {load_lm(path, objective=o).objective for o in ("causal", "masked")} == {"causal", "masked"}
+
+
 @pytest.mark.parametrize(
     "name, message",
     [
