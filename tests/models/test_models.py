@@ -1,5 +1,6 @@
 """LM and load_lm: every kind of name, identity, types, digests, and one line for everything that cannot be loaded."""
 
+import copy
 import hashlib
 import json
 from pathlib import Path
@@ -10,6 +11,7 @@ from peft import get_peft_model, LoraConfig
 from torch import nn
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForMaskedLM,
     BertConfig,
     BertForMaskedLM,
@@ -188,6 +190,14 @@ def test_modules_of_ones_own_get_the_mask_in_its_place(model):
     assert LM(model, Letters()).logits(IDS, MASK).argmax(-1).tolist() == [[3, 2, 5, 0]]
 
 
+@pytest.mark.parametrize("kind", ["roberta", "ibert"])
+def test_positions_that_are_kept_for_padding_take_from_the_longest_input(kind):
+    model = masked_of(kind, pad_token_id=1)
+    lm = LM(model, Letters())
+    assert lm.max_length == 30
+    assert lm.logits(torch.full((1, 30), 3), torch.ones(1, 30, dtype=torch.long)).shape == (1, 30, 27)
+
+
 @pytest.mark.parametrize("attribute", ["bos_token_id", "bos_id", "bos"])
 def test_special_ids_under_any_name(attribute):
     tokenizer = type(
@@ -282,6 +292,23 @@ def test_digest_is_computed_once(monkeypatch):
     real = lm_module.weights_digest
     monkeypatch.setattr(lm_module, "weights_digest", lambda m: calls.append(1) or real(m))
     assert len({lm.digest() for _ in range(3)}) == 1 == len(calls)
+
+
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_rwkv_keeps_its_weights_when_it_is_evaluated(evaluated):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("rwkv", vocab_size=7, hidden_size=8, num_hidden_layers=4, rescale_every=2)
+    fresh = AutoModelForCausalLM.from_config(config).eval()
+    other, digest, ids = copy.deepcopy(fresh), LM(copy.deepcopy(fresh), WORDS).digest(), torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        wanted = copy.deepcopy(fresh)(ids).logits
+        if evaluated:
+            other(ids)
+    lm = LM(other, WORDS)
+    logits = lm.logits(ids, torch.ones_like(ids))
+    assert torch.equal(logits, copy.deepcopy(fresh).train()(ids).logits)
+    assert (logits - wanted).abs().max() < 1e-3  # 8.0e-5: the term that keeps a norm from dividing by nothing
+    assert lm.digest() == digest and all(map(torch.equal, other.parameters(), fresh.parameters()))
 
 
 def test_digest_of_types_and_ties():
