@@ -201,7 +201,7 @@ def lm_config(
         )
     return config, objective
 
-
+# %% ../../nbs/api/models/20_loading.ipynb #4daf92bb
 def _auto_class(objective: str) -> Any:
     "The class of transformers that loads models of an objective."
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM

@@ -462,7 +462,7 @@ def _of_transformers(model: nn.Module) -> bool:
     "Whether a model is one of transformers, or of code that builds on it."
     return any(c.__module__ == "transformers.modeling_utils" for c in type(model).__mro__)
 
-
+# %% ../../nbs/api/pretraining/20_architectures.ipynb #c7ccb1a7
 def call_model(
     model: nn.Module,  # of this module, of transformers, or any that is called with (input_ids, attention_mask)
     input_ids: Tensor,  # (batch, length) token ids

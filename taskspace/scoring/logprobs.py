@@ -496,7 +496,7 @@ def _try_shortcuts(lm: LM, tokens: Sequence[int] | np.ndarray) -> Shortcuts:
         return Shortcuts(head, False, padded=False, turn=turn)
     return Shortcuts(head, known and rows_agree())
 
-
+# %% ../../nbs/api/scoring/40_logprobs.ipynb #fe5cc326
 def _pads_with_nothing(lm: LM) -> bool:
     "Whether padding far behind a row may see no token at all and hold no numbers: below its smallest, float64 has none."
     config: Any = getattr(lm.model, "config", None)
@@ -700,7 +700,7 @@ def summed_logprobs(
     logp, places, counted = _one_batch(lm, sequences, starts, row)
     return torch.cat([logp, logp.new_zeros(1)])[places.masked_fill(~counted, len(logp))].sum(1)
 
-
+# %% ../../nbs/api/scoring/40_logprobs.ipynb #6a3d92a5
 def _one_batch(
     lm: LM, sequences: Sequence[Sequence[int]], starts: Sequence[int], row: int
 ) -> tuple[Tensor, Tensor, Tensor]:
