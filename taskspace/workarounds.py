@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from torch import nn, Tensor
 
 # %% auto #0
-__all__ = ['WIDE', 'tanh_gelu', 'fuse_gelu', 'widen_attention', 'gguf_read_once', 'without_modules', 'search_as_text',
-           'no_shared_progress', 'interrupt_later']
+__all__ = ['WIDE', 'tanh_gelu', 'fuse_gelu', 'keep_scale', 'widen_attention', 'gguf_read_once', 'without_modules',
+           'search_as_text', 'no_shared_progress', 'interrupt_later']
 
 # %% ../nbs/api/06_workarounds.ipynb #d3bd55e4
 def tanh_gelu(
@@ -50,6 +50,21 @@ def fuse_gelu(
                 fused = nn.GELU(approximate="tanh")
                 fused.forward = tanh_gelu  # type: ignore[method-assign, assignment]
                 setattr(module, name, fused)
+    return model
+
+# %% ../nbs/api/06_workarounds.ipynb #90443273
+def keep_scale(
+    model: nn.Module,  # changed in place
+) -> nn.Module:  # the same
+    "Let RWKV leave its weights as they are; other models stay as they are."
+    for module in model.modules():
+        config: Any = getattr(module, "config", None)
+        if hasattr(module, "_rescale_layers") and getattr(config, "rescale_every", 0) > 0:
+            if getattr(module, "layers_are_rescaled", False):
+                before, module.training = module.training, True
+                module._rescale_layers()
+                module.training = before
+            config.rescale_every = 0
     return model
 
 # %% ../nbs/api/06_workarounds.ipynb #beca7480

@@ -15,7 +15,7 @@ from torch import nn
 from ..errors import TaskspaceError
 from ..models.lm import LM
 from ..pretraining.architectures import call_model
-from ..probing.sites import find_blocks, state_of, with_state
+from ..probing.sites import cut_state, filled_state, find_blocks, given_state, state_of, with_state
 from ..scoring.encoding import encode_masked, prefix_id
 from ..scoring.logprobs import batches, evaluating, one_length
 
@@ -59,12 +59,12 @@ def capture(
     last = max(layers)
 
     def keep(layer: int, value: torch.Tensor) -> None:
-        found[layer] = value
+        found[layer] = cut_state(value, input_ids.shape[1])
         if layer == last:
             raise _Stop
 
     def entering(module, args, kwargs):
-        keep(0, args[0] if args else kwargs["hidden_states"])
+        keep(0, given_state(args, kwargs))
 
     def leaving(layer: int):
         return lambda module, args, out: keep(layer, state_of(out))
@@ -92,12 +92,13 @@ def replacing(
     "Inside, a forward pass goes on from `state` instead of its own layer."
 
     def entering(module, args, kwargs):
-        if args:
-            return (state.to(args[0]), *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": state.to(kwargs["hidden_states"])}
+        own = given_state(args, kwargs)
+        new = filled_state(state.to(own), own)
+        return ((new, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": new})
 
     def leaving(module, args, out):
-        return with_state(out, state.to(state_of(out)))
+        own = state_of(out)
+        return with_state(out, filled_state(state.to(own), own))
 
     if layer == 0:
         hook = blocks[0].register_forward_pre_hook(entering, with_kwargs=True)
@@ -200,7 +201,7 @@ class Reader:
         if positions not in POSITIONS:
             raise TaskspaceError(f"positions must be one of {', '.join(POSITIONS)}, not {positions!r}")
         self.lm, self.positions = lm, positions
-        self.blocks = list(blocks) if blocks is not None else find_blocks(lm)
+        self.blocks = find_blocks(lm, blocks)
         self.wanted = layer_numbers(lm, layers, self.blocks)
 
     def __call__(self, part: Sequence[Encoded]) -> dict[int, torch.Tensor]:  # layer -> (rows, width)

@@ -128,9 +128,7 @@ class Stitched(nn.Module):
         self.phi, self.bottom_model, self.top_model = phi, bottom.model, top.model
         self.config = getattr(top.model, "config", None)
         self._lms = (bottom, top)
-        self._blocks = tuple(
-            list(b) if b is not None else find_blocks(lm) for b, lm in zip(blocks, self._lms, strict=True)
-        )
+        self._blocks = tuple(find_blocks(lm, own) for lm, own in zip(self._lms, blocks, strict=True))
         chosen = zip(self._lms, (layer_bottom, layer_top), self._blocks, strict=True)
         self.layers = tuple(layer_numbers(lm, [layer], own)[0] for lm, layer, own in chosen)
 

@@ -19,6 +19,7 @@ from ..files import written
 from .naming import point_title
 from ..pretraining.architectures import call_model, logits_of
 from ..pretraining.training import save_checkpoint
+from ..workarounds import keep_scale
 
 # %% auto #0
 __all__ = ['OBJECTIVES', 'token_id', 'context_length', 'unasked_tokens', 'weights_digest', 'save_lm', 'LM']
@@ -196,14 +197,18 @@ def _objective(model: nn.Module, told: str | None) -> str:
     if told is not None and told not in OBJECTIVES:
         raise TaskspaceError(f"objective must be one of {', '.join(OBJECTIVES)}, not {told!r}")
     base = getattr(model, "get_base_model", None)  # of peft
-    kind = type(base() if base is not None else model).__name__
-    return told or ("masked" if "MaskedLM" in kind else "causal")
+    whole = base() if base is not None else model
+    kind = type(whole).__name__
+    # Of XLM and FlauBERT one class serves both, and the configuration tells
+    both = kind.endswith("WithLMHeadModel") and getattr(getattr(whole, "config", None), "causal", None) is False
+    return told or ("masked" if "MaskedLM" in kind or both else "causal")
 
 
 def _positions_kept(model: nn.Module, limit: int) -> int:
     "How many rows of the table of positions stand before that of the first token."
     for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and getattr(module, "num_embeddings", None) == limit:
+        table = getattr(module, "weight", None)
+        if name.endswith("position_embeddings") and table is not None and table.shape[:1] == (limit,):
             padding = getattr(module, "padding_idx", None)
             return 0 if padding is None else padding + 1
     return 0
@@ -226,7 +231,7 @@ class LM(_Weights, _Unasked):
         objective: str | None = None,  # "causal" or "masked"; None: as the name of the model's class says
     ):
         _check_parts(model, tokenizer)
-        self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
+        self.model, self.tokenizer, self.name = keep_scale(model.eval()), tokenizer, name
         self.revision, self.step, self.unit, self.scale, self.base = revision, step, unit, scale, base
         self.bos_id, self.eos_id, self.pad_id = (token_id(tokenizer, r) for r in ("bos", "eos", "pad"))
         self.objective = _objective(model, objective)

@@ -190,7 +190,7 @@ def lm_config(
             "choose the language model itself"
         )
     if kwargs.get("objective") in OBJECTIVES and kwargs["objective"] != objective:
-        if kwargs["objective"] not in _remote_objectives(config):
+        if kwargs["objective"] not in (*_remote_objectives(config), *_one_class(config)):
             raise TaskspaceError(
                 f"{name}: {kind} is a {objective} LM, not a {kwargs['objective']} one; leave objective out"
             )
@@ -201,12 +201,24 @@ def lm_config(
         )
     return config, objective
 
-
+# %% ../../nbs/api/models/20_loading.ipynb #4daf92bb
 def _auto_class(objective: str) -> Any:
     "The class of transformers that loads models of an objective."
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
     return AutoModelForMaskedLM if objective == "masked" else AutoModelForCausalLM
+
+
+def _mapped(config: Any) -> dict[str, Any]:
+    "The classes of transformers that load a configuration, by objective."
+    found = {o: _auto_class(o)._model_mapping for o in OBJECTIVES}
+    return {o: mapping[type(config)] for o, mapping in found.items() if type(config) in mapping}
+
+
+def _one_class(config: Any) -> list[str]:
+    "The objectives for which transformers loads one and the same class, so that the configuration alone tells."
+    mapped = _mapped(config)
+    return list(mapped) if len(mapped) > len(set(mapped.values())) else []
 
 
 def _remote_objectives(config: Any) -> list[str]:
@@ -217,9 +229,13 @@ def _remote_objectives(config: Any) -> list[str]:
 
 def _objective_of(config: Any, written_as: str) -> str:
     "What a model was trained for, by the class it was saved from and the classes that can load it."
-    if getattr(config, "is_decoder", False) or "CausalLM" in written_as or "LMHeadModel" in written_as:
+    if _one_class(config):
+        return "causal" if getattr(config, "causal", False) else "masked"
+    mapped = list(_mapped(config))
+    by_name = getattr(config, "is_decoder", False) or "CausalLM" in written_as or "LMHeadModel" in written_as
+    if by_name and mapped != ["masked"]:
         return "causal"
-    known = type(config) in _auto_class("masked")._model_mapping or _remote_objectives(config) == ["masked"]
+    known = "masked" in mapped or _remote_objectives(config) == ["masked"]
     return "masked" if "MaskedLM" in written_as or known else "causal"
 
 # %% ../../nbs/api/models/20_loading.ipynb #e6528b25

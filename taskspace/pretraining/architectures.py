@@ -431,13 +431,38 @@ class BigramLM(CausalModel):
 MODELS: dict[str, type[CausalModel]] = {m.kind: m for m in (TransformerLM, LSTMLM, CNNLM, BigramLM)}
 
 # %% ../../nbs/api/pretraining/20_architectures.ipynb #3dc6d044
+class _Arguments(NamedTuple):
+    "What a function takes."
+
+    names: frozenset[str]  # that may be passed by name
+    any_place: bool  # whether it has *args
+    any_name: bool  # whether it has **kwargs
+
+
 @lru_cache
-def _takes(forward: Callable, name: str) -> bool:
-    "Whether a function accepts an argument of that name, also among `**kwargs`."
-    known = inspect.signature(forward).parameters
-    return name in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
+def _arguments(forward: Callable) -> _Arguments:
+    "The arguments of a function."
+    known = inspect.signature(forward).parameters.values()
+    names = frozenset(p.name for p in known if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+    kinds = {p.kind for p in known}
+    return _Arguments(names, inspect.Parameter.VAR_POSITIONAL in kinds, inspect.Parameter.VAR_KEYWORD in kinds)
 
 
+def _unwrapped(model: nn.Module) -> nn.Module:
+    "The model inside what only hands its arguments on, as adapters, compiled and parallel models do."
+    told = _arguments(type(model).forward)
+    if "input_ids" in told.names or not told.any_place:
+        return model
+    base = getattr(model, "get_base_model", None)  # of peft
+    inner = base() if callable(base) else getattr(model, "_orig_mod", getattr(model, "module", None))
+    return _unwrapped(inner) if isinstance(inner, nn.Module) and inner is not model else model
+
+
+def _of_transformers(model: nn.Module) -> bool:
+    "Whether a model is one of transformers, or of code that builds on it."
+    return any(c.__module__ == "transformers.modeling_utils" for c in type(model).__mro__)
+
+# %% ../../nbs/api/pretraining/20_architectures.ipynb #c7ccb1a7
 def call_model(
     model: nn.Module,  # of this module, of transformers, or any that is called with (input_ids, attention_mask)
     input_ids: Tensor,  # (batch, length) token ids
@@ -446,13 +471,16 @@ def call_model(
     **more: Any,  # further arguments, e.g. position_ids
 ) -> Any:  # what the model gives, see `logits_of`
     "Run a model without a cache, whatever the order of its arguments. Gradients flow where the caller allows them."
-    forward = type(model).forward
-    by_name = hasattr(model, "generate") and _takes(forward, "input_ids") and _takes(forward, "attention_mask")
-    if not by_name:
+    inner = _unwrapped(model)
+    told = _arguments(type(inner).forward)
+    generates = told.any_name and hasattr(model, "generate")
+    named = "input_ids" in told.names or generates
+    masked = "attention_mask" in told.names or generates
+    if not named or not (masked or _of_transformers(inner)):
         return model(input_ids, **more) if attention_mask is None else model(input_ids, attention_mask, **more)
-    if attention_mask is not None:
+    if masked and attention_mask is not None:
         more["attention_mask"] = attention_mask
-    if _takes(forward, "use_cache"):
+    if "use_cache" in told.names or generates:
         more["use_cache"] = False
     return model(input_ids=input_ids, **more)
 

@@ -50,7 +50,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "parts":
         "WAYS RATES EFFECTS tuning_path tuning_grid gain_within_harm compare_paths at_best_rate part_effects",
     "sites":
-        "UNITS find_blocks state_of with_state Site find_sites SiteHook at_sites read_states",
+        "UNITS state_of with_state given_state cut_state filled_state find_blocks Site find_sites SiteHook "
+        "at_sites read_states",
     "units":
         "POSITIONS METHODS SHUFFLES SPLITS Sentence sentences_of activations attributions welch paired "
         "largest Units units_at task_units UnitSpaces unit_probe",

@@ -9,35 +9,22 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from ..errors import TaskspaceError
 from ..models.lm import LM
+from ..pretraining.architectures import call_model
 from ..scoring.causality import evaluating
+from ..scoring.logprobs import fingerprint
 
 # %% auto #0
-__all__ = ['UNITS', 'find_blocks', 'state_of', 'with_state', 'Site', 'find_sites', 'SiteHook', 'at_sites', 'read_states']
+__all__ = ['UNITS', 'state_of', 'with_state', 'given_state', 'cut_state', 'filled_state', 'find_blocks', 'Site', 'find_sites',
+           'SiteHook', 'at_sites', 'read_states']
 
 # %% ../../nbs/api/probing/52_sites.ipynb #275052eb
-def find_blocks(
-    lm: LM,  # any model that keeps its layers in a `ModuleList`
-) -> list[nn.Module]:  # the layers, first to last
-    "The blocks of a model. Raises `TaskspaceError` when it has no list of layers."
-    lists = [m for m in lm.model.modules() if isinstance(m, nn.ModuleList) and len(m)]
-    config = getattr(lm.model, "config", None)
-    layers = getattr(config, "num_hidden_layers", None)
-    exact = [m for m in lists if len(m) == layers and len({type(b) for b in m}) == 1]
-    found = exact or lists
-    if not found:
-        kind = type(lm.model).__name__
-        raise TaskspaceError(
-            f"{lm.name}: found no list of layers in {kind}; pass blocks=[first layer, ..., last layer]"
-        )
-    return list(max(found, key=lambda m: sum(p.numel() for b in m for p in b.parameters())))
-
-
 def state_of(
     out: Any,  # what a block returns: a state, or several things with the state first
 ) -> torch.Tensor:  # (batch, length, width)
@@ -51,6 +38,164 @@ def with_state(
 ) -> Any:  # of the same form as `out`
     "What a block returns, with another state."
     return state if isinstance(out, torch.Tensor) else type(out)((state, *out[1:]))
+
+
+def given_state(
+    args: tuple,  # that a block is called with
+    kwargs: dict[str, Any],  # that it is called with by name
+) -> Any:  # (batch, length, width); None where it is told by another name
+    "The hidden state that a block is given."
+    return args[0] if args else kwargs.get("hidden_states")
+
+
+def cut_state(
+    state: torch.Tensor,  # (batch, length or more, width)
+    length: int,  # tokens that the model was given
+) -> torch.Tensor:  # (batch, length, width)
+    "A state without what a model has filled its input up with, on the right."
+    return state if state.shape[1] == length else state[:, :length]
+
+
+def filled_state(
+    state: torch.Tensor,  # (batch, length, width)
+    whole: torch.Tensor,  # (batch, length or more, width), whose place it takes
+) -> torch.Tensor:  # of the shape of the second
+    "A state with the rest of another behind it."
+    length = state.shape[1]
+    return state if length == whole.shape[1] else torch.cat([state, whole[:, length:].to(state)], 1)
+
+# %% ../../nbs/api/probing/52_sites.ipynb #021be7aa
+class _Look(NamedTuple):
+    "What a forward pass shows of some blocks."
+
+    runs: list[int]  # of each block
+    shapes: list[tuple[int, ...]]  # of what they are given and give
+    joined: bool  # whether each is given what the one before gives
+    beside: bool  # whether one is given more from the one before, of the size of a state
+    entering: Any  # the state that the first is given
+
+
+def _look(lm: LM, blocks: Sequence[nn.Module], tokens: Sequence[int]) -> _Look:
+    "One forward pass of a few tokens."
+    runs, beside = [0] * len(blocks), False
+    given: list[Any] = [None] * len(blocks)
+    gives: list[Any] = [None] * len(blocks)
+
+    def enter(at: int) -> Callable:
+        def hook(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+            nonlocal beside
+            runs[at], given[at] = runs[at] + 1, given_state(args, kwargs)
+            own = {id(x) for x in (*args, *kwargs.values())} - {id(given[at])}
+            beside |= bool(at) and any(id(x) in own for x in _of_one_size(gives[at - 1]))
+
+        return hook
+
+    def leave(at: int) -> Callable:
+        def hook(module: nn.Module, args: tuple, out: Any) -> None:
+            gives[at] = out
+
+        return hook
+
+    handles = [b.register_forward_pre_hook(enter(at), with_kwargs=True) for at, b in enumerate(blocks)]
+    handles += [b.register_forward_hook(leave(at)) for at, b in enumerate(blocks)]
+    ids = torch.tensor([tokens], device=lm.device)
+    try:
+        with evaluating(lm), torch.no_grad():
+            call_model(lm.model, ids, torch.ones_like(ids))
+    finally:
+        for handle in handles:
+            handle.remove()
+    states = [None if out is None else state_of(out) for out in gives]
+    shapes = [tuple(x.shape) if isinstance(x, torch.Tensor) else () for x in (*given[:1], *states)]
+    joined = all(_same(x, y) for x, y in zip(states[:-1], given[1:], strict=True))
+    return _Look(runs, shapes, joined, beside, given[0])
+
+
+def _of_one_size(out: Any) -> list[torch.Tensor]:
+    "What a block gives in the shape of its state, beside that."
+    if not isinstance(out, tuple):
+        return []
+    return [x for x in out[1:] if isinstance(x, torch.Tensor) and x.shape == getattr(out[0], "shape", None)]
+
+
+def _same(x: Any, y: Any) -> bool:
+    "Whether two states are one, wherever they are."
+    if not (isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor)) or x.shape != y.shape:
+        return False
+    return x is y or torch.equal(x.cpu().nan_to_num(), y.cpu().nan_to_num())
+
+# %% ../../nbs/api/probing/52_sites.ipynb #41613e5a
+_NO_CHAIN = "no list of layers, each of which is given what the one before gives"
+_judged: WeakKeyDictionary[nn.Module, tuple[Any, str | None]] = WeakKeyDictionary()
+
+
+def _fault(lm: LM, blocks: Sequence[nn.Module], chosen: bool = False) -> str | None:
+    "Why some blocks have no states that can be read; None where they have. Chosen ones need not follow each other."
+    key = fingerprint(lm), tuple(map(id, blocks)), chosen
+    known = _judged.get(lm.model)
+    if known is None or known[0] != key:
+        known = _judged[lm.model] = key, _look_for_fault(lm, blocks, chosen)
+    return known[1]
+
+
+def _look_for_fault(lm: LM, blocks: Sequence[nn.Module], chosen: bool) -> str | None:
+    special = {lm.pad_id, getattr(getattr(lm.model, "config", None), "pad_token_id", None)}
+    a, b = [t for t in range(4) if t not in special][:2]
+    look = None
+    for n in (2, 8):
+        with suppress(Exception):  # some models take no short inputs
+            look = _look(lm, blocks, [a] * n)
+            break
+    if look is None:
+        return None
+    if max(look.runs) > 1:
+        return f"it runs its blocks {max(look.runs)} times; choose a model whose layers do not share weights"
+    if min(look.runs) < 1 or not (chosen or look.joined):
+        return _NO_CHAIN
+    if look.beside:
+        return "its layers hand on more than one state; choose another model"
+    odd = next((s for s in look.shapes if len(s) != 3 or s[:2] != (1, n)), None)
+    if odd is None or (n == 2 and _fills_up_behind(lm, blocks, a, b)):
+        return None
+    return f"{n} tokens have states of shape {odd}, not (1, {n}, width), in its layers; choose another model"
+
+
+def _fills_up_behind(lm: LM, blocks: Sequence[nn.Module], a: int, b: int) -> bool:
+    "Whether states are longer than the input by what stands behind it: another token changes its own place alone."
+    looks = [_look(lm, blocks, tokens) for tokens in ([a, a], [b, a], [a, b])]
+    shapes = {s for look in looks for s in look.shapes}
+    if len({s[:2] for s in shapes}) > 1 or any(len(s) != 3 or s[0] != 1 or s[1] < 2 for s in shapes):
+        return False
+    plain, first, second = (look.entering for look in looks)
+    places = [(plain - x).abs().amax(-1)[0].nonzero()[:, 0].tolist() for x in (first, second)]
+    return places == [[0], [1]]
+
+# %% ../../nbs/api/probing/52_sites.ipynb #bd487d6e
+def _largest_list(lm: LM) -> list[nn.Module]:
+    "The list of modules that looks most like one of layers; empty where there is none."
+    lists = [m for m in lm.model.modules() if isinstance(m, nn.ModuleList) and len(m)]
+    config = getattr(lm.model, "config", None)
+    layers = getattr(config, "num_hidden_layers", None)
+    exact = [m for m in lists if len(m) == layers and len({type(b) for b in m}) == 1]
+    return list(max(exact or lists, key=lambda m: sum(p.numel() for b in m for p in b.parameters()), default=[]))
+
+
+def find_blocks(
+    lm: LM,  # any model that keeps its layers in a `ModuleList`
+    blocks: Sequence[nn.Module] | None = None,  # the layers, where they are known; None: look for them
+) -> list[nn.Module]:  # the layers, first to last
+    "The blocks of a model. Raises `TaskspaceError` where it has no list of layers with states that can be read."
+    found = _largest_list(lm) if blocks is None else list(blocks)
+    fault = _fault(lm, found, chosen=blocks is not None) if found else _NO_CHAIN
+    if fault == _NO_CHAIN and blocks is None:
+        kind = type(lm.model).__name__
+        what = f"{_NO_CHAIN}," if found else "no list of layers"
+        raise TaskspaceError(f"{lm.name}: found {what} in {kind}; pass blocks=[first layer, ..., last layer]")
+    if fault == _NO_CHAIN:
+        raise TaskspaceError(f"{lm.name}: not all of blocks= are run; pass blocks=[first layer, ..., last layer]")
+    if fault is not None:
+        raise TaskspaceError(f"{lm.name}: has no states of its own in each layer: {fault}")
+    return found
 
 # %% ../../nbs/api/probing/52_sites.ipynb #062065e6
 UNITS = ("residual", "mlp", "attention")
@@ -100,13 +245,13 @@ def _linears(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield path, module
 
 # %% ../../nbs/api/probing/52_sites.ipynb #1bd669f2
-def _look(lm: LM, blocks: Sequence[nn.Module]) -> tuple[list[int], list[int], list[_Seen]]:
-    "How often each block runs, how wide its state is, and the linear layers in the order in which they ran."
-    runs, widths, seen = [0] * len(blocks), [0] * len(blocks), []
+def _linears_run(lm: LM, blocks: Sequence[nn.Module]) -> tuple[list[int], list[_Seen]]:
+    "How wide the state of each block is, and the linear layers in the order in which they ran."
+    widths, seen = [0] * len(blocks), []
 
     def block_hook(at: int) -> Callable:
         def hook(module: nn.Module, args: tuple, out: Any) -> None:
-            runs[at], widths[at] = runs[at] + 1, state_of(out).shape[-1]
+            widths[at] = state_of(out).shape[-1]
 
         return hook
 
@@ -130,24 +275,18 @@ def _look(lm: LM, blocks: Sequence[nn.Module]) -> tuple[list[int], list[int], li
     finally:
         for handle in handles:
             handle.remove()
-    return runs, widths, seen
+    return widths, seen
 
 # %% ../../nbs/api/probing/52_sites.ipynb #8e8413b9
 def _all_sites(lm: LM) -> dict[str, list[Site]]:
     "The sites of each kind that a model has. Raises `TaskspaceError` where it has none."
-    try:
-        blocks = find_blocks(lm)
-    except TaskspaceError:
-        kind = type(lm.model).__name__
-        raise TaskspaceError(
-            f"model {lm.name!r} has no units: {kind} keeps no list of layers in a ModuleList"
-        ) from None
-    runs, widths, seen = _look(lm, blocks)
-    if set(runs) != {1}:
-        raise TaskspaceError(
-            f"model {lm.name!r} has no units of its own in each layer: it runs its blocks {max(runs)} times; choose a "
-            "model whose layers do not share weights"
-        )
+    blocks, kind = _largest_list(lm), type(lm.model).__name__
+    if not blocks:
+        raise TaskspaceError(f"model {lm.name!r} has no units: {kind} keeps no list of layers in a ModuleList")
+    if (fault := _fault(lm, blocks)) is not None:
+        why = f"{kind} keeps {_NO_CHAIN}; choose another model" if fault == _NO_CHAIN else fault
+        raise TaskspaceError(f"model {lm.name!r} has no units of its own in each layer: {why}")
+    widths, seen = _linears_run(lm, blocks)
     found = {"residual": [Site(at + 1, block, "out", widths[at]) for at, block in enumerate(blocks)]}
     for part in UNITS[1:]:
         last = {s.layer: s for s in seen if s.part == part and s.width_out == widths[s.layer]}
@@ -206,8 +345,11 @@ def at_sites(
 
     def at(k: int) -> Callable[[torch.Tensor], torch.Tensor | None]:
         def call(state: torch.Tensor) -> torch.Tensor | None:
-            found = function(k, state if shape is None else state.reshape(*shape, state.shape[-1]))
-            return None if found is None else found.reshape(state.shape)
+            if shape is None:
+                return function(k, state)
+            whole = state.reshape(shape[0], -1, state.shape[-1])
+            found = function(k, cut_state(whole, shape[1]))
+            return None if found is None else filled_state(found, whole).reshape(state.shape)
 
         return call
 

@@ -34,9 +34,9 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "is_rough check_causal check_masked",
     "logprobs":
         "SLICE KEPT STEEP BITS SHARED_ROW_TYPES LIBRARIES MINUS LAST_TYPES PADDED KEPT_OUT ROW BUDGET WORKERS "
-        "CELLS LOGITS gradient_rows linear_logprobs Shortcuts Batch logprobs_at find_shortcuts one_length "
-        "batches padded edge_logprobs row_size token_logprobs summed_logprobs tokens_at_once even_batches "
-        "side_by_side sequence_logprobs",
+        "CELLS LOGITS gradient_rows linear_logprobs Shortcuts Batch logprobs_at find_shortcuts fingerprint "
+        "one_length batches padded edge_logprobs row_size token_logprobs summed_logprobs tokens_at_once "
+        "even_batches side_by_side sequence_logprobs",
     "masked":
         "THREADED_TYPES PIECE Questions questions_of answers batches_of masked_logprobs",
     "scores":

@@ -100,9 +100,13 @@ def _run(lm: LM, ids: Tensor) -> Tensor:
     except (TaskspaceError, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as e:  # whatever a model of one's own, or one with odd sizes, may stumble over
+        reason = (str(e).strip().splitlines() or [""])[0]
+        if lm.dtype == torch.float64 and re.search(r"(?i)expected .* to be float32", reason):
+            raise TaskspaceError(
+                f"model {lm.name!r} has parts that torch does not compute in float64 ({reason}); load it in float32"
+            ) from e
         if type(e) is RuntimeError and not _MISFIT.search(str(e)):
             raise  # a device that fails, say, which is no fault of the model
-        reason = (str(e).strip().splitlines() or [""])[0]
         raise TaskspaceError(
             f"model {lm.name!r} cannot be called with (input_ids, attention_mask) and token ids up to "
             f"{int(ids.max())}: {type(e).__name__}: {reason}; correct forward, or use the model's own tokenizer"

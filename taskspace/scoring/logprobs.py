@@ -29,8 +29,9 @@ from ..workarounds import WIDE
 # %% auto #0
 __all__ = ['SLICE', 'KEPT', 'STEEP', 'BITS', 'SHARED_ROW_TYPES', 'LIBRARIES', 'MINUS', 'LAST_TYPES', 'PADDED', 'KEPT_OUT', 'ROW',
            'BUDGET', 'WORKERS', 'CELLS', 'LOGITS', 'gradient_rows', 'linear_logprobs', 'Shortcuts', 'Batch',
-           'logprobs_at', 'find_shortcuts', 'one_length', 'batches', 'padded', 'edge_logprobs', 'row_size',
-           'token_logprobs', 'summed_logprobs', 'tokens_at_once', 'even_batches', 'side_by_side', 'sequence_logprobs']
+           'logprobs_at', 'find_shortcuts', 'fingerprint', 'one_length', 'batches', 'padded', 'edge_logprobs',
+           'row_size', 'token_logprobs', 'summed_logprobs', 'tokens_at_once', 'even_batches', 'side_by_side',
+           'sequence_logprobs']
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #47cb2e63
 SLICE = {"cpu": 1 << 19, "else": 1 << 26}  # logits held at once, by kind of device: 2 MB and 256 MB in float32
@@ -198,7 +199,8 @@ class Shortcuts(NamedTuple):
     head: str  # "linear", "rows" or "full"
     shared_rows: bool  # whether rows may hold more than one sentence
     last: bool = False  # whether the last layer of a masked model may end at the places that are read
-    padded: bool = True  # whether a masked model keeps padding out, so that inputs of several lengths may run together
+    padded: bool = True  # whether the model keeps padding out, so that inputs of several lengths may run together
+    turn: int | None = None  # inputs of more tokens are computed otherwise from their first token on; None: none are
 
 
 class Batch(NamedTuple):
@@ -290,9 +292,11 @@ def _ending_at(lm: LM, index: Tensor) -> AbstractContextManager[None]:
     return _hooked(_last_output(lm), lambda _, args: tuple(a.flatten(0, -2)[index][None] for a in args))
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #a9ce64f3
-def _collate(lm: LM, tree: PrefixTree, nodes: Sequence[np.ndarray], shared: bool) -> tuple[Batch, np.ndarray]:
-    "The batch and its matrix of nodes, -1 for padding, which stands on the right."
-    table = np.full((len(nodes), max(map(len, nodes))), MINUS, dtype=np.int64)
+def _collate(
+    lm: LM, tree: PrefixTree, nodes: Sequence[np.ndarray], shared: bool, least: int = 0
+) -> tuple[Batch, np.ndarray]:
+    "The batch and its matrix of nodes, -1 for padding, which stands on the right, to a width of `least` or more."
+    table = np.full((len(nodes), max(least, *map(len, nodes))), MINUS, dtype=np.int64)
     for r, n in enumerate(nodes):
         table[r, : len(n)] = n
     real = table >= 0
@@ -344,7 +348,7 @@ def find_shortcuts(
     tokens: Sequence[int] | np.ndarray = (0,),  # some ids that the model knows
 ) -> Shortcuts:  # found once for each model
     "Which shortcuts give this model's own numbers. Raises `TaskspaceError` for a model of another objective."
-    seen, known = _fingerprint(lm), _known.get(lm.model)
+    seen, known = fingerprint(lm), _known.get(lm.model)
     new = known is None or known.seen != seen
     if known is None or new or (known.weights is not None and known.weights != _written(lm)):
         check = check_masked if lm.objective == "masked" else check_causal
@@ -378,7 +382,10 @@ def _module_settings(module: nn.Module) -> tuple:
     return id(module), type(module), *module._forward_hooks, None, *module._forward_pre_hooks, id(own), plain
 
 
-def _fingerprint(lm: LM) -> tuple:
+def fingerprint(
+    lm: LM,  # model with its tokenizer
+) -> tuple:  # changes with settings, modules and hooks, not with weights
+    "What an answer about a model, found by running it, holds for."
     config: Any = getattr(lm.model, "config", None)
     inner = config.get_text_config() if hasattr(config, "get_text_config") else None
     modules = tuple(map(_module_settings, lm.model.modules()))
@@ -466,7 +473,8 @@ def _try_shortcuts(lm: LM, tokens: Sequence[int] | np.ndarray) -> Shortcuts:
     t = [int(tokens[k % len(tokens)]) for k in range(6)]
     tree = prefix_tree([[*t[:3], t[0], t[0]], [*t[:3], t[3], t[4], t[5]], [t[5], t[1], t[2]]])
     rows = list(sentence_rows(tree))
-    batch, table = _collate(lm, tree, [r.nodes for r in rows], shared=False)
+    turn, apart = _turn(lm), lm.objective == "causal" and _pads_with_nothing(lm)
+    batch, table = _collate(lm, tree, [r.nodes for r in (rows[:1] if apart else rows)], shared=False)
     index = _flat(table, table >= 0, lm)
     plain, known = lm.logits(*batch).flatten(0, 1)[index], _is_known(lm)
 
@@ -486,7 +494,29 @@ def _try_shortcuts(lm: LM, tokens: Sequence[int] | np.ndarray) -> Shortcuts:
     if lm.objective == "masked":
         ends = known and _last_allows(lm) and _agrees(plain[::2], lambda: _ended_logits(lm, batch, index[::2], head))
         return Shortcuts(head, False, ends, _keeps_padding_out(lm, t))
+    if apart or turn:
+        return Shortcuts(head, False, padded=False, turn=turn)
     return Shortcuts(head, known and rows_agree())
+
+# %% ../../nbs/api/scoring/40_logprobs.ipynb #fe5cc326
+def _pads_with_nothing(lm: LM) -> bool:
+    "Whether padding far behind a row may see no token at all and hold no numbers: below its smallest, float64 has none."
+    config: Any = getattr(lm.model, "config", None)
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    eager = getattr(config, "_attn_implementation", None) == "eager"
+    return lm.dtype == torch.float64 and eager and getattr(config, "sliding_window", None) is not None
+
+
+def _turn(lm: LM) -> int | None:
+    "The length beyond which a model turns its positions otherwise, as those with two lists of factors do."
+    config: Any = getattr(lm.model, "config", None)
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    told = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+    for rope in (told, *told.values()) if isinstance(told, dict) else ():  # one for all layers, or one a type
+        if isinstance(rope, dict) and rope.get("rope_type", rope.get("type")) == "longrope":
+            own = getattr(config, "original_max_position_embeddings", None)
+            return rope.get("original_max_position_embeddings") or own or config.max_position_embeddings
+    return None
 
 
 def _flat(table: np.ndarray, where: np.ndarray, lm: LM) -> Tensor:
@@ -563,14 +593,12 @@ def _keeps_padding_out(lm: LM, tokens: list[int]) -> bool:
 def one_length(
     lm: LM,  # model with its tokenizer
     tokens: Sequence[int] | np.ndarray = (0,),  # some ids that the model knows
-) -> bool:  # True for a masked model that sees padding
+) -> bool:  # True for a model that sees padding
     "Whether only inputs of one length may run together."
-    if lm.objective != "masked":
-        return False
     try:
         return not find_shortcuts(lm, tokens).padded
     except TaskspaceError:  # an encoder without logits, whose states are wanted
-        return True
+        return lm.objective == "masked"
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #1c9b9a9a
 def batches(
@@ -629,7 +657,9 @@ def _run(
     lm: LM, tree: PrefixTree, rows: Sequence[Row], edges: _Edges, shortcuts: Shortcuts
 ) -> tuple[np.ndarray, Tensor] | None:
     "Children and their log-probabilities for the own nodes of one batch of rows."
-    table = np.full((len(rows), max(len(r.nodes) for r in rows)), MINUS, dtype=np.int64)
+    # The last token of a sentence is not run, but counts to its length
+    least = shortcuts.turn + 1 if shortcuts.turn and tree.path.shape[1] > shortcuts.turn else 0
+    table = np.full((len(rows), max(least, *(len(r.nodes) for r in rows))), MINUS, dtype=np.int64)
     for r, row in enumerate(rows):
         table[r, row.repeated : len(row.nodes)] = row.nodes[row.repeated :]
     where = np.flatnonzero(table >= 0)
@@ -637,7 +667,7 @@ def _run(
     if not len(child):
         return None
     kept, source = np.unique(source, return_inverse=True)
-    batch, _ = _collate(lm, tree, [r.nodes for r in rows], shortcuts.shared_rows)
+    batch, _ = _collate(lm, tree, [r.nodes for r in rows], shortcuts.shared_rows, least)
     index, source_, token = (torch.from_numpy(a).to(lm.device) for a in (where[kept], source, tree.token[child]))
     return child, logprobs_at(lm, batch, index, source_, token, shortcuts.head)
 
@@ -685,20 +715,40 @@ def summed_logprobs(
     logp, places, counted = _one_batch(lm, sequences, starts, row)
     return torch.cat([logp, logp.new_zeros(1)])[places.masked_fill(~counted, len(logp))].sum(1)
 
-
+# %% ../../nbs/api/scoring/40_logprobs.ipynb #6a3d92a5
 def _one_batch(
     lm: LM, sequences: Sequence[Sequence[int]], starts: Sequence[int], row: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     "Log-probabilities of nodes; and for each sequence, (sequences, longest), which are its own and which count."
-    tree = prefix_tree(sequences)
+    tree, lengths = prefix_tree(sequences), np.array([len(s) for s in sequences])
+    shortcuts, different = find_shortcuts(lm, tree.token[:6]), np.unique(lengths)
+    if shortcuts.padded or len(different) == 1:
+        return _one_tree(lm, tree, starts, row, shortcuts)
+    values, total = [], 0
+    places = torch.zeros(len(sequences), int(different[-1]), dtype=torch.long, device=lm.device)
+    counts = torch.zeros_like(places, dtype=torch.bool)
+    for n in different.tolist():
+        own = np.flatnonzero(lengths == n)
+        part = prefix_tree([sequences[i] for i in own])
+        logp, place, counted = _one_tree(lm, part, [starts[i] for i in own], row, shortcuts)
+        at = torch.from_numpy(own).to(places.device)
+        places[at, :n], counts[at, :n] = (place + total).to(places.device), counted.to(places.device)
+        values.append(logp)
+        total += len(logp)
+    return torch.cat(values), places.to(values[0].device), counts.to(values[0].device)
+
+
+def _one_tree(
+    lm: LM, tree: PrefixTree, starts: Sequence[int], row: int, shortcuts: Shortcuts
+) -> tuple[Tensor, Tensor, Tensor]:
+    "The same of a tree whose sequences may run together."
     first = np.maximum(np.asarray(starts)[tree.order], 1)
     counted = (tree.path >= 0) & (np.arange(tree.path.shape[1]) >= first[:, None])
     wanted = np.zeros(len(tree), dtype=bool)
     wanted[tree.path[counted]] = True
-    shortcuts = find_shortcuts(lm, tree.token[:6])
     shared = shortcuts.shared_rows and not lm.model.training
     rows = [r for r in (shared_rows(tree, row) if shared else sentence_rows(tree)) if len(r.nodes) > r.repeated]
-    done = _run(lm, tree, rows, _Edges(tree, wanted), Shortcuts(shortcuts.head, shared)) if rows else None
+    done = _run(lm, tree, rows, _Edges(tree, wanted), shortcuts._replace(shared_rows=shared)) if rows else None
     child, logp = done or (np.empty(0, dtype=np.int64), torch.zeros(0, device=lm.device))
     place = np.zeros(len(tree), dtype=np.int64)
     place[child] = np.arange(len(child))
@@ -775,10 +825,13 @@ def side_by_side(
         torch.set_num_threads(threads)
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #79e06e64
-def _pieces(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
-    "Sorted sequences in groups whose trees stay small in memory."
+def _pieces(sequences: Sequence[Sequence[int]], together: bool) -> list[list[int]]:
+    "Sorted sequences in groups whose trees stay small in memory; those of one length alone unless all go together."
+    lengths = [len(s) for s in sequences]
     order = sorted(range(len(sequences)), key=cast(Any, sequences.__getitem__))
-    return batches([len(s) for s in sequences], CELLS, order=order)
+    if together:
+        return batches(lengths, CELLS, order=order)
+    return batches(lengths, CELLS, order=sorted(order, key=lengths.__getitem__), kinds=lengths)
 
 
 def sequence_logprobs(
@@ -795,9 +848,9 @@ def sequence_logprobs(
     out = np.zeros(len(sequences))
     with evaluating(lm), torch.no_grad():
         shortcuts = find_shortcuts(lm, sequences[0])
-        shortcuts = Shortcuts(shortcuts.head, shortcuts.shared_rows and share)
+        shortcuts = shortcuts._replace(shared_rows=shortcuts.shared_rows and share)
         token_budget = tokens_at_once(lm, token_budget, sliced=shortcuts.head == "linear")
-        for piece in _pieces(sequences):
+        for piece in _pieces(sequences, shortcuts.padded):
             first = np.array([starts[i] for i in piece] if starts is not None else [1] * len(piece))
             out[piece] = _tree_sums(
                 lm, prefix_tree([sequences[i] for i in piece]), first, shortcuts, token_budget, batch_size, row, done

@@ -1,13 +1,18 @@
 """LM and load_lm: every kind of name, identity, types, digests, and one line for everything that cannot be loaded."""
 
+import copy
 import hashlib
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from peft import get_peft_model, LoraConfig
 from torch import nn
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     BertConfig,
     BertForMaskedLM,
     BertForPreTraining,
@@ -31,7 +36,7 @@ from taskspace.models.lm import context_length, LM
 from taskspace.models.loading import load_lm
 from taskspace.models.naming import training_step
 from taskspace.pretraining import builtin as pretraining
-from taskspace.pretraining.architectures import BigramLM, build, CNNConfig, LSTMConfig, TransformerConfig
+from taskspace.pretraining.architectures import BigramLM, build, call_model, CNNConfig, LSTMConfig, TransformerConfig
 from taskspace.pretraining.tokens import word_tokenizer
 
 WORDS = word_tokenizer([".", "the", "cat", "sleeps"])
@@ -138,6 +143,61 @@ def test_models_of_transformers_are_called_by_name():
     assert torch.equal(logits, got(input_ids=ids, position_ids=torch.tensor([[5, 6]]), use_cache=False).logits)
 
 
+def masked_of(kind, **more):
+    "A small random masked model whose second argument is not the attention mask."
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=27, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2)
+    config = AutoConfig.for_model(kind, **sizes, max_position_embeddings=32, initializer_range=0.3, **more)
+    return AutoModelForMaskedLM.from_config(config).eval()
+
+
+LANGUAGES = {"languages": ["en_XX", "de_DE"], "default_language": "en_XX"}
+IDS, MASK = torch.tensor([[3, 2, 5, 9]]), torch.tensor([[1, 1, 1, 0]])
+
+
+@pytest.mark.parametrize("kind, more", [("xmod", LANGUAGES), ("roc_bert", {}), ("fnet", {})])
+def test_masked_models_get_the_mask_by_its_name(kind, more):
+    model = masked_of(kind, **more)
+    told = {"input_ids": IDS} if kind == "fnet" else {"input_ids": IDS, "attention_mask": MASK}
+    with torch.no_grad():
+        wanted = model(**told).logits
+        assert torch.equal(LM(model, Letters()).logits(IDS, MASK), wanted)
+        assert torch.equal(LM(nn.DataParallel(model), Letters()).logits(IDS, MASK), wanted)
+        compiled = torch.compile(model, backend="eager")
+        assert torch.equal(call_model(compiled, IDS, MASK).logits, wanted)
+        linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and n.endswith("dense")]
+        adapted = get_peft_model(model, LoraConfig(target_modules=linear[:1]))
+        assert torch.equal(LM(adapted, Letters(), objective="masked").logits(IDS, MASK), wanted)
+
+
+class NamedOtherwise(nn.Module):
+    "A module of one's own that names the tokens as transformers does, and the mask as it likes."
+
+    def forward(self, input_ids, real=None):
+        return nn.functional.one_hot(input_ids * real, 27).float()
+
+
+class Passing(nn.Module):
+    "A module that takes anything."
+
+    def forward(self, *args, **kwargs):
+        ids, mask = args
+        return nn.functional.one_hot(ids * mask, 27).float()
+
+
+@pytest.mark.parametrize("model", [NamedOtherwise(), Passing()])
+def test_modules_of_ones_own_get_the_mask_in_its_place(model):
+    assert LM(model, Letters()).logits(IDS, MASK).argmax(-1).tolist() == [[3, 2, 5, 0]]
+
+
+@pytest.mark.parametrize("kind", ["roberta", "ibert"])
+def test_positions_that_are_kept_for_padding_take_from_the_longest_input(kind):
+    model = masked_of(kind, pad_token_id=1)
+    lm = LM(model, Letters())
+    assert lm.max_length == 30
+    assert lm.logits(torch.full((1, 30), 3), torch.ones(1, 30, dtype=torch.long)).shape == (1, 30, 27)
+
+
 @pytest.mark.parametrize("attribute", ["bos_token_id", "bos_id", "bos"])
 def test_special_ids_under_any_name(attribute):
     tokenizer = type(
@@ -232,6 +292,23 @@ def test_digest_is_computed_once(monkeypatch):
     real = lm_module.weights_digest
     monkeypatch.setattr(lm_module, "weights_digest", lambda m: calls.append(1) or real(m))
     assert len({lm.digest() for _ in range(3)}) == 1 == len(calls)
+
+
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_rwkv_keeps_its_weights_when_it_is_evaluated(evaluated):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("rwkv", vocab_size=7, hidden_size=8, num_hidden_layers=4, rescale_every=2)
+    fresh = AutoModelForCausalLM.from_config(config).eval()
+    other, digest, ids = copy.deepcopy(fresh), LM(copy.deepcopy(fresh), WORDS).digest(), torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        wanted = copy.deepcopy(fresh)(ids).logits
+        if evaluated:
+            other(ids)
+    lm = LM(other, WORDS)
+    logits = lm.logits(ids, torch.ones_like(ids))
+    assert torch.equal(logits, copy.deepcopy(fresh).train()(ids).logits)
+    assert (logits - wanted).abs().max() < 1e-3  # 8.0e-5: the term that keeps a norm from dividing by nothing
+    assert lm.digest() == digest and all(map(torch.equal, other.parameters(), fresh.parameters()))
 
 
 def test_digest_of_types_and_ties():
@@ -514,6 +591,20 @@ def test_a_masked_lm_is_loaded_as_one_and_not_as_a_causal_lm(tmp_path):
         refused("is a masked LM, not a causal one", lambda name=name: load_lm(tmp_path / name, objective="causal"))
     refused("llama is a causal LM, not a masked", lambda: load_lm(saved(llama(), tmp_path / "l"), objective="masked"))
     refused("is a causal LM|objective must be", lambda: load_lm(tmp_path / "l", objective="psychic"))
+
+
+@pytest.mark.parametrize("kind, causal", [("xlm", False), ("xlm", True), ("flaubert", False)])
+def test_one_class_for_both_objectives_is_what_its_configuration_says(tmp_path, kind, causal):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, vocab_size=7, emb_dim=8, n_layers=1, n_heads=2, causal=causal)
+    net, wanted = AutoModelForMaskedLM.from_config(config).eval(), "causal" if causal else "masked"
+    path = saved(net, tmp_path / "m")
+    assert LM(net, WORDS).objective == load_lm(path).objective == load_lm(path, objective=wanted).objective == wanted
+    assert type(load_lm(path).model) is type(net)
+    if kind == "flaubert":
+        refused("flaubert is a masked LM, not a causal one", lambda: load_lm(path, objective="causal"))
+    else:
+        assert {load_lm(path, objective=o).objective for o in ("causal", "masked")} == {"causal", "masked"}
 
 
 @pytest.mark.parametrize(

@@ -303,7 +303,7 @@ def test_nothing_moves_with_batch_size_order_or_threads(monkeypatch):
 def test_each_distinct_input_is_run_once():
     lm, sentences = random_masked()
     questions, seen = questions_of(sentences, lm.mask_id), []
-    hook = lm.model.register_forward_pre_hook(lambda _, args, kw: seen.append(len(args[0])), with_kwargs=True)
+    hook = lm.model.register_forward_pre_hook(lambda _, args, kw: seen.append(len(kw["input_ids"])), with_kwargs=True)
     masked_logprobs(lm, sentences[:1])  # the looks at a new model
     seen.clear()
     masked_logprobs(lm, sentences)

@@ -5,9 +5,10 @@ import pytest
 import torch
 from test_shortcuts import gap, lm_of, naive, SEQUENCES, SIZE, transformer
 
+from taskspace.errors import TaskspaceError
 from taskspace.models.lm import LM
 from taskspace.scoring.convention import convention_of
-from taskspace.scoring.logprobs import find_shortcuts, token_logprobs
+from taskspace.scoring.logprobs import find_shortcuts, one_length, sequence_logprobs, token_logprobs
 from taskspace.scoring.scores import score_pairs
 from taskspace.tasks.pairs import MinimalPair, Suite, Task
 from taskspace.tuning.ftgd import FTGD, tune
@@ -74,6 +75,41 @@ def test_a_window_longer_than_the_context_shares_rows_and_a_shorter_one_does_not
     assert find_shortcuts(wide, [3, 4, 5]).shared_rows and not find_shortcuts(narrow, [3, 4, 5]).shared_rows
     ids = SEQUENCES[6]
     assert abs(naive(wide, ids) - naive(narrow, ids)) > 1e-2  # the window really cuts
+
+
+TWO_LISTS = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0] * 4,
+    "long_factor": [2.0, 4.0, 6.0, 8.0],
+    "original_max_position_embeddings": 6,
+    "factor": 8.0,
+}
+
+
+@pytest.mark.parametrize("kind", ["phi3", "llama"])
+def test_angles_that_go_by_the_longest_row_are_those_of_each_sentence(kind):
+    lm = lm_of(transformer(kind, rope_parameters=TWO_LISTS, partial_rotary_factor=1.0, head_dim=8))
+    lengths = {len(s) for s in SEQUENCES}
+    assert min(lengths) <= 6 < max(lengths)  # some on each side of the turn
+    sequences = [*SEQUENCES, *(max(SEQUENCES, key=len)[:n] for n in (5, 6, 7, 8))]
+    wanted = [naive(lm, s) for s in sequences]
+    for options in ({}, {"batch_size": 1}, {"batch_size": 3}, {"share": False}):
+        assert np.abs(sequence_logprobs(lm, sequences, **options) - wanted).max() < 1e-4, options
+    tuned = torch.stack([t.sum() for t in token_logprobs(lm, sequences, [1] * len(sequences))]).detach().double()
+    assert np.abs(tuned.numpy() - wanted).max() < 1e-4 and one_length(lm, [3, 4, 5])
+
+
+def test_padding_that_sees_nothing_in_float64_changes_nothing():
+    net = transformer("mistral", **WINDOW)
+    net.set_attn_implementation("eager")
+    assert gap(lm_of(net, torch.float64)) < 1e-4
+
+
+def test_what_torch_does_not_compute_in_float64_is_one_line():
+    lm = lm_of(transformer("mixtral", num_local_experts=4), torch.float64)
+    with pytest.raises(TaskspaceError, match=r"^model .* does not compute in float64 \(.*\); load it in float32$"):
+        sequence_logprobs(lm, SEQUENCES)
 
 
 def test_token_types_are_not_wanted_where_a_model_is_tuned():
