@@ -5,6 +5,9 @@
 # %% ../../nbs/api/models/30_checkpoints.ipynb #4370c97c
 from __future__ import annotations
 
+import contextlib
+import copyreg
+import functools
 import hashlib
 import inspect
 import json
@@ -14,6 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import BuiltinMethodType, CellType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple, TYPE_CHECKING
 
 import numpy as np
@@ -758,25 +762,145 @@ def model_layers(
         return None
     return _stated(path, "num_hidden_layers", "n_layer", "num_layers")
 
+# %% ../../nbs/api/models/30_checkpoints.ipynb #5c1e7a90
+def _attributes(value: Any) -> dict[str, Any]:
+    "What an object itself holds, in slots too, without what is computed from it on demand."
+    of_types = [item for kind in type(value).__mro__ for item in vars(kind).items()]
+    found = dict(getattr(value, "__dict__", {}))
+    for name, slot in of_types:
+        if isinstance(slot, MemberDescriptorType):
+            with contextlib.suppress(AttributeError):
+                found[name] = slot.__get__(value)
+    derived = {name for name, v in of_types if isinstance(v, functools.cached_property)}
+    return {n: v for n, v in found.items() if n not in derived and not n.startswith("__")}
+
+
+def _class_data(kind: type) -> dict[str, Any]:
+    "What the instances of a class share: values, no functions, properties or classes."
+    found = {name: v for base in reversed(kind.__mro__) for name, v in vars(base).items()}
+    return {
+        n: v
+        for n, v in found.items()
+        if not (n.startswith("__") or n == "_abc_impl" or isinstance(v, type) or hasattr(type(v), "__get__"))
+    }
+
+
+def _pickles_by_attributes(kind: type) -> bool:
+    "Whether a class leaves it to Python what a pickle holds."
+    own = [
+        getattr(kind, n, None) is not getattr(object, n, None) for n in ("__reduce__", "__reduce_ex__", "__getstate__")
+    ]
+    return kind not in copyreg.dispatch_table and not any(own)
+
+
+def _reduced(value: Any) -> Any:  # as `object.__reduce_ex__` gives it; None where it cannot be pickled
+    try:
+        reduce = copyreg.dispatch_table.get(type(value))
+        return reduce(value) if reduce else value.__reduce_ex__(2)
+    except Exception:
+        return None
+
+# %% ../../nbs/api/models/30_checkpoints.ipynb #e2b0c4d6
+_DEEPEST = 100  # levels of objects in objects; what is deeper is not read
+
+
+class _State:
+    "Reads objects as texts that are the same in every process. `hidden`: something could not be read."
+
+    def __init__(self) -> None:
+        self.hidden = False
+        self._known: dict[int, str] = {}
+        self._kept: list[Any] = []  # so that no other object gets the number of one that was read
+
+    def text(self, value: Any, depth: int = 0) -> str:
+        "A simple value itself, and a digest of all else."
+        if value is None or type(value) in (bool, int, float, str):
+            return f"{type(value).__name__} {json.dumps(value)}"
+        if isinstance(value, type):
+            return f"type {value.__qualname__}"
+        if id(value) not in self._known:
+            if depth > _DEEPEST:
+                self.hidden = True
+                return "deeper"
+            self._kept.append(value)
+            self._known[id(value)] = f"above {depth}"  # what it holds may hold it
+            parts = [type(value).__qualname__, *self._parts(value, depth + 1)]
+            self._known[id(value)] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        return self._known[id(value)]
+
+    def _parts(self, value: Any, depth: int) -> list[Any]:
+        if isinstance(value, ModuleType):
+            return [value.__name__]
+        if isinstance(value, FunctionType):
+            cells = [c.cell_contents for c in value.__closure__ or () if c != CellType()]
+            held = [cells, value.__defaults__, value.__kwdefaults__]
+            return [value.__qualname__, *(self.text(h, depth) for h in held)]
+        if isinstance(value, MethodType | BuiltinMethodType):
+            return [value.__name__, self.text(value.__self__, depth)]
+        if isinstance(value, bytes | bytearray):
+            return [value.hex()]
+        if type(value).__module__ in ("torch", "numpy") and hasattr(value, "tolist"):
+            return [str(value.dtype), self.text(value.tolist(), depth)]
+        own = self.pairs(_attributes(value).items(), depth)
+        if isinstance(value, list | tuple):
+            return [[self.text(v, depth) for v in value], own]
+        if isinstance(value, set | frozenset):
+            return [sorted(self.text(v, depth) for v in value), own]
+        if isinstance(value, dict):
+            return [self.pairs(value.items(), depth), own]
+        return [self.pickled(value, depth), own]
+
+    def pairs(self, pairs: Iterable[tuple[Any, Any]], depth: int = 0) -> list[list[str]]:
+        return sorted([self.text(k, depth), self.text(v, depth)] for k, v in pairs)
+
+    def pickled(self, value: Any, depth: int = 0) -> list[Any]:
+        "What a pickle would hold besides attributes, as objects of libraries in C do."
+        if (found := _reduced(value)) is None or isinstance(found, str):
+            self.hidden = self.hidden or found is None
+            return [found]
+        made, given, state, items, pairs = (*found, None, None, None)[:5]
+        state = None if _pickles_by_attributes(type(value)) else state
+        return [self.text([made, given, state, list(items or ())], depth), self.pairs(pairs or (), depth)]
+
 # %% ../../nbs/api/models/30_checkpoints.ipynb #7abb0384
-def loaded_digests(
-    lm: LM,  # model with its tokenizer
-) -> tuple[str, str]:  # (weights, tokenizer)
-    "Digests of a model that only exists in memory: its weights, and the state of its tokenizer."
+_SAMPLE = """The quick brown fox jumps over the lazy dog. A cat and two dogs sleep , but they do not see me !
+no one knows what she has seen ; is that who we like ? "it's" (1,234.5) naïve 日本 Привет"""
+
+
+def _is_plain(value: Any, levels: int = 9) -> bool:
+    if type(value) in (list, tuple):
+        return levels > 0 and all(_is_plain(v, levels - 1) for v in value)
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def _encodings(lm: LM) -> list[Any]:
+    "What a tokenizer makes of a few texts, words and letters; the name of the error where it refuses one."
+    found: list[Any] = []
+    for text in (*_SAMPLE.splitlines(), *_SAMPLE.split(), *sorted(set(_SAMPLE))):
+        try:
+            found.append(lm.encode(text))
+        except Exception as e:
+            found.append(type(e).__name__)
+    return found
+
+
+def _tokenizer_state(lm: LM) -> str:
     tok = lm.tokenizer
     backend = getattr(tok, "backend_tokenizer", None)
-    state = (
-        backend.to_str()
-        if backend is not None
-        else json.dumps(
-            {
-                k: v
-                for k, v in sorted({**vars(type(tok)), **vars(tok)}.items())
-                if not k.startswith("__") and not callable(v)
-            },
-            default=repr,
-        )
-    )
-    return lm.digest()[:32], hashlib.sha256(
-        f"{type(tok).__qualname__} {lm.bos_id} {lm.eos_id} {lm.pad_id} {state}".encode()
-    ).hexdigest()[:32]
+    if backend is not None:
+        return backend.to_str()
+    known = {**_class_data(type(tok)), **_attributes(tok)}
+    state = _State()
+    inner = state.pickled(tok)
+    if not state.hidden and _pickles_by_attributes(type(tok)) and all(map(_is_plain, known.values())):
+        return json.dumps(dict(sorted(known.items())))
+    parts = [inner, state.pairs(known.items())]
+    return json.dumps([*parts, _encodings(lm)] if state.hidden else parts)
+
+
+def loaded_digests(
+    lm: LM,  # model with its tokenizer
+) -> tuple[str, str]:  # (weights, tokenizer), the same in every process
+    "Digests of a model that only exists in memory: its weights, and the state of its tokenizer."
+    tokenizer = f"{type(lm.tokenizer).__qualname__} {lm.bos_id} {lm.eos_id} {lm.pad_id} {_tokenizer_state(lm)}"
+    return lm.digest()[:32], hashlib.sha256(tokenizer.encode()).hexdigest()[:32]

@@ -23,10 +23,12 @@ import yaml
 from ..claims.judging import passing_tasks
 from ..errors import TaskspaceError
 from ..files import cannot_write, files_below, listed_files, name_apart, replaceable, without_folders
+from ..probing.partial import cell_table
 from .escaping import in_csv, in_markdown, in_yaml
 from .pages import methods, page, proportioned
 from .renderer import asset, write_bundle
 from .templates import check_parameters, execute, page_templates, parameters
+from ..runs.extract import KINDS
 from ..runs.plans import NotThere
 from ..runs.predictions import predicted_agreement
 from ..runs.run_correlates import read_correlates
@@ -72,22 +74,23 @@ def mean_accuracy(
 def all_spaces(
     run: Run,  # an opened run
 ) -> pd.DataFrame:  # one row for each cell of each space; empty where the run has none
-    "Every cell of every task space of a run. Spaces that are not computed yet are left out."
-    parts = []
+    "Every cell of every task space of a run, controls too, measured or predicted. What is not computed is left out."
+    parts, first = [], ["model", "step", "revision", "kind", "control", "source", "target", "how"]
+    probes = dict.fromkeys((*run.study.probes, "predicted"))  # which is also made where transfer is partly predicted
+    wanted = [(k, control) for p in probes for k in _KINDS.get(p, ()) for control in KINDS.get(k, ("none",))]
     for position, checkpoint in enumerate(cast(Any, run.checkpoints).itertuples(index=False)):
         step = None if pd.isna(checkpoint.step) else int(checkpoint.step)
-        for kind in [kind for probe in run.study.probes for kind in _KINDS.get(probe, ())]:
+        for kind, control in wanted:
             try:
-                space = space_at(run, position, kind)
+                space = space_at(run, position, kind, control)
             except NotThere:
                 continue  # a partial run; the first page says what is missing
-            parts.append(
-                space.to_long().assign(model=checkpoint.model, step=step, revision=checkpoint.revision, kind=kind)
-            )
+            how = cell_table(space)["how"] if kind != "predicted" else "predicted"
+            names = {"model": checkpoint.model, "step": step, "revision": checkpoint.revision, "kind": kind}
+            parts.append(space.to_long().assign(**names, control=control, how=how))
     if not parts:
         return pd.DataFrame()
     spaces = pd.concat(parts, ignore_index=True).astype({"step": "Int64"})
-    first = ["model", "step", "revision", "kind", "source", "target"]
     return spaces[[*first, *(c for c in spaces if c not in first)]]
 
 # %% ../../nbs/api/report/50_site.ipynb #cccff84a
@@ -116,7 +119,8 @@ def data_tables(
         (
             "spaces",
             all_spaces(run),
-            "every cell of every task space, with its interval; row = source, column = target",
+            "every cell of every task space and control, measured or predicted, with its interval; "
+            "row = source, column = target",
         ),
         (
             "curves",

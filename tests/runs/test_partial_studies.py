@@ -13,6 +13,7 @@ import toylm
 from taskspace.errors import TaskspaceError
 from taskspace.probing.partial import cells_each, choose_cells, REST
 from taskspace.report.pages import methods
+from taskspace.report.site import all_spaces
 from taskspace.runs.estimate import estimate_study
 from taskspace.runs.execute import run_study
 from taskspace.runs.extract import open_extract, retest_extract, write_extract
@@ -180,6 +181,19 @@ def test_controls_measure_everything_and_shuffled_is_untouched(done):
         space = part.space(control=control)
         assert space.matrix.notna().all(axis=None) and space.replicates is not None
         assert set(cell_table(space).how) == {"measured"}
+
+
+def test_published_cells_say_how_they_were_made_and_of_which_control(done):
+    ran = open_run(done(controls=("shuffled",), probes=("gradient", "transfer")))
+    cells = all_spaces(ran)
+    spaces = {(k, c): part for (k, c), part in cells.groupby(["kind", "control"])}
+    transfer = cell_table(ran.space())
+    assert list(spaces["transfer", "none"]["how"]) == list(transfer["how"])
+    assert (transfer["how"] == "predicted").sum() == TASKS * (TASKS - 1 - MEASURED)
+    assert set(spaces["transfer", "shuffled"]["how"]) == set(spaces["cosine", "none"]["how"]) == {"measured"}
+    assert np.allclose(spaces["transfer", "shuffled"]["value"], ran.space(control="shuffled").to_long()["value"])
+    assert set(spaces["predicted", "none"]["how"]) == {"predicted"}
+    assert not cells.duplicated(["model", "step", "revision", "kind", "control", "source", "target"]).any()
 
 
 # -- in what order, and by whom
