@@ -57,8 +57,10 @@ def keep_scale(
     model: nn.Module,  # changed in place
 ) -> nn.Module:  # the same
     "Let RWKV leave its weights as they are; other models stay as they are."
+    module: Any
+    config: Any
     for module in model.modules():
-        config: Any = getattr(module, "config", None)
+        config = getattr(module, "config", None)
         if hasattr(module, "_rescale_layers") and getattr(config, "rescale_every", 0) > 0:
             if getattr(module, "layers_are_rescaled", False):
                 before, module.training = module.training, True

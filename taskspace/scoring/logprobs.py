@@ -473,7 +473,7 @@ def _try_shortcuts(lm: LM, tokens: Sequence[int] | np.ndarray) -> Shortcuts:
     t = [int(tokens[k % len(tokens)]) for k in range(6)]
     tree = prefix_tree([[*t[:3], t[0], t[0]], [*t[:3], t[3], t[4], t[5]], [t[5], t[1], t[2]]])
     rows = list(sentence_rows(tree))
-    turn, apart = _turn(lm), lm.objective == "causal" and _pads_with_nothing(lm)
+    apart = lm.objective != "masked" and _apart(lm)
     batch, table = _collate(lm, tree, [r.nodes for r in (rows[:1] if apart else rows)], shared=False)
     index = _flat(table, table >= 0, lm)
     plain, known = lm.logits(*batch).flatten(0, 1)[index], _is_known(lm)
@@ -494,17 +494,22 @@ def _try_shortcuts(lm: LM, tokens: Sequence[int] | np.ndarray) -> Shortcuts:
     if lm.objective == "masked":
         ends = known and _last_allows(lm) and _agrees(plain[::2], lambda: _ended_logits(lm, batch, index[::2], head))
         return Shortcuts(head, False, ends, _keeps_padding_out(lm, t))
-    if apart or turn:
-        return Shortcuts(head, False, padded=False, turn=turn)
+    if apart:
+        return Shortcuts(head, False, padded=False, turn=_turn(lm))
     return Shortcuts(head, known and rows_agree())
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #fe5cc326
 def _pads_with_nothing(lm: LM) -> bool:
-    "Whether padding far behind a row may see no token at all and hold no numbers: below its smallest, float64 has none."
+    "Whether padding far behind a row may see no token and hold no numbers, since float64 has none below its smallest."
     config: Any = getattr(lm.model, "config", None)
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
     eager = getattr(config, "_attn_implementation", None) == "eager"
     return lm.dtype == torch.float64 and eager and getattr(config, "sliding_window", None) is not None
+
+
+def _apart(lm: LM) -> bool:
+    "Whether sentences of several lengths may not run together in a causal model, by its settings."
+    return _pads_with_nothing(lm) or _turn(lm) is not None
 
 
 def _turn(lm: LM) -> int | None:
@@ -595,10 +600,12 @@ def one_length(
     tokens: Sequence[int] | np.ndarray = (0,),  # some ids that the model knows
 ) -> bool:  # True for a model that sees padding
     "Whether only inputs of one length may run together."
+    if lm.objective != "masked":
+        return _apart(lm)
     try:
         return not find_shortcuts(lm, tokens).padded
     except TaskspaceError:  # an encoder without logits, whose states are wanted
-        return lm.objective == "masked"
+        return True
 
 # %% ../../nbs/api/scoring/40_logprobs.ipynb #1c9b9a9a
 def batches(
@@ -728,10 +735,10 @@ def _one_batch(
     places = torch.zeros(len(sequences), int(different[-1]), dtype=torch.long, device=lm.device)
     counts = torch.zeros_like(places, dtype=torch.bool)
     for n in different.tolist():
-        own = np.flatnonzero(lengths == n)
+        own = np.flatnonzero(lengths == n).tolist()
         part = prefix_tree([sequences[i] for i in own])
         logp, place, counted = _one_tree(lm, part, [starts[i] for i in own], row, shortcuts)
-        at = torch.from_numpy(own).to(places.device)
+        at = torch.tensor(own, device=places.device)
         places[at, :n], counts[at, :n] = (place + total).to(places.device), counted.to(places.device)
         values.append(logp)
         total += len(logp)
