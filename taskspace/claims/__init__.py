@@ -19,10 +19,10 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
     "judging":
         "Spaces by_model passing_tasks findings claims_table models_table claims",
     "means":
-        "LEVELS ACCURACY DIFFERENCE means_by_group task_means normalised_correct accuracy_intervals",
+        "LEVELS ACCURACY DIFFERENCE means_by_group task_means several_sources one_source normalised_correct "
+        "accuracy_intervals",
     "comparing":
-        "OVER several_sources scoring_rule mcnemar_p compare_scores pairwise_tests indistinct_groups "
-        "rank_scores",
+        "OVER scoring_rule mcnemar_p compare_scores pairwise_tests indistinct_groups rank_scores",
     "correlates":
         "LEAST MOST_SKEWED checked_correlates checkpoint_means correlate matching_checkpoints "
         "correlates_together",

@@ -13,24 +13,15 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from .means import ACCURACY, accuracy_intervals, DIFFERENCE, means_by_group
+from .means import ACCURACY, accuracy_intervals, DIFFERENCE, means_by_group, several_sources
 from ..errors import first_line, TaskspaceError
 from ..spaces.statistics import benjamini_hochberg, sign_flip_p
 
 # %% auto #0
-__all__ = ['OVER', 'several_sources', 'scoring_rule', 'mcnemar_p', 'compare_scores', 'pairwise_tests', 'indistinct_groups',
-           'rank_scores']
+__all__ = ['OVER', 'scoring_rule', 'mcnemar_p', 'compare_scores', 'pairwise_tests', 'indistinct_groups', 'rank_scores']
 
 # %% ../../nbs/api/claims/40_comparing.ipynb #55918b51
 _KEYS = ["task", "pair"]
-
-
-def several_sources(
-    scores: pd.DataFrame,  # rows of pairs
-) -> str | None:  # a column; None: all rows are of one source, as far as the columns tell
-    "The column by which rows of a table of scores come from several models, checkpoints or conventions."
-    columns = [c for c in ("model", "step", "revision", "convention") if c in scores]
-    return next((c for c in columns if scores[c].nunique(dropna=False) > 1), None)
 
 
 def _keyed(scores: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, rankdata, skew
 
-from .comparing import several_sources
-from .means import task_means
+from .means import one_source, task_means
 from ..errors import TaskspaceError
 from ..spaces.resampling import left_out_interval
 from ..spaces.space import TaskSpace
@@ -297,10 +296,7 @@ def checkpoint_means(
 
 def _of_items(known: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     "The mean of the pairs that share a name, to each of which the value of the table belongs."
-    if mixed := several_sources(known):
-        task, pair = known.loc[known.duplicated(keys), ["task", "pair"]].iloc[0]
-        what = f"the scores have several rows for pair {pair} of {task}, and {mixed} differs between rows"
-        raise TaskspaceError(f"{what}; keep those of one model, checkpoint and convention")
+    one_source(known)
     return known.groupby(keys, sort=False)["y"].mean().reset_index()
 
 
@@ -316,6 +312,7 @@ def _score_rows(
     for measure, name in _measures_of(scores).items():
         known = scores.assign(y=scores[name].astype(float), **{k: scores[k].astype(str) for k in keys if k != "step"})
         if keys == ["task"]:
+            one_source(known)
             known = known.groupby("task", sort=False)["y"].mean().reset_index()
         elif "step" in keys:
             known["step"] = known["step"].astype(float)

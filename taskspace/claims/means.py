@@ -15,7 +15,8 @@ from ..errors import TaskspaceError
 from ..spaces.resampling import widening
 
 # %% auto #0
-__all__ = ['LEVELS', 'ACCURACY', 'DIFFERENCE', 'means_by_group', 'task_means', 'normalised_correct', 'accuracy_intervals']
+__all__ = ['LEVELS', 'ACCURACY', 'DIFFERENCE', 'means_by_group', 'task_means', 'several_sources', 'one_source',
+           'normalised_correct', 'accuracy_intervals']
 
 # %% ../../nbs/api/claims/35_means.ipynb #f5dd16c3
 def _replicates(values: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:  # (draws, columns)
@@ -147,6 +148,28 @@ def task_means(
     return groups.agg(**of_groups).reset_index(drop=not by)
 
 # %% ../../nbs/api/claims/35_means.ipynb #8616ceb0
+def several_sources(
+    scores: pd.DataFrame,  # rows of pairs
+) -> str | None:  # a column; None: all rows are of one source, as far as the columns tell
+    "The column by which rows of a table of scores come from several models, checkpoints or conventions."
+    columns = [c for c in ("model", "step", "revision", "convention") if c in scores]
+    return next((c for c in columns if scores[c].nunique(dropna=False) > 1), None)
+
+
+def one_source(
+    scores: pd.DataFrame,  # rows of pairs
+) -> None:
+    "Raise `TaskspaceError` where a pair stands there several times, of several models, checkpoints or conventions."
+    keys = [c for c in ("task", "pair") if c in scores]
+    twice = scores.duplicated(keys) if keys else np.zeros(len(scores), dtype=bool)
+    if twice.any() and (mixed := several_sources(scores)):
+        what = " of ".join(f"{c} {scores.loc[twice, c].iloc[0]}" for c in reversed(keys))
+        raise TaskspaceError(
+            f"the scores have several rows for {what}, and {mixed} differs between rows; "
+            "keep those of one model, checkpoint and convention"
+        )
+
+
 def normalised_correct(
     scores: pd.DataFrame,  # from `score_pairs`
 ) -> pd.Series:  # 1, 0, or ½ for a tie
@@ -164,7 +187,9 @@ def accuracy_intervals(
     seed: int = 0,  # of the bootstrap
     level: float = 0.95,  # of the intervals
 ) -> pd.DataFrame:  # as `means_by_group` gives it, for accuracy, normalised and margin
-    "Accuracy, length-normalised accuracy and margin by group, with intervals over pairs and over tasks."
+    """Accuracy, length-normalised accuracy and margin by group, with intervals over pairs and over tasks.
+    Raises `TaskspaceError` for scores of several models, checkpoints or conventions."""
+    one_source(scores)
     known = [c for c in ("task", "phenomenon", "language") if c in scores]
     frame = scores[known].assign(accuracy=scores["correct"].astype(float), margin=scores["margin"])
     values: dict[str, tuple[float, float] | None] = {"accuracy": ACCURACY, "margin": None}

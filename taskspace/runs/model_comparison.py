@@ -5,6 +5,7 @@
 # %% ../../nbs/api/runs/80_model_comparison.ipynb #f32a3d36
 from __future__ import annotations
 
+import itertools
 import os
 import warnings
 from collections.abc import Mapping
@@ -163,10 +164,16 @@ def score_tables(
     convention: str | Convention = "blimp",  # by which models are scored
 ) -> dict[str, pd.DataFrame]:  # name -> scores
     "The scores of all sources, each under a name of its own. A run gives all its models."
-    found: dict[str, pd.DataFrame] = {}
+    of_sources = []
     for place, source in enumerate(sources, 1):
-        for name, table in _tables_of(source, place, suite, convention).items():
-            found[f"{name} ({place})" if name in found else name] = table
+        of_sources.append(_tables_of(source, place, suite, convention))
+    own = {name for tables in of_sources for name in tables}
+    found: dict[str, pd.DataFrame] = {}
+    for place, tables in enumerate(of_sources, 1):
+        for name, table in tables.items():
+            numbered = (f"{name} ({k})" for k in itertools.count(place))
+            free = next(n for n in numbered if n not in own | found.keys())
+            found[free if name in found else name] = table
     return found
 
 # %% ../../nbs/api/runs/80_model_comparison.ipynb #32eb4bce

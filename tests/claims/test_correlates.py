@@ -11,6 +11,7 @@ from taskspace.claims.correlates import (
     correlates_together,
     matching_checkpoints,
 )
+from taskspace.claims.means import accuracy_intervals
 from taskspace.errors import TaskspaceError
 from taskspace.toy import measured_space
 
@@ -229,3 +230,18 @@ def test_pairs_of_several_models_are_refused():
     table = one[["task", "pair"]].assign(x=range(45))
     with pytest.raises(TaskspaceError, match="several rows for pair"):
         correlate(pd.concat([one.assign(model=m) for m in "ab"]), table, permutations=9)
+
+
+@pytest.mark.parametrize("column", ["model", "step", "convention"])
+def test_tasks_of_several_models_are_refused(column):
+    "The mean of a task over models would be the accuracy of none."
+    one = scored(np.random.default_rng(0).normal(size=(5, 9)))
+    several = pd.concat([one.assign(**{column: k}) for k in range(2)], ignore_index=True)
+    table = pd.DataFrame({"task": one["task"].unique(), "x": range(5)})
+    for scores in (several, several.drop(columns="pair")):
+        with pytest.raises(TaskspaceError, match=f"several rows for .*t0, and {column} differs between rows; keep"):
+            correlate(scores, table, permutations=9)
+        with pytest.raises(TaskspaceError, match=f"several rows for .*t0, and {column} differs between rows; keep"):
+            accuracy_intervals(scores, draws=9)
+    found = correlate(one.assign(**{column: 1}), table, permutations=9)
+    pd.testing.assert_frame_equal(found, correlate(one, table, permutations=9))

@@ -74,6 +74,22 @@ def test_names_with_signs_and_apostrophes_come_back(tmp_path, ending):
     assert read_scores(tmp_path / f"x.{ending}")["task"].tolist() == names
 
 
+def test_sources_that_share_a_name_are_told_apart(mini, tmp_path):
+    "Also where a file is called as another one would be."
+    names = ["s", "s (2)", "s (3)"]
+    paths = [tmp_path / folder / f"{name}.parquet" for folder in ("a", "b") for name in names]
+    for k, path in enumerate(paths):
+        path.parent.mkdir(exist_ok=True)
+        mini[0].assign(margin=float(k)).to_parquet(path)
+    one, two, three, *others = paths
+    for sources in (paths, [one, others[0], two, three], [one, three, others[0], others[2]]):
+        found = score_tables(*sources)
+        margins = {name: table["margin"].iloc[0] for name, table in found.items()}
+        assert list(margins.values()) == [paths.index(p) for p in sources]
+        assert all(margins[p.stem] == paths.index(p) for p in sources if p.parent.name == "a")
+    assert list(score_tables(one, others[0])) == ["s", "s (2)"]
+
+
 def test_files_of_every_kind_give_what_tables_give(mini, tmp_path):
     early, late = mini
     expected = compare_models(early, late)
