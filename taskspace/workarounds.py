@@ -64,7 +64,7 @@ def keep_scale(
         if hasattr(module, "_rescale_layers") and getattr(config, "rescale_every", 0) > 0:
             if getattr(module, "layers_are_rescaled", False):
                 before, module.training = module.training, True
-                module._rescale_layers()
+                module._rescale_layers()  # type: ignore[operator]
                 module.training = before
             config.rescale_every = 0
     return model

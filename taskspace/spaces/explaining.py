@@ -312,9 +312,9 @@ def _regression(
     seed: int,
 ) -> pd.DataFrame:
     "The regression on all hypotheses; those that cannot be told apart have no p."
-    names, kept = list(named), range(1, len(correlations))
-    if collinear:
-        kept = _basis(correlations, kept)
+    names = list(named)
+    everything = range(1, len(correlations))
+    kept = _basis(correlations, everything) if collinear else everything
     chosen = {names[k - 1]: named[names[k - 1]].matrix for k in kept}
     found = statistics.mrqap(space.matrix, chosen, method, permutations, seed)
     table = found.drop(index=list(collinear), errors="ignore").reindex(names) if collinear else found
