@@ -164,7 +164,7 @@ def test_tokenizers_have_one_digest_in_every_process():
     assert found[0] == found[1] == all_digests()
 
 
-@pytest.mark.parametrize("kind", set(KINDS) - {"tensor"})
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"tensor"}))
 def test_another_vocabulary_has_another_digest(kind):
     assert digest_of(KINDS[kind](TOY_WORDS)) == digest_of(KINDS[kind](TOY_WORDS))
     assert digest_of(KINDS[kind](TOY_WORDS)) != digest_of(KINDS[kind](WORDS if kind != "ByT5" else TOY_WORDS[1:]))
