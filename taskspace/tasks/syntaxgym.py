@@ -187,7 +187,8 @@ class Condition(NamedTuple):
     def spans(self) -> dict[int, tuple[int, int]]:  # number -> first character, and one after the last
         "Where the regions lie in the text."
         widths = [len(c.lstrip()) + 1 if c.strip() else 0 for _, c in self.regions]
-        starts = [0, *accumulate(widths)]
+        end = len(self.text)  # an empty region behind the last one with text starts there
+        starts = [min(a, end) for a in (0, *accumulate(widths))]
         return {n: (a, max(a, a + w - 1)) for (n, _), a, w in zip(self.regions, starts, widths, strict=False)}
 
 
@@ -331,8 +332,8 @@ def _added(side: Formula) -> list[Region] | None:
     return None if left is None or right is None else left + right
 
 
-def _stretch(side: Formula, item: Item) -> tuple[str | None, str] | None:
-    "Context and text of one side of an inequality; None where it is not one stretch of text."
+def _stretch(side: Formula, item: Item) -> tuple[str, str] | None:
+    "What stands before one side of an inequality, and its text; None where it is not one stretch of text."
     regions = _added(side)
     if regions is None or len({r.condition for r in regions}) > 1:
         return None
@@ -341,9 +342,12 @@ def _stretch(side: Formula, item: Item) -> tuple[str | None, str] | None:
     wanted = sorted(order.index(n) for r in regions for n in (order if r.number is None else [r.number]))
     if wanted != list(range(wanted[0], wanted[-1] + 1)):
         return None
-    spans = list(condition.spans.values())
-    start, end = spans[wanted[0]][0], spans[wanted[-1]][1]
-    return condition.text[:start].rstrip() or None, condition.text[start:end]
+    spans = [span for span in (list(condition.spans.values())[k] for k in wanted) if span[0] < span[1]]
+    if not spans:
+        return None
+    start, end = spans[0][0], spans[-1][1]  # empty regions at either end have no text
+    before, text, behind = condition.text[:start], condition.text[start:end], condition.text[end:]
+    return before, text.rstrip() if behind.strip() else text  # white space belongs to what follows
 
 
 def _pair(criterion: Criterion, item: Item) -> MinimalPair | None:
@@ -352,10 +356,17 @@ def _pair(criterion: Criterion, item: Item) -> MinimalPair | None:
     stretches = _stretch(left, item), _stretch(right, item)
     if sign not in "<>" or stretches[0] is None or stretches[1] is None:
         return None
-    (bad_context, bad), (context, good) = stretches if sign == ">" else stretches[::-1]  # type: ignore[misc]
-    if not good.strip() or not bad.strip() or (context is None) != (bad_context is None):
+    (bad_context, bad), (context, good) = stretches if sign == ">" else stretches[::-1]
+    if not good.strip() or not bad.strip() or bool(context) != bool(bad_context):
         return None
-    return MinimalPair(good, bad, item.number, context, None if bad_context == context else bad_context)
+    if not context:
+        return MinimalPair(good, bad, item.number)
+    between, other = (c[len(c.rstrip()) :] for c in (context, bad_context))
+    if between != other:  # a pair has one separator
+        good, bad, between = between + good, other + bad, " "
+    context, bad_context = context.rstrip(), bad_context.rstrip()
+    more = None if bad_context == context else bad_context
+    return MinimalPair(good, bad, item.number, context, more, separator=between)
 
 # %% ../../nbs/api/tasks/37_syntaxgym.ipynb #a351d777
 def suite_of_criteria(

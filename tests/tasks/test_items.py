@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import math
 import re
+from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from taskspace.errors import TaskspaceError
+from taskspace.models.lm import LM
+from taskspace.pretraining.tokens import byte_tokenizer
 from taskspace.scoring.criteria import item_accuracy, region_surprisals, score_criteria
 from taskspace.scoring.regions import token_table
 from taskspace.scoring.scores import score_pairs
@@ -25,6 +30,17 @@ from taskspace.tasks.syntaxgym import (
     suite_from_syntaxgym,
 )
 from taskspace.toy import toy_lm
+
+
+@cache
+def byte_lm():
+    "A small model with random weights and a tokenizer of bytes."
+    torch.manual_seed(0)
+    tokenizer = byte_tokenizer(["the cat that sat on the mat today ."] * 20, 280)
+    settings = dict(vocab_size=len(tokenizer), n_positions=64, n_embd=16, n_layer=1, n_head=2, initializer_range=0.3)
+    settings |= dict(bos_token_id=None, eos_token_id=None)
+    return LM(GPT2LMHeadModel(GPT2Config(**settings)).eval(), tokenizer, name="bytes")
+
 
 # ---- Rows
 
@@ -235,6 +251,45 @@ def test_criteria_that_are_pairs_have_the_same_margins(tmp_path):
     none = written(tmp_path / "none.json", predictions=[{"type": "formula", "formula": "(3;%match%) = 2"}])
     with pytest.raises(TaskspaceError, match=r"none\.json: no criterion is one inequality"):
         suite_from_syntaxgym(none)
+
+
+@pytest.mark.parametrize("ends", [("today .", ""), ("today .", "  "), ("today . ", ""), ("", "")])
+@pytest.mark.parametrize(
+    ("formula", "one", "other"),
+    [
+        ("(2;%a%) + (3;%a%) > (2;%b%) + (3;%b%)", ["the cat", "sat", ""], ["the cat", "sits", ""]),
+        ("(2;%a%) + (3;%a%) > (2;%b%) + (3;%b%)", ["the cat", "", "sat"], ["the cat", "", "sits"]),
+        ("(2;%a%) + (3;%a%) > (2;%b%)", ["the cat", "sat", ""], ["the cat", "sat", "near"]),
+        ("(3;%a%) > (3;%b%)", ["the cat ", "that ", "sat"], ["the cat ", "who ", "sat"]),
+        ("(3;%a%) > (3;%b%)", ["the cat", "that ", "sat "], ["the cat", "who", "sits"]),
+        ("(2;%a%) + (3;%a%) + (4;%a%) > (*;%b%)", ["", "the cat", "sat"], ["", "the cat", "sits"]),
+        ("(*;%a%) > (*;%b%)", ["the cat ", "", "sat"], ["the cat", "", "sits"]),
+    ],
+)
+def test_empty_regions_and_white_space_leave_the_margin_as_it_is(tmp_path, formula, one, other, ends):
+    "With a tokenizer whose tokens are bytes, so that each blank counts."
+    names = {"a": one, "b": other}
+    conditions = [
+        {"condition_name": n, "regions": [{"region_number": k, "content": c} for k, c in enumerate([*r, *ends], 1)]}
+        for n, r in names.items()
+    ]
+    path, only = tmp_path / "gaps.json", [{"type": "formula", "formula": formula}]
+    written(path, items=[{"item_number": 1, "conditions": conditions}], predictions=only)
+    lm = byte_lm()
+    (margin,) = score_criteria(lm, read_syntaxgym(path), unit="nats")["margin"]
+    assert score_pairs(lm, suite_from_syntaxgym(path))["margin"].to_list() == pytest.approx([margin], abs=1e-4)
+
+
+def test_an_empty_last_region_has_no_surprisal(tmp_path):
+    regions = ["the cat", "sits", "", ""]
+    condition = {
+        "condition_name": "a",
+        "regions": [{"region_number": k, "content": c} for k, c in enumerate(regions, 1)],
+    }
+    path, only = tmp_path / "end.json", [{"type": "formula", "formula": "(4;%a%) + (3;%a%) = 0"}]
+    written(path, items=[{"item_number": 1, "conditions": [condition]}], predictions=only)
+    assert region_surprisals(byte_lm(), read_syntaxgym(path))["surprisal"].to_list()[2:] == [0, 0]
+    assert score_criteria(byte_lm(), read_syntaxgym(path))["correct"].all()
 
 
 def item_with(regions):
