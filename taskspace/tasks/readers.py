@@ -298,14 +298,14 @@ def _filled_cells(names: list[str], row: list[str]) -> Iterator[tuple[str, str]]
 
 
 def _check_cells(where: str, names: list[str], row: list[str]) -> None:
-    "Refuse text behind the last column that has a name."
+    "Refuse words behind the last column that has a name; a mere mark, as in BLiMP-NL, is a note."
     if len(row) > len(names):
         raise TaskspaceError(
             f"{where}: more cells than the header has; quote sentences that hold the separator (in a TSV, where the names "
             "in the header are quoted too)"
         )
     named = max((k for k, name in enumerate(names) if name.strip()), default=-1) + 1
-    if over := [cell for cell in row[named:] if cell.strip()] if named else []:
+    if over := [cell for cell in row[named:] if re.search(r"\w", cell)] if named else []:
         raise TaskspaceError(
             f"{where}: {shown(over[0])} stands in a column without a name; quote sentences that hold the separator, or give "
             "the column a name"

@@ -228,7 +228,7 @@ def test_cells_that_were_cut_wrongly_are_named_with_what_helps(tmp_path, name, t
 
 def test_marks_and_blanks_that_belong_to_sentences_stay(tmp_path):
     "An index without a name, direct speech in TSV, and a quoted cell that begins with a blank."
-    (tmp_path / "a.csv").write_text(',good,bad,\n0,"a, b",a c,\n1," ""d"" e"," ""d"" f",\n')
+    (tmp_path / "a.csv").write_text(',good,bad,\n0,"a, b",a c,\n1," ""d"" e"," ""d"" f",?\n')
     assert sentences(suite_from_file(tmp_path / "a.csv")) == {"a": [("a, b", "a c"), (' "d" e', ' "d" f')]}
     speech = [('"Well, he sleeps."', '"Well, he sleep."'), ('"Well," he says.', '"Well," he say.')]
     (tmp_path / "b.tsv").write_text("\n".join(map("\t".join, [("good", "bad"), *speech])))
