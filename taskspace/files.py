@@ -5,6 +5,7 @@
 # %% ../nbs/api/02_files.ipynb #21b231e4
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import hashlib
@@ -77,7 +78,7 @@ def refuse_endless(
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or (stat.S_ISFIFO(mode) and from_shell)):
         raise TaskspaceError(f"{path}: neither a file nor a directory; name a file")
 
-
+# %% ../nbs/api/02_files.ipynb #47c531a6
 def text_of(
     path: str | os.PathLike,  # a text file in UTF-8
     missing: str = "check the path",  # what to do where there is no such file; the message ends with it
@@ -91,12 +92,16 @@ def text_of(
         if most is not None and path.stat().st_size > most:
             raise TaskspaceError(f"{path}: has {path.stat().st_size:,} bytes; at most {most:,} are read here")
         with path.open(encoding="utf-8", newline=newline) as file:
-            return _MARK.sub("", file.read())
+            text = file.read()
+        if "\0" in text[:2] and {"\0"} in (set(text[:40:2]), set(text[1:40:2])):  # every other byte is 0
+            raise TaskspaceError(f"{path}: looks like UTF-16, not UTF-8 text; save the file as UTF-8")
+        return _MARK.sub("", text)
     except FileNotFoundError:
         raise TaskspaceError(f"{path}: no such file; {missing}") from None
     except UnicodeDecodeError as e:
         line = e.object[: e.start].count(b"\n") + 1
-        what = f"{e.reason} at byte {e.start}, line {line}"
+        utf16 = e.start == 0 and e.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        what = "it begins as UTF-16 does" if utf16 else f"{e.reason} at byte {e.start}, line {line}"
         raise TaskspaceError(f"{path}: not UTF-8 text ({what}); save the file as UTF-8") from None
     except OSError as e:
         raise TaskspaceError(f"{path}: cannot be read ({e.strerror or e})") from None

@@ -44,36 +44,47 @@ def same_but_for_form(
     good: str,  # a sentence
     bad: str,  # another one
 ) -> bool:
-    "Whether two sentences differ in white space or in how Unicode writes a letter, and in nothing else."
+    """Whether two sentences differ in white space, in characters without a form (a zero-width space, a soft hyphen) or in
+    how Unicode writes a letter, and in nothing else."""
     if good == bad:
         return False
     if good.isascii() and bad.isascii():
         return "".join(good.split()) == "".join(bad.split())
-    one, other = ("".join(unicodedata.normalize("NFKC", text).split()) for text in (good, bad))
-    return one == other
+    one, other = (unicodedata.normalize("NFKC", text) for text in (good, bad))
+    seen = ([c for c in text if not c.isspace() and unicodedata.category(c) != "Cf"] for text in (one, other))
+    return next(seen) == next(seen)
+
+
+def _edges_differ(pair: MinimalPair) -> bool:
+    "Whether only one of the sentences begins, or only one ends, with white space that a model reads."
+    begins = pair.context is None and pair.good[0].isspace() != pair.bad[0].isspace()
+    return begins or pair.good[-1].isspace() != pair.bad[-1].isspace()
 
 
 @dataclass
 class _Notes:
     "What a user should know of a suite although it is no mistake."
 
-    alike: int = 0  # pairs that differ in form alone
-    where: str = ""  # the first of them
-
     def __post_init__(self):
+        self.alike: list[str] = []  # where pairs differ in form alone
+        self.edges: list[str] = []  # where white space stands at the edge of one sentence
         self.firsts: dict[str, str] = {}
 
     def see(self, where: str, task: str, pair: MinimalPair) -> None:
         self.firsts.setdefault(task, where)
         if same_but_for_form(pair.good, pair.bad):
-            self.where = self.where or where
-            self.alike += 1
+            self.alike.append(where)
+        elif _edges_differ(pair):
+            self.edges.append(where)
 
     def say(self, pairs: Mapping[str, list[MinimalPair]]) -> None:
         "Warn of each kind once, with the first place."
         if self.alike:
-            what = f"the sentences differ only in white space or Unicode form ({self.alike} such pairs in all)"
-            warnings.warn(f"{self.where}: {what}; the text is kept as it is", stacklevel=3)
+            what = f"the sentences differ only in white space or Unicode form ({len(self.alike)} such pairs in all)"
+            warnings.warn(f"{self.alike[0]}: {what}; the text is kept as it is", stacklevel=3)
+        if self.edges:
+            what = f"white space stands at the edge of only one sentence ({len(self.edges)} such pairs in all)"
+            warnings.warn(f"{self.edges[0]}: {what}; the text is kept as it is, and a model reads it", stacklevel=3)
         if lone := [task for task, of_task in pairs.items() if len(of_task) == 1]:
             what = f"task {shown(lone[0])} has this one pair ({len(lone)} such tasks of {len(pairs)})"
             warnings.warn(f"{self.firsts[lone[0]]}: {what}; it can be scored, but no probe can split it", stacklevel=3)
@@ -177,6 +188,20 @@ def _unquoted(cell: str) -> str:
     return cell
 
 
+def _check_marks(where: str, row: list[str]) -> None:
+    "Refuse a cell that a program has quoted for its comma beside one with the same words that needed no marks."
+    words = [set(re.findall(r"\w+", cell)) for cell in row]
+    for cell, own in zip(row, words, strict=True):
+        if len(cell) > 2 and cell[0] == cell[-1] == '"' and "," in cell and '"' not in cell[1:-1]:
+            for other, said in zip(row, words, strict=True):
+                if not set('",') & set(other) and 2 * len(own & said) > min(len(own), len(said)):
+                    raise TaskspaceError(
+                        f"{where}: {shown(cell)} stands in quotation marks and {shown(other)} does not; cells of a TSV are "
+                        "read as they are written: remove the marks, or quote the names in the header, and cells are read "
+                        "as in a CSV"
+                    )
+
+
 def _separator(path: Path, first: str) -> str:
     "What stands between the cells: that which cuts the first line into most cells, else what the file's ending says."
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
@@ -197,6 +222,20 @@ def _quoted_twice(line: str, separator: str, width: int) -> list[str]:
         return []
     return row if len(row) == width else []
 
+
+def _spaced(header: str, separator: str) -> bool:
+    "Whether blanks stand behind the separators: the names in the header show it."
+    return any(name.startswith(" ") for name in next(csv.reader([header], delimiter=separator), [])[1:])
+
+
+def _check_blanks(where: str, row: list[str], text: str, separator: str) -> None:
+    "Refuse a blank before a quotation mark that begins a cell: blank and marks would belong to the sentence."
+    if any(cell[:1] == " " and cell.lstrip(" ")[:1] == '"' and separator + cell in text for cell in row):
+        raise TaskspaceError(
+            f"{where}: a blank stands between the separator and a quotation mark, so the marks would belong to the "
+            "sentence; remove the blank"
+        )
+
 # %% ../../nbs/api/tasks/30_readers.ipynb #1c59b79a
 def _takes_in_rows(lines: list[str], separator: str, width: int) -> bool:
     "Whether the lines of one row look like several rows: one inside it, or both the first and the last."
@@ -216,30 +255,34 @@ def _lines_of(path: Path, separator: str | None) -> tuple[list[str], int, str]:
 def _records(path: Path, separator: str | None = None) -> Iterator[tuple[int, list[str]]]:
     "The rows of a table that are not empty, each with the line on which it begins."
     lines, before, separator = _lines_of(path, separator)
-    by_program = lines[before : before + 1] != [] and lines[before].startswith('"')
+    header = "".join(lines[before : before + 1])
+    by_program, spaced = header.startswith('"'), _spaced(header, separator)
     quoted = separator != "\t" or by_program
-    reader = csv.reader(
-        iter(lines[before:]),
-        delimiter=separator,
-        strict=True,
-        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
-    )
+    quoting: Any = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    rest = iter(lines[before:])
+    reader = csv.reader(rest, delimiter=separator, strict=True, quoting=quoting, skipinitialspace=spaced)
     width = 0
     while (first := reader.line_num + before) < len(lines):
         try:
             row = next(reader)
             mine = lines[first : reader.line_num + before]
-            fault = "takes in whole rows" if not by_program and _takes_in_rows(mine, separator, width) else ""
+            rows = not by_program and _takes_in_rows(mine, separator, width)
+            fault = f"takes in whole rows, up to line {reader.line_num + before}" if rows else ""
+            if quoted and not spaced:
+                _check_blanks(f"{path}, line {first + 1}", row, "".join(mine), separator)
         except csv.Error as e:
             row = _quoted_twice(lines[first], separator, width) if reader.line_num + before == first + 1 else []
             fault = "" if row else str(e)
         if fault:
+            one = "; if they are one cell, quote the names in the header too" if fault.startswith("takes in") else ""
             raise TaskspaceError(
                 f"{path}, line {first + 1}: a quotation mark opens a cell here that ends wrongly ({fault}); "
-                'put the whole cell in quotation marks and write "" for each one inside'
+                f'put the whole cell in quotation marks and write "" for each one inside{one}'
             )
         width = width or len(row)
         if any(row):
+            if not quoted and '"' in "".join(row):
+                _check_marks(f"{path}, line {first + 1}", row)
             yield first + 1, row if quoted else list(map(_unquoted, row))
 
 # %% ../../nbs/api/tasks/30_readers.ipynb #25b8abe6
@@ -254,6 +297,21 @@ def _filled_cells(names: list[str], row: list[str]) -> Iterator[tuple[str, str]]
     return ((name, cell) for name, cell in zip(names, row, strict=False) if cell)
 
 
+def _check_cells(where: str, names: list[str], row: list[str]) -> None:
+    "Refuse words behind the last column that has a name; a mere mark, as in BLiMP-NL, is a note."
+    if len(row) > len(names):
+        raise TaskspaceError(
+            f"{where}: more cells than the header has; quote sentences that hold the separator (in a TSV, where the names "
+            "in the header are quoted too)"
+        )
+    named = max((k for k, name in enumerate(names) if name.strip()), default=-1) + 1
+    if over := [cell for cell in row[named:] if re.search(r"\w", cell)] if named else []:
+        raise TaskspaceError(
+            f"{where}: {shown(over[0])} stands in a column without a name; quote sentences that hold the separator, or give "
+            "the column a name"
+        )
+
+
 def _table_of_text(path: Path, separator: str | None = None) -> Table:
     "A CSV or TSV file, or one with some other separator."
     records = _records(path, separator)
@@ -262,10 +320,7 @@ def _table_of_text(path: Path, separator: str | None = None) -> Table:
 
     def rows() -> Iterator[tuple[str, Mapping]]:
         for line, row in records:
-            if len(row) > len(names):
-                raise TaskspaceError(
-                    f"{path}, line {line}: more cells than the header has; quote sentences that hold the separator"
-                )
+            _check_cells(f"{path}, line {line}", names, row)
             yield f"{path}, line {line}", dict(_filled_cells(names, row))
 
     return Table(str(path), names, rows())

@@ -12,7 +12,7 @@ import pytest
 
 from taskspace.errors import TaskspaceError
 from taskspace.tasks.pairs import MinimalPair, Suite, Task
-from taskspace.tasks.readers import suite_from_file, suite_from_folder
+from taskspace.tasks.readers import suite_from_file, suite_from_folder, suite_from_frame
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*has this one pair")
 
@@ -132,7 +132,7 @@ TEXTS = [
 @pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "tsv", "parquet"])
 @pytest.mark.parametrize("mark, end", [("", "\n"), ("\ufeff", "\r\n")])
 def test_no_letter_of_a_sentence_changes(tmp_path, ending, mark, end):
-    pairs = [(text, f"{text}!") for text in TEXTS]
+    pairs = [(text, f"{text[:-1]}!{text[-1:]}") for text in TEXTS]
     file = tmp_path / f"x.{ending}"
     objects = [{"task": "t", "good": good, "bad": bad} for good, bad in pairs]
     if ending == "parquet":
@@ -158,12 +158,81 @@ def test_tabs_in_quotes_are_kept(tmp_path):
 
 
 def test_pairs_that_differ_in_form_alone_are_named_once(tmp_path):
-    rows = [("ok", "ko"), ("same", "same"), ("café", "cafe\u0301"), ("a  b", "a b")]
+    rows = [
+        ("ok", "ko"),
+        ("same", "same"),
+        ("café", "cafe\u0301"),
+        ("a  b", "a b"),
+        ("a\u00adb", "ab"),
+        ("c\u200bd", "cd"),
+    ]
     file = written(tmp_path / "a.csv", ("good", "bad"), *rows)
     with pytest.warns(UserWarning) as caught:
         suite_from_file(file)
     (message,) = [str(w.message) for w in caught]
-    assert "a.csv, line 4: the sentences differ only" in message and "2 such pairs" in message
+    assert "a.csv, line 4: the sentences differ only" in message and "4 such pairs" in message
+
+
+def test_white_space_at_the_edge_of_one_sentence_is_named_once(tmp_path):
+    rows = [(" both", " of them"), ("one ", "two"), ("three", "\u00a0four"), ("a b", "a b ")]
+    file = written(tmp_path / "a.csv", ("good", "bad"), *rows)
+    with pytest.warns(UserWarning) as caught:
+        assert sentences(suite_from_file(file)) == {"a": rows}
+    form, edges = (str(w.message) for w in caught)
+    assert "a.csv, line 5: the sentences differ only" in form
+    assert "a.csv, line 3: white space stands at the edge of only one sentence (2 such pairs" in edges
+    frame = pd.DataFrame({"task": "t", "context": "A cat", "good": [" sleeps", "sat"], "bad": ["sleep", "sit "]})
+    with pytest.warns(UserWarning, match=r"table, row 1: white space stands .* \(1 such"):
+        suite_from_frame(frame)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "|"])
+def test_a_blank_behind_the_separator_belongs_to_no_cell(tmp_path, separator):
+    rows = [('"Well, he sleeps."', '"Well, he sleep."'), ("A dog; barks.".replace(separator, ""), '"A dog bark."')]
+    text = "\n".join(f"{separator} ".join(row) for row in [("good", "bad"), *rows])
+    if separator == ",":
+        rows[0] = tuple(cell.replace('"', "") for cell in rows[0])
+    (tmp_path / "a.csv").write_text(text)
+    found = sentences(suite_from_file(tmp_path / "a.csv"))
+    assert found == {"a": [tuple(cell.replace('"', "") for cell in row) for row in rows]}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        (
+            "a.csv",
+            'good,bad\nx y,x z\n"A b.", "A c."\n',
+            "line 3: a blank stands between the separator and a quotation mark",
+        ),
+        ("a.csv", "good,bad,,\nWell, a b.,Well, a c.\n", "line 2: 'Well' stands in a column without a name"),
+        ("a.csv", "good,bad\nWell, a b.,a c.\n", "line 2: more cells than the header has"),
+        ("a.tsv", 'good\tbad\nx\ty\n"Well, a b."\tWell a b.\n', "line 3: '\"Well, a b.\"' stands in quotation marks"),
+        ("a.tsv", 'good\tbad\n"a\tb"\ta c\n', "in a TSV, where the names in the header are quoted too"),
+        (
+            "a.csv",
+            'good,bad,task\n"A, b, c, d\nB","C",t\n',
+            r"up to line 3\); put .* quote the names in the header too",
+        ),
+        ("a.csv", "good,bad\nab,ac\n".encode("utf-16-le"), "looks like UTF-16"),
+        ("a.csv", "good,bad\nab,ac\n".encode("utf-16-be"), "looks like UTF-16"),
+        ("a.csv", "good,bad\nab,ac\n".encode("utf-16"), "begins as UTF-16 does"),
+    ],
+)
+def test_cells_that_were_cut_wrongly_are_named_with_what_helps(tmp_path, name, text, says):
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(TaskspaceError, match=says) as error:
+        suite_from_file(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_marks_and_blanks_that_belong_to_sentences_stay(tmp_path):
+    "An index without a name, direct speech in TSV, and a quoted cell that begins with a blank."
+    (tmp_path / "a.csv").write_text(',good,bad,\n0,"a, b",a c,\n1," ""d"" e"," ""d"" f",?\n')
+    assert sentences(suite_from_file(tmp_path / "a.csv")) == {"a": [("a, b", "a c"), (' "d" e', ' "d" f')]}
+    speech = [('"Well, he sleeps."', '"Well, he sleep."'), ('"Well," he says.', '"Well," he say.')]
+    (tmp_path / "b.tsv").write_text("\n".join(map("\t".join, [("good", "bad"), *speech])))
+    assert sentences(suite_from_file(tmp_path / "b.tsv")) == {"b": speech}
 
 
 def test_a_task_with_one_pair_is_named(tmp_path):
