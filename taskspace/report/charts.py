@@ -173,16 +173,6 @@ def _readable_names(names: Iterable[str]) -> dict[str, str]:
     return {name: name if count[_readable(name)] > 1 else _readable(name) for name in names}
 
 
-def _off_diagonal(space: TaskSpace) -> np.ndarray:
-    values = space.matrix.to_numpy()[~np.eye(len(space), dtype=bool)]
-    return values[np.isfinite(values)]
-
-
-def _finished(space: TaskSpace) -> bool:
-    "Whether a tree can be made of the space: three tasks or more, no cell missing."
-    return len(space) > 2 and len(_off_diagonal(space)) == len(space) * (len(space) - 1)
-
-
 def _groups(space: TaskSpace) -> dict[str, str]:
     "Readable task name -> readable group; empty where the space has no groups."
     if not any((space.groups or {}).values()):
@@ -198,6 +188,16 @@ def _group_names(space: TaskSpace) -> dict[str, str]:
     while none in map(_readable, filter(None, groups.values())):
         none = f"({none})"
     return {t: groups.get(t) or none for t in space.tasks}
+
+# %% ../../nbs/api/report/20_charts.ipynb #b2d4e6a8
+def _off_diagonal(space: TaskSpace) -> np.ndarray:
+    values = space.matrix.to_numpy()[~np.eye(len(space), dtype=bool)]
+    return values[np.isfinite(values)]
+
+
+def _finished(space: TaskSpace) -> bool:
+    "Whether a tree can be made of the space: three tasks or more, no cell missing."
+    return len(space) > 2 and len(_off_diagonal(space)) == len(space) * (len(space) - 1)
 
 
 def _palette(groups: Mapping[str, str]) -> alt.Scale:
