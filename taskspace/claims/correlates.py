@@ -158,7 +158,8 @@ def checked_correlates(
     out = table[[c for c in keys if c != "step"]].astype(str)
     if "step" in keys:
         out["step"] = _numbers(table, "step")
-    out = out.assign(**{c: _numbers(table, c) for c in wanted})
+    for c in wanted:
+        out[c] = _numbers(table, c)
     if (twice := out.duplicated(keys)).any():
         where: Any = twice.idxmax()
         what = ", ".join(f"{k} {out[k][where]}" for k in keys)

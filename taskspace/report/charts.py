@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -166,6 +167,29 @@ def _readable(name: str) -> str:
     return name.replace("_", " ")
 
 
+def _readable_names(names: Iterable[str]) -> dict[str, str]:
+    "Name -> readable name; names that would read alike stay as they are."
+    count = Counter(map(_readable, set(names := list(names))))
+    return {name: name if count[_readable(name)] > 1 else _readable(name) for name in names}
+
+
+def _groups(space: TaskSpace) -> dict[str, str]:
+    "Readable task name -> readable group; empty where the space has no groups."
+    if not any((space.groups or {}).values()):
+        return {}
+    groups, names = _group_names(space), _readable_names(space.tasks)
+    shown = _readable_names(groups.values())
+    return {names[t]: shown[groups[t]] for t in space.tasks}
+
+
+def _group_names(space: TaskSpace) -> dict[str, str]:
+    "Task -> group; tasks without one have a name that no group has."
+    groups, none = space.groups or {}, "no group"
+    while none in map(_readable, filter(None, groups.values())):
+        none = f"({none})"
+    return {t: groups.get(t) or none for t in space.tasks}
+
+# %% ../../nbs/api/report/20_charts.ipynb #b2d4e6a8
 def _off_diagonal(space: TaskSpace) -> np.ndarray:
     values = space.matrix.to_numpy()[~np.eye(len(space), dtype=bool)]
     return values[np.isfinite(values)]
@@ -174,12 +198,6 @@ def _off_diagonal(space: TaskSpace) -> np.ndarray:
 def _finished(space: TaskSpace) -> bool:
     "Whether a tree can be made of the space: three tasks or more, no cell missing."
     return len(space) > 2 and len(_off_diagonal(space)) == len(space) * (len(space) - 1)
-
-
-def _groups(space: TaskSpace) -> dict[str, str]:
-    "Readable task name -> readable group; empty where the space has no groups."
-    groups = space.groups or {}
-    return {} if not any(groups.values()) else {_readable(t): _readable(groups[t] or "no group") for t in space.tasks}
 
 
 def _palette(groups: Mapping[str, str]) -> alt.Scale:
@@ -220,10 +238,10 @@ def _value_colour(low: float, high: float, title: str, **legend: Any) -> alt.Col
 # %% ../../nbs/api/report/20_charts.ipynb #ed3a4c20
 def _cells(space: TaskSpace, names: Sequence[str]) -> pd.DataFrame:
     "One row for each cell, with what tooltips show; numbers have four significant digits."
-    long = space.select(names).to_long()
-    groups = _groups(space)
+    space = space.select(names)
+    long, groups, shown = space.to_long(), _groups(space), _readable_names(names)
     for side in ("source", "target"):
-        long[side] = long[side].map(_readable)
+        long[side] = long[side].map(shown)
         if groups:
             long[f"{side}_group"] = long[side].map(groups)
     if not groups:  # a suite without phenomena names a group for no task
@@ -288,6 +306,8 @@ def _noted(words: alt.TitleParams, note: str) -> alt.TitleParams:
 
 
 def _order(space: TaskSpace, order: str | Sequence[str]) -> list[str]:
+    if not len(space):
+        raise TaskspaceError("the space has no tasks, so there is nothing to draw")
     if not isinstance(order, str):
         return space.select(order).tasks
     if order == "cluster":
@@ -371,7 +391,7 @@ def _matrix(
     space: TaskSpace, names: Sequence[str], side: float, limits: tuple[float, float], axes: str = "xy", dim: bool = True
 ) -> alt.Chart:
     "The cells of a space, coloured by value."
-    shown = [_readable(t) for t in names]
+    shown = list(_readable_names(names).values())
     long = _cells(space, names)
     rows, columns = _axis_titles(space)
     below = _task_axis(side, len(names), labelAngle=-90) if "x" in axes else None
@@ -400,7 +420,7 @@ def _side(n: int, size: int | None) -> float:
 
 def _group_strip(names: Sequence[str], groups: Mapping[str, str], side: float, picked: alt.Parameter) -> alt.Chart:
     "A narrow column beside the matrix, with the colour of each task's group."
-    shown = [_readable(t) for t in names]
+    shown = list(_readable_names(names).values())
     strip = pd.DataFrame({"task": shown, "group": [groups[t] for t in shown]})
     chart = (
         alt.Chart(strip)
@@ -463,7 +483,7 @@ def _branches(space: TaskSpace) -> dict[str, str]:
 
 def _coarse_labels(space: TaskSpace) -> dict[str, str]:
     "Task -> what stands for it where there are too many tasks: its group, or else its branch."
-    groups = {t: g or "no group" for t, g in (space.groups or {}).items()}
+    groups = _group_names(space) if space.groups else {}
     return groups if 2 < len(set(groups.values())) <= _MOST else _branches(space)
 
 
@@ -608,7 +628,7 @@ def _map_chart(
 ) -> alt.TopLevelMixin:
     "The dots of a map and their names; `labels` as in `task_map`."
     groups, points = _groups(space), space.embed(method, onto=onto).reset_index()
-    points["task"] = points["task"].map(_readable)
+    points["task"] = points["task"].map(_readable_names(points["task"]))
     frame = _Frame(points[["x", "y"]].to_numpy(), size)
     names = frame.labels(points[["x", "y"]].to_numpy(), points["task"])
     faded = alt.condition(picked, alt.value(1.0), alt.value(0.15))
@@ -666,6 +686,7 @@ _ARROW = ["source", "target", "value", "effect", "strength", "x", "y", "x2", "y2
 def _arrows(kept: pd.DataFrame, points: pd.DataFrame, frame: _Frame) -> pd.DataFrame:
     "One row a link: where its line starts and ends, where its head is, and which way it points."
     at = dict(zip(points.index, frame.pixels(points.to_numpy()), strict=True))
+    shown = _readable_names(points.index)
     rows = []
     for a, b, value in zip(kept.source, kept.target, kept["value"], strict=True):
         along = at[b] - at[a]
@@ -676,8 +697,8 @@ def _arrows(kept: pd.DataFrame, points: pd.DataFrame, frame: _Frame) -> pd.DataF
         start, head, end = (frame.units(at[a] + aside + along * share) for share in shares)
         rows.append(
             {
-                "source": _readable(a),
-                "target": _readable(b),
+                "source": shown[a],
+                "target": shown[b],
                 "value": float(f"{value:.4g}"),
                 "effect": "helps" if value >= 0 else "harms",
                 "strength": abs(value),
@@ -718,7 +739,7 @@ def _link_layers(arrows: pd.DataFrame, frame: _Frame, kind: str) -> list[alt.Cha
 def _node_layers(points: pd.DataFrame, groups: Mapping[str, str], frame: _Frame) -> list[alt.Chart]:
     "The dots of a network and, up to 30 tasks, their names."
     nodes = points.reset_index()
-    nodes["task"] = nodes["task"].map(_readable)
+    nodes["task"] = nodes["task"].map(_readable_names(nodes["task"]))
     if groups:
         nodes["group"] = nodes["task"].map(groups)
     legend = alt.Legend(title="group", orient="right")
@@ -1074,7 +1095,7 @@ def before_after(
     lacking = [c for c in ("task", "before", "after") if c not in frame]
     if lacking:
         raise TaskspaceError(f"before_after: the table has no column {lacking[0]!r}")
-    frame = frame.assign(task=[_readable(str(t)) for t in frame["task"]])
+    frame = frame.assign(task=frame["task"].astype(str).map(_readable_names(frame["task"].astype(str))))
     names = list(frame.sort_values("after", ascending=False)["task"])
     y = alt.Y(
         "task:N", sort=names, title=None, axis=alt.Axis(labelLimit=240, ticks=False, domain=False, labelOverlap=False)

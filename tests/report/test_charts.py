@@ -447,3 +447,31 @@ def test_small_multiples_stand_in_as_many_columns_as_are_asked_for():
     frame = pd.DataFrame([{"step": k, "value": k, "part": part} for part in "abcd" for k in (1, 2)])
     assert charts.training_curves(frame, facet="part").to_dict()["columns"] == 3
     assert charts.training_curves(frame, facet="part", columns=2).to_dict()["columns"] == 2
+
+
+def test_tasks_and_groups_that_read_alike_stay_apart():
+    names = ["wh_island", "wh island", "c_d", "e", "f"]
+    groups = dict(zip(names, ["a_b", "a b", "no group", "no_group", None], strict=True))
+    cells = np.random.default_rng(0).normal(size=(5, 5))
+    made = TaskSpace(pd.DataFrame(cells, names, names), "margin transfer", groups)
+    for chart in (heatmap(made), clustermap(made), charts.network(made), small_multiples({"one": made})):
+        rows = pd.DataFrame([r for r in data(chart) if "source" in r])
+        assert rows.duplicated(["source", "target"]).sum() == 0 and len(rows) > 9
+        assert set(rows["source"]) <= {"wh_island", "wh island", "c d", "e", "f"}
+    heat = pd.DataFrame([r for r in data(heatmap(made)) if "source" in r])
+    assert len(heat) == 25 and heat.groupby("source")["source_group"].first().nunique() == 5
+    for chart in (charts.task_map(made), clustermap(made)):
+        dots = [r for r in data(chart) if "task" in r and "group" in r]
+        assert len({r["task"] for r in dots}) == len({r["group"] for r in dots}) == 5
+    labels = charts._coarse_labels(
+        replace(made, groups=dict(zip(names, ["a", "b", "c", "no group", None], strict=True)))
+    )
+    assert len(set(labels.values())) == 5
+    frame = pd.DataFrame({"task": ["a_b", "a b", "c_d"], "before": [0.1, 0.2, 0.3], "after": [0.3, 0.9, 0.4]})
+    assert {r["task"] for r in data(charts.before_after(frame)) if "task" in r} == {"a_b", "a b", "c d"}
+
+
+def test_a_space_without_tasks_is_refused():
+    for draw in (heatmap, clustermap, charts.task_map, charts.network, lambda s: small_multiples({"one": s})):
+        with pytest.raises(TaskspaceError, match="no tasks|0 tasks"):
+            draw(space().select([]))

@@ -106,6 +106,30 @@ def test_the_page_has_the_figures(run, table, found, tmp_path):
     assert any("16 rows" in "".join(o.get("text/markdown", "")) for o in outputs)
 
 
+@pytest.mark.slow
+def test_the_page_takes_columns_of_any_name(run, table, tmp_path):
+    names = [
+        "accuracy",
+        "value",
+        "column",
+        "self",
+        "correct",
+        "margin",
+        "x",
+        "y",
+        "index",
+        "correlation",
+        "a.b",
+        "x[0]",
+    ]
+    many = table.assign(**{name: range(len(table)) for name in names if name != "self"})
+    many["self"] = range(len(table))
+    many.to_csv(tmp_path / "mine.csv", index=False)
+    given = {"run": str(run.path), "table": str(tmp_path / "mine.csv")}
+    page = execute("correlates", tmp_path / "page.ipynb", given).read_text()
+    assert all(f"Accuracy against {name}" in page for name in names)
+
+
 def test_a_report_refuses_a_bad_table_at_once(run, tmp_path):
     (tmp_path / "mine.csv").write_text("word\na\n")
     with pytest.raises(TaskspaceError, match=r"mine.csv: the table has no column task"):
