@@ -1105,14 +1105,14 @@ def test_checkpoints_without_a_step_have_spaces_of_their_own(toy, tmp_path):
     write_data(run, tmp_path / "data")
     spaces, accuracy = (pd.read_parquet(tmp_path / "data" / f"{name}.parquet") for name in ("spaces", "accuracy"))
     assert (
-        not spaces.duplicated(["model", "step", "revision", "kind", "source", "target"]).any() and len(accuracy) == 12
+        not spaces.duplicated(["model", "step", "revision", "kind", "control", "source", "target"]).any()
+        and len(accuracy) == 12
     )
     kept = open_extract(write_extract(run, tmp_path / "extract", permutations=9, progress=False))
     assert len(kept.table("accuracy")) == 12
     for revision, whole in alone.items():
-        cells = spaces[(spaces.kind == "transfer") & (spaces.revision == revision)].pivot(
-            index="source", columns="target", values="value"
-        )
+        own = (spaces.kind == "transfer") & (spaces.control == "none") & (spaces.revision == revision)
+        cells = spaces[own].pivot(index="source", columns="target", values="value")
         matrix = whole.space().matrix
         assert np.allclose(cells.loc[matrix.index, matrix.columns], matrix)
         assert np.allclose(kept.space("toy", revision=revision).matrix, matrix, atol=1e-4)
