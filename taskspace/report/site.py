@@ -23,7 +23,6 @@ import yaml
 from ..claims.judging import passing_tasks
 from ..errors import TaskspaceError
 from ..files import cannot_write, files_below, listed_files, name_apart, replaceable, without_folders
-from ..probing.partial import cell_table
 from .escaping import in_csv, in_markdown, in_yaml
 from .pages import methods, page, proportioned
 from .renderer import asset, write_bundle
@@ -42,6 +41,7 @@ from taskspace.runs.summaries import (
     missing_line,
     with_unit,
 )
+from ..spaces.views import cell_table
 from ..workarounds import search_as_text, without_modules
 
 if TYPE_CHECKING:
