@@ -92,7 +92,7 @@ def explained_models(
     run: Run,  # an opened run
     permutations: int = 199,  # of the tasks, for each p
 ) -> tuple[pd.DataFrame, dict[str, str]]:  # columns of `_PARTS`; model -> why it is not there
-    "What explains the space of each model at its last checkpoint that has one, and which hypotheses it cannot tell apart."
+    "What explains the space of each model at its last checkpoint that has one; `note`: what cannot be told apart."
     parts, lacking = [], {}
     for model, own in run.checkpoints.groupby("model", sort=False):
         last = find_checkpoint(run, str(model))

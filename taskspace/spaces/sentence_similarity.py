@@ -22,7 +22,7 @@ __all__ = ['EDITS', 'words', 'differing_region', 'word_likeness', 'edit', 'edit_
            'same_label', 'set_likeness']
 
 # %% ../../nbs/api/spaces/40_sentence_similarity.ipynb #8ad428d7
-# Letters of scripts without blanks between words: those of Unicode's line-breaking classes SA, ID and CJ, without digits
+# Letters of scripts without blanks between words: Unicode's line-breaking classes SA, ID and CJ, without digits
 _UNSPACED = re.compile(
     "["
     "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0edc-\u0edf"  # Thai, Lao
