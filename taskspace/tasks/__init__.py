@@ -31,7 +31,8 @@ __all__, __getattr__, __dir__ = hand_on(__name__, {
         "mapped_rows",
     "readers":
         "LABELS READERS normalise same_but_for_form suite_from_rows suite_from_frame json_object "
-        "rows_of_jsonl table_of_file suite_from_tables suite_from_file tables_of_folder suite_from_folder",
+        "rows_of_jsonl table_of_file suite_from_tables suite_from_file files_of_folder tables_of_folder "
+        "suite_from_folder",
     "hub":
         "suite_from_hub",
     "syntaxgym":

@@ -9,7 +9,7 @@ import difflib
 import os
 import pkgutil
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from .languages import data_table
 from .mapping import cell_text, suite_mapping
 from .pairs import MinimalPair, Suite, Task, text_fault
 from taskspace.tasks.readers import (
+    files_of_folder,
     normalise,
     READERS,
     rows_of_jsonl,
@@ -70,6 +71,17 @@ def _rows_of_blimp(file: Path) -> Iterator[tuple[str, Mapping]]:
         raise TaskspaceError(f"{file}: the task has no pairs; remove the file or fill it")
 
 
+def _without_copies(files: Iterable[tuple[Path, list[tuple[str, Mapping]]]]) -> Iterator[tuple[str, Mapping]]:
+    "The rows of all files. Raises `TaskspaceError` for a file whose task and pairs another file has."
+    seen: dict[tuple, Path] = {}
+    for file, rows in files:
+        named = {(row["task"], str(row["pair"])) for _, row in rows if row["pair"] is not None}
+        other = seen.setdefault((*sorted(named),), file)
+        if named and other != file:
+            raise TaskspaceError(f"{file}: has the same UID and pairs as {other.name}; keep one of them")
+        yield from rows
+
+
 def blimp_from_directory(
     path: str | os.PathLike,  # holds one JSON lines file a task
 ) -> Suite:  # tasks in alphabetical order
@@ -78,10 +90,10 @@ def blimp_from_directory(
     path = Path(path)
     if not path.is_dir():
         raise TaskspaceError(f"{path}: no such directory; blimp:DIR names the folder with BLiMP's .jsonl files")
-    files = sorted(path.glob("*.jsonl"))
+    files = files_of_folder(path, [".jsonl"], nested=False)
     if not files:
         raise TaskspaceError(f"{path}: no .jsonl files; blimp:DIR names the folder with BLiMP's .jsonl files")
-    return suite_from_rows("blimp", (row for file in files for row in _rows_of_blimp(file)))
+    return suite_from_rows("blimp", _without_copies((file, list(_rows_of_blimp(file))) for file in files))
 
 # %% ../../nbs/api/tasks/50_catalogue.ipynb #c4b1a5e3
 def blimp_from_hub(
@@ -108,7 +120,8 @@ def zorro_from_directory(
     """Read Zorro, or a benchmark in its format, from a directory.
     Raises `TaskspaceError` that names the file and line at fault."""
     path = Path(path)
-    files = sorted(path.glob("*.txt")) if path.is_dir() else []
+    found = files_of_folder(path, [".txt"], nested=False)
+    files = [f for f in found if f.stem.lower() not in ("readme", "license", "licence")]
     if not files:
         raise TaskspaceError(f"{path}: no directory with .txt files; zorro:DIR names the folder with Zorro's sentences")
     return Suite("zorro", tuple(_zorro_task(f) for f in files))
@@ -128,21 +141,30 @@ def _zorro_task(file: Path) -> Task:
     return Task(file.stem, tuple(pairs), normalise(phenomenon) or file.stem, language="eng")
 
 # %% ../../nbs/api/tasks/50_catalogue.ipynb #1066874d
+_EWOK_ITEMS = ("Item", "ItemID", "item", "item_id", "pair")  # columns that may name a row
+
+
 SOURCES: dict[str, str | Callable[[], Suite]] = {
     "builtin": "taskspace.tasks.grammar:builtin_suite",
     "blimp": blimp_from_hub,
 }
 
 
+def _ewok_item(row: Mapping, where: str) -> str | None:
+    "What the benchmark calls a row, where a column says it."
+    return next((text for name in _EWOK_ITEMS if (text := cell_text(row.get(name), name, where))), None)
+
+
 def ewok_from_folder(
     path: str | os.PathLike,  # holds tables with the columns Domain, Context1, Context2, Target1 and Target2
 ) -> Suite:  # a task a domain, two pairs a row
-    "Read EWoK, or a benchmark in its format, from a folder. Raises `TaskspaceError` naming the row at fault."
+    """Read EWoK, or a benchmark in its format, from a folder; a pair is called by its row's item, or number in the domain,
+    and 1 or 2 for the target. Raises `TaskspaceError` naming the row at fault."""
     tasks: dict[str, list[MinimalPair]] = {}
     for table in tables_of_folder(path):
         for where, row in table.rows:
-            name = cell_text(row.get("Domain"), "Domain", where) or table.facts["file"]
-            tasks.setdefault(name, []).extend(ewok_pairs(row, where))
+            pairs = tasks.setdefault(cell_text(row.get("Domain"), "Domain", where) or table.facts["file"], [])
+            pairs.extend(ewok_pairs(row, where, _ewok_item(row, where) or str(len(pairs) // 2 + 1)))
     return Suite("ewok", tuple(Task(name, tuple(pairs), name, language="eng") for name, pairs in tasks.items()))
 
 
@@ -214,6 +236,9 @@ def _unknown(text: str) -> TaskspaceError:
 def _plain_suite(text: str, given: Mapping[str, Any]) -> Suite:
     "The suite of a name, with a mapping."
     kind, colon, path = text.partition(":")
+    rows = {row["name"]: row for row in data_table("suites.csv")}
+    if colon and kind in FOLDERS and not rows[kind]["columns"] and given:
+        raise TaskspaceError(f"{text}: {kind} takes no {' and no '.join(given)}; leave it out, its files have one form")
     if text in SOURCES and not given:
         source = SOURCES[text]
         return (pkgutil.resolve_name(source) if isinstance(source, str) else source)()
@@ -222,10 +247,9 @@ def _plain_suite(text: str, given: Mapping[str, Any]) -> Suite:
     if colon and kind == "hub":
         _check_parts(path, given, hub=True)
         return suite_from_hub(path, **given)
-    names = [row["name"] for row in data_table("suites.csv")]
     if kind == "builtin" and given:
         raise TaskspaceError(f"suite 'builtin' has no columns; leave out {', '.join(given)}")
-    if kind in names and (colon or not Path(text).exists()):
+    if kind in rows and (colon or not Path(text).exists()):
         return _of_catalogue(kind, path if colon else None, given)
     _check_parts(text, given, hub=False)
     if Path(text).is_dir():

@@ -119,5 +119,5 @@ def ewok_pairs(
             raise TaskspaceError(f"{where}: column {column!r} {fault}")
     first, second = (row["Context1"], row["Context2"]), (row["Context2"], row["Context1"])
     both = zip((row["Target1"], row["Target2"]), (first, second), (1, 2), strict=True)
-    one, two = (MinimalPair(t, t, f"{id or where}.{n}", *contexts) for t, contexts, n in both)
+    one, two = (MinimalPair(t, t, f"{id}.{n}" if id else str(n), *contexts) for t, contexts, n in both)
     return one, two

@@ -29,8 +29,8 @@ from .pairs import MinimalPair, Suite, Task, text_fault
 
 # %% auto #0
 __all__ = ['LABELS', 'READERS', 'normalise', 'same_but_for_form', 'suite_from_rows', 'suite_from_frame', 'json_object',
-           'rows_of_jsonl', 'table_of_file', 'suite_from_tables', 'suite_from_file', 'tables_of_folder',
-           'suite_from_folder']
+           'rows_of_jsonl', 'table_of_file', 'suite_from_tables', 'suite_from_file', 'files_of_folder',
+           'tables_of_folder', 'suite_from_folder']
 
 # %% ../../nbs/api/tasks/30_readers.ipynb #e12f9592
 def normalise(
@@ -44,7 +44,7 @@ def same_but_for_form(
     good: str,  # a sentence
     bad: str,  # another one
 ) -> bool:
-    """Whether two sentences differ in white space, in characters without a form (a zero-width space, a soft hyphen) or in
+    """Whether two sentences differ in white space, in characters without a form (zero-width space, soft hyphen) or in
     how Unicode writes a letter, and in nothing else."""
     if good == bad:
         return False
@@ -196,9 +196,9 @@ def _check_marks(where: str, row: list[str]) -> None:
             for other, said in zip(row, words, strict=True):
                 if not set('",') & set(other) and 2 * len(own & said) > min(len(own), len(said)):
                     raise TaskspaceError(
-                        f"{where}: {shown(cell)} stands in quotation marks and {shown(other)} does not; cells of a TSV are "
-                        "read as they are written: remove the marks, or quote the names in the header, and cells are read "
-                        "as in a CSV"
+                        f"{where}: {shown(cell)} stands in quotation marks and {shown(other)} does not; cells of a TSV "
+                        "are read as they are written: remove the marks, or quote the names in the header, and cells are "
+                        "read as in a CSV"
                     )
 
 
@@ -301,14 +301,14 @@ def _check_cells(where: str, names: list[str], row: list[str]) -> None:
     "Refuse words behind the last column that has a name; a mere mark, as in BLiMP-NL, is a note."
     if len(row) > len(names):
         raise TaskspaceError(
-            f"{where}: more cells than the header has; quote sentences that hold the separator (in a TSV, where the names "
-            "in the header are quoted too)"
+            f"{where}: more cells than the header has; quote sentences that hold the separator (in a TSV, where the "
+            "names in the header are quoted too)"
         )
     named = max((k for k, name in enumerate(names) if name.strip()), default=-1) + 1
     if over := [cell for cell in row[named:] if re.search(r"\w", cell)] if named else []:
         raise TaskspaceError(
-            f"{where}: {shown(over[0])} stands in a column without a name; quote sentences that hold the separator, or give "
-            "the column a name"
+            f"{where}: {shown(over[0])} stands in a column without a name; quote sentences that hold the separator, or "
+            "give the column a name"
         )
 
 
@@ -443,16 +443,63 @@ def _refuse(error: OSError) -> None:
     raise TaskspaceError(f"{error.filename}: cannot be read ({error.strerror or error})")
 
 
+# Endings of data that no reader takes
+_UNREAD = frozenset(
+    {".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar", ".tar", ".tgz", ".ndjson", ".jsonlines", ".tab", ".psv"}
+    | {".xls", ".ods", ".feather", ".arrow", ".avro", ".orc", ".pkl", ".pickle", ".h5", ".db", ".sqlite"}
+)
+
+
+def _folders_to_read(at: Path, names: list[str], top: Path, seen: set[str]) -> tuple[list[str], list[Path]]:
+    "The folders inside one that are read, and the links that are not: to what is read already."
+    read, left = [], []
+    for name in sorted(n for n in names if not n.startswith(".")):
+        real = os.path.realpath(at / name)
+        inside = (at / name).is_symlink() and Path(real).is_relative_to(os.path.realpath(top))
+        if inside or real in seen:
+            left.append(at / name)
+        else:
+            read.append(name)
+            seen.add(real)
+    return read, left
+
+
+def files_of_folder(
+    path: str | os.PathLike,  # also links to folders in it are followed
+    endings: Iterable[str],  # of the files that are read, in lower case
+    nested: bool = True,  # read files in folders inside it
+) -> list[Path]:  # in alphabetical order; none where there is no such folder
+    """The files of a folder that are read, without those that begin with a dot. A warning names what looks like data and
+    is left out. Raises `TaskspaceError` for a folder that cannot be read."""
+    top, wanted = Path(path), set(endings)
+    found: list[Path] = []
+    left: list[Path] = []
+    seen = {os.path.realpath(top)}
+    for at, folders, names in os.walk(top, onerror=_refuse, followlinks=True) if top.is_dir() else ():
+        folders[:], again = _folders_to_read(Path(at), folders, top, seen)
+        left += again if nested else []
+        for file in (Path(at, name) for name in names if not name.startswith(".")):
+            ending = file.suffix.lower()
+            if ending in wanted and file.is_file() and (nested or Path(at) == top):
+                found.append(file)
+            elif ending in wanted | _UNREAD or (ending in READERS and Path(at) == top):
+                left.append(file)
+    if left:
+        first = f"{sorted(left)[0].relative_to(top)}{' (a broken link)' if not sorted(left)[0].exists() else ''}"
+        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+        where = "" if nested else " directly in it"
+        what = f"{first}{more} left out; files that end in {', '.join(sorted(wanted))}{where} are read"
+        warnings.warn(f"{path}: {what}", stacklevel=3)
+    return sorted(found)
+
+# %% ../../nbs/api/tasks/30_readers.ipynb #4f2504ec
 def tables_of_folder(
     path: str | os.PathLike,  # holds files with the endings that are known, also in folders inside it
     separator: str | None = None,  # as for one file
 ) -> Iterator[Table]:  # in alphabetical order of the paths
     "The tables of all files in a folder. Raises `TaskspaceError` where there are none."
     top = Path(path)
-    walk = os.walk(top, onerror=_refuse) if top.is_dir() else ()
-    found = [p for at, _, names in walk for p in (Path(at, n) for n in names) if p.suffix.lower() in READERS]
-    inside = [(p, p.relative_to(top)) for p in found if p.is_file()]
-    files = sorted((p, short) for p, short in inside if not any(part.startswith(".") for part in short.parts))
+    files = [(p, p.relative_to(top)) for p in files_of_folder(top, READERS)]
     seen: dict[Path, Path] = {}
     for file, short in files:
         if (twin := seen.setdefault(short.with_suffix(""), file)) != file:
@@ -468,6 +515,18 @@ def tables_of_folder(
         yield table_of_file(file, separator, {**facts, "path": short.with_suffix("").as_posix()})
 
 
+def _without_copies(tables: Iterable[Table], mapping: SuiteMapping) -> Iterator[tuple[str, Mapping]]:
+    "The rows of all files. Raises `TaskspaceError` for a file with the same rows as another: each would count twice."
+    seen: dict[frozenset, str] = {}
+    for table in tables:
+        own = set()
+        for where, row in mapped_rows(table, mapping):
+            own.add(hash(repr(row)))
+            yield where, row
+        if (other := seen.setdefault(frozenset(own), table.name)) != table.name:
+            raise TaskspaceError(f"{table.name}: has the same tasks and pairs as {other}; keep one of them")
+
+
 def suite_from_folder(
     path: str | os.PathLike,  # see `tables_of_folder`
     **mapping: Any,  # which column is what, see `SuiteMapping`
@@ -475,4 +534,5 @@ def suite_from_folder(
     "Read a suite from all files of a folder. Raises `TaskspaceError` that names the file, line and field at fault."
     given = suite_mapping(mapping)
     name = Path(path).resolve().name or "suite"
-    return suite_from_tables(name, tables_of_folder(path, given.separator), given, str(path))
+    rows = _without_copies(tables_of_folder(path, given.separator), given)
+    return replace(suite_from_rows(str(path), rows), name=name)

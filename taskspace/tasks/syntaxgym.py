@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from ..errors import shown, TaskspaceError
 from ..files import text_of
 from .pairs import MinimalPair, Suite, Task, text_fault
-from .readers import json_object
+from .readers import files_of_folder, json_object
 
 # %% auto #0
 __all__ = ['Formula', 'LEVELS', 'LONGEST', 'RELATIVE', 'ABSOLUTE', 'METRICS', 'Region', 'Operation', 'parse_formula',
@@ -392,7 +392,7 @@ def suite_from_syntaxgym(
 ) -> Suite:  # a task a criterion
     "The minimal pairs in SyntaxGym's files. Raises `TaskspaceError` that names the file at fault."
     path = Path(path)
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    files = files_of_folder(path, [".json"], nested=False) if path.is_dir() else [path]
     if not files:
         raise TaskspaceError(f"{path}: no .json files; name the folder with SyntaxGym's suites")
     found = [suite_of_criteria(read_syntaxgym(f)) for f in files]

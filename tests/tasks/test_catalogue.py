@@ -3,6 +3,7 @@
 import csv
 import json
 import shlex
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -269,3 +270,83 @@ def test_the_tables_of_the_package_are_plain_csv():
         text = (Path(__file__).resolve().parents[2] / "taskspace" / "assets" / name).read_text(encoding="utf-8")
         rows = list(csv.reader(text.splitlines()))
         assert {len(row) for row in rows} == {len(rows[0])}
+
+
+def rows_of_blimp(uid, *numbers):
+    names = ("UID", "sentence_good", "sentence_bad", "linguistics_term", "field", "pairID")
+    rows = [(uid, f"a {n}", f"b {n}", "q", "f", str(n)) for n in numbers]
+    return "".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows)
+
+
+def test_what_a_folder_holds_beside_its_suite_is_named(tmp_path):
+    "Each reader reads what it did, in one walk, and says once what looks like data and is left out."
+    for name, text in {"one.jsonl": "one", "two.JSONL": "two", "sub/three.jsonl": "three"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(rows_of_blimp(text, 0, 1))
+    (tmp_path / "._one.jsonl").write_bytes(b"\0\5\x16")
+    (tmp_path / "four.jsonl.gz").write_bytes(b"")
+    (tmp_path / "five.ndjson").write_text("")
+    with pytest.warns(UserWarning) as caught:
+        assert load_suite(f"blimp:{tmp_path}").names == ["one", "two"]
+    (message,) = [str(w.message) for w in caught]
+    assert f"{tmp_path}: five.ndjson and 2 more left out; files that end in .jsonl directly in it are read" in message
+    with pytest.warns(UserWarning, match="five.ndjson and 1 more left out"):
+        assert load_suite(tmp_path).names == ["one", "three", "two"]
+
+
+def test_links_to_folders_are_followed_once_and_broken_links_named(tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "b.jsonl").write_text(rows_of_blimp("b", 0, 1))
+    top = tmp_path / "top"
+    (top / "eng").mkdir(parents=True)
+    (top / "eng" / "a.jsonl").write_text(rows_of_blimp("a", 0, 1))
+    (top / "deu").symlink_to(tmp_path / "other")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_suite(top).names == ["b", "a"]
+    (top / "again").symlink_to(top / "eng")
+    (top / "up").symlink_to(tmp_path)
+    with pytest.warns(UserWarning, match="again and .* left out"):
+        assert sorted(len(t) for t in load_suite(top)) == [2, 2]
+    for link in ("again", "up"):
+        (top / link).unlink()
+    (top / "z.jsonl").symlink_to(tmp_path / "nowhere.jsonl")
+    with pytest.warns(UserWarning, match=r"z.jsonl \(a broken link\) left out"):
+        load_suite(top)
+
+
+def test_a_copy_of_a_task_is_refused(tmp_path):
+    (tmp_path / "x.jsonl").write_text(rows_of_blimp("x", 0, 1))
+    (tmp_path / "x2.jsonl").write_text(rows_of_blimp("x", 2, 3))
+    assert [len(t) for t in load_suite(f"blimp:{tmp_path}")] == [4]
+    (tmp_path / "x (1).jsonl").write_text(rows_of_blimp("x", 0, 1))
+    with pytest.raises(TaskspaceError, match=r"x.jsonl: has the same UID and pairs as x \(1\).jsonl; keep one"):
+        load_suite(f"blimp:{tmp_path}")
+    with pytest.raises(TaskspaceError, match=r"x.jsonl: has the same tasks and pairs as .*x \(1\).jsonl; keep one"):
+        load_suite(tmp_path)
+
+
+def test_zorro_reads_no_hidden_file_and_no_readme(tmp_path):
+    (tmp_path / "agreement-x.txt").write_text("the cats sleeps .\nthe cat sleeps .\n" * 2)
+    (tmp_path / "._agreement-x.txt").write_text("a\nb\n")
+    (tmp_path / "README.txt").write_text("These are sentences.\nTake care.\n")
+    assert load_suite(f"zorro:{tmp_path}").names == ["agreement-x"]
+
+
+def test_pairs_of_ewok_are_called_the_same_in_every_folder(tmp_path):
+    columns = {"Context1": "C1.", "Context2": "C2.", "Target1": "T1.", "Target2": "T2."}
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        rows = [{"Domain": d, **columns} for d in ("one", "two", "one")]
+        pd.DataFrame(rows).to_csv(tmp_path / place / "e.csv", index=False)
+    here, there = (load_suite(f"ewok:{tmp_path / place}") for place in ("here", "there"))
+    assert here.digest == there.digest
+    assert {t.name: [p.id for p in t] for t in here} == {"one": ["1.1", "1.2", "2.1", "2.2"], "two": ["1.1", "1.2"]}
+    pd.DataFrame([{"Item": 7, "Domain": "one", **columns}]).to_csv(tmp_path / "here" / "e.csv", index=False)
+    assert [p.id for p in load_suite(f"ewok:{tmp_path / 'here'}")["one"]] == ["7.1", "7.2"]
+
+
+@pytest.mark.parametrize("kind", ["ewok", "zorro", "syntaxgym"])
+def test_suites_whose_files_have_one_form_take_no_mapping(tmp_path, kind):
+    with pytest.raises(TaskspaceError, match=f"{kind} takes no separator and no phenomenon; leave it out"):
+        load_suite(f"{kind}:{tmp_path}", separator=";", phenomenon="=x")
