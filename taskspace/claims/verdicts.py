@@ -136,7 +136,7 @@ def _sizes_in_words(models: pd.DataFrame) -> list[str]:
         if count == 1:
             parts.append(
                 f"{first['verdict']} for {first['model']}, "
-                f"{first['estimate']:+.3g} [{first['low']:.3g}, {first['high']:.3g}]"
+                f"{first['estimate']:+.3g} {_bounds(first['low'], first['high'], '.3g')}"
             )
             continue
         verdicts = own["verdict"].value_counts(sort=False)
@@ -263,9 +263,9 @@ class _Learning:
         )
 
 
-def _bounds(low: float, high: float) -> str:
-    "An interval in words."
-    return f"[{low:+.2g}, {high:+.2g}]" if low == low else "(too few tasks for an interval)"
+def _bounds(low: float, high: float, form: str = "+.2g") -> str:
+    "An interval in words, and why there is none."
+    return f"[{low:{form}}, {high:{form}}]" if low == low and high == high else "(too few tasks for an interval)"
 
 
 def _in_words(verdict: str, what: str) -> str:
@@ -408,7 +408,7 @@ def _one_model_b(
         verdict = "undecided"
     estimate = float(levels["estimate"].iloc[0])
     why = (
-        f"Only structure less only words ({', '.join(words)}): {estimate:+.3f} [{low:.3f}, {high:.3f}], structure "
+        f"Only structure less only words ({', '.join(words)}): {estimate:+.3f} {_bounds(low, high, '.3f')}, structure "
         f"given words r = {structure.statistic:+.2f} (p = {structure.p:.3f}); {len(space)} tasks, "
         "over tasks and groups."
     )
@@ -645,11 +645,11 @@ def claim_d(
     levels, tasks = sharing
     found = {kind: widest(table, _known_levels(table, ["tasks", "groups"])) for kind, table in levels.items()}
     estimates = {kind: float(table["estimate"].iloc[0]) for kind, table in levels.items()}
-    said = ", ".join(f"{k} {estimates[k]:+.2g} [{low:.2g}, {high:.2g}]" for k, (low, high) in found.items())
+    said = ", ".join(f"{k} {estimates[k]:+.2g} {_bounds(*bounds, '.2g')}" for k, bounds in found.items())
     why = f"Overlap within groups against across, for ten times the steps: {said}; {tasks} tasks, over tasks and groups"
     shares = {name: _rise_of_shares(distribution, column) for name, column in _SHARES.items()}
     beside = [
-        f"the {name} share changes by {rise[0][0]:+.2g} [{rise[0][1]:.2g}, {rise[0][2]:.2g}]"
+        f"the {name} share changes by {rise[0][0]:+.2g} {_bounds(*rise[0][1:3], '.2g')}"
         for name, rise in shares.items()
         if rise is not None
     ]
@@ -764,13 +764,13 @@ def _calm(largest: Mapping[str, Any], even: float, alpha: float) -> str:
 
 def _why_e(path: Mapping[int, TaskSpace], largest: Mapping[str, Any], even: float, stable: _Stability) -> str:
     "The sentence that explains the verdict on claim e."
-    steps, at = list(path), largest["at"]
+    steps, at, bounds = list(path), largest["at"], _bounds(largest["low"], largest["high"], ".2f")
     share = (
-        f"Largest share {largest['largest']:.2f} [{largest['low']:.2f}, {largest['high']:.2f}] of the change between "
+        f"Largest share {largest['largest']:.2f} {bounds} of the change between "
         f"steps {steps[at]} and {steps[at + 1]}, where even change gives {even:.2f} (p = {largest['p']:.3f}); "
     )
-    words = "successive spaces agree by {:.2f} [{:.2f}, {:.2f}] without noise, by ranks {:.2f} [{:.2f}, {:.2f}]"
-    agree = f"{words} of their ceiling".format(*stable.bounds("product"), *stable.bounds("ranks"))
+    product, ranks = (f"{v:.2f} {_bounds(*b, '.2f')}" for v, *b in map(stable.bounds, ("product", "ranks")))
+    agree = f"successive spaces agree by {product} without noise, by ranks {ranks} of their ceiling"
     if stable.left_out:
         agree += f" ({stable.left_out} of {len(path) - 1} stretches left out: mostly noise)"
     if not stable.same_pairs:

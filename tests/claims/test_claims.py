@@ -154,6 +154,21 @@ def test_a_keeps_the_paths_of_different_models_apart():
     assert claim_a(both_).estimate == pytest.approx(apart, rel=1e-12)
 
 
+def test_where_there_is_no_interval_the_reason_stands_there():
+    judged = {}
+    for seed, name in enumerate("ab"):  # of four tasks two reach an equal gain
+        gained = curves(0.95, 0.3, seed, tasks=4)
+        gained.loc[gained["task"].isin(["t0", "t1"]), "gain"] = -0.1
+        judged[name] = claim_a(gained)
+    together = module.over_models(judged)
+    shares, overlap = spread(0.02, 0.02)
+    few = claim_d(shares[shares["task"].isin(["task 0", "task 1"])], overlap)
+    one = claim_e({step: space.select(space.tasks[:4]) for step, space in course(False).items()})
+    said = [judged["a"].why, together.why, few.why, one.why]
+    assert not any("nan" in why for why in said), said
+    assert together.why.count("(too few tasks for an interval)") == 2
+
+
 def test_a_compares_harm_at_equal_gain():
     assert cost_at([0.0, 1.0, 2.0], [0.0, 0.2, 0.6], 1.5) == pytest.approx(0.4)
     assert cost_at([0.0, 1.0], [0.0, 0.2], 0.5) == pytest.approx(0.1)
