@@ -158,8 +158,8 @@ def _ewok_item(row: Mapping, where: str) -> str | None:
 def ewok_from_folder(
     path: str | os.PathLike,  # holds tables with the columns Domain, Context1, Context2, Target1 and Target2
 ) -> Suite:  # a task a domain, two pairs a row
-    """Read EWoK, or a benchmark in its format, from a folder; a pair is called by its row's item, or number in the domain,
-    and 1 or 2 for the target. Raises `TaskspaceError` naming the row at fault."""
+    """Read EWoK, or a benchmark in its format, from a folder. The name of a pair is its row's item, or number in the
+    domain, with 1 or 2 for the target. Raises `TaskspaceError` naming the row at fault."""
     tasks: dict[str, list[MinimalPair]] = {}
     for table in tables_of_folder(path):
         for where, row in table.rows:

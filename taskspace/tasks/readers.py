@@ -197,8 +197,8 @@ def _check_marks(where: str, row: list[str]) -> None:
                 if not set('",') & set(other) and 2 * len(own & said) > min(len(own), len(said)):
                     raise TaskspaceError(
                         f"{where}: {shown(cell)} stands in quotation marks and {shown(other)} does not; cells of a TSV "
-                        "are read as they are written: remove the marks, or quote the names in the header, and cells are "
-                        "read as in a CSV"
+                        "are read as they are written: remove the marks, or quote the names in the header, and cells "
+                        "are read as in a CSV"
                     )
 
 
@@ -469,8 +469,8 @@ def files_of_folder(
     endings: Iterable[str],  # of the files that are read, in lower case
     nested: bool = True,  # read files in folders inside it
 ) -> list[Path]:  # in alphabetical order; none where there is no such folder
-    """The files of a folder that are read, without those that begin with a dot. A warning names what looks like data and
-    is left out. Raises `TaskspaceError` for a folder that cannot be read."""
+    """The files of a folder that are read, without those that begin with a dot. A warning names what looks like data
+    but is left out. Raises `TaskspaceError` for a folder that cannot be read."""
     top, wanted = Path(path), set(endings)
     found: list[Path] = []
     left: list[Path] = []

@@ -353,10 +353,10 @@ def _stretch(side: Formula, item: Item) -> tuple[str, str] | None:
 def _pair(criterion: Criterion, item: Item) -> MinimalPair | None:
     "The pair that asks what a criterion asks, if there is one."
     sign, left, right = criterion.formula
-    stretches = _stretch(left, item), _stretch(right, item)
-    if sign not in "<>" or stretches[0] is None or stretches[1] is None:
+    first, second = _stretch(left, item), _stretch(right, item)
+    if sign not in "<>" or first is None or second is None:
         return None
-    (bad_context, bad), (context, good) = stretches if sign == ">" else stretches[::-1]
+    (bad_context, bad), (context, good) = (first, second) if sign == ">" else (second, first)
     if not good.strip() or not bad.strip() or bool(context) != bool(bad_context):
         return None
     if not context:
