@@ -125,3 +125,40 @@ def test_a_slope_between_two_sizes_has_the_interval_of_welch():
     aucs = [[s.within_across(permutations=0, interval=None).statistic for s in v] for v in trainings.values()]
     wanted = stats.ttest_ind(aucs[1], aucs[0], equal_var=False).confidence_interval()
     assert (found["low"], found["high"]) == pytest.approx(tuple(wanted)) and found["units"] == 7
+
+
+def test_cells_that_are_no_numbers_are_refused_and_missing_ones_are_missing():
+    names = ["a", "b"]
+    with pytest.raises(TaskspaceError, match="'matrix' holds what is no number"):
+        TaskSpace(pd.DataFrame([["x", 1], [2, 3]], names, names))
+    with pytest.raises(TaskspaceError, match="'low' holds what is no number"):
+        space_of(np.eye(2), low=pd.DataFrame([["x", 1], [2, 3]], names, names))
+    cells = pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "b": pd.array([1, 2], dtype="Int64")}, names)
+    assert TaskSpace(cells).matrix.isna().to_numpy().tolist() == [[False, False], [True, False]]
+    half = pd.Index(["a\ud800", "b"], dtype=object)
+    with pytest.raises(TaskspaceError, match="holds half a character"):
+        TaskSpace(pd.DataFrame(np.eye(2), half, half))
+
+
+def test_a_space_without_draws_or_tasks_is_saved(tmp_path):
+    none = space_of(np.eye(3), replicates=np.zeros((0, 3, 3)))
+    assert none.replicates is None
+    for space in (none, noisy(5).select([])):
+        assert TaskSpace.load(space.save(tmp_path / "space.parquet")).tasks == space.tasks
+    empty = noisy(5).select([])
+    assert empty.complete().tasks == empty.average({}).tasks == []
+
+
+def test_what_is_no_map_of_the_tasks_is_refused():
+    space = noisy(5)
+    whole = space.embed()
+    for onto, message in (
+        (space.select(space.tasks[:-1]).embed(), "the map lacks task 'f'"),
+        (whole.to_numpy(), "onto: must be a map"),
+        (whole[["x"]], "onto: must be a map"),
+        (whole.assign(x=np.nan), "missing or no numbers"),
+        (whole.astype(object).assign(x="left"), "missing or no numbers"),
+    ):
+        with pytest.raises(TaskspaceError, match=message):
+            space.embed(onto=onto)
+    assert np.allclose(space.embed(onto=whole), whole)
