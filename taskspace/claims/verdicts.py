@@ -773,7 +773,8 @@ def _why_e(path: Mapping[int, TaskSpace], largest: Mapping[str, Any], even: floa
         f"Largest share {largest['largest']:.2f} {bounds} of the change between "
         f"steps {steps[at]} and {steps[at + 1]}, where even change gives {even:.2f} (p = {largest['p']:.3f}); "
     )
-    product, ranks = (f"{v:.2f} {_bounds(*b, '.2f')}" for v, *b in map(stable.bounds, ("product", "ranks")))
+    found = map(stable.bounds, ("product", "ranks"))
+    product, ranks = (f"{mean:.2f} {_bounds(low, high, '.2f')}" for mean, low, high in found)
     agree = f"successive spaces agree by {product} without noise, by ranks {ranks} of their ceiling"
     if stable.left_out:
         agree += f" ({stable.left_out} of {len(path) - 1} stretches left out: mostly noise)"

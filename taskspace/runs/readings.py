@@ -72,7 +72,7 @@ def transfer_jobs(
         raise NotThere(f"{run.path}: no transfer jobs with control {control!r} in this study{there}")
     return jobs
 
-
+# %% ../../nbs/api/runs/44_readings.ipynb #c3e5f7b9
 def rows_at(
     run: RunData,  # an opened run
     at: int,  # position of the checkpoint in `checkpoints`
