@@ -488,16 +488,13 @@ def narrow(
         if c.step is not None
     }
     steps = dict(sorted(known.items(), key=lambda item: item[1].number))
-    named = [
-        c
-        for c in checkpoints
-        if c.step is None and c.revision is not None and isinstance(choice, tuple | list) and c.revision in choice
-    ]
+    nameable = {c.revision: c for c in checkpoints if c.step is None and c.revision is not None}
+    named = [c for r, c in nameable.items() if isinstance(choice, tuple | list) and r in choice]
     if choice == "all" or not (steps or named):
         return list(checkpoints)
     others = [c for c in choice if c not in {n.revision for n in named}] if named else choice
     wanted = (
-        {point for _, point in _pick(others, steps, f"transfer_checkpoints of {checkpoints[0].model}")}
+        {point for _, point in _pick(others, steps, f"transfer_checkpoints of {checkpoints[0].model}", named=nameable)}
         if others
         else set()
     )

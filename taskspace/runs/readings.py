@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from ..models.naming import point_title
 from .formats import as_written, frame_to_states
 from .plans import find_checkpoint, find_tuned_checkpoint, finished_results, NotThere, RunData
 from .status import last_entries
@@ -41,21 +42,37 @@ def run_scores(
     return frame[[*first, *(c for c in frame if c not in first)]].astype({"step": "Int64"})
 
 # %% ../../nbs/api/runs/44_readings.ipynb #ab11afc1
+def _named(run: RunData, at: int) -> str:
+    "A checkpoint beside others of its model."
+    step, unit, revision = (run.checkpoints[c][at] for c in ("step", "unit", "revision"))
+    if not pd.isna(step):
+        return point_title(int(step), unit)
+    return "its only checkpoint" if pd.isna(revision) else str(revision)
+
+
 def transfer_jobs(
     run: RunData,  # an opened run
     at: int,  # position of the checkpoint in `checkpoints`
     control: str = "none",  # none, full, masked, random, all or shuffled
 ) -> pd.DataFrame:  # rows of its plan
-    "The jobs of a transfer space. Raises `TaskspaceError` for a control that the study lacks."
+    "The jobs of a transfer space. Raises `TaskspaceError` for a control or a checkpoint that the study does not tune."
     transfer = run.plan[run.plan["kind"] == "transfer"]
     jobs = transfer[(transfer["at"] == at) & (transfer["control"] == control)]
     if jobs.empty:
+        alike = set(transfer["at"][transfer["control"] == control])
+        model = run.checkpoints["model"]
+        if alike:
+            tuned = [_named(run, k) for k in sorted(alike) if model[k] == model[at]] or ["none of this model"]
+            what = "" if control == "none" else f" with control {control!r}"
+            raise NotThere(
+                f"{run.path}: {model[at]} is not tuned at {_named(run, at)}{what}; it is at: {', '.join(tuned)}"
+            )
         known = sorted(transfer["control"].dropna().unique())
         there = f"; there are: {', '.join(known)}" if known else ""
         raise NotThere(f"{run.path}: no transfer jobs with control {control!r} in this study{there}")
     return jobs
 
-
+# %% ../../nbs/api/runs/44_readings.ipynb #c3e5f7b9
 def rows_at(
     run: RunData,  # an opened run
     at: int,  # position of the checkpoint in `checkpoints`

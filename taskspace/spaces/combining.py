@@ -65,7 +65,7 @@ def complete_tasks(
     space: TaskSpace,  # maybe with missing cells
 ) -> TaskSpace:  # without missing cells off the diagonal
     "The space of the tasks that have all their cells: drops tasks, the emptiest first, until none is missing."
-    missing = space.matrix.isna().to_numpy() & ~np.eye(len(space), dtype=bool)
+    missing = space.matrix.isna().to_numpy(dtype=bool) & ~np.eye(len(space), dtype=bool)
     keep = list(range(len(space)))
     while missing[np.ix_(keep, keep)].any():
         inside = missing[np.ix_(keep, keep)]
@@ -122,7 +122,7 @@ def average_groups(
     "The mean over the tasks of each group. The cells from a task to itself, and missing ones, are left out."
     labels = group_labels(space, by)
     names = list(dict.fromkeys(g for g in labels if g is not None))
-    member = np.array([[float(g == name) for g in labels] for name in names])
+    member = np.array([[float(g == name) for g in labels] for name in names]).reshape(len(names), len(space))
     off_diagonal = ~np.eye(len(space), dtype=bool)
 
     def change(a: np.ndarray) -> np.ndarray:

@@ -64,7 +64,7 @@ def _parquet_table(space: TaskSpace, header: str) -> Any:
     table = pa.table(columns)
     for name in ("replicates", "halves", "seed_deviations"):
         array = getattr(space, name)
-        if array is None:
+        if array is None or not array.size:
             continue
         flat = np.ascontiguousarray(array.reshape(-1, n * n).T)
         table = table.append_column(name, pa.FixedSizeListArray.from_arrays(flat.ravel(), flat.shape[1]))

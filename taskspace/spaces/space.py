@@ -15,7 +15,8 @@ from typing import Any, TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..errors import TaskspaceError
+from ..errors import first_line, TaskspaceError
+from ..files import is_whole
 from . import resampling, statistics, trees_and_maps
 from .statistics import Test
 
@@ -40,11 +41,19 @@ def _task_names(matrix: pd.DataFrame) -> list[str]:
     if len(set(names)) < len(names):
         twice = next(n for n in names if names.count(n) > 1)
         raise TaskspaceError(f"TaskSpace: task {twice!r} stands twice in the matrix")
+    if broken := [n for n in names if not is_whole(n)]:
+        raise TaskspaceError(
+            f"TaskSpace: task {broken[0]!r} holds half a character, which cannot be written; rename it"
+        )
     return names
 
 
-def _labelled(frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    return pd.DataFrame(np.array(frame, dtype=float), pd.Index(names, name="source"), pd.Index(names, name="target"))
+def _labelled(name: str, frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    try:
+        cells = frame.to_numpy(dtype=float, na_value=np.nan, copy=True)
+    except (TypeError, ValueError) as e:
+        raise TaskspaceError(f"TaskSpace: {name!r} holds what is no number ({first_line(e)})") from None
+    return pd.DataFrame(cells, pd.Index(names, name="source"), pd.Index(names, name="target"))
 
 
 def _checked_bound(name: str, bound: pd.DataFrame | None, names: list[str]) -> pd.DataFrame | None:
@@ -52,7 +61,7 @@ def _checked_bound(name: str, bound: pd.DataFrame | None, names: list[str]) -> p
         return None
     if [str(n) for n in bound.index] != names or [str(n) for n in bound.columns] != names:
         raise TaskspaceError(f"TaskSpace: {name!r} must have the labels of the matrix")
-    return _labelled(bound, names)
+    return _labelled(name, bound, names)
 
 
 def _checked_array(name: str, values: Any, axes: int, tasks: int) -> np.ndarray | None:
@@ -61,7 +70,7 @@ def _checked_array(name: str, values: Any, axes: int, tasks: int) -> np.ndarray 
     array = np.asarray(values, dtype=float)
     if array.ndim != axes or array.shape[-2:] != (tasks, tasks):
         raise TaskspaceError(f"TaskSpace: {name!r} has shape {array.shape}; its last two axes must be {tasks} tasks")
-    return array
+    return array if len(array) else None  # none were drawn
 
 # %% ../../nbs/api/spaces/60_space.ipynb #7e98b748
 class _Combining:
@@ -330,7 +339,7 @@ class TaskSpace(_Combining, _Comparing, _Explaining, _Testing, _Structure, _Show
         checked: dict[str, Any] = {}
         for name in ("low", "high"):
             checked[name] = _checked_bound(name, getattr(self, name), names)
-        checked["matrix"] = _labelled(self.matrix, names)
+        checked["matrix"] = _labelled("matrix", self.matrix, names)
         for name, axes in (("replicates", 3), ("halves", 4), ("seed_deviations", 3)):
             checked[name] = _checked_array(name, getattr(self, name), axes, len(names))
         if self.groups is not None:

@@ -64,6 +64,18 @@ def stability_of_clusters(
     return trees_and_maps.cluster_stability(space.matrix, space.replicates, method, metric)
 
 # %% ../../nbs/api/spaces/68_views.ipynb #3c6d29b9
+def _places_on(onto: pd.DataFrame, tasks: list[str]) -> np.ndarray:  # shape (tasks, 2)
+    "Where the tasks are on another map. Raises `TaskspaceError` for what is none, or lacks a task."
+    if not isinstance(onto, pd.DataFrame) or not {"x", "y"} <= set(onto):
+        raise TaskspaceError("onto: must be a map from TaskSpace.embed, a table of tasks with columns x and y")
+    if lacking := [task for task in tasks if task not in onto.index]:
+        raise TaskspaceError(f"onto: the map lacks task {lacking[0]!r}; select the tasks that both have")
+    places = onto.loc[tasks, ["x", "y"]].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
+    if not np.isfinite(places).all():
+        raise TaskspaceError("onto: some places on the map are missing or no numbers")
+    return places
+
+
 def map_of_tasks(
     space: TaskSpace,  # the space
     method: str = "mds",  # "mds", "classical" or "umap"
@@ -76,7 +88,7 @@ def map_of_tasks(
     points = trees_and_maps.embed(distances, method, seed=seed)
     fit = trees_and_maps.stress(points, distances)
     if onto is not None:
-        points = trees_and_maps.align(points, onto.loc[space.tasks, ["x", "y"]].to_numpy())
+        points = trees_and_maps.align(points, _places_on(onto, space.tasks))
     table = pd.DataFrame(points, index=pd.Index(space.tasks, name="task"), columns=["x", "y"])
     table.attrs["stress"] = fit
     return table

@@ -576,8 +576,12 @@ def test_controls_run_at_the_last_checkpoint_that_is_tuned(toy, tmp_path):
         run.space().meta["step"] == run.space(control="full").meta["step"] == 64
         and run.space(kind="cosine").meta["step"] == 640
     )
-    with pytest.raises(TaskspaceError, match="no transfer jobs"):
+    with pytest.raises(TaskspaceError, match="toy is not tuned at step 640; it is at: step 8, step 64$"):
         run.space(step=640)
+    with pytest.raises(TaskspaceError, match="toy is not tuned at step 8 with control 'full'; it is at: step 64$"):
+        run.space(step=8, control="full")
+    with pytest.raises(TaskspaceError, match="no transfer jobs with control 'masked' in this study; there are: all,"):
+        run.space(control="masked")
     pd.testing.assert_frame_equal(
         learning_curves(run)[["task", "step"]].drop_duplicates().reset_index(drop=True),
         run.tuning(step=64)[["source", "step"]].rename(columns={"source": "task"}).reset_index(drop=True),
@@ -1394,6 +1398,13 @@ def test_a_checkpoint_for_transfer_that_is_not_chosen_is_named(toy, tmp_path):
     models = [{**toy().models[0].model_dump(), "checkpoints": ["step1", "step2"]}]
     with pytest.raises(TaskspaceError, match="no checkpoint 7; there are: 1, 2"):
         Plan(toy(models=models, transfer_checkpoints=[7]))
+    for name in ("main", "chck"):
+        toylm.write(tmp_path / f"model.json.{name}", seed=3)
+    named = [{**models[0], "checkpoints": ["main", "chck"]}]
+    with pytest.raises(TaskspaceError, match="of toy: no checkpoint 'step1'; there are: main, chck$"):
+        Plan(toy(models=named, transfer_checkpoints=["step1", "main"]))
+    plan = Plan(toy(models=named, transfer_checkpoints=["chck"]))
+    assert {plan.checkpoints[j.at].revision for j in plan.jobs() if j.kind == "transfer"} == {"chck"}
     with pytest.raises(TaskspaceError, match="transfer_checkpoints: must be last, all, log-spaced N"):
         toy(transfer_checkpoints="first")
 

@@ -203,3 +203,40 @@ def test_one_interval_serves_all_levels():
     left = np.array([1e-13, 2e-13, 4e-13])  # small, but it differs
     assert np.isfinite(left_out_interval(2e-13, left, bounds=None)).all()
     assert stretched_interval(1.0, 0.3, 7, (0, 1))[1] == 1.0  # clipped, but it holds the estimate
+
+
+def test_cells_that_are_no_numbers_are_refused_and_missing_ones_are_missing():
+    names = ["a", "b"]
+    with pytest.raises(TaskspaceError, match="'matrix' holds what is no number"):
+        TaskSpace(pd.DataFrame([["x", 1], [2, 3]], names, names))
+    with pytest.raises(TaskspaceError, match="'low' holds what is no number"):
+        space_of(np.eye(2), low=pd.DataFrame([["x", 1], [2, 3]], names, names))
+    cells = pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "b": pd.array([1, 2], dtype="Int64")}, names)
+    assert TaskSpace(cells).matrix.isna().to_numpy().tolist() == [[False, False], [True, False]]
+    half = pd.Index(["a\ud800", "b"], dtype=object)
+    with pytest.raises(TaskspaceError, match="holds half a character"):
+        TaskSpace(pd.DataFrame(np.eye(2), half, half))
+
+
+def test_a_space_without_draws_or_tasks_is_saved(tmp_path):
+    none = space_of(np.eye(3), replicates=np.zeros((0, 3, 3)))
+    assert none.replicates is None
+    for space in (none, noisy(5).select([])):
+        assert TaskSpace.load(space.save(tmp_path / "space.parquet")).tasks == space.tasks
+    empty = noisy(5).select([])
+    assert empty.complete().tasks == empty.average({}).tasks == []
+
+
+def test_what_is_no_map_of_the_tasks_is_refused():
+    space = noisy(5)
+    whole = space.embed()
+    for onto, message in (
+        (space.select(space.tasks[:-1]).embed(), "the map lacks task 'f'"),
+        (whole.to_numpy(), "onto: must be a map"),
+        (whole[["x"]], "onto: must be a map"),
+        (whole.assign(x=np.nan), "missing or no numbers"),
+        (whole.astype(object).assign(x="left"), "missing or no numbers"),
+    ):
+        with pytest.raises(TaskspaceError, match=message):
+            space.embed(onto=onto)
+    assert np.allclose(space.embed(onto=whole), whole)
