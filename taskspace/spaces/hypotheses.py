@@ -110,18 +110,8 @@ def _from_labels(suite: Suite, by: Mapping) -> TaskSpace:
     return TaskSpace(same_label(labels), "hypothesis: mapping", labels, meta={"suite": suite.name, "by": "mapping"})
 
 
-def _from_matrix(suite: Suite, by: pd.DataFrame | np.ndarray) -> TaskSpace:
-    "The hypothesis that a matrix states: one with names, or one in the order of the suite."
-    if isinstance(by, np.ndarray):
-        if by.shape != (len(suite),) * 2:
-            raise TaskspaceError(f"hypothesis_space: a matrix of shape {by.shape} for a suite of {len(suite)} tasks")
-        by = pd.DataFrame(by, suite.names, suite.names)
-    given = TaskSpace(by, "hypothesis: matrix", meta={"suite": suite.name, "by": "matrix"})
-    return replace(given.select(suite.names), groups=suite.groups())
-
-
-def _numbers(by: Sequence) -> np.ndarray:
-    "Nested lists as an array."
+def _numbers(by: Sequence | np.ndarray | pd.DataFrame) -> np.ndarray:
+    "Nested lists or a table as an array."
     try:
         return np.array(by, dtype=float)
     except (TypeError, ValueError):
@@ -129,6 +119,17 @@ def _numbers(by: Sequence) -> np.ndarray:
             f"hypothesis_space: a {type(by).__name__} must be a matrix of numbers, one row a task; "
             "for labels give a mapping task -> label"
         ) from None
+
+
+def _from_matrix(suite: Suite, by: pd.DataFrame | np.ndarray) -> TaskSpace:
+    "The hypothesis that a matrix states: one with names, or one in the order of the suite."
+    if isinstance(by, np.ndarray):
+        if by.shape != (len(suite),) * 2:
+            raise TaskspaceError(f"hypothesis_space: a matrix of shape {by.shape} for a suite of {len(suite)} tasks")
+        by = pd.DataFrame(by, suite.names, suite.names)
+    _numbers(by)
+    given = TaskSpace(by, "hypothesis: matrix", meta={"suite": suite.name, "by": "matrix"})
+    return replace(given.select(suite.names), groups=suite.groups())
 
 # %% ../../nbs/api/spaces/70_hypotheses.ipynb #189c1442
 def hypothesis_space(

@@ -22,8 +22,9 @@ from ..errors import shown, TaskspaceError
 from ..files import is_whole
 
 # %% auto #0
-__all__ = ['COLUMNS', 'CONDITIONAL', 'text_fault', 'Option', 'MinimalPair', 'pair_names', 'Task', 'Split', 'suite_to_frame',
-           'suite_digest', 'Suite', 'template_parts', 'template_fields', 'filled', 'joined', 'renamed']
+__all__ = ['COLUMNS', 'CONDITIONAL', 'text_fault', 'Option', 'MinimalPair', 'pair_names', 'Task', 'checked_seed', 'Split',
+           'suite_to_frame', 'suite_digest', 'Suite', 'template_parts', 'template_fields', 'filled', 'joined',
+           'renamed']
 
 # %% ../../nbs/api/tasks/10_pairs.ipynb #9c244e32
 def text_fault(
@@ -45,6 +46,17 @@ def _check_labels(where: str, **labels: str | None) -> None:
     for name, value in labels.items():
         if value is not None and (fault := text_fault(value)):
             raise TaskspaceError(f"{where}: {name} {fault}")
+
+
+def _id_as_text(value: Any) -> str | None:
+    "An identifier as text, which it is in every file; None for a missing one."
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TaskspaceError(f"pair: the identifier must be text or a number, not {shown(value)}")
+    if np.isnan(value):
+        return None
+    return str(int(value) if float(value).is_integer() else value)
 
 # %% ../../nbs/api/tasks/10_pairs.ipynb #004a3278
 class Option(NamedTuple):
@@ -98,15 +110,17 @@ class MinimalPair:
     separator: str = " "  # between context and sentence, where neither brings white space
 
     def __post_init__(self):
+        object.__setattr__(self, "id", _id_as_text(self.id))
         where = "pair" if self.id is None else f"pair {shown(self.id)}"
         for name in ("good", "bad"):
             if fault := text_fault(getattr(self, name), "a sentence"):
                 raise TaskspaceError(f"{where}: {name!r} {fault}")
-        if isinstance(self.id, str) and not is_whole(self.id):
+        if self.id is not None and not is_whole(self.id):
             raise TaskspaceError(f"{where}: the identifier {text_fault(self.id)}")
         object.__setattr__(self, "others", _listed(self.others, where))
         if self.context is not None or self.context_bad is not None or self.others:
             _check_conditional(self, where)
+            object.__setattr__(self, "others", tuple(dict.fromkeys((self.bad, *self.others)))[1:])
 
     def __repr__(self) -> str:
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
@@ -120,16 +134,15 @@ class MinimalPair:
     @property
     def swapped(self) -> MinimalPair:  # the same pair with the roles exchanged
         "The pair with good and bad exchanged."
-        if self.context_bad is None:
-            return replace(self, good=self.bad, bad=self.good)
-        return replace(self, good=self.bad, bad=self.good, context=self.context_bad, context_bad=self.context)
+        context, other = (self.context, None) if self.context_bad is None else (self.context_bad, self.context)
+        return replace(self, good=self.bad, bad=self.good, context=context, context_bad=other)
 
     @property
     def options(self) -> tuple[Option, ...]:  # the good one, the bad one, further wrong ones
         "What is compared: each sentence with its context."
         wrong = self.context if self.context_bad is None else self.context_bad
-        good = Option(self.good, self.context, self.separator)
-        return (good, *(Option(s, wrong, self.separator) for s in (self.bad, *self.others)))
+        both = (self.good, self.context), *((s, wrong) for s in (self.bad, *self.others))
+        return tuple(Option(sentence, context, self.separator) for sentence, context in both)
 
     @property
     def texts(self) -> tuple[str, ...]:  # as many as `options`
@@ -178,6 +191,8 @@ class Task:
         _check_labels(f"task {shown(self.name)}", language=self.language)
         if not self.pairs:
             raise TaskspaceError(f"task {self.name!r} has no pairs; remove it or give it at least one")
+        if odd := [p for p in self.pairs if not isinstance(p, MinimalPair)]:
+            raise TaskspaceError(f"task {self.name!r}: a pair is MinimalPair(good, bad), not {shown(odd[0])}")
 
     def __repr__(self) -> str:
         return f"Task({self.name!r}, {len(self)} pairs)"
@@ -203,12 +218,21 @@ class Task:
     ) -> Task:  # the same sentences without the contrast
         """The null control: good and bad exchanged in a random half of the pairs.
         Half of an odd number is rounded up or down at random."""
-        rng = np.random.default_rng([seed, *self.name.encode()])
+        rng = np.random.default_rng([checked_seed(seed), *self.name.encode()])
         swap = set(rng.permutation(len(self))[: (len(self) + rng.integers(2)) // 2].tolist())
         return replace(self, pairs=tuple(p.swapped if i in swap else p for i, p in enumerate(self)))
 
 # %% ../../nbs/api/tasks/10_pairs.ipynb #beefb774
 COLUMNS = ["task", "phenomenon", "field", "language", "pair", "good", "bad"]
+
+
+def checked_seed(
+    seed: Any,  # of a random order
+) -> int:  # the same
+    "A seed. Raises `TaskspaceError` for what is no whole number of at least 0."
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise TaskspaceError(f"seed must be a whole number of at least 0, not {shown(seed)}")
+    return int(seed)
 
 
 class Split(NamedTuple):

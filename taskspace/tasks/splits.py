@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import TaskspaceError
-from .pairs import MinimalPair, pair_names, Split, Suite
+from .pairs import checked_seed, MinimalPair, pair_names, Split, Suite
 
 # %% auto #0
 __all__ = ['ATTEMPTS', 'bundles', 'leak_free_split']
@@ -96,6 +96,7 @@ def leak_free_split(
 ) -> Split:  # (train, eval), two suites with the same tasks
     """Cut every task in two, so that no sentence of one part stands in the other.
     Raises `TaskspaceError` when a task has too few pairs."""
+    checked_seed(seed)
     if train < 1 or eval < 1:
         raise TaskspaceError(f"split: train and eval must be at least 1, not {train} and {eval}")
     for task in suite:
@@ -111,6 +112,13 @@ def leak_free_split(
             break
     else:
         part, name, n = lacking[0]
+        groups = sum(any(task == name for task, _ in bundle) for bundle in ordered)
+        if groups == 1 or train == eval == 1:
+            raise TaskspaceError(
+                f"task {name!r}: its {len(suite[name])} pairs share sentences with one another or with other tasks, so "
+                f"they stay together and the {part} part gets none; give it pairs of other sentences, or leave the "
+                "task out"
+            )
         raise TaskspaceError(
             f"task {name!r}: its pairs share too many sentences with one another or with other tasks; "
             f"the {part} part lacks {n} pairs, ask for fewer"

@@ -7,12 +7,14 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, HealthCheck, settings
 from hypothesis import strategies as st
 
 from taskspace.errors import TaskspaceError
+from taskspace.spaces.hypotheses import hypothesis_space
 from taskspace.tasks.catalogue import blimp_from_hub, load_suite, SOURCES
 from taskspace.tasks.pairs import COLUMNS, MinimalPair, Suite, Task
 from taskspace.tasks.readers import suite_from_file, suite_from_frame
@@ -478,3 +480,54 @@ def test_zorro_is_whole_and_has_the_bad_sentence_first():
     pair = zorro["agreement_subject_verb-across_prepositional_phrase"].pairs[0]
     lines = Path(BENCHMARKS, "zorro", "agreement_subject_verb-across_prepositional_phrase.txt").read_text().splitlines()
     assert (pair.bad, pair.good) == tuple(map(str.strip, lines[:2]))
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "tsv", "parquet"])
+def test_numbers_of_pairs_are_text_and_come_back_from_files(tmp_path, ending):
+    ids = [7, np.int64(8), 9.0, 2.5, float("nan"), None, "x"]
+    pairs = [MinimalPair(f"a {n}", f"b {n}", i) for n, i in enumerate(ids)]
+    suite = Suite("s", [Task("t", pairs)])
+    assert [p.id for p in suite["t"]] == ["7", "8", "9", "2.5", None, None, "x"]
+    again = load_suite(suite.to_file(tmp_path / f"s.{ending}"))
+    assert [p.id for p in again["t"]][:4] == ["7", "8", "9", "2.5"]
+    for odd in (True, [1], b"x"):
+        with pytest.raises(TaskspaceError, match="pair: the identifier must be text or a number, not"):
+            MinimalPair("a", "b", odd)
+
+
+def test_repeated_wrong_options_count_once_and_are_shuffled():
+    pair = MinimalPair("a b", "a c", "1", others=("a c", "a d", "a d"))
+    assert pair.others == ("a d",) and pair.swapped.texts == ("a c", "a b", "a d")
+    rows = [{"task": "t", "good": "a b", "bad": "a c", "options": '["a c", "a d"]'}] * 2
+    assert [len(p.others) for p in suite_from_frame(pd.DataFrame(rows)).shuffled()["t"]] == [1, 1]
+    two = MinimalPair("x", "y", context="one", context_bad="other", others=("x", "y"))
+    assert two.others == ("x",) and two.swapped.options[0] == two.options[1]
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda s: Task("t", [("a b", "a c")]), r"task 't': a pair is MinimalPair\(good, bad\), not \('a b', 'a c'\)"),
+        (lambda s: s.split(2, 2, seed=-1), "seed must be a whole number of at least 0, not -1"),
+        (lambda s: s.split(2, 2, seed=0.5), "seed must be a whole number"),
+        (lambda s: s.shuffled(-1), "seed must be a whole number"),
+        (
+            lambda s: hypothesis_space(s, pd.DataFrame([["x"]], s.names, s.names)),
+            "a DataFrame must be a matrix of numbers",
+        ),
+        (lambda s: hypothesis_space(s, np.array([["x"]])), "must be a matrix of numbers"),
+    ],
+)
+def test_what_code_gives_wrongly_is_one_line(call, says):
+    suite = Suite("s", [Task("t", [MinimalPair(f"a {n}", f"b {n}") for n in range(6)])])
+    with pytest.raises(TaskspaceError, match=says) as error:
+        call(suite)
+    assert "\n" not in str(error.value)
+
+
+def test_pairs_that_stay_together_are_no_matter_of_how_many():
+    chain = Suite("s", [Task("t", [MinimalPair(f"w {n}", f"w {n + 1}") for n in range(20)])])
+    for sizes in ((1, 1), (5, 5)):
+        with pytest.raises(TaskspaceError, match="its 20 pairs share sentences .* so they stay together") as error:
+            chain.split(*sizes)
+        assert "ask for fewer" not in str(error.value)
