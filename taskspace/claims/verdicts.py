@@ -84,6 +84,11 @@ def levels_text(
     return "; ".join(parts)
 
 
+def _bounds(low: float, high: float, form: str = "+.2g") -> str:
+    "An interval in words, and why there is none."
+    return f"[{low:{form}}, {high:{form}}]" if low == low and high == high else "(too few tasks for an interval)"
+
+
 def no_data(
     claim: str,  # letter
     lacks: str,  # what is missing
@@ -261,11 +266,6 @@ class _Learning:
             f"{gains}; at equal gain{where} {other} harms by {saved:+.3g} nats more {_bounds(least, most)} "
             f"({_in_words(harms, 'more than 0')})"
         )
-
-
-def _bounds(low: float, high: float, form: str = "+.2g") -> str:
-    "An interval in words, and why there is none."
-    return f"[{low:{form}}, {high:{form}}]" if low == low and high == high else "(too few tasks for an interval)"
 
 
 def _in_words(verdict: str, what: str) -> str:
