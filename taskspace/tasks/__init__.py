@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__, __getattr__, __dir__ = hand_on(__name__, {
     "pairs":
-        "COLUMNS CONDITIONAL text_fault Option MinimalPair pair_names Task checked_seed Split suite_to_frame "
+        "COLUMNS CONDITIONAL text_fault Option MinimalPair pair_names checked_seed Split Task suite_to_frame "
         "suite_digest Suite template_parts template_fields filled joined renamed",
     "splits":
         "ATTEMPTS bundles leak_free_split",

@@ -22,7 +22,7 @@ from ..errors import shown, TaskspaceError
 from ..files import is_whole
 
 # %% auto #0
-__all__ = ['COLUMNS', 'CONDITIONAL', 'text_fault', 'Option', 'MinimalPair', 'pair_names', 'Task', 'checked_seed', 'Split',
+__all__ = ['COLUMNS', 'CONDITIONAL', 'text_fault', 'Option', 'MinimalPair', 'pair_names', 'checked_seed', 'Split', 'Task',
            'suite_to_frame', 'suite_digest', 'Suite', 'template_parts', 'template_fields', 'filled', 'joined',
            'renamed']
 
@@ -171,6 +171,25 @@ def pair_names(
         names.append(name)
     return names
 
+# %% ../../nbs/api/tasks/10_pairs.ipynb #beefb774
+COLUMNS = ["task", "phenomenon", "field", "language", "pair", "good", "bad"]
+
+
+def checked_seed(
+    seed: Any,  # of a random order
+) -> int:  # the same
+    "A seed. Raises `TaskspaceError` for what is no whole number of at least 0."
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise TaskspaceError(f"seed must be a whole number of at least 0, not {shown(seed)}")
+    return int(seed)
+
+
+class Split(NamedTuple):
+    "The two parts of a suite: no sentence of one stands in the other."
+
+    train: Suite  # pairs to tune on
+    eval: Suite  # pairs to measure on
+
 # %% ../../nbs/api/tasks/10_pairs.ipynb #2e77263b
 @dataclass(frozen=True)
 class Task:
@@ -221,25 +240,6 @@ class Task:
         rng = np.random.default_rng([checked_seed(seed), *self.name.encode()])
         swap = set(rng.permutation(len(self))[: (len(self) + rng.integers(2)) // 2].tolist())
         return replace(self, pairs=tuple(p.swapped if i in swap else p for i, p in enumerate(self)))
-
-# %% ../../nbs/api/tasks/10_pairs.ipynb #beefb774
-COLUMNS = ["task", "phenomenon", "field", "language", "pair", "good", "bad"]
-
-
-def checked_seed(
-    seed: Any,  # of a random order
-) -> int:  # the same
-    "A seed. Raises `TaskspaceError` for what is no whole number of at least 0."
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise TaskspaceError(f"seed must be a whole number of at least 0, not {shown(seed)}")
-    return int(seed)
-
-
-class Split(NamedTuple):
-    "The two parts of a suite: no sentence of one stands in the other."
-
-    train: Suite  # pairs to tune on
-    eval: Suite  # pairs to measure on
 
 # %% ../../nbs/api/tasks/10_pairs.ipynb #c29aa835
 class _Cutting:
